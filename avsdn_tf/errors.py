@@ -1,0 +1,8 @@
+"""The one error that the command line shows as a message instead of a traceback."""
+
+
+class UserError(Exception):
+    """Something a user can mend: a flag, a path, a data set that does not fit.
+
+    The message says what happened, what was expected, what was received and what to do.
+    """

@@ -1,0 +1,133 @@
+"""AVSDN, the audio-visual sequence-to-sequence dual network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from avsdn_tf.models.attention import SpatialMean
+from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.decoder import Decoder
+from avsdn_tf.models.fusion import DMRNFusion
+from avsdn_tf.models.recurrent import SequenceLSTM
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class AVSDN(SegmentClassifier):
+    """Audio-visual sequence-to-sequence dual network.
+
+    One LSTM a modality encodes the clip, DMRN fuses their final states, and a decoder
+    LSTM that starts from the fused states labels every segment from its local features:
+
+        h_a, c_a = encoder(audio);  h_v, c_v = encoder(visual)
+        h = fuse(h_a, h_v);  c = fuse(c_a, c_v)
+        logits = decoder([audio; visual], initial state = (h, c))
+
+    Where the paper leaves a point open, an argument decides it; the defaults follow the
+    paper as printed. Feature maps are averaged over space first.
+
+    Args:
+        categories: Names of the event categories; background is added as last class.
+        audio_width: Width of an audio feature.
+        visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
+        units: Width of each LSTM, in each direction.
+        bidirectional: Boolean. Whether encoders and decoder read in both directions.
+        shared_mlp: Boolean. One fusion MLP for both modalities, or one each.
+        merge: `"sum"` or `"mean"` of the two fused halves.
+        shared_fusion: Boolean. Whether one fusion network serves hidden and cell state.
+        append_state: Boolean. Whether the fused hidden state is also appended to the
+            decoder's input in every segment.
+        dropout: Share of features (the same ones in all segments of a clip) and of
+            decoder outputs that training drops.
+
+    Call arguments:
+        inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
+            num_segments, *visual_shape)}`, any number of segments.
+
+    Returns:
+        Segment logits, `(batch, num_segments, len(categories) + 1)`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> model = AVSDN(["Bark", "Violin"], audio_width=128, visual_shape=(2048,))
+        >>> logits = model({"audio": audio, "visual": visual})
+
+    Reference:
+        Lin et al., "Dual-modality seq2seq network for audio-visual event localization",
+        ICASSP 2019, https://arxiv.org/abs/1902.07473.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (2048,),
+        *,
+        units: int = 128,
+        bidirectional: bool = False,
+        shared_mlp: bool = True,
+        merge: str = "sum",
+        shared_fusion: bool = False,
+        append_state: bool = False,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(categories, audio_width, visual_shape, **kwargs)
+        self.units = units
+        self.bidirectional = bidirectional
+        self.shared_mlp = shared_mlp
+        self.merge = merge
+        self.shared_fusion = shared_fusion
+        self.append_state = append_state
+        self.dropout = dropout
+        dtype = self.dtype_policy
+
+        self.spatial_mean = SpatialMean(dtype=dtype)
+        # One mask a clip: a feature that is gone in one segment is gone in all, so the
+        # LSTM can't fill it in from its neighbour.
+        self.audio_dropout = keras.layers.Dropout(dropout, (None, 1, None), dtype=dtype)
+        self.visual_dropout = keras.layers.Dropout(
+            dropout, (None, 1, None), dtype=dtype
+        )
+        self.audio_encoder = SequenceLSTM(units, bidirectional, dtype=dtype)
+        self.visual_encoder = SequenceLSTM(units, bidirectional, dtype=dtype)
+        self.hidden_fusion = DMRNFusion(shared_mlp, merge, dtype=dtype)
+        self.cell_fusion = (
+            self.hidden_fusion
+            if shared_fusion
+            else DMRNFusion(shared_mlp, merge, dtype=dtype)
+        )
+        self.decoder = Decoder(
+            self.num_classes, units, bidirectional, append_state, dropout, dtype=dtype
+        )
+        self._build_weights()
+
+    def forward(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Returns the segment `"logits"`."""
+        audio = self.audio_dropout(inputs["audio"], training=training)
+        visual = self.visual_dropout(
+            self.spatial_mean(inputs["visual"]), training=training
+        )
+        _, audio_hidden, audio_cell = self.audio_encoder(audio, training=training)
+        _, visual_hidden, visual_cell = self.visual_encoder(visual, training=training)
+        hidden_state = self.hidden_fusion(audio_hidden, visual_hidden)
+        cell_state = self.cell_fusion(audio_cell, visual_cell)
+        logits = self.decoder(
+            audio, visual, hidden_state, cell_state, training=training
+        )
+        return {"logits": logits}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "bidirectional": self.bidirectional,
+            "shared_mlp": self.shared_mlp,
+            "merge": self.merge,
+            "shared_fusion": self.shared_fusion,
+            "append_state": self.append_state,
+            "dropout": self.dropout,
+        }

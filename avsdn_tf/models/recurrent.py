@@ -1,0 +1,124 @@
+"""An LSTM over the segments of a clip, with its states in and out."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class SequenceLSTM(keras.layers.Layer):
+    """A Keras LSTM over segments, in one direction or both, that shows its states.
+
+    One direction, per segment (Eq. 1 of Lin et al., whose `U x_t` in the gates is read
+    as a misprint of `U h_(t-1)`):
+
+        f, i, o = sigmoid(W x_t + U h_(t-1) + b), one weight set a gate
+        c_t = f * c_(t-1) + i * tanh(W_c x_t + U_c h_(t-1) + b_c)
+        h_t = o * tanh(c_t)
+
+    Args:
+        units: Width of the LSTM in each direction.
+        bidirectional: Boolean. True: a second LSTM reads backwards; outputs and states
+            of the two are concatenated, forward first.
+
+    Call arguments:
+        sequence: `(batch, num_segments, width)`.
+        hidden_state: `(batch, output_width)` to start from, or None for zeros.
+        cell_state: The same. Given if and only if `hidden_state` is.
+
+    Returns:
+        A tuple of the outputs, `(batch, num_segments, output_width)`, and the final
+        hidden and cell states, `(batch, output_width)` each. `output_width` is `units`,
+        or `2 * units` if bidirectional. The backward half of the final states is that
+        after the clip's first segment.
+
+    Raises:
+        ValueError: If only one of the two states is given.
+
+    Reference:
+        Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473, Eq. 1.
+    """
+
+    def __init__(
+        self, units: int = 128, bidirectional: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.bidirectional = bidirectional
+        lstm = keras.layers.LSTM(
+            units, return_sequences=True, return_state=True, dtype=self.dtype_policy
+        )
+        self.lstm = (
+            keras.layers.Bidirectional(lstm, dtype=self.dtype_policy)
+            if bidirectional
+            else lstm
+        )
+
+    @property
+    def output_width(self) -> int:
+        """Width of the outputs and of the states."""
+        return self.units * (2 if self.bidirectional else 1)
+
+    def build(
+        self,
+        sequence_shape: tuple[int | None, ...],
+        hidden_state_shape: tuple[int | None, ...] | None = None,
+        cell_state_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        """Creates the weights."""
+        del hidden_state_shape, cell_state_shape
+        if not self.lstm.built:
+            self.lstm.build(sequence_shape)
+        self.built = True
+
+    def call(
+        self,
+        sequence: Any,
+        hidden_state: Any = None,
+        cell_state: Any = None,
+        training: bool = False,
+    ) -> tuple[Any, Any, Any]:
+        """Runs over the sequence."""
+        if (hidden_state is None) != (cell_state is None):
+            raise ValueError(
+                "Expected both states or neither. Received: "
+                f"hidden_state={hidden_state}, cell_state={cell_state}"
+            )
+        initial_state = None
+        if hidden_state is not None:
+            initial_state = [hidden_state, cell_state]
+            if self.bidirectional:
+                # Keras orders them by direction, and we by kind of state.
+                forward_h, backward_h = ops.split(hidden_state, 2, axis=-1)
+                forward_c, backward_c = ops.split(cell_state, 2, axis=-1)
+                initial_state = [forward_h, forward_c, backward_h, backward_c]
+        outputs, *states = self.lstm(
+            sequence, initial_state=initial_state, training=training
+        )
+        if self.bidirectional:
+            forward_h, forward_c, backward_h, backward_c = states
+            states = [
+                ops.concatenate([forward_h, backward_h], axis=-1),
+                ops.concatenate([forward_c, backward_c], axis=-1),
+            ]
+        return outputs, states[0], states[1]
+
+    def compute_output_shape(
+        self,
+        sequence_shape: tuple[int | None, ...],
+        hidden_state_shape: tuple[int | None, ...] | None = None,
+        cell_state_shape: tuple[int | None, ...] | None = None,
+    ) -> tuple[tuple[int | None, ...], ...]:
+        """Returns the shapes of the outputs and of the two states."""
+        del hidden_state_shape, cell_state_shape
+        state_shape = (sequence_shape[0], self.output_width)
+        return (*sequence_shape[:2], self.output_width), state_shape, state_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "bidirectional": self.bidirectional,
+        }

@@ -1,0 +1,65 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from avsdn_tf.losses import ClipLoss, SoftmaxBinaryCrossentropy
+from tests.numpy_networks import softmax
+
+
+def test_binary_crossentropy_is_its_definition():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (5, 6, 7))
+    target = rng.dirichlet(np.ones(7), (5, 6))
+    p = softmax(logits)
+    per_sample = -np.mean(target * np.log(p) + (1 - target) * np.log(1 - p), axis=-1)
+    loss = SoftmaxBinaryCrossentropy(reduction=None)
+    np.testing.assert_allclose(loss(target, logits), per_sample, rtol=1e-5)
+    np.testing.assert_allclose(
+        SoftmaxBinaryCrossentropy()(target, logits), per_sample.mean(), rtol=1e-5
+    )
+
+
+def test_binary_crossentropy_by_hand():
+    # Uniform over 2 classes: each class costs log 2, whatever the target.
+    loss = SoftmaxBinaryCrossentropy()([[1.0, 0.0]], [[0.0, 0.0]])
+    np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [20.0, 200.0, 2000.0])
+def test_binary_crossentropy_of_a_sure_mistake_is_finite_and_has_a_gradient(size):
+    # Wrong by `size` logits: log p of the true class and log(1 - p) of the wrong one
+    # are both -size; the third class costs nothing. Mean over three classes.
+    logits = tf.constant([[size, 0.0, -size]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = SoftmaxBinaryCrossentropy()([[0.0, 1.0, 0.0]], logits)
+    np.testing.assert_allclose(loss, 2 * size / 3, rtol=1e-5)
+    np.testing.assert_allclose(
+        tape.gradient(loss, logits), [[2 / 3, -2 / 3, 0]], atol=1e-5
+    )
+
+
+def test_clip_loss_pools_logits_before_the_loss():
+    logits = np.array([[[2.0, 0.0], [0.0, 4.0]]])
+    target = np.array([[0.0, 1.0]])
+    inner = keras.losses.CategoricalCrossentropy(from_logits=True)
+    for pooling, pooled in (("average", [1.0, 2.0]), ("max", [2.0, 4.0])):
+        loss = ClipLoss(inner, pooling)
+        np.testing.assert_allclose(loss.pool(logits), [pooled])
+        np.testing.assert_allclose(
+            loss(target, logits), -np.log(softmax(np.array(pooled))[1]), rtol=1e-6
+        )
+    with pytest.raises(ValueError, match=r"'average', 'max'.*pooling='sum'"):
+        ClipLoss(inner, "sum")
+
+
+def test_clip_loss_survives_its_config():
+    loss = ClipLoss(SoftmaxBinaryCrossentropy(), "max")
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(loss)
+    )
+    logits = np.random.default_rng(0).normal(size=(2, 3, 4))
+    target = np.eye(4)[:2]
+    assert again.pooling == "max"
+    np.testing.assert_allclose(again(target, logits), loss(target, logits))

@@ -1,0 +1,241 @@
+import keras
+import numpy as np
+import pytest
+
+import avsdn_tf
+from avsdn_tf.models import MODELS
+from avsdn_tf.models.attention import SpatialMean
+from avsdn_tf.models.decoder import Decoder
+from avsdn_tf.models.fusion import DMRNFusion
+from avsdn_tf.models.recurrent import SequenceLSTM
+from tests import numpy_networks as expected
+
+CATEGORIES = ["Bark", "Violin, fiddle", "Frying (food)"]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def randomize(layer, rng):
+    """Gives every weight a value, so that a bias that is left out shows."""
+    layer.set_weights([rng.normal(0, 0.5, w.shape) for w in layer.get_weights()])
+
+
+def make_inputs(rng, num_segments=6, visual_shape=(7,), batch=2):
+    return {
+        "audio": rng.normal(size=(batch, num_segments, 5)).astype("float32"),
+        "visual": rng.normal(size=(batch, num_segments, *visual_shape)).astype(
+            "float32"
+        ),
+    }
+
+
+def test_lstm_is_equation_1_without_its_misprint(rng):
+    layer = SequenceLSTM(4)
+    sequence = rng.normal(size=(3, 6, 5)).astype("float32")
+    layer(sequence)
+    randomize(layer, rng)
+    for actual, wanted in zip(
+        layer(sequence), expected.lstm(sequence, *layer.get_weights()), strict=True
+    ):
+        np.testing.assert_allclose(actual, wanted, atol=1e-6)
+
+
+def test_lstm_starts_from_given_states(rng):
+    layer = SequenceLSTM(4)
+    sequence = rng.normal(size=(3, 6, 5)).astype("float32")
+    hidden, cell = rng.normal(size=(2, 3, 4)).astype("float32")
+    layer(sequence)
+    randomize(layer, rng)
+    actual = layer(sequence, hidden, cell)
+    wanted = expected.lstm(sequence, *layer.get_weights(), hidden, cell)
+    for one, other in zip(actual, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    with pytest.raises(ValueError, match="both states or neither"):
+        layer(sequence, hidden)
+
+
+def test_bidirectional_lstm_splits_states_by_direction(rng):
+    layer = SequenceLSTM(4, bidirectional=True)
+    sequence = rng.normal(size=(3, 6, 5)).astype("float32")
+    hidden, cell = rng.normal(size=(2, 3, 8)).astype("float32")
+    layer(sequence)
+    randomize(layer, rng)
+    weights = layer.get_weights()
+    forward = expected.lstm(sequence, *weights[:3], hidden[:, :4], cell[:, :4])
+    backward = expected.lstm(
+        sequence[:, ::-1], *weights[3:], hidden[:, 4:], cell[:, 4:]
+    )
+    outputs, last_hidden, last_cell = layer(sequence, hidden, cell)
+    np.testing.assert_allclose(
+        outputs, np.concatenate([forward[0], backward[0][:, ::-1]], -1), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        last_hidden, np.concatenate([forward[1], backward[1]], -1), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        last_cell, np.concatenate([forward[2], backward[2]], -1), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("merge", ["sum", "mean"])
+@pytest.mark.parametrize("shared_mlp", [True, False])
+def test_fusion_is_equation_2(rng, merge, shared_mlp):
+    layer = DMRNFusion(shared_mlp, merge)
+    audio, visual = rng.normal(size=(2, 3, 4)).astype("float32")
+    layer(audio, visual)
+    randomize(layer, rng)
+    audio_mlp = layer.audio_mlp.get_weights()
+    visual_mlp = layer.visual_mlp.get_weights()
+    assert len(layer.weights) == (4 if shared_mlp else 8)
+    np.testing.assert_allclose(
+        layer(audio, visual),
+        expected.fusion(audio, visual, audio_mlp, visual_mlp, merge),
+        atol=1e-6,
+    )
+
+
+def test_fusion_by_hand():
+    # With g = 0 the two paths stay alone: tanh(1) + tanh(-2).
+    layer = DMRNFusion()
+    audio, visual = np.array([[1.0]]), np.array([[-2.0]])
+    layer(audio, visual)
+    layer.set_weights([np.zeros(w.shape) for w in layer.get_weights()])
+    np.testing.assert_allclose(
+        layer(audio, visual), [[0.7615942 - 0.9640276]], atol=1e-6
+    )
+
+
+def test_fusion_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"'sum', 'mean'.*merge='max'"):
+        DMRNFusion(merge="max")
+    with pytest.raises(ValueError, match=r"same shape.*\(2, 4\).*\(2, 5\)"):
+        DMRNFusion()(np.zeros((2, 4)), np.zeros((2, 5)))
+
+
+def test_decoder_appends_the_state_to_every_segment(rng):
+    layer = Decoder(3, units=4, append_state=True)
+    audio = rng.normal(size=(2, 6, 5)).astype("float32")
+    visual = rng.normal(size=(2, 6, 7)).astype("float32")
+    hidden, cell = rng.normal(size=(2, 2, 4)).astype("float32")
+    layer(audio, visual, hidden, cell)
+    randomize(layer, rng)
+    *lstm_weights, head, head_bias = layer.get_weights()
+    repeated = np.repeat(hidden[:, None], 6, axis=1)
+    outputs, _, _ = expected.lstm(
+        np.concatenate([audio, visual, repeated], -1), *lstm_weights, hidden, cell
+    )
+    np.testing.assert_allclose(
+        layer(audio, visual, hidden, cell), outputs @ head + head_bias, atol=1e-5
+    )
+
+
+def test_spatial_mean_averages_maps_and_passes_vectors(rng):
+    maps = rng.normal(size=(2, 3, 4, 5, 6)).astype("float32")
+    np.testing.assert_allclose(SpatialMean()(maps), maps.mean((2, 3)), atol=1e-6)
+    vectors = maps[:, :, 0, 0]
+    np.testing.assert_array_equal(SpatialMean()(vectors), vectors)
+
+
+def test_avsdn_is_its_equations(rng):
+    model = avsdn_tf.AVSDN(CATEGORIES, audio_width=5, visual_shape=(7,), units=4)
+    randomize(model, rng)
+    inputs = make_inputs(rng)
+    audio, visual = inputs["audio"], inputs["visual"]
+    _, audio_h, audio_c = expected.lstm(audio, *model.audio_encoder.get_weights())
+    _, visual_h, visual_c = expected.lstm(visual, *model.visual_encoder.get_weights())
+    hidden_mlp = model.hidden_fusion.get_weights()
+    cell_mlp = model.cell_fusion.get_weights()
+    *lstm_weights, head, head_bias = model.decoder.get_weights()
+    outputs, _, _ = expected.lstm(
+        np.concatenate([audio, visual], -1),
+        *lstm_weights,
+        expected.fusion(audio_h, visual_h, hidden_mlp, hidden_mlp),
+        expected.fusion(audio_c, visual_c, cell_mlp, cell_mlp),
+    )
+    np.testing.assert_allclose(model(inputs), outputs @ head + head_bias, atol=1e-5)
+
+
+def test_avsdn_has_the_weights_that_its_paper_implies():
+    model = avsdn_tf.AVSDN([str(k) for k in range(28)])
+    units, audio, visual = 128, 128, 2048
+
+    def lstm(width):
+        return 4 * units * (width + units + 1)
+
+    fusion = 2 * (units * units + units)
+    assert model.count_params() == (
+        lstm(audio) + lstm(visual) + 2 * fusion + lstm(audio + visual) + 129 * 29
+    )
+
+
+OPTIONS = [
+    {},
+    {"bidirectional": True, "dropout": 0.5},
+    {"append_state": True, "shared_mlp": False, "merge": "mean"},
+    {"shared_fusion": True},
+]
+
+
+@pytest.mark.parametrize("visual_shape", [(7,), (2, 3, 4)])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+@pytest.mark.parametrize("name", MODELS)
+def test_model_saves_loads_and_takes_any_length(
+    name, options, visual_shape, rng, tmp_path
+):
+    model = MODELS[name].network(
+        CATEGORIES, audio_width=5, visual_shape=visual_shape, units=4, **options
+    )
+    randomize(model, rng)
+    inputs = make_inputs(rng, visual_shape=visual_shape)
+    before = model.predict_on_batch(inputs)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict_on_batch(inputs), before)
+    assert loaded.categories == CATEGORIES
+    assert loaded.visual_shape == visual_shape
+    assert loaded.get_config() == model.get_config()
+    assert before.shape == (2, 6, 4)
+    longer = make_inputs(rng, num_segments=9, visual_shape=visual_shape, batch=3)
+    assert loaded(longer).shape == (3, 9, 4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_learns_with_keras_fit(name, rng):
+    keras.utils.set_random_seed(0)
+    model = MODELS[name].network(CATEGORIES, audio_width=5, visual_shape=(7,), units=8)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    inputs = make_inputs(rng, batch=16)
+    labels = rng.integers(0, 4, (16, 6))
+    history = model.fit(inputs, labels, epochs=8, verbose=0).history["loss"]
+    assert history[-1] < 0.9 * history[0]
+    # No weight may be left out of the training.
+    assert all(np.abs(v.numpy()).max() > 0 for v in model.optimizer.variables)
+
+
+def test_dropout_drops_a_feature_in_all_segments(rng):
+    model = avsdn_tf.AVSDN(CATEGORIES, audio_width=50, visual_shape=(7,), dropout=0.5)
+    dropped = np.asarray(model.audio_dropout(np.ones((2, 6, 50)), training=True)) == 0
+    assert 0.2 < dropped.mean() < 0.8
+    assert (dropped == dropped[:, :1]).all()
+
+
+def test_model_refuses_arguments_out_of_range():
+    with pytest.raises(ValueError, match="at least one name"):
+        avsdn_tf.AVSDN([])
+    with pytest.raises(ValueError, match=r"visual_shape=\(7, 7\)"):
+        avsdn_tf.AVSDN(CATEGORIES, visual_shape=(7, 7))
+
+
+def test_model_runs_in_mixed_precision(rng):
+    model = avsdn_tf.AVSDN(
+        CATEGORIES, audio_width=5, visual_shape=(7,), units=4, dtype="mixed_bfloat16"
+    )
+    logits = model(make_inputs(rng))
+    assert keras.backend.standardize_dtype(logits.dtype) == "bfloat16"
+    assert all(w.dtype == "float32" for w in model.weights)
