@@ -1,0 +1,80 @@
+"""The registry of configs: what each one reads, and the shapes of its examples."""
+
+import dataclasses
+import pathlib
+
+import tensorflow_datasets as tfds
+
+BACKGROUND = "Background"
+
+AVE_CATEGORIES = tuple(
+    (pathlib.Path(__file__).parent / "categories.txt")
+    .read_text(encoding="utf-8")
+    .splitlines()
+)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class AveConfig(tfds.core.BuilderConfig):
+    """What a config reads, and the shapes of its examples.
+
+    Attributes:
+        categories: Names of the event categories, without background.
+        num_segments: Segments a clip, of one second each.
+        audio_width: Width of an audio feature.
+        visual_shape: Shape of a segment's visual feature.
+        visual_dtype: NumPy name of the type that visual features are stored as.
+        visual_file: Official file of the visual features; "" where the features are
+            simulated.
+        visual_noisy_file: The same for the background clips.
+    """
+
+    categories: tuple[str, ...] = AVE_CATEGORIES
+    num_segments: int = 10
+    audio_width: int = 128
+    visual_shape: tuple[int, ...] = (2048,)
+    visual_dtype: str = "float32"
+    visual_file: str = ""
+    visual_noisy_file: str = ""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The categories, then background."""
+        return (*self.categories, BACKGROUND)
+
+    @property
+    def background(self) -> int:
+        """Index of the background class."""
+        return len(self.categories)
+
+
+SYNTHETIC = AveConfig(
+    name="synthetic",
+    description=(
+        "SIMULATED features and labels in AVE's shapes, made on the spot: nothing to "
+        "download. For trying out programs; no figure on it is an AVE result."
+    ),
+)
+RESNET152 = AveConfig(
+    name="resnet152",
+    description=(
+        "AVE with VGGish audio and pooled ResNet-152 visual features (2048 a segment). "
+        "The visual files were never released: they come from the manual folder."
+    ),
+    visual_file="visual_feature_vec.h5",
+    visual_noisy_file="visual_feature_vec_noisy.h5",
+)
+VGG19 = AveConfig(
+    name="vgg19",
+    description=(
+        "AVE with VGGish audio and VGG-19 block5_pool feature maps (7 x 7 x 512 a "
+        "segment), the features of Tian et al., stored as float16."
+    ),
+    visual_shape=(7, 7, 512),
+    visual_dtype="float16",
+    visual_file="visual_feature.h5",
+    visual_noisy_file="visual_feature_noisy.h5",
+)
+
+# Every config there is; the first is the default.
+CONFIGS = (SYNTHETIC, RESNET152, VGG19)

@@ -1,0 +1,279 @@
+"""AVE's own files: checks them, compares them, and reads them row by row."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import h5py
+import numpy as np
+
+from tfds_ave import sources
+from tfds_ave.annotations import Annotation, read_annotations, segment_labels
+from tfds_ave.clips import Clip, background_name
+from tfds_ave.configs import AveConfig
+from tfds_ave.errors import DatasetError
+from tfds_ave.sources import SourceFile
+
+_ARRAY = "avadataset"
+_ORDER = "order"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfficialData:
+    """AVE's files after every check that does not read the features.
+
+    Attributes:
+        config: The config that is being built.
+        annotations: One a row.
+        orders: Rows of each split.
+        files: The files by their official names.
+    """
+
+    config: AveConfig
+    annotations: list[Annotation]
+    orders: dict[str, np.ndarray]
+    files: Mapping[str, SourceFile]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits: `background` only where both of its files are there."""
+        noisy = (sources.AUDIO_NOISY, self.config.visual_noisy_file)
+        has_background = all(name in self.files for name in noisy)
+        return (*self.orders, "background") if has_background else tuple(self.orders)
+
+    def clips(self, split: str) -> Iterator[Clip]:
+        """Yields a split's clips, in the order of its file.
+
+        Raises:
+            DatasetError: If a feature is not finite, or does not fit the type that it
+                is stored as; it names file, row and segment.
+        """
+        if split == "background":
+            audio_name, visual_name = sources.AUDIO_NOISY, self.config.visual_noisy_file
+        else:
+            audio_name, visual_name = sources.AUDIO, self.config.visual_file
+        audio_file, visual_file = self.files[audio_name], self.files[visual_name]
+        with (
+            _open_array(audio_file, _ARRAY) as audio,
+            _open_array(visual_file, _ARRAY) as visual,
+        ):
+            if split == "background":
+                rows = np.arange(len(audio))
+            else:
+                rows = self.orders[split]
+            for row in rows.tolist():
+                yield self._clip(
+                    row,
+                    _read_row(audio, audio_file, row, "float32"),
+                    _read_row(visual, visual_file, row, self.config.visual_dtype),
+                    is_background=split == "background",
+                )
+
+    def _clip(
+        self, row: int, audio: np.ndarray, visual: np.ndarray, *, is_background: bool
+    ) -> Clip:
+        config = self.config
+        if is_background:
+            category = config.background
+            video_id, start_s, end_s = background_name(row), 0, 0
+        else:
+            annotation = self.annotations[row]
+            category = config.categories.index(annotation.category)
+            video_id = annotation.video_id
+            start_s, end_s = annotation.start_s, annotation.end_s
+        return Clip(
+            row=row,
+            video_id=video_id,
+            audio=audio,
+            visual=visual,
+            segment_labels=segment_labels(
+                category, start_s, end_s, config.num_segments, config.background
+            ),
+            clip_label=category,
+            start_s=start_s,
+            end_s=end_s,
+        )
+
+
+def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> OfficialData:
+    """Checks all that can be checked without reading the features.
+
+    Args:
+        config: The config that is being built.
+        files: The files by their official names.
+
+    Raises:
+        DatasetError: If a file cannot be read, has another layout, or contradicts
+            another one.
+    """
+    annotations = read_annotations(
+        files[sources.ANNOTATIONS].path, config.categories, config.num_segments
+    )
+    rows = len(annotations)
+    audio_shape = (config.num_segments, config.audio_width)
+    visual_shape = (config.num_segments, *config.visual_shape)
+    _check_features(files[sources.AUDIO], audio_shape, rows, sources.ANNOTATIONS)
+    _check_features(files[config.visual_file], visual_shape, rows, sources.ANNOTATIONS)
+    data = OfficialData(config, annotations, _read_orders(files, rows), files)
+    if "background" in data.splits:
+        noisy_rows = _check_features(files[sources.AUDIO_NOISY], audio_shape)
+        _check_features(
+            files[config.visual_noisy_file],
+            visual_shape,
+            noisy_rows,
+            sources.AUDIO_NOISY,
+        )
+    _compare_labels(data)
+    return data
+
+
+@contextlib.contextmanager
+def _open_array(file: SourceFile, key: str) -> Iterator[h5py.Dataset]:
+    """Opens the array of an HDF5 file.
+
+    Raises:
+        DatasetError: If the file is damaged, or has no such array.
+    """
+    try:
+        opened = h5py.File(file.path, "r")
+    except OSError as error:
+        raise DatasetError(
+            f"{file}: damaged, truncated, or no HDF5 file ({error}). Expected AVE's "
+            f"file of that name, received {file.path.stat().st_size} bytes. Replace it "
+            "by a complete copy."
+        ) from error
+    with opened:
+        array = opened.get(key)
+        if not isinstance(array, h5py.Dataset):
+            raise DatasetError(
+                f"{file}: wrong layout. Expected an array under key {key!r}, received "
+                f"keys {sorted(opened)}. Replace it by AVE's file of that name."
+            )
+        yield array
+
+
+def _check_features(
+    file: SourceFile,
+    row_shape: tuple[int, ...],
+    rows: int | None = None,
+    rows_of: str = "",
+) -> int:
+    """Checks a feature file's shape and type, and returns its number of rows."""
+    with _open_array(file, _ARRAY) as array:
+        if array.shape[1:] != row_shape or array.dtype.kind != "f":
+            raise DatasetError(
+                f"{file}: wrong layout. Expected (rows, "
+                f"{', '.join(map(str, row_shape))}) of float32 or float64, received "
+                f"{array.shape} of {array.dtype}. Replace it by the features of this "
+                "config."
+            )
+        if rows is not None and len(array) != rows:
+            raise DatasetError(
+                f"{file}: wrong number of rows. Expected {rows}, as in {rows_of}, "
+                f"received {len(array)}. Take both files from the same release."
+            )
+        return len(array)
+
+
+def _read_orders(files: Mapping[str, SourceFile], rows: int) -> dict[str, np.ndarray]:
+    """Reads the rows of each split; no row may occur twice, in one split or in two."""
+    orders: dict[str, np.ndarray] = {}
+    owners: dict[int, SourceFile] = {}
+    for split, name in sources.ORDERS.items():
+        file = files[name]
+        with _open_array(file, _ORDER) as array:
+            if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
+                raise DatasetError(
+                    f"{file}: wrong layout. Expected a list of row numbers, received "
+                    f"{array.shape} of {array.dtype}. Replace it by AVE's file."
+                )
+            orders[split] = _read(array, file, ...).astype(np.int64)
+        for index, row in enumerate(orders[split].tolist()):
+            if not 0 <= row < rows:
+                raise DatasetError(
+                    f"{file}, entry {index}: row out of range. Expected 0 to "
+                    f"{rows - 1}, the rows of {sources.ANNOTATIONS}, received {row}. "
+                    "Take both files from the same release."
+                )
+            if row in owners:
+                raise DatasetError(
+                    f"{file}, entry {index}: repeated row. Expected each row in one "
+                    f"place, received row {row}, which {owners[row].name} holds "
+                    "already. Replace both by AVE's files."
+                )
+            owners[row] = file
+    return orders
+
+
+def _compare_labels(data: OfficialData) -> None:
+    """Compares those label files that are there, in full, with the annotations."""
+    present = [name for name in sources.LABELS if name in data.files]
+    if not present:
+        return
+    config = data.config
+    one_hot = np.eye(len(config.class_names), dtype=np.float32)
+    categories = [config.categories.index(a.category) for a in data.annotations]
+    segments = np.stack(
+        [
+            segment_labels(
+                category, a.start_s, a.end_s, config.num_segments, config.background
+            )
+            for category, a in zip(categories, data.annotations, strict=True)
+        ]
+    )
+    expected = {
+        "labels.h5": one_hot[segments],
+        "mil_labels.h5": one_hot[categories],
+        "labels_closs.h5": (segments != config.background).astype(np.float32),
+    }
+    for name in present:
+        file = data.files[name]
+        with _open_array(file, _ARRAY) as array:
+            if array.shape != expected[name].shape:
+                raise DatasetError(
+                    f"{file}: wrong shape. Expected {expected[name].shape}, as "
+                    f"{sources.ANNOTATIONS} says, received {array.shape}. Take both "
+                    "files from the same release, or remove the label file."
+                )
+            same = _read(array, file, ...) == expected[name]
+        differing = np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
+        if len(differing):
+            row = int(differing[0])
+            raise DatasetError(
+                f"{file}, row {row}: other labels. Expected those of "
+                f"{data.annotations[row]}, received another answer there and in "
+                f"{len(differing) - 1} more rows. Take both files from the same "
+                "release, or remove the label file."
+            )
+
+
+def _read(array: h5py.Dataset, file: SourceFile, index: object) -> np.ndarray:
+    try:
+        return array[index]
+    except OSError as error:
+        raise DatasetError(
+            f"{file}, row {index}: cannot be read ({error}). Replace it by a complete "
+            "copy."
+        ) from error
+
+
+def _read_row(
+    array: h5py.Dataset, file: SourceFile, row: int, dtype: str
+) -> np.ndarray:
+    """Reads the features of one clip, so that no step holds a whole file.
+
+    Raises:
+        DatasetError: If one is not finite as it is, or once it is stored as `dtype`.
+    """
+    values = _read(array, file, row)
+    with np.errstate(over="ignore"):  # Found below, with the place where it is.
+        stored = values.astype(dtype)
+    finite = np.isfinite(stored).reshape(len(stored), -1).all(axis=1)
+    if finite.all():
+        return stored
+    segment = int(np.argmin(finite))
+    bad = values[segment][~np.isfinite(stored[segment])][0]
+    raise DatasetError(
+        f"{file}, row {row}, segment {segment}: bad feature. Expected finite numbers "
+        f"that fit {dtype}, received {bad}. Extract this clip again."
+    )

@@ -1,0 +1,138 @@
+"""Simulated clips in AVE's shapes: something to train on before there is any data.
+
+Every category has an audio kind and a visual kind. A kind belongs to several
+categories, and no two categories share both kinds: audio alone and visual alone narrow
+a segment down, and only both together decide it. As in AVE an event is one run of
+segments, and a background segment lacks at least one half of its clip's event.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfds_ave.annotations import segment_labels
+from tfds_ave.clips import Clip, background_name
+from tfds_ave.configs import AveConfig
+
+NUM_CLIPS = {"train": 480, "validation": 96, "test": 96, "background": 32}
+NUM_KINDS = 7
+
+# Clips of each category in AVE, so that the imbalance is AVE's.
+_FREQUENCIES = (
+    *(188, 176, 171, 184, 188, 175, 178, 187, 172, 163, 182, 138, 102, 99),
+    *(186, 176, 160, 183, 100, 83, 69, 160, 60, 64, 180, 109, 154, 156),
+)
+_PARTIAL_SHARE = 0.336  # Share of AVE's clips that hold some background.
+_PARTIAL_LENGTHS_S = (2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9)  # In AVE's proportions.
+# Of a clip's background segments: heard but not seen, seen but not heard, neither.
+_MISSING_SHARES = (0.4, 0.35, 0.25)
+_SEED = 20190207
+_ACTIVE_SHARE = 0.2  # Share of a kind's features that it excites.
+# Chosen so that small LSTMs label nearly nine test segments in ten from both
+# modalities, and a third or fewer from one.
+_AUDIO_NOISE = 0.4
+_VISUAL_NOISE = 0.9
+
+
+def audio_kind(category: int) -> int:
+    """Returns what a category sounds like; every kind is that of four categories."""
+    return category // 4 % NUM_KINDS
+
+
+def visual_kind(category: int) -> int:
+    """Returns what a category looks like; with the audio kind it decides."""
+    return category % NUM_KINDS
+
+
+def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
+    """Yields a split's clips, the same ones every time.
+
+    Args:
+        config: Gives shapes and categories.
+        split: A key of `NUM_CLIPS`. The rows of `background` count from 0 on their own,
+            as those of AVE's noisy files do.
+
+    Yields:
+        The clips. Features are float32 and at least 0, as after a ReLU.
+    """
+    audio_looks = _prototypes(config.audio_width, 1)
+    visual_looks = _prototypes(int(np.prod(config.visual_shape)), 2)
+    rng = np.random.default_rng([_SEED, 3, list(NUM_CLIPS).index(split)])
+    categories = rng.permutation(_quotas(NUM_CLIPS[split], len(config.categories)))
+    lengths_s = rng.permutation(_event_lengths_s(NUM_CLIPS[split], config.num_segments))
+    is_background = split == "background"
+    first_row = 0
+    for name, num_clips in NUM_CLIPS.items():
+        if name == split or is_background:
+            break
+        first_row += num_clips
+
+    events = zip(categories.tolist(), lengths_s.tolist(), strict=True)
+    for row, (category, length_s) in enumerate(events, start=first_row):
+        start_s = int(rng.integers(config.num_segments - length_s + 1))
+        end_s = start_s + length_s
+        if is_background:
+            start_s = end_s = 0
+        labels = segment_labels(
+            category, start_s, end_s, config.num_segments, config.background
+        )
+        event = labels != config.background
+        missing = rng.choice(3, p=_MISSING_SHARES)
+        audible = event | (missing == 0)
+        visible = event | (missing == 1)
+        yield Clip(
+            row=row,
+            video_id=background_name(row) if is_background else f"synthetic_{row:05d}",
+            audio=_features(
+                rng, audio_looks[audio_kind(category)], audible, _AUDIO_NOISE
+            ),
+            visual=_features(
+                rng, visual_looks[visual_kind(category)], visible, _VISUAL_NOISE
+            ).reshape(config.num_segments, *config.visual_shape),
+            segment_labels=labels,
+            clip_label=config.background if is_background else category,
+            start_s=start_s,
+            end_s=end_s,
+        )
+
+
+def _prototypes(width: int, stream: int) -> np.ndarray:
+    """Returns what each kind adds to a feature, `(NUM_KINDS, width)`."""
+    rng = np.random.default_rng([_SEED, stream])
+    active = rng.random((NUM_KINDS, width)) < _ACTIVE_SHARE
+    return np.where(active, rng.gamma(2.0, 0.4, active.shape), 0.0)
+
+
+def _quotas(num_clips: int, num_categories: int) -> np.ndarray:
+    """Returns `num_clips` category indices in AVE's proportions.
+
+    Largest remainders instead of draws: a rare category keeps its clips in a
+    small split.
+    """
+    weights = np.resize(_FREQUENCIES, num_categories).astype(np.float64)
+    exact = weights / weights.sum() * num_clips
+    counts = np.floor(exact).astype(int)
+    most_short = np.argsort(counts - exact, kind="stable")
+    counts[most_short[: num_clips - counts.sum()]] += 1
+    return np.repeat(np.arange(num_categories), counts)
+
+
+def _event_lengths_s(num_clips: int, num_segments: int) -> np.ndarray:
+    """Returns `num_clips` lengths of events: mostly that of the whole clip."""
+    lengths = np.full(num_clips, num_segments)
+    num_partial = round(num_clips * _PARTIAL_SHARE)
+    lengths[:num_partial] = np.minimum(
+        np.resize(_PARTIAL_LENGTHS_S, num_partial), num_segments
+    )
+    return lengths
+
+
+def _features(
+    rng: np.random.Generator, look: np.ndarray, present: np.ndarray, noise: float
+) -> np.ndarray:
+    """Returns one modality's features, `(num_segments, width)` float32, at least 0."""
+    strength = rng.gamma(4.0, 0.25)  # Loud and faint clips; 1 on average.
+    clip_noise = rng.normal(0.0, 0.5 * noise, look.shape)
+    segment_noise = rng.normal(0.0, noise, (len(present), *look.shape))
+    values = strength * present[:, None] * look + clip_noise + segment_noise
+    return np.maximum(values, 0.0).astype(np.float32)
