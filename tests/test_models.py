@@ -1,21 +1,17 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import avsdn_tf
 from avsdn_tf.models import MODELS
-from avsdn_tf.models.attention import SpatialMean
+from avsdn_tf.models.attention import AudioGuidedAttention, SpatialMean
 from avsdn_tf.models.decoder import Decoder
 from avsdn_tf.models.fusion import DMRNFusion
 from avsdn_tf.models.recurrent import SequenceLSTM
 from tests import numpy_networks as expected
 
 CATEGORIES = ["Bark", "Violin, fiddle", "Frying (food)"]
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 def randomize(layer, rng):
@@ -171,29 +167,43 @@ def test_avsdn_has_the_weights_that_its_paper_implies():
     )
 
 
-OPTIONS = [
-    {},
-    {"bidirectional": True, "dropout": 0.5},
-    {"append_state": True, "shared_mlp": False, "merge": "mean"},
-    {"shared_fusion": True},
+def make_model(name, visual_shape, **options):
+    entry = MODELS[name]
+    return entry.network(
+        CATEGORIES,
+        audio_width=5,
+        visual_shape=visual_shape,
+        units=4,
+        **options,
+        **entry.fixed,
+    )
+
+
+NEED_MAPS = {"avel_att", "dmrn"}
+EVERY_MODEL = [
+    (name, shape, {})
+    for name in MODELS
+    for shape in ((7,), (2, 3, 4))
+    if not (name in NEED_MAPS and len(shape) == 1)
+] + [
+    ("avsdn", (7,), {"bidirectional": True, "dropout": 0.5}),
+    ("avsdn", (7,), {"append_state": True, "shared_mlp": False, "merge": "mean"}),
+    ("avsdn", (7,), {"shared_fusion": True}),
+    ("avel", (7,), {"dropout": 0.5}),
 ]
 
 
-@pytest.mark.parametrize("visual_shape", [(7,), (2, 3, 4)])
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "visual_shape", "options"), EVERY_MODEL)
 def test_model_saves_loads_and_takes_any_length(
-    name, options, visual_shape, rng, tmp_path
+    name, visual_shape, options, rng, tmp_path
 ):
-    model = MODELS[name].network(
-        CATEGORIES, audio_width=5, visual_shape=visual_shape, units=4, **options
-    )
+    model = make_model(name, visual_shape, **options)
     randomize(model, rng)
     inputs = make_inputs(rng, visual_shape=visual_shape)
-    before = model.predict_on_batch(inputs)
+    before = np.asarray(model(inputs))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict_on_batch(inputs), before)
+    np.testing.assert_array_equal(loaded(inputs), before)
     assert loaded.categories == CATEGORIES
     assert loaded.visual_shape == visual_shape
     assert loaded.get_config() == model.get_config()
@@ -203,19 +213,125 @@ def test_model_saves_loads_and_takes_any_length(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_model_learns_with_keras_fit(name, rng):
+def test_every_weight_has_a_gradient(name, rng):
+    model = make_model(name, (2, 3, 4))
+    inputs = make_inputs(rng, visual_shape=(2, 3, 4))
+    with tf.GradientTape() as tape:
+        outputs = model.forward(inputs, training=True)
+        total = sum(tf.reduce_sum(output**2) for output in outputs.values())
+    gradients = tape.gradient(total, model.trainable_variables)
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients)
+
+
+def test_model_learns_with_keras_fit(rng):
     keras.utils.set_random_seed(0)
-    model = MODELS[name].network(CATEGORIES, audio_width=5, visual_shape=(7,), units=8)
+    model = make_model("avsdn", (7,))
     model.compile(
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     inputs = make_inputs(rng, batch=16)
     labels = rng.integers(0, 4, (16, 6))
-    history = model.fit(inputs, labels, epochs=8, verbose=0).history["loss"]
+    history = model.fit(inputs, labels, epochs=30, verbose=0).history["loss"]
     assert history[-1] < 0.9 * history[0]
-    # No weight may be left out of the training.
-    assert all(np.abs(v.numpy()).max() > 0 for v in model.optimizer.variables)
+
+
+def test_attention_is_its_equation(rng):
+    layer = AudioGuidedAttention(units=3)
+    audio = rng.normal(size=(2, 6, 5)).astype("float32")
+    visual = rng.normal(size=(2, 6, 2, 3, 4)).astype("float32")
+    layer(audio, visual)
+    randomize(layer, rng)
+    w_a, b_a = layer.audio_projection.get_weights()
+    w_v, b_v = layer.visual_projection.get_weights()
+    (q,) = layer.audio_scores.get_weights()
+    (p,) = layer.visual_scores.get_weights()
+    (w,) = layer.cell_score.get_weights()
+    attended = np.zeros((2, 6, 4))
+    for clip, segment in np.ndindex(2, 6):
+        heard = np.maximum(audio[clip, segment] @ w_a + b_a, 0) @ q
+        cells = visual[clip, segment].reshape(6, 4)
+        z = [np.tanh(np.maximum(v @ w_v + b_v, 0) @ p + heard) @ w for v in cells]
+        weights = expected.softmax(np.array(z)[:, 0])
+        attended[clip, segment] = weights @ cells
+    actual, weights = layer(audio, visual)
+    np.testing.assert_allclose(actual, attended, atol=1e-5)
+    assert weights.shape == (2, 6, 2, 3)
+    np.testing.assert_allclose(np.sum(weights, axis=(2, 3)), 1, atol=1e-6)
+    with pytest.raises(ValueError, match="feature maps"):
+        AudioGuidedAttention()(audio, visual[:, :, 0, 0])
+
+
+def encode_both_ways(sequence, layer):
+    weights = layer.get_weights()
+    forward, _, _ = expected.lstm(sequence, *weights[:3])
+    backward, _, _ = expected.lstm(sequence[:, ::-1], *weights[3:])
+    return np.concatenate([forward, backward[:, ::-1]], axis=-1)
+
+
+@pytest.mark.parametrize("modalities", ["audio", "visual", "both"])
+def test_avel_is_its_equations(rng, modalities):
+    model = avsdn_tf.AVEL(
+        CATEGORIES, 5, visual_shape=(2, 3, 4), modalities=modalities, units=4
+    )
+    randomize(model, rng)
+    inputs = make_inputs(rng, visual_shape=(2, 3, 4))
+    encoded = []
+    if modalities != "visual":
+        encoded.append(encode_both_ways(inputs["audio"], model.audio_encoder))
+    if modalities != "audio":
+        mean = inputs["visual"].mean(axis=(2, 3))
+        encoded.append(encode_both_ways(mean, model.visual_encoder))
+    w1, b1 = model.hidden.get_weights()
+    w2, b2 = model.head.get_weights()
+    hidden = np.maximum(np.maximum(np.concatenate(encoded, -1), 0) @ w1 + b1, 0)
+    np.testing.assert_allclose(model(inputs), hidden @ w2 + b2, atol=1e-5)
+
+
+def test_dmrn_is_its_equations_and_takes_over_encoders(rng):
+    source = avsdn_tf.AVEL(
+        CATEGORIES, 5, visual_shape=(2, 3, 4), attention=True, units=4
+    )
+    randomize(source, rng)
+    model = avsdn_tf.DMRN(CATEGORIES, 5, visual_shape=(2, 3, 4), units=4)
+    randomize(model, rng)
+    model.load_encoders(source)
+    inputs = make_inputs(rng, visual_shape=(2, 3, 4))
+    attended, _ = source.visual_pooling(inputs["audio"], inputs["visual"])
+    fused = expected.fusion(
+        encode_both_ways(inputs["audio"], source.audio_encoder),
+        encode_both_ways(np.asarray(attended), source.visual_encoder),
+        model.fusion.audio_mlp.get_weights(),
+        model.fusion.visual_mlp.get_weights(),
+        merge="mean",
+    )
+    w, b = model.head.get_weights()
+    np.testing.assert_allclose(model(inputs), fused @ w + b, atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", ["audio", "visual"])
+def test_decoder_starts_from_one_modality(rng, modality):
+    model = avsdn_tf.AVSDN(CATEGORIES, 5, (7,), units=4, initial_state=modality)
+    randomize(model, rng)
+    inputs = make_inputs(rng)
+    encoder = getattr(model, f"{modality}_encoder")
+    _, hidden, cell = expected.lstm(inputs[modality], *encoder.get_weights())
+    logits = model.decoder(inputs["audio"], inputs["visual"], hidden, cell)
+    np.testing.assert_allclose(model(inputs), logits, atol=1e-5)
+
+
+def test_label_guides_predict_the_clip_from_the_states(rng):
+    model = avsdn_tf.AVSDN(CATEGORIES, 5, (7,), units=4, label_guided=True)
+    randomize(model, rng)
+    inputs = make_inputs(rng)
+    outputs = model.forward(inputs)
+    _, hidden, _ = expected.lstm(inputs["audio"], *model.audio_encoder.get_weights())
+    np.testing.assert_allclose(
+        outputs["audio_clip_logits"],
+        expected.mlp(hidden, model.audio_guide.get_weights()),
+        atol=1e-5,
+    )
+    assert outputs["visual_clip_logits"].shape == (2, 4)
 
 
 def test_dropout_drops_a_feature_in_all_segments(rng):
@@ -230,6 +346,12 @@ def test_model_refuses_arguments_out_of_range():
         avsdn_tf.AVSDN([])
     with pytest.raises(ValueError, match=r"visual_shape=\(7, 7\)"):
         avsdn_tf.AVSDN(CATEGORIES, visual_shape=(7, 7))
+    with pytest.raises(ValueError, match="initial_state='both'"):
+        avsdn_tf.AVSDN(CATEGORIES, initial_state="both")
+    with pytest.raises(ValueError, match=r"feature maps.*visual_shape=\(2048,\)"):
+        avsdn_tf.AVEL(CATEGORIES, attention=True)
+    with pytest.raises(ValueError, match="modalities='smell'"):
+        avsdn_tf.AVEL(CATEGORIES, modalities="smell")
 
 
 def test_model_runs_in_mixed_precision(rng):

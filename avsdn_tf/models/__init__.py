@@ -1,7 +1,10 @@
 """The networks, by the name that `--model` takes."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+from avsdn_tf.models.avel import AVEL, DMRN
 from avsdn_tf.models.avsdn import AVSDN
 from avsdn_tf.models.base import SegmentClassifier
 
@@ -14,25 +17,67 @@ class ModelEntry:
         network: Its class.
         summary: One line for `--help`.
         options: Names of the settings that its constructor takes.
+        fixed: Arguments that make this variant.
     """
 
     network: type[SegmentClassifier]
     summary: str
     options: tuple[str, ...]
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+
+_AVSDN_OPTIONS = (
+    "units",
+    "bidirectional",
+    "shared_mlp",
+    "merge",
+    "shared_fusion",
+    "append_state",
+    "dropout",
+)
+_ONE_STATE_OPTIONS = ("units", "bidirectional", "append_state", "dropout")
+_AVEL_OPTIONS = ("units", "dropout")
 
 MODELS = {
     "avsdn": ModelEntry(
+        AVSDN, "AVSDN: two encoders, fused states, decoder", _AVSDN_OPTIONS
+    ),
+    "avsdn_init_visual": ModelEntry(
         AVSDN,
-        "AVSDN: encoders, fused states, decoder (Lin et al. 2019)",
-        (
-            "units",
-            "bidirectional",
-            "shared_mlp",
-            "merge",
-            "shared_fusion",
-            "append_state",
-            "dropout",
-        ),
+        "its decoder starts from the visual states alone",
+        _ONE_STATE_OPTIONS,
+        {"initial_state": "visual"},
+    ),
+    "avsdn_init_audio": ModelEntry(
+        AVSDN,
+        "its decoder starts from the audio states alone",
+        _ONE_STATE_OPTIONS,
+        {"initial_state": "audio"},
+    ),
+    "avsdn_label_guided": ModelEntry(
+        AVSDN,
+        "clip labels also guide each encoder's state",
+        _AVSDN_OPTIONS,
+        {"label_guided": True},
+    ),
+    "avel_audio": ModelEntry(
+        AVEL, "AVEL on audio alone", _AVEL_OPTIONS, {"modalities": "audio"}
+    ),
+    "avel_visual": ModelEntry(
+        AVEL, "AVEL on visual features alone", _AVEL_OPTIONS, {"modalities": "visual"}
+    ),
+    "avel": ModelEntry(AVEL, "AVEL on both, without attention", _AVEL_OPTIONS),
+    "avel_att": ModelEntry(
+        AVEL,
+        "AVEL with audio-guided attention on feature maps",
+        _AVEL_OPTIONS,
+        {"attention": True},
+    ),
+    "dmrn": ModelEntry(
+        DMRN,
+        "AVEL with attention, fused by a dual multimodal residual network",
+        _AVEL_OPTIONS,
     ),
 }
+
+MODEL_OPTIONS = {name for entry in MODELS.values() for name in entry.options}

@@ -31,3 +31,90 @@ class SpatialMean(keras.layers.Layer):
     ) -> tuple[int | None, ...]:
         """Returns the shape without rows and columns."""
         return (*input_shape[:2], input_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class AudioGuidedAttention(keras.layers.Layer):
+    """Weighs the cells of each segment's feature map by what is heard.
+
+    For a segment's audio feature `a` and every cell `v` of its map:
+
+        z = w . tanh(P relu(W_v v + b_v) + Q relu(W_a a + b_a))
+        attended = sum over cells of softmax(z) * v
+
+    P and Q project to as many values as there are cells, as in the authors' program.
+    The map itself is summed, not its projection.
+
+    Args:
+        units: Width of the two projections before P and Q.
+
+    Call arguments:
+        audio: `(batch, num_segments, audio_width)`.
+        visual: `(batch, num_segments, rows, columns, visual_width)`.
+
+    Returns:
+        The attended visual features, `(batch, num_segments, visual_width)`, and the
+        weights of the cells, `(batch, num_segments, rows, columns)`, which sum to 1.
+
+    Raises:
+        ValueError: If `visual` is not a feature map.
+
+    Reference:
+        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.2.
+    """
+
+    def __init__(self, units: int = 512, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(
+        self,
+        audio_shape: tuple[int | None, ...],
+        visual_shape: tuple[int | None, ...],
+    ) -> None:
+        """Creates the weights."""
+        if len(visual_shape) != 5:
+            raise ValueError(
+                "Expected visual feature maps (batch, num_segments, rows, columns, "
+                f"width). Received: {tuple(visual_shape)}"
+            )
+        rows, columns, width = visual_shape[2:]
+        cells = rows * columns
+        self.cells_shape = (rows, columns)
+
+        def dense(inputs: int, outputs: int, **kwargs: Any) -> keras.layers.Dense:
+            layer = keras.layers.Dense(outputs, dtype=self.dtype_policy, **kwargs)
+            layer.build((None, inputs))
+            return layer
+
+        self.audio_projection = dense(audio_shape[-1], self.units, activation="relu")
+        self.visual_projection = dense(width, self.units, activation="relu")
+        self.audio_scores = dense(self.units, cells, use_bias=False)
+        self.visual_scores = dense(self.units, cells, use_bias=False)
+        self.cell_score = dense(cells, 1, use_bias=False)
+        self.built = True
+
+    def call(self, audio: Any, visual: Any) -> tuple[Any, Any]:
+        """Attends to the cells."""
+        rows, columns = self.cells_shape
+        shape = ops.shape(visual)
+        cells = ops.reshape(visual, (shape[0], shape[1], rows * columns, shape[-1]))
+        heard = self.audio_scores(self.audio_projection(audio))
+        seen = self.visual_scores(self.visual_projection(cells))
+        scores = self.cell_score(ops.tanh(seen + ops.expand_dims(heard, 2)))
+        weights = ops.softmax(ops.squeeze(scores, -1), axis=-1)
+        attended = ops.einsum("btn,btnd->btd", weights, cells)
+        return attended, ops.reshape(weights, (shape[0], shape[1], rows, columns))
+
+    def compute_output_shape(
+        self,
+        audio_shape: tuple[int | None, ...],
+        visual_shape: tuple[int | None, ...],
+    ) -> tuple[tuple[int | None, ...], ...]:
+        """Returns the shapes of the attended features and of the weights."""
+        del audio_shape
+        return (*visual_shape[:2], visual_shape[-1]), tuple(visual_shape[:4])
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        return {**super().get_config(), "units": self.units}

@@ -8,7 +8,7 @@ import keras
 from avsdn_tf.models.attention import SpatialMean
 from avsdn_tf.models.base import SegmentClassifier
 from avsdn_tf.models.decoder import Decoder
-from avsdn_tf.models.fusion import DMRNFusion
+from avsdn_tf.models.fusion import DMRNFusion, mlp
 from avsdn_tf.models.recurrent import SequenceLSTM
 
 
@@ -35,8 +35,14 @@ class AVSDN(SegmentClassifier):
         shared_mlp: Boolean. One fusion MLP for both modalities, or one each.
         merge: `"sum"` or `"mean"` of the two fused halves.
         shared_fusion: Boolean. Whether one fusion network serves hidden and cell state.
-        append_state: Boolean. Whether the fused hidden state is also appended to the
+        append_state: Boolean. Whether the initial hidden state is also appended to the
             decoder's input in every segment.
+        initial_state: Where the decoder starts (table 3): from the `"fusion"` of both
+            modalities' states, or from those of `"visual"` or `"audio"` alone. The
+            decoder's input stays the same.
+        label_guided: Boolean. True: an MLP on each modality's hidden state predicts the
+            clip's label in training, as `"audio_clip_logits"` and
+            `"visual_clip_logits"` of `forward`.
         dropout: Share of features (the same ones in all segments of a clip) and of
             decoder outputs that training drops.
 
@@ -71,16 +77,30 @@ class AVSDN(SegmentClassifier):
         merge: str = "sum",
         shared_fusion: bool = False,
         append_state: bool = False,
+        initial_state: str = "fusion",
+        label_guided: bool = False,
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(categories, audio_width, visual_shape, **kwargs)
+        if initial_state not in ("fusion", "visual", "audio"):
+            raise ValueError(
+                "Expected one of {'fusion', 'visual', 'audio'}. "
+                f"Received: initial_state={initial_state!r}"
+            )
+        if label_guided and initial_state != "fusion":
+            raise ValueError(
+                "Expected initial_state='fusion' with label_guided=True, which guides "
+                f"both states. Received: initial_state={initial_state!r}"
+            )
         self.units = units
         self.bidirectional = bidirectional
         self.shared_mlp = shared_mlp
         self.merge = merge
         self.shared_fusion = shared_fusion
         self.append_state = append_state
+        self.initial_state = initial_state
+        self.label_guided = label_guided
         self.dropout = dropout
         dtype = self.dtype_policy
 
@@ -91,33 +111,51 @@ class AVSDN(SegmentClassifier):
         self.visual_dropout = keras.layers.Dropout(
             dropout, (None, 1, None), dtype=dtype
         )
-        self.audio_encoder = SequenceLSTM(units, bidirectional, dtype=dtype)
-        self.visual_encoder = SequenceLSTM(units, bidirectional, dtype=dtype)
-        self.hidden_fusion = DMRNFusion(shared_mlp, merge, dtype=dtype)
-        self.cell_fusion = (
-            self.hidden_fusion
-            if shared_fusion
-            else DMRNFusion(shared_mlp, merge, dtype=dtype)
-        )
+        # What a variant does not use has no weights.
+        if initial_state != "visual":
+            self.audio_encoder = SequenceLSTM(units, bidirectional, dtype=dtype)
+        if initial_state != "audio":
+            self.visual_encoder = SequenceLSTM(units, bidirectional, dtype=dtype)
+        if initial_state == "fusion":
+            self.hidden_fusion = DMRNFusion(shared_mlp, merge, dtype=dtype)
+            self.cell_fusion = (
+                self.hidden_fusion
+                if shared_fusion
+                else DMRNFusion(shared_mlp, merge, dtype=dtype)
+            )
+        if label_guided:
+            self.audio_guide = mlp(units, self.num_classes, dtype=dtype)
+            self.visual_guide = mlp(units, self.num_classes, dtype=dtype)
         self.decoder = Decoder(
             self.num_classes, units, bidirectional, append_state, dropout, dtype=dtype
         )
         self._build_weights()
 
     def forward(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Returns the segment `"logits"`."""
+        """Returns the segment `"logits"`, and clip logits if label guided."""
         audio = self.audio_dropout(inputs["audio"], training=training)
         visual = self.visual_dropout(
             self.spatial_mean(inputs["visual"]), training=training
         )
-        _, audio_hidden, audio_cell = self.audio_encoder(audio, training=training)
-        _, visual_hidden, visual_cell = self.visual_encoder(visual, training=training)
-        hidden_state = self.hidden_fusion(audio_hidden, visual_hidden)
-        cell_state = self.cell_fusion(audio_cell, visual_cell)
-        logits = self.decoder(
+        outputs = {}
+        if self.initial_state != "visual":
+            _, audio_hidden, audio_cell = self.audio_encoder(audio, training=training)
+            hidden_state, cell_state = audio_hidden, audio_cell
+        if self.initial_state != "audio":
+            _, visual_hidden, visual_cell = self.visual_encoder(
+                visual, training=training
+            )
+            hidden_state, cell_state = visual_hidden, visual_cell
+        if self.initial_state == "fusion":
+            hidden_state = self.hidden_fusion(audio_hidden, visual_hidden)
+            cell_state = self.cell_fusion(audio_cell, visual_cell)
+        if self.label_guided:
+            outputs["audio_clip_logits"] = self.audio_guide(audio_hidden)
+            outputs["visual_clip_logits"] = self.visual_guide(visual_hidden)
+        outputs["logits"] = self.decoder(
             audio, visual, hidden_state, cell_state, training=training
         )
-        return {"logits": logits}
+        return outputs
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `__init__` was given."""
@@ -129,5 +167,7 @@ class AVSDN(SegmentClassifier):
             "merge": self.merge,
             "shared_fusion": self.shared_fusion,
             "append_state": self.append_state,
+            "initial_state": self.initial_state,
+            "label_guided": self.label_guided,
             "dropout": self.dropout,
         }

@@ -6,11 +6,11 @@ import keras
 from keras import ops
 
 
-def mlp(units: int, **kwargs: Any) -> keras.Sequential:
-    """Returns the papers' `g`: dense, tanh, dense, all of one width."""
+def mlp(hidden_units: int, units: int, **kwargs: Any) -> keras.Sequential:
+    """Returns the papers' multilayer perceptron: dense, tanh, dense."""
     return keras.Sequential(
         [
-            keras.layers.Dense(units, activation="tanh", **kwargs),
+            keras.layers.Dense(hidden_units, activation="tanh", **kwargs),
             keras.layers.Dense(units, **kwargs),
         ]
     )
@@ -70,12 +70,12 @@ class DMRNFusion(keras.layers.Layer):
                 f"audio {tuple(audio_shape)}, visual {tuple(visual_shape)}"
             )
         units = audio_shape[-1]
-        self.audio_mlp = mlp(units, dtype=self.dtype_policy)
+        self.audio_mlp = mlp(units, units, dtype=self.dtype_policy)
         self.audio_mlp.build(audio_shape)
         if self.shared_mlp:
             self.visual_mlp = self.audio_mlp
         else:
-            self.visual_mlp = mlp(units, dtype=self.dtype_policy)
+            self.visual_mlp = mlp(units, units, dtype=self.dtype_policy)
             self.visual_mlp.build(visual_shape)
         self.built = True
 

@@ -1,0 +1,217 @@
+"""AVEL, the networks of Tian et al. that AVSDN is compared with, and their DMRN."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from avsdn_tf.models.attention import AudioGuidedAttention, SpatialMean
+from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.fusion import DMRNFusion
+from avsdn_tf.models.recurrent import SequenceLSTM
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class AVEL(SegmentClassifier):
+    """Audio-visual event localization by one bidirectional LSTM a modality.
+
+        encoded = concat(BiLSTM(audio), BiLSTM(visual))
+        logits = dense(relu(dense_64(relu(encoded))))
+
+    Args:
+        categories: Names of the event categories; background is added as last class.
+        audio_width: Width of an audio feature.
+        visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
+        modalities: `"both"`, or `"audio"` or `"visual"` alone, whose encoder then feeds
+            the head by itself.
+        attention: Boolean. True: the sound weighs the cells of the feature map. False:
+            the mean of the map.
+        units: Width of each LSTM, in each direction.
+        dropout: Share of features (the same ones in all segments of a clip) and of
+            encoder outputs that training drops; the paper has none.
+
+    Call arguments:
+        inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
+            num_segments, *visual_shape)}`; a modality that is not used may be missing.
+
+    Returns:
+        Segment logits, `(batch, num_segments, len(categories) + 1)`.
+
+    Raises:
+        ValueError: If `modalities` is none of the three, or attention lacks a feature
+            map or a modality.
+
+    Reference:
+        Tian et al., "Audio-visual event localization in unconstrained videos", ECCV
+        2018, https://arxiv.org/abs/1803.08842.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (2048,),
+        *,
+        modalities: str = "both",
+        attention: bool = False,
+        units: int = 128,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(categories, audio_width, visual_shape, **kwargs)
+        if modalities not in ("both", "audio", "visual"):
+            raise ValueError(
+                "Expected one of {'both', 'audio', 'visual'}. "
+                f"Received: modalities={modalities!r}"
+            )
+        if attention and (modalities != "both" or len(self.visual_shape) != 3):
+            raise ValueError(
+                "Expected both modalities and visual feature maps (rows, columns, D) "
+                f"for attention. Received: modalities={modalities!r}, "
+                f"visual_shape={self.visual_shape}"
+            )
+        self.modalities = modalities
+        self.attention = attention
+        self.units = units
+        self.dropout = dropout
+        dtype = self.dtype_policy
+        if modalities != "visual":
+            self.audio_encoder = SequenceLSTM(units, bidirectional=True, dtype=dtype)
+        if modalities != "audio":
+            self.visual_encoder = SequenceLSTM(units, bidirectional=True, dtype=dtype)
+            self.visual_pooling = (
+                AudioGuidedAttention(dtype=dtype)
+                if attention
+                else SpatialMean(dtype=dtype)
+            )
+        self.feature_dropout = keras.layers.Dropout(
+            dropout, (None, 1, None), dtype=dtype
+        )
+        self.output_dropout = keras.layers.Dropout(dropout, dtype=dtype)
+        self._create_head()
+        self._build_weights()
+
+    def _create_head(self) -> None:
+        self.hidden = keras.layers.Dense(64, activation="relu", dtype=self.dtype_policy)
+        self.head = keras.layers.Dense(self.num_classes, dtype=self.dtype_policy)
+
+    def encode(self, inputs: dict[str, Any], training: bool = False) -> list[Any]:
+        """Returns what each modality's encoder says of every segment.
+
+        Returns:
+            One tensor a modality, `(batch, num_segments, 2 * units)`, audio first.
+        """
+        encoded = []
+        if self.modalities != "visual":
+            audio = self.feature_dropout(inputs["audio"], training=training)
+            encoded.append(self.audio_encoder(audio, training=training)[0])
+        if self.modalities != "audio":
+            if self.attention:
+                visual, _ = self.visual_pooling(inputs["audio"], inputs["visual"])
+            else:
+                visual = self.visual_pooling(inputs["visual"])
+            visual = self.feature_dropout(visual, training=training)
+            encoded.append(self.visual_encoder(visual, training=training)[0])
+        return encoded
+
+    def classify(self, encoded: list[Any], training: bool = False) -> Any:
+        """Returns the segment logits of what the encoders said."""
+        joined = ops.relu(ops.concatenate(encoded, axis=-1))
+        joined = self.output_dropout(joined, training=training)
+        return self.head(self.hidden(joined))
+
+    def forward(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Returns the segment `"logits"`."""
+        encoded = self.encode(inputs, training=training)
+        return {"logits": self.classify(encoded, training=training)}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        return {
+            **super().get_config(),
+            "modalities": self.modalities,
+            "attention": self.attention,
+            "units": self.units,
+            "dropout": self.dropout,
+        }
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class DMRN(AVEL):
+    """AVEL's encoders, whose outputs a dual multimodal residual network fuses.
+
+        fused = (tanh(audio + update) + tanh(visual + update)) / 2,
+        update = (U_a audio + U_v visual) / 2, with one MLP a modality
+        logits = dense(fused)
+
+    The authors train it from the weights of AVEL with attention; `load_encoders` takes
+    them over.
+
+    Args:
+        categories: As in AVEL.
+        audio_width: As in AVEL.
+        visual_shape: As in AVEL.
+        attention: As in AVEL; the authors' has it.
+        units: As in AVEL.
+        dropout: As in AVEL.
+
+    Call arguments:
+        inputs: As in AVEL.
+
+    Returns:
+        Segment logits, `(batch, num_segments, len(categories) + 1)`.
+
+    Raises:
+        ValueError: If attention lacks a feature map.
+
+    Reference:
+        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.4.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (7, 7, 512),
+        *,
+        attention: bool = True,
+        units: int = 128,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            categories,
+            audio_width,
+            visual_shape,
+            attention=attention,
+            units=units,
+            dropout=dropout,
+            **kwargs,
+        )
+
+    def _create_head(self) -> None:
+        self.fusion = DMRNFusion(
+            shared_mlp=False, merge="mean", dtype=self.dtype_policy
+        )
+        self.head = keras.layers.Dense(self.num_classes, dtype=self.dtype_policy)
+
+    def classify(self, encoded: list[Any], training: bool = False) -> Any:
+        """Returns the segment logits of what the encoders said."""
+        fused = self.output_dropout(self.fusion(*encoded), training=training)
+        return self.head(fused)
+
+    def load_encoders(self, source: AVEL) -> None:
+        """Takes over the attention and the encoders of a trained AVEL.
+
+        Raises:
+            ValueError: If the two have other widths.
+        """
+        for name in ("visual_pooling", "audio_encoder", "visual_encoder"):
+            getattr(self, name).set_weights(getattr(source, name).get_weights())
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        config = super().get_config()
+        del config["modalities"]
+        return config
