@@ -1,0 +1,26 @@
+"""Audio-visual event localization with Keras.
+
+Importing the package registers its layers, losses and models, so that
+`keras.models.load_model` knows them.
+"""
+
+from avsdn_tf.startup import quiet_startup
+from avsdn_tf.version import __version__
+
+with quiet_startup():
+    from avsdn_tf.localization import Event, events_from_logits, localize
+    from avsdn_tf.losses import ClipLoss, SoftmaxBinaryCrossentropy
+    from avsdn_tf.models.avel import AVEL, DMRN
+    from avsdn_tf.models.avsdn import AVSDN
+
+__all__ = [
+    "AVEL",
+    "AVSDN",
+    "DMRN",
+    "ClipLoss",
+    "Event",
+    "SoftmaxBinaryCrossentropy",
+    "__version__",
+    "events_from_logits",
+    "localize",
+]

@@ -1,0 +1,178 @@
+"""What the commands of the command line do, each a call on a Config or a run folder."""
+
+import csv
+import shlex
+import time
+from typing import Any
+
+import keras
+from rich.console import Console
+
+from avsdn_tf import data, evaluation, training
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+from avsdn_tf.report import figures, page
+from avsdn_tf.report.progress import TrainingProgress
+from avsdn_tf.report.terminal import results_table
+from avsdn_tf.run_folder import RunFolder, write_json
+
+_TIMELINE_CLIPS = 8
+
+
+def train(config: Config, run: str | None, console: Console) -> None:
+    """Trains, evaluates on the test split once, and writes the run folder.
+
+    Args:
+        config: The settings.
+        run: The run folder, or None for a new one under runs/.
+        console: Where to say what happens.
+
+    Raises:
+        UserError: If settings, data and folder don't allow it; no folder is left then.
+    """
+    dataset = data.open_dataset(config.dataset, config.data_dir)
+    folder = RunFolder(run or _new_run_name(config))
+    # Settings and data are held against each other before anything is written.
+    training.build_model(config, dataset)
+    data.training_batches(dataset, config, epoch=1)
+    folder.create(config)
+    console.print(
+        f"{config.model}, {config.mode}, {config.dataset}: "
+        f"{dataset.num_clips('train'):,} + {dataset.num_clips('validation'):,} + "
+        f"{dataset.num_clips('test'):,} clips",
+        highlight=False,
+    )
+    try:
+        with TrainingProgress(console) as progress:
+            result = training.train(config, dataset, folder, [progress])
+    except BaseException:
+        if not folder.model.exists():
+            folder.discard()
+        raise
+    _write_report(folder, config, dataset, result.model, console)
+
+
+def evaluate(run: str, data_dir: str | None, console: Console) -> None:
+    """Scores a saved run on its test split again, and writes its report anew.
+
+    Args:
+        run: The run folder.
+        data_dir: Where the data set is now, or None for where training read it.
+        console: Where to say what happens.
+
+    Raises:
+        UserError: If the folder holds no finished run, or its data set is not there.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
+    try:
+        model = keras.models.load_model(folder.model)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{folder.model}: expected a model that this version of avsdn_tf can load. "
+            f"Received: {str(error).splitlines()[0]}"
+        ) from error
+    _write_report(folder, config, dataset, model, console)
+
+
+def _write_report(
+    folder: RunFolder,
+    config: Config,
+    dataset: data.Dataset,
+    model: Any,
+    console: Console,
+) -> None:
+    """Scores the test split, writes it down, draws it, and prints the table."""
+    history = _read_history(folder)
+    predict = training.make_predict(model)
+    predictions = predict(data.scoring_batches(dataset, "test"))
+    validation = predict(data.scoring_batches(dataset, "validation"))
+    selected = max(history, key=lambda epoch: epoch["validation_accuracy"])
+    report = {
+        **evaluation.evaluate(predictions, dataset.categories),
+        "validation_accuracy": evaluation.accuracy(
+            validation.labels, validation.logits.argmax(axis=-1)
+        ),
+        "selected_epoch": int(selected["epoch"]),
+        "epochs_run": len(history),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "mode": config.mode,
+        "model": config.model,
+        "dataset": config.dataset,
+        "notice": dataset.notice,
+    }
+    predictions.save(folder.predictions)
+    write_json(folder.report, report)
+
+    predicted = predictions.logits.argmax(axis=-1)
+    chosen = figures.choose_clips(
+        predictions.labels, predicted, len(dataset.categories), _TIMELINE_CLIPS
+    )
+    drawn = {
+        "learning_curves": figures.learning_curves(history, report["selected_epoch"]),
+        "timelines": figures.timelines(
+            [
+                figures.TimelineClip(
+                    title=f"row {predictions.row[clip]}",
+                    truth=predictions.labels[clip],
+                    predictions={config.model: predicted[clip]},
+                )
+                for clip in chosen
+            ],
+            dataset.categories,
+        ),
+        "confusion": figures.confusion(report["confusion_matrix"], dataset.categories),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(folder.path / f"{name}.png", dpi=150, facecolor="white")
+    title = f"{config.model}, {config.mode}, on {config.dataset}"
+    page.write_page(
+        folder.page,
+        title=title,
+        notice=dataset.notice,
+        command=repeat_command(config),
+        config=config.to_dict(),
+        versions=folder.read_versions(),
+        report=report,
+        figures=drawn,
+    )
+    console.print(results_table(report, title, dataset.notice))
+    console.print(f"Run folder: {folder.path}   Page: {folder.page}", highlight=False)
+
+
+def repeat_command(config: Config) -> str:
+    """Returns the command that repeats a run: the settings that are not the default."""
+    words = ["python", "-m", "avsdn_tf.main", f"--mode={config.mode}"]
+    default = Config().to_dict()
+    for name, value in config.to_dict().items():
+        if name != "mode" and value != default[name]:
+            if isinstance(value, bool):
+                words.append(f"--{name}" if value else f"--no{name}")
+            else:
+                words.append(f"--{name}={value}")
+    return shlex.join(words)
+
+
+def _read_history(folder: RunFolder) -> list[dict[str, float]]:
+    """Returns metrics.csv as one dictionary of numbers an epoch."""
+    try:
+        with folder.metrics.open(newline="") as file:
+            history = [
+                {name: float(value) for name, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder.metrics}: expected the metrics of each epoch. Received: {error}"
+        ) from error
+    if not history:
+        raise UserError(f"{folder.metrics}: expected at least one epoch.")
+    return history
+
+
+def _new_run_name(config: Config) -> str:
+    """Returns a name for a run folder that tells what is in it."""
+    dataset = config.dataset.split("/")[-1]
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return f"runs/{config.model}-{config.mode}-{dataset}-{stamp}"

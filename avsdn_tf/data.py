@@ -1,0 +1,215 @@
+"""TFDS examples as tf.data batches, for training and for scoring."""
+
+import contextlib
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import tfds_ave
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+
+# A shuffle this large holds all of AVE's pooled features, and a share of its maps:
+# memory stays bounded whatever the number of clips.
+_SHUFFLE_BYTES = 320 * 2**20
+
+_SIMULATED = "Simulated data (tfds_ave/synthetic): these are not AVE results"
+_STAND_IN = (
+    "Stand-in features (audio below zero, which AVE's released features never are): "
+    "these are not AVE results"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set that is ready to be read.
+
+    Attributes:
+        builder: Its prepared TFDS builder.
+        categories: Names of the event categories, without background.
+        audio_width: Width of an audio feature.
+        visual_shape: Shape of a segment's visual feature.
+        num_segments: Segments a clip.
+        notice: What must be said wherever a result on it appears, or None.
+    """
+
+    builder: tfds.core.DatasetBuilder
+    categories: tuple[str, ...]
+    audio_width: int
+    visual_shape: tuple[int, ...]
+    num_segments: int
+    notice: str | None
+
+    def num_clips(self, split: str) -> int:
+        """Returns the number of clips of a split, or of several joined by "+"."""
+        return self.builder.info.splits[split].num_examples
+
+
+def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
+    """Opens a data set, and makes the synthetic one where it is not there yet.
+
+    Args:
+        name: `tfds_ave/CONFIG`.
+        data_dir: TFDS's folder of data sets, or None for its default.
+
+    Raises:
+        UserError: If there is no such data set, or it has not been built.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds_ave.DatasetError, tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise UserError(f"--dataset={name}: {str(error).splitlines()[0]}") from error
+    if not builder.is_prepared():
+        config = builder.builder_config.name if builder.builder_config else ""
+        if config != "synthetic":
+            where = f" --data_dir={data_dir}" if data_dir else ""
+            raise UserError(
+                f"--dataset={name}: not built yet in {builder.data_path}. Build it "
+                f"first:\n  tfds build {builder.name} --imports=tfds_ave "
+                f"--config={config} --manual_dir=FOLDER_OF_AVE_FILES{where}"
+            )
+        print(f"Building {name} in {builder.data_path}", flush=True)
+        # TFDS would speak of a download, of unknown size, where there is none.
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            builder.download_and_prepare()
+    features = builder.info.features
+    num_segments, audio_width = features["audio"].shape
+    return Dataset(
+        builder=builder,
+        categories=tuple(features["clip_label"].names[:-1]),
+        audio_width=audio_width,
+        visual_shape=tuple(features["visual"].shape[1:]),
+        num_segments=num_segments,
+        notice=_notice(builder),
+    )
+
+
+def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Dataset:
+    """Returns an epoch's batches, in an order that (seed, epoch) decides.
+
+    In weak mode the segment labels are not decoded: what a batch holds is all that
+    training can read.
+
+    Returns:
+        A dataset of dictionaries: `audio` `(batch, num_segments, audio_width)`,
+        `visual` `(batch, num_segments, *visual_shape)`, `row` `(batch,)`, and `target`,
+        a distribution over the classes: `(batch, num_segments, num_classes)`, or
+        `(batch, num_classes)` in weak mode.
+
+    Raises:
+        UserError: If the data set lacks the background clips that are asked for.
+    """
+    split = "train"
+    if config.mode == "supervised":
+        label = "segment_labels"
+    elif config.weak_label == "average":
+        label = "segment_label_mean"
+    else:
+        label = "clip_label"
+    if config.mode == "weak" and config.weak_label == "mil_background":
+        if "background" not in dataset.builder.info.splits:
+            raise UserError(
+                f"--weak_label=mil_background: {config.dataset} has no background "
+                "clips. Build it with the noisy files in the manual folder, or take "
+                "--weak_label=mil."
+            )
+        split = "train+background"
+
+    num_classes = len(dataset.categories) + 1
+
+    def to_batch_element(example: dict[str, Any]) -> dict[str, Any]:
+        target = example[label]
+        if label != "segment_label_mean":
+            target = tf.one_hot(target, num_classes)
+        return {
+            "audio": example["audio"],
+            "visual": tf.cast(example["visual"], tf.float32),
+            "row": example["row"],
+            "target": target,
+        }
+
+    seed = _epoch_seed(config.seed, epoch)
+    examples = _read(
+        dataset, split, ("audio", "visual", "row", label), shuffle_seed=seed
+    )
+    clip_bytes = sum(
+        np.prod(feature.shape) * np.dtype(feature.np_dtype).itemsize
+        for feature in (
+            dataset.builder.info.features["audio"],
+            dataset.builder.info.features["visual"],
+        )
+    )
+    buffer = min(dataset.num_clips(split), max(1, int(_SHUFFLE_BYTES // clip_bytes)))
+    return (
+        examples.shuffle(buffer, seed=seed)
+        .map(to_batch_element, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(config.batch_size)
+        .prefetch(2)
+    )
+
+
+def scoring_batches(
+    dataset: Dataset, split: str, batch_size: int = 64
+) -> tf.data.Dataset:
+    """Returns a split's batches in their stored order, with the labels to score by.
+
+    Returns:
+        A dataset of dictionaries: `audio`, `visual` and `row` as in training,
+        `segment_labels` `(batch, num_segments)` and `clip_label` `(batch,)`.
+    """
+    names = ("audio", "visual", "row", "segment_labels", "clip_label")
+
+    def widen(example: dict[str, Any]) -> dict[str, Any]:
+        return {**example, "visual": tf.cast(example["visual"], tf.float32)}
+
+    return (
+        _read(dataset, split, names)
+        .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size)
+        .prefetch(2)
+    )
+
+
+def _read(
+    dataset: Dataset,
+    split: str,
+    names: tuple[str, ...],
+    shuffle_seed: int | None = None,
+) -> tf.data.Dataset:
+    """Returns a split's examples with only the named features decoded."""
+    return dataset.builder.as_dataset(
+        split=split,
+        shuffle_files=shuffle_seed is not None,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
+        read_config=tfds.ReadConfig(
+            shuffle_seed=shuffle_seed,
+            shuffle_reshuffle_each_iteration=False,
+            # TFDS would keep small data sets in memory, twice with the shuffle.
+            try_autocache=False,
+            skip_prefetch=True,
+        ),
+    )
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """Returns a seed for an epoch that a resumed run finds again."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def _notice(builder: tfds.core.DatasetBuilder) -> str | None:
+    """Returns what results must carry if the features are not those of AVE."""
+    if builder.builder_config and builder.builder_config.name == "synthetic":
+        return _SIMULATED
+    first = builder.as_dataset(
+        split="train[:16]", decoders=tfds.decode.PartialDecoding({"audio": True})
+    )
+    lowest = min(float(tf.reduce_min(example["audio"])) for example in first)
+    # VGGish's features are taken after its final ReLU (DATASET: released features).
+    return _STAND_IN if lowest < 0 else None

@@ -1,0 +1,166 @@
+"""Turns what a network says of every segment into events with a start and an end.
+
+An event is a maximal run of segments of one category; background separates events and
+is never one itself. The background class is the one after the last category.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Event(NamedTuple):
+    """One localized event.
+
+    Attributes:
+        start_s: Where it starts, in seconds from the start of the clip.
+        end_s: Where it ends, in seconds; the end is not part of the event.
+        category: Name of its category.
+        score: Mean probability of the category over the event's segments, in [0, 1].
+    """
+
+    start_s: float
+    end_s: float
+    category: str
+    score: float
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the probabilities of logits, over the last axis, of the same shape."""
+    logits = np.asarray(logits, dtype=np.float64)
+    # Without the shift, a logit above 709 would overflow.
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def number_events(classes: np.ndarray, background: int) -> np.ndarray:
+    """Numbers the events of clips: the maximal runs of one non-background class.
+
+    Args:
+        classes: Class index of every segment, `(num_clips, num_segments)`.
+        background: Index of the background class.
+
+    Returns:
+        Number of the event that each segment belongs to, of the same shape: 0, 1, ...
+        in order of clip and time, never shared by two clips; -1 for background.
+    """
+    is_event = classes != background
+    starts = is_event.copy()
+    starts[:, 1:] &= classes[:, 1:] != classes[:, :-1]
+    numbers = np.cumsum(starts).reshape(starts.shape) - 1
+    return np.where(is_event, numbers, -1)
+
+
+def events_from_probabilities(
+    probabilities: np.ndarray, categories: Sequence[str], segment_s: float = 1.0
+) -> list[Event]:
+    """Localizes the events of one clip.
+
+    Every segment takes its most probable class; runs of one category become events.
+
+    Args:
+        probabilities: `(num_segments, num_categories + 1)`, background last.
+        categories: Names of the categories.
+        segment_s: Length of a segment in seconds.
+
+    Returns:
+        The clip's events in order of time; empty if all is background.
+
+    Raises:
+        ValueError: If the shape does not fit the categories, a probability is not in
+            [0, 1], or `segment_s` is not positive.
+    """
+    probabilities = np.asarray(probabilities)
+    num_classes = len(categories) + 1
+    if probabilities.ndim != 2 or probabilities.shape[1] != num_classes:
+        raise ValueError(
+            f"Expected probabilities of shape (num_segments, {num_classes}): "
+            f"{len(categories)} categories and background. "
+            f"Received: shape {probabilities.shape}"
+        )
+    # A softmax in half precision may pass 1 by a rounding.
+    if not ((probabilities >= 0) & (probabilities <= 1.01)).all():
+        raise ValueError(
+            "Expected probabilities in [0, 1]; for logits, use events_from_logits. "
+            f"Received: values from {probabilities.min()} to {probabilities.max()}"
+        )
+    if not segment_s > 0:
+        raise ValueError(
+            f"Expected segment_s to be positive. Received: segment_s={segment_s}"
+        )
+    classes = probabilities.argmax(axis=1)
+    numbers = number_events(classes[np.newaxis], background=len(categories))[0]
+    events = []
+    for number in range(numbers.max(initial=-1) + 1):
+        segments = np.flatnonzero(numbers == number)
+        category = classes[segments[0]]
+        events.append(
+            Event(
+                start_s=float(segments[0] * segment_s),
+                end_s=float((segments[-1] + 1) * segment_s),
+                category=categories[category],
+                score=min(1.0, float(probabilities[segments, category].mean())),
+            )
+        )
+    return events
+
+
+def events_from_logits(
+    logits: np.ndarray, categories: Sequence[str], segment_s: float = 1.0
+) -> list[Event]:
+    """Localizes the events of one clip from its logits.
+
+    Args:
+        logits: `(num_segments, num_categories + 1)`, before the softmax, background
+            last.
+        categories: Names of the categories.
+        segment_s: Length of a segment in seconds.
+
+    Returns:
+        The clip's events in order of time; empty if all is background.
+
+    Raises:
+        ValueError: If the shape does not fit the categories, a logit is not finite, or
+            `segment_s` is not positive.
+    """
+    logits = np.asarray(logits)
+    if not np.isfinite(logits).all():
+        raise ValueError("Expected finite logits. Received: NaN or infinite logits")
+    return events_from_probabilities(softmax(logits), categories, segment_s)
+
+
+def localize(
+    model: Any, audio: np.ndarray, visual: np.ndarray, segment_s: float = 1.0
+) -> list[list[Event]]:
+    """Localizes the events of a batch of clips.
+
+    Args:
+        model: A network of this package, for example from
+            `keras.models.load_model("model.keras")`. Its `categories` name the events.
+        audio: Audio features, `(batch, num_segments, audio_width)`.
+        visual: Visual features, `(batch, num_segments, ...)`: vectors or feature maps,
+            as the model was trained on.
+        segment_s: Length of a segment in seconds.
+
+    Returns:
+        One list of events a clip, each in order of time.
+
+    Raises:
+        ValueError: If the two modalities differ in batch or num_segments, or the
+            model's logits are not finite.
+
+    Example:
+        >>> for event in localize(model, audio, visual)[0]:
+        ...     print(f"{event.start_s:4.1f} {event.end_s:4.1f} {event.category}")
+         2.0  7.0 Bark
+    """
+    audio, visual = np.asarray(audio), np.asarray(visual)
+    if audio.ndim != 3 or visual.ndim < 3 or audio.shape[:2] != visual.shape[:2]:
+        raise ValueError(
+            "Expected audio (batch, num_segments, audio_width) and visual (batch, "
+            "num_segments, ...) of the same batch and num_segments. "
+            f"Received: audio {audio.shape}, visual {visual.shape}"
+        )
+    logits = model.predict_on_batch({"audio": audio, "visual": visual})
+    return [events_from_logits(clip, model.categories, segment_s) for clip in logits]

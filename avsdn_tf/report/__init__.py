@@ -1,0 +1,1 @@
+"""Figures, a page and a terminal table that a person looks at."""

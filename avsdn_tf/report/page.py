@@ -1,0 +1,189 @@
+"""The page of a run: one HTML file that needs nothing else."""
+
+import html
+import io
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from avsdn_tf.report import figures as drawing
+from avsdn_tf.report.scores import list_scores, percent
+
+# The colours that figures draw text, axes and empty tracks in, as properties that the
+# dark scheme changes.
+_SWAPPED = {
+    drawing.INK: "var(--ink)",
+    drawing.MUTED: "var(--muted)",
+    drawing.LINES: "var(--lines)",
+    drawing.TRACK: "var(--track)",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1f2328; --muted: #656d76;
+  --lines: #d5dae0; --track: #e9ecef; --notice: #fff1c9; --notice-ink: #5c4300; }
+@media (prefers-color-scheme: dark) { :root { --page: #16191d; --ink: #e4e7eb;
+  --muted: #9aa3ad; --lines: #3a424b; --track: #2b3138; --notice: #4a3a10;
+  --notice-ink: #ffe5a3; } }
+body { background: var(--page); color: var(--ink); margin: 0 auto; max-width: 60rem;
+  padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { margin-top: 2.5rem;
+  font-size: 1.15rem; }
+.notice { background: var(--notice); color: var(--notice-ink); padding: .6rem 1rem;
+  border-radius: .4rem; font-weight: 600; }
+.scroll { overflow-x: auto; } .scroll svg { display: block; min-width: 38rem;
+  width: 100%; height: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid var(--lines);
+  text-align: left; vertical-align: top; white-space: nowrap; }
+th { font-weight: 600; } .number { text-align: right; }
+.prose { white-space: normal; min-width: 16rem; }
+.quiet, .baseline td { color: var(--muted); } .baseline td:first-child
+  { padding-left: 1rem; }
+pre { overflow-x: auto; background: var(--track); padding: .8rem 1rem;
+  border-radius: .4rem; }
+"""
+
+
+# How a column is set, by its head.
+_COLUMNS = {
+    "value (%)": "number",
+    "segments": "number",
+    "predicted": "number",
+    "precision": "number",
+    "recall": "number",
+    "F1": "number",
+    "meaning": "prose",
+}
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    notice: str | None,
+    command: str,
+    config: Mapping[str, Any],
+    versions: Mapping[str, str],
+    report: Mapping[str, Any],
+    figures: Mapping[str, Figure],
+) -> None:
+    """Writes the page of a run, whole or not at all; it loads nothing from elsewhere.
+
+    Args:
+        path: File to write.
+        title: What was run.
+        notice: What a reader must know before believing the numbers, or None.
+        command: The command that repeats the run.
+        config: All settings of the run.
+        versions: Versions of the libraries.
+        report: What `evaluation.evaluate` returns, and `validation_accuracy`,
+            `selected_epoch`, `epochs_run` and `seconds`.
+        figures: `"learning_curves"`, `"timelines"` and `"confusion"`.
+    """
+    banner = f'<p class="notice">{html.escape(notice)}</p>' if notice else ""
+    minutes, seconds = divmod(round(report["seconds"]), 60)
+    body = f"""
+<h1>{html.escape(title)}</h1>
+{banner}
+{_table(("score", "value (%)", "95 % interval", "meaning"), _score_rows(report))}
+<h2>Learning</h2>
+<p class="quiet">{report["epochs_run"]} epochs in {minutes} min {seconds} s. The dashed
+line is epoch {report["selected_epoch"]}, whose weights were kept.</p>
+{_svg(figures["learning_curves"])}
+<h2>Timelines of test clips</h2>
+<p class="quiet">{html.escape(drawing.CHOICE_RULE)}</p>
+{_svg(figures["timelines"])}
+<h2>Categories</h2>
+{
+        _table(
+            ("category", "segments", "predicted", "precision", "recall", "F1"),
+            _category_rows(report),
+        )
+    }
+<h2>Confusion</h2>
+<p class="quiet">Percent of a class's true segments (their number in brackets) that were
+given each class.</p>
+{_svg(figures["confusion"])}
+<h2>How to repeat it</h2>
+<pre>{html.escape(command)}</pre>
+{_table(("setting", "value"), [("", name, value) for name, value in config.items()])}
+<h2>Versions</h2>
+{
+        _table(
+            ("package", "version"),
+            [("", name, value) for name, value in versions.items()],
+        )
+    }
+"""
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{_STYLE}</style></head>
+<body>{body}</body></html>
+"""
+    path = pathlib.Path(path)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(page, encoding="utf-8")
+    aside.replace(path)
+
+
+def _score_rows(report: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    rows = []
+    for score in list_scores(report):
+        interval = " to ".join(percent(bound) for bound in score.interval or ())
+        kind = "baseline" if score.is_baseline else ""
+        rows.append((kind, score.name, percent(score.value), interval, score.meaning))
+    return rows
+
+
+def _category_rows(report: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            "",
+            row["category"],
+            f"{row['segments']:,}",
+            f"{row['predicted']:,}",
+            *(percent(row[name]) for name in ("precision", "recall", "f1")),
+        )
+        for row in report["per_category"]
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a table that scrolls by itself; a row starts with its CSS class."""
+    columns = [_COLUMNS.get(name, "") for name in head]
+
+    def cell(tag: str, text: Any, column: str) -> str:
+        kind = f' class="{column}"' if column else ""
+        return f"<{tag}{kind}>{html.escape(str(text))}</{tag}>"
+
+    lines = ["".join(map(cell, ["th"] * len(head), head, columns))]
+    kinds = [""]
+    for kind, *values in rows:
+        lines.append("".join(map(cell, ["td"] * len(head), values, columns)))
+        kinds.append(f' class="{kind}"' if kind else "")
+    table = "\n".join(
+        f"<tr{kind}>{line}</tr>" for kind, line in zip(kinds, lines, strict=True)
+    )
+    return f'<div class="scroll"><table>{table}</table></div>'
+
+
+def _svg(figure: Figure) -> str:
+    """Returns a figure as inline SVG whose neutral colours follow the page's scheme."""
+    target = io.StringIO()
+    # Text as paths would look the same everywhere, at ten times the size.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "avsdn_tf"}):
+        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
+    svg = target.getvalue()
+    # The XML declaration and the doctype belong to a file of its own, and the metadata
+    # holds nothing but addresses.
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for color, variable in _SWAPPED.items():
+        svg = svg.replace(color, variable)
+    return f'<div class="scroll">{svg}</div>'

@@ -1,0 +1,95 @@
+"""What training shows while it runs."""
+
+from types import TracebackType
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """A line for every epoch, and below them a bar with loss, accuracy and time left.
+
+    A context manager: leaving it gives the terminal back. The time left is that of all
+    epochs; early stopping may end sooner.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._best = float("-inf")
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            # A file or a pipe gets the lines alone.
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "TrainingProgress":
+        """Shows the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Removes the bar."""
+        self._bar.stop()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Starts counting."""
+        del logs
+        self._steps = self.params["steps"]
+        self._task = self._bar.add_task(
+            "training", total=self.params["epochs"] * self._steps, numbers=""
+        )
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remembers the epoch."""
+        del logs
+        self._epoch = epoch
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Moves the bar."""
+        logs = logs or {}
+        self._bar.update(
+            self._task,
+            completed=self._epoch * self._steps + batch + 1,
+            numbers=f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.1%}",
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the epoch's line, with a mark where it is the best so far."""
+        logs = logs or {}
+        validation = logs["validation_accuracy"]
+        mark = "  best" if validation > self._best else ""
+        self._best = max(self._best, validation)
+        self._bar.console.print(
+            f"epoch {epoch + 1:3d}/{self.params['epochs']}   "
+            f"loss {logs['loss']:.4f}   accuracy {logs['accuracy']:6.1%}   "
+            f"validation {validation:6.1%}{mark}",
+            highlight=False,
+        )

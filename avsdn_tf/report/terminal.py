@@ -1,0 +1,46 @@
+"""The final table of a run, on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from avsdn_tf.report.scores import list_scores, percent
+
+
+def results_table(
+    report: Mapping[str, Any], title: str, notice: str | None = None
+) -> Table:
+    """Returns the scores of a run, trivial baselines beside them.
+
+    Args:
+        report: What `evaluation.evaluate` returns, and `validation_accuracy`,
+            `selected_epoch` and `epochs_run`.
+        title: What was run.
+        notice: What a reader must know before believing the numbers, or None.
+
+    Returns:
+        A table that a rich console prints in 80 columns, terminal or file.
+    """
+    table = Table(
+        # Text objects: a title is no markup, whatever brackets it holds.
+        title=Text(title, style="bold"),
+        caption=Text(notice, style="bold yellow") if notice else None,
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("score")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    for score in list_scores(report):
+        interval = ""
+        if score.interval:
+            interval = " to ".join(percent(bound) for bound in score.interval)
+        table.add_row(
+            f"  {score.name.lower()} (trivial)" if score.is_baseline else score.name,
+            percent(score.value),
+            interval,
+            style="dim" if score.is_baseline else None,
+        )
+    return table

@@ -1,0 +1,100 @@
+"""The folder that one run writes: all that is needed to read and to repeat it."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+from typing import Any
+
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+
+_PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+
+
+class RunFolder:
+    """Names the files of a run folder, and reads and writes the JSON ones.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.json"
+        self.report = self.path / "report.json"
+        self.model = self.path / "model.keras"
+        self.metrics = self.path / "metrics.csv"
+        self.predictions = self.path / "predictions.npz"
+        self.page = self.path / "report.html"
+        self.tensorboard = self.path / "tensorboard"
+
+    def create(self, config: Config) -> None:
+        """Makes the folder, and writes the configuration and the versions.
+
+        Raises:
+            UserError: If it can't be written, or already holds something.
+        """
+        try:
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise UserError(
+                    f"--run={self.path}: expected a new or empty folder. Received one "
+                    "that holds files. Choose another name, or remove it."
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(
+                self.config, {"config": config.to_dict(), "versions": versions()}
+            )
+        except OSError as error:
+            raise UserError(
+                f"--run={self.path}: can't be written ({error.strerror}). Expected a "
+                "folder that this user may write to; choose another."
+            ) from error
+
+    def discard(self) -> None:
+        """Removes the folder of a run that ended before its first result."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def read_config(self) -> Config:
+        """Returns the run's configuration.
+
+        Raises:
+            UserError: If the folder holds no finished run.
+        """
+        for path in (self.config, self.model):
+            if not path.is_file():
+                raise UserError(
+                    f"--run={self.path}: expected a folder that a training run wrote. "
+                    f"{path.name} is missing."
+                )
+        return Config.from_dict(self._read("config"))
+
+    def read_versions(self) -> dict[str, str]:
+        """Returns the versions that the run was made with."""
+        return self._read("versions")
+
+    def _read(self, part: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.config.read_text())[part])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.config}: expected what a training run wrote. "
+                f"Received: {type(error).__name__}: {error}"
+            ) from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON aside and renames it, so that the file is whole or not there."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    os.replace(aside, path)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    return found

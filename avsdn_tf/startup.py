@@ -1,0 +1,39 @@
+"""Keeps TensorFlow's greeting off the terminal."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+# Notices of every start on every machine. No environment variable silences these, as
+# they are written before TensorFlow reads one.
+_NOTICE = re.compile(
+    rb"I0000 |WARNING: All log messages before absl::InitializeLog\(\)|"
+    rb"To enable the following instructions: "
+)
+
+
+@contextlib.contextmanager
+def quiet_startup() -> Iterator[None]:
+    """Holds standard error back while TensorFlow is imported, and drops its notices.
+
+    Warnings, errors and all other lines are shown when the block ends, even by an
+    exception.
+    """
+    # Of the later ones, this silences information; warnings and errors are shown.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    with tempfile.TemporaryFile() as held:
+        shown = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
+            held.seek(0)
+            for line in held:
+                if not _NOTICE.match(line):
+                    sys.stderr.write(line.decode(errors="replace"))

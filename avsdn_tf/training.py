@@ -1,0 +1,259 @@
+"""The one trainer: supervised and weak, from the first batch to the best model."""
+
+import csv
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avsdn_tf import data, evaluation, losses
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+from avsdn_tf.evaluation import Predictions
+from avsdn_tf.models import MODEL_OPTIONS, MODELS, SegmentClassifier
+from avsdn_tf.run_folder import RunFolder
+
+# Steps between two looks at the progress: a call into the graph costs more than it
+# does, and a bar need not move more often.
+_STEPS_PER_CALL = 16
+_SELECTION = "validation_accuracy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a training run ended with.
+
+    Attributes:
+        model: The model of the selected epoch, as loaded from the run folder.
+        history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
+            `validation_accuracy`, `seconds`.
+        selected_epoch: The epoch with the best validation accuracy, from 1.
+        seconds: Wall time of the training.
+    """
+
+    model: SegmentClassifier
+    history: list[dict[str, float]]
+    selected_epoch: int
+    seconds: float
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Validation accuracy of the selected epoch."""
+        return self.history[self.selected_epoch - 1][_SELECTION]
+
+
+def build_model(config: Config, dataset: data.Dataset) -> SegmentClassifier:
+    """Makes the network that the configuration names, as wide as the data.
+
+    Raises:
+        UserError: If there is no such network, or it does not fit the data.
+    """
+    if config.model not in MODELS:
+        raise UserError(
+            f"--model: expected one of {', '.join(MODELS)}. Received: {config.model}"
+        )
+    entry = MODELS[config.model]
+    default = Config()
+    for name in MODEL_OPTIONS - set(entry.options):
+        if getattr(config, name) != getattr(default, name):
+            raise UserError(
+                f"--{name}: --model={config.model} has no such option. "
+                f"Expected among its options: --{', --'.join(entry.options)}"
+            )
+    try:
+        return entry.network(
+            dataset.categories,
+            dataset.audio_width,
+            dataset.visual_shape,
+            **{name: getattr(config, name) for name in entry.options},
+            **entry.fixed,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"--model={config.model} does not fit {config.dataset}: {error}"
+        ) from error
+
+
+def build_loss(config: Config) -> keras.losses.Loss:
+    """Makes the loss: on segments if supervised, on pooled clips if weak."""
+    loss = losses.LOSSES[config.loss]()
+    return (
+        loss if config.mode == "supervised" else losses.ClipLoss(loss, config.pooling)
+    )
+
+
+def train(
+    config: Config,
+    dataset: data.Dataset,
+    folder: RunFolder,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Training:
+    """Trains on the train split and selects the epoch on the validation split.
+
+    Writes the best model, the metrics of each epoch and TensorBoard logs into the run
+    folder, which must exist.
+
+    Args:
+        config: The run's settings.
+        dataset: The data.
+        folder: The run folder.
+        callbacks: Further Keras callbacks, such as a progress bar.
+
+    Raises:
+        UserError: If configuration and data don't fit.
+    """
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config, dataset)
+    loss = build_loss(config)
+    optimizer = keras.optimizers.Adam(
+        config.learning_rate, weight_decay=config.weight_decay or None
+    )
+    optimizer.build(model.trainable_variables)
+    train_steps = _make_train_steps(model, loss, optimizer)
+    predict = make_predict(model)
+    validation = data.scoring_batches(dataset, "validation", config.batch_size)
+    num_batches = data.training_batches(dataset, config, epoch=1).cardinality().numpy()
+
+    history: list[dict[str, float]] = []
+    callback_list = keras.callbacks.CallbackList(
+        [
+            keras.callbacks.ModelCheckpoint(
+                str(folder.model), monitor=_SELECTION, mode="max", save_best_only=True
+            ),
+            keras.callbacks.EarlyStopping(
+                monitor=_SELECTION, mode="max", patience=config.patience
+            ),
+            keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+            *callbacks,
+        ],
+        model=model,
+        epochs=config.epochs,
+        steps=int(num_batches),
+    )
+    start = time.monotonic()
+    # What Keras callbacks expect of a model that fit trains. The optimizer stays ours:
+    # as the model's, its state would be saved with every model.
+    model.stop_training = False
+    model.optimizer = None
+    callback_list.on_train_begin()
+    for epoch in range(1, config.epochs + 1):
+        epoch_start = time.monotonic()
+        callback_list.on_epoch_begin(epoch - 1)
+        iterator = iter(data.training_batches(dataset, config, epoch))
+        totals = np.zeros(3)
+        for step in range(0, num_batches, _STEPS_PER_CALL):
+            num_steps = min(_STEPS_PER_CALL, num_batches - step)
+            callback_list.on_train_batch_begin(step)
+            totals += train_steps(iterator, tf.constant(num_steps)).numpy()
+            logs = {"loss": totals[0] / totals[2], "accuracy": totals[1] / totals[2]}
+            callback_list.on_train_batch_end(step + num_steps - 1, logs)
+        predictions = predict(validation)
+        logs[_SELECTION] = evaluation.accuracy(
+            predictions.labels, predictions.logits.argmax(axis=-1)
+        )
+        history.append(
+            {"epoch": epoch, **logs, "seconds": time.monotonic() - epoch_start}
+        )
+        _write_metrics(folder, history)
+        callback_list.on_epoch_end(epoch - 1, logs)
+        if model.stop_training:
+            break
+    callback_list.on_train_end()
+    return Training(
+        model=keras.models.load_model(folder.model),
+        history=history,
+        selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),
+        seconds=time.monotonic() - start,
+    )
+
+
+def make_predict(
+    model: SegmentClassifier,
+) -> Callable[[tf.data.Dataset], Predictions]:
+    """Returns a function that predicts batches of `data.scoring_batches`.
+
+    It returns the segment logits of all clips, with their labels; made once, it is
+    traced once.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def logits_of(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return model(inputs, training=False)
+
+    def predict(batches: tf.data.Dataset) -> Predictions:
+        parts: dict[str, list[np.ndarray]] = {
+            name: [] for name in ("row", "logits", "segment_labels", "clip_label")
+        }
+        for batch in batches:
+            logits = logits_of({"audio": batch["audio"], "visual": batch["visual"]})
+            for name, values in {**batch, "logits": logits}.items():
+                if name in parts:
+                    parts[name].append(values.numpy())
+        joined = {name: np.concatenate(values) for name, values in parts.items()}
+        return Predictions(
+            row=joined["row"],
+            logits=joined["logits"],
+            labels=joined["segment_labels"],
+            clip_labels=joined["clip_label"],
+        )
+
+    return predict
+
+
+def _make_train_steps(
+    model: SegmentClassifier,
+    loss: keras.losses.Loss,
+    optimizer: keras.optimizers.Optimizer,
+) -> Callable[..., tf.Tensor]:
+    """Returns a graph that takes several steps and returns their summed metrics."""
+    clip_loss = loss if isinstance(loss, losses.ClipLoss) else None
+    guide_loss = clip_loss.loss if clip_loss else loss
+
+    def step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        target = batch["target"]
+        with tf.GradientTape() as tape:
+            outputs = model.forward(
+                {"audio": batch["audio"], "visual": batch["visual"]}, training=True
+            )
+            logits = outputs.pop("logits")
+            loss_value = tf.reduce_mean(loss.call(target, logits))
+            # Whatever else a network predicts is guided by the clip's label (table 3).
+            clip_target = target if clip_loss else tf.reduce_mean(target, axis=1)
+            for clip_logits in outputs.values():
+                loss_value += tf.reduce_mean(guide_loss.call(clip_target, clip_logits))
+        gradients = tape.gradient(loss_value, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        # What is learnt from decides what accuracy can mean: segments, or clips.
+        scored = clip_loss.pool(logits) if clip_loss else logits
+        correct = tf.argmax(scored, -1) == tf.argmax(target, -1)
+        samples = tf.cast(tf.size(correct), tf.float32)
+        return tf.stack(
+            [
+                loss_value * samples,
+                tf.reduce_sum(tf.cast(correct, tf.float32)),
+                samples,
+            ]
+        )
+
+    @tf.function(reduce_retracing=True)
+    def train_steps(iterator: Any, num_steps: tf.Tensor) -> tf.Tensor:
+        totals = tf.zeros(3)
+        for _ in tf.range(num_steps):
+            totals += step(next(iterator))
+        return totals
+
+    return train_steps
+
+
+def _write_metrics(folder: RunFolder, history: list[dict[str, float]]) -> None:
+    """Writes metrics.csv anew, so that it never holds half a line."""
+    aside = folder.metrics.with_suffix(".csv.tmp")
+    with aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+    aside.replace(folder.metrics)

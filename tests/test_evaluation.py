@@ -1,0 +1,479 @@
+"""Tests of avsdn_tf.evaluation."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avsdn_tf import evaluation
+from avsdn_tf.evaluation import Predictions
+
+OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "ave_official"
+CATEGORIES = ["Bark", "Violin, fiddle"]
+BACKGROUND = 2
+
+# Three clips of four segments: partly event, all event, all background.
+LABELS = np.array([[2, 0, 0, 2], [1, 1, 1, 1], [2, 2, 2, 2]])
+PREDICTED = np.array([[2, 0, 2, 2], [1, 1, 0, 1], [2, 2, 2, 0]])
+CLIP_LABELS = np.array([0, 1, 0])
+
+
+def as_logits(classes: np.ndarray, num_classes: int = 3) -> np.ndarray:
+    """Logits whose argmax is the class."""
+    return np.eye(num_classes, dtype=np.float32)[classes]
+
+
+def predictions_of(labels, predicted, clip_labels, num_classes=3) -> Predictions:
+    return Predictions(
+        row=100 + np.arange(len(labels)),
+        logits=as_logits(predicted, num_classes),
+        labels=labels,
+        clip_labels=clip_labels,
+    )
+
+
+@pytest.fixture
+def random_split():
+    """Labels as AVE has them, one event a clip, and predictions that are often right."""
+    generator = np.random.default_rng(3)
+    labels = np.full((60, 10), 4)
+    clip_labels = generator.integers(4, size=60)
+    for clip, category in enumerate(clip_labels):
+        start, end = sorted(generator.integers(0, 11, size=2))
+        labels[clip, start:end] = category
+    noise = generator.integers(5, size=labels.shape)
+    predicted = np.where(generator.random(labels.shape) < 0.3, noise, labels)
+    return labels, predicted, clip_labels
+
+
+def events_by_loop(classes, background):
+    """Every clip's maximal runs, found one segment after the other."""
+    events = []
+    for clip, row in enumerate(classes):
+        start = 0
+        for end in range(1, len(row) + 1):
+            if end == len(row) or row[end] != row[start]:
+                if row[start] != background:
+                    events.append((clip, row[start], start, end))
+                start = end
+    return events
+
+
+def f1_by_loop(labels, predicted, background, iou):
+    """Greedy one-to-one matching, event by event."""
+    true, guessed = (events_by_loop(x, background) for x in (labels, predicted))
+    free, right = list(true), 0
+    for clip, category, start, end in guessed:
+        for event in free:
+            shared = min(end, event[3]) - max(start, event[2])
+            union = max(end, event[3]) - min(start, event[2])
+            if event[:2] == (clip, category) and shared / union >= iou:
+                free.remove(event)
+                right += 1
+                break
+    precision, recall = right / len(guessed), right / len(true)
+    return 2 * precision * recall / (precision + recall)
+
+
+def test_accuracy_counts_every_segment():
+    # Each clip has one of its four segments wrong: 9 of 12 are right.
+    assert evaluation.accuracy(LABELS, PREDICTED) == 9 / 12
+
+
+def test_background_recall():
+    # Six true background segments; the very last is taken for a bark.
+    assert evaluation.background_recall(LABELS, PREDICTED, BACKGROUND) == 5 / 6
+
+
+def test_partial_clip_accuracy():
+    # Only the first clip holds both, with 3 of 4 segments right.
+    assert evaluation.partial_clip_accuracy(LABELS, PREDICTED, BACKGROUND) == 3 / 4
+    np.testing.assert_array_equal(
+        evaluation.partial_clips(LABELS, BACKGROUND), [True, False, False]
+    )
+
+
+def test_event_f1():
+    # True: bark [1, 3) and violin [0, 4). Predicted: bark [1, 2), which is half of the
+    # true one and just right; violin [0, 2), half again and right; bark [2, 3); violin
+    # [3, 4), a quarter; bark [3, 4). So 2 right of 2 true and 5 predicted.
+    assert evaluation.event_f1(LABELS, PREDICTED, BACKGROUND) == 2 * 2 / (2 + 5)
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "expected"),
+    [
+        pytest.param([0, 0, 0, 0, 2], [0, 0, 2, 2, 2], 1.0, id="half is enough"),
+        pytest.param([0, 0, 0, 0, 2], [0, 2, 2, 2, 2], 0.0, id="a quarter is not"),
+        pytest.param([0, 0, 0, 0, 2], [1, 1, 1, 1, 2], 0.0, id="another category"),
+        pytest.param([0, 0, 2, 2, 2], [0, 0, 0, 0, 0], 0.0, id="far too long"),
+        pytest.param([0, 0, 0, 0, 0], [0, 0, 0, 2, 0], 2 / 3, id="two for one"),
+        pytest.param([0, 2, 0, 2, 0], [0, 2, 0, 2, 0], 1.0, id="three of a category"),
+        pytest.param([2, 2, 2, 2, 2], [2, 2, 2, 2, 0], 0.0, id="a false alarm"),
+        pytest.param([0, 2, 2, 2, 2], [2, 2, 2, 2, 2], 0.0, id="a miss"),
+        pytest.param([2, 2, 2, 2, 2], [2, 2, 2, 2, 2], None, id="no event at all"),
+    ],
+)
+def test_event_f1_case_by_case(true, predicted, expected):
+    score = evaluation.event_f1(np.array([true]), np.array([predicted]), BACKGROUND)
+    assert score == (None if expected is None else pytest.approx(expected))
+
+
+def test_events_of_different_clips_never_match():
+    labels = np.array([[2, 0], [2, 2]])
+    predicted = np.array([[2, 2], [0, 2]])
+    assert evaluation.event_f1(labels, predicted, BACKGROUND) == 0.0
+
+
+@pytest.mark.parametrize("iou", [0.5, 0.6, 0.75, 1.0])
+def test_event_f1_is_that_of_a_plain_loop(random_split, iou):
+    labels, predicted, _ = random_split
+    assert evaluation.event_f1(labels, predicted, 4, iou) == pytest.approx(
+        f1_by_loop(labels, predicted, 4, iou)
+    )
+
+
+@pytest.mark.parametrize("iou", [0.0, 0.49, 1.1])
+def test_event_f1_refuses_an_ambiguous_threshold(iou):
+    with pytest.raises(ValueError, match="iou"):
+        evaluation.event_f1(LABELS, PREDICTED, BACKGROUND, iou)
+
+
+def test_trivial_baselines():
+    # 6 of 12 segments are background. The clip classes are right in the 2 + 4 event
+    # segments and nowhere else.
+    assert evaluation.trivial_baselines(LABELS, CLIP_LABELS, BACKGROUND) == {
+        "always_background": 0.5,
+        "perfect_clip_classifier": 0.5,
+    }
+
+
+def test_per_category():
+    assert evaluation.per_category(LABELS, PREDICTED, ["Bark", "Violin, fiddle"]) == [
+        # Bark: 2 segments, predicted in 3, once right.
+        {
+            "category": "Bark",
+            "segments": 2,
+            "predicted": 3,
+            "precision": 1 / 3,
+            "recall": 1 / 2,
+            "f1": 2 / 5,
+        },
+        {
+            "category": "Violin, fiddle",
+            "segments": 4,
+            "predicted": 3,
+            "precision": 1.0,
+            "recall": 3 / 4,
+            "f1": 6 / 7,
+        },
+        {
+            "category": "Background",
+            "segments": 6,
+            "predicted": 6,
+            "precision": 5 / 6,
+            "recall": 5 / 6,
+            "f1": 10 / 12,
+        },
+    ]
+
+
+def test_ratios_over_nothing_are_none():
+    labels, predicted = np.array([[0, 0]]), np.array([[0, 0]])
+    bark, violin, background = evaluation.per_category(labels, predicted, CATEGORIES)
+    assert bark["f1"] == 1.0
+    assert violin["precision"] is violin["recall"] is background["f1"] is None
+    assert evaluation.background_recall(labels, predicted, BACKGROUND) is None
+    assert evaluation.partial_clip_accuracy(labels, predicted, BACKGROUND) is None
+
+
+def test_confusion_matrix_has_the_truth_in_rows():
+    matrix = evaluation.confusion_matrix(LABELS, PREDICTED, 3)
+    np.testing.assert_array_equal(matrix, [[1, 0, 1], [1, 3, 0], [1, 0, 5]])
+
+
+def test_bootstrap_resamples_clips():
+    # Four clips, one right: the number of right ones in a resample is Binomial(4, 1/4).
+    # P(0) = 0.316 and P(4) = 0.0039, so 95 % reaches from 0 to 3 of 4 (P(>= 3) = 0.051).
+    assert evaluation.bootstrap_interval(np.array([1.0, 0, 0, 0])) == (0.0, 0.75)
+    # Of one clip, every resample is that clip.
+    assert evaluation.bootstrap_interval(np.array([0.3])) == (0.3, 0.3)
+
+
+def test_bootstrap_agrees_with_the_normal_interval():
+    values = np.random.default_rng(1).random(402)
+    low, high = evaluation.bootstrap_interval(values)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=half / 20)
+    assert high == pytest.approx(values.mean() + half, abs=half / 20)
+
+
+def test_bootstrap_repeats_and_listens_to_its_arguments():
+    values = np.random.default_rng(1).random(50)
+    interval = evaluation.bootstrap_interval(values)
+    assert interval == evaluation.bootstrap_interval(values, seed=0)
+    assert interval != evaluation.bootstrap_interval(values, seed=1)
+    narrow = evaluation.bootstrap_interval(values, level=0.5)
+    assert interval[0] < narrow[0] < narrow[1] < interval[1]
+
+
+def test_bootstrap_of_the_test_split_takes_less_than_a_second():
+    values = np.random.default_rng(1).random(402)
+    start = time.perf_counter()
+    evaluation.bootstrap_interval(values, num_resamples=10_000)
+    assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "level"), [([], 0.95), ([[1.0]], 0.95), ([1.0], 0.0), ([1.0], 95)]
+)
+def test_bootstrap_refuses_what_has_no_interval(values, level):
+    with pytest.raises(ValueError, match="Received"):
+        evaluation.bootstrap_interval(np.array(values), level=level)
+
+
+def test_paired_interval_sees_what_unpaired_ones_hide():
+    # Clips differ greatly in difficulty; A beats B by one segment in every clip.
+    generator = np.random.default_rng(5)
+    num_right = generator.integers(1, 11, size=200)
+    correct_a = np.arange(10) < num_right[:, np.newaxis]
+    correct_b = np.arange(10) < num_right[:, np.newaxis] - 1
+    difference = evaluation.paired_interval(correct_a, correct_b)
+    assert difference == pytest.approx((0.1, 0.1))
+    alone_a = evaluation.bootstrap_interval(correct_a.mean(axis=1))
+    alone_b = evaluation.bootstrap_interval(correct_b.mean(axis=1))
+    # The trap: the single intervals do not tell them apart as clearly.
+    assert alone_a[1] - alone_a[0] > 0.05
+    assert alone_b[1] - alone_b[0] > 0.05
+
+
+def test_paired_interval_of_a_system_with_itself_is_zero():
+    correct = np.random.default_rng(5).random((30, 10)) < 0.5
+    assert evaluation.paired_interval(correct, correct) == (0.0, 0.0)
+
+
+def test_paired_interval_wants_the_same_clips():
+    with pytest.raises(ValueError, match="same shape"):
+        evaluation.paired_interval(np.ones((3, 10)), np.ones((4, 10)))
+
+
+def test_evaluate_by_hand():
+    result = evaluation.evaluate(
+        predictions_of(LABELS, PREDICTED, CLIP_LABELS), CATEGORIES
+    )
+    assert result["accuracy"] == 9 / 12
+    # Every clip has 3 of 4 right, so every resample of clips has.
+    assert result["interval"] == [0.75, 0.75]
+    assert result["background_recall"] == 5 / 6
+    assert result["event_f1"] == 4 / 7
+    assert result["partial_clip_accuracy"] == 3 / 4
+    assert result["trivial"] == {
+        "always_background": 0.5,
+        "perfect_clip_classifier": 0.5,
+    }
+    assert (result["num_clips"], result["num_segments"]) == (3, 12)
+    assert result["confusion_matrix"] == [[1, 0, 1], [1, 3, 0], [1, 0, 5]]
+    assert [row["category"] for row in result["per_category"]] == [
+        *CATEGORIES,
+        "Background",
+    ]
+
+
+def test_undefined_scores_are_none_and_json_ready():
+    labels = np.array([[0, 0]])
+    result = evaluation.evaluate(
+        predictions_of(labels, labels, np.array([0])), CATEGORIES
+    )
+    assert result["background_recall"] is result["partial_clip_accuracy"] is None
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_two_unequal_batches_score_as_the_whole(random_split):
+    whole = predictions_of(*random_split, num_classes=5)
+    batches = [
+        predictions_of(*(array[clips] for array in random_split), num_classes=5)
+        for clips in (slice(0, 47), slice(47, 60))
+    ]
+    joined = Predictions(
+        row=whole.row,
+        logits=np.concatenate([batch.logits for batch in batches]),
+        labels=np.concatenate([batch.labels for batch in batches]),
+        clip_labels=np.concatenate([batch.clip_labels for batch in batches]),
+    )
+    names = ["a", "b", "c", "d"]
+    expected = evaluation.evaluate(whole, names)
+    assert evaluation.evaluate(joined, names) == expected
+    # The trap: the mean of the batches' scores is another number.
+    scores = [evaluation.evaluate(batch, names)["accuracy"] for batch in batches]
+    assert np.mean(scores) != pytest.approx(expected["accuracy"])
+
+
+def test_evaluate_agrees_with_a_plain_loop(random_split):
+    labels, predicted, clip_labels = random_split
+    result = evaluation.evaluate(
+        predictions_of(labels, predicted, clip_labels, num_classes=5),
+        ["a", "b", "c", "d"],
+    )
+    right = found = true_background = partial_right = partial = 0
+    matrix = np.zeros((5, 5), int)
+    for true, guessed in zip(labels.tolist(), predicted.tolist(), strict=True):
+        is_partial = 0 < true.count(4) < len(true)
+        for truth, guess in zip(true, guessed, strict=True):
+            right += truth == guess
+            true_background += truth == 4
+            found += truth == guess == 4
+            partial += is_partial
+            partial_right += is_partial and truth == guess
+            matrix[truth, guess] += 1
+    assert result["accuracy"] == pytest.approx(right / labels.size)
+    assert result["background_recall"] == pytest.approx(found / true_background)
+    assert result["partial_clip_accuracy"] == pytest.approx(partial_right / partial)
+    assert result["event_f1"] == pytest.approx(f1_by_loop(labels, predicted, 4, 0.5))
+    assert result["confusion_matrix"] == matrix.tolist()
+    assert result["interval"][0] < result["accuracy"] < result["interval"][1]
+    for index, row in enumerate(result["per_category"]):
+        assert row["precision"] == matrix[index, index] / matrix[:, index].sum()
+        assert row["recall"] == matrix[index, index] / matrix[index].sum()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_broken_logits_name_their_row(value):
+    predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
+    predictions.logits[1, 2, 0] = value
+    with pytest.raises(ValueError, match=r"1 of 3 clips, first in row 101$"):
+        evaluation.evaluate(predictions, CATEGORIES)
+
+
+def test_evaluate_refuses_what_does_not_fit():
+    predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
+    with pytest.raises(ValueError, match=r"4 classes.*Received: 3"):
+        evaluation.evaluate(predictions, [*CATEGORIES, "Flute"])
+    with pytest.raises(ValueError, match="Expected labels from 0 to 2"):
+        evaluation.evaluate(
+            predictions_of(LABELS + 1, PREDICTED, CLIP_LABELS), CATEGORIES
+        )
+    with pytest.raises(ValueError, match="at least one segment"):
+        evaluation.evaluate(
+            predictions_of(LABELS[:0], PREDICTED[:0], CLIP_LABELS[:0]), CATEGORIES
+        )
+
+
+def test_predictions_survive_the_file(tmp_path):
+    path = tmp_path / "predictions.npz"
+    predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
+    path.write_text("an older file")
+    predictions.save(path)
+    loaded = Predictions.load(path)
+    for name, dtype in (
+        ("row", np.int64),
+        ("logits", np.float32),
+        ("labels", np.int64),
+        ("clip_labels", np.int64),
+    ):
+        assert getattr(loaded, name).dtype == dtype
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(predictions, name))
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions.npz"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "predictions.npz"
+    predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
+    predictions.save(path)
+    before = path.read_bytes()
+
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(evaluation.np, "savez", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        predictions.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[300] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def without_logits(path):
+    np.savez(path, row=np.arange(3), labels=LABELS, clip_labels=CLIP_LABELS)
+
+
+def other_shapes(path):
+    np.savez(path, row=[1], logits=np.zeros((3, 4, 3)), labels=LABELS, clip_labels=[0])
+
+
+def other_file_type(path):
+    with path.open("wb") as file:
+        np.save(file, LABELS)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("not an archive"),
+        lambda path: path.write_bytes(b"PK\x03\x04 but nothing more"),
+        truncated,
+        flipped,
+        without_logits,
+        other_shapes,
+        other_file_type,
+    ],
+    ids=lambda spoil: spoil.__name__,
+)
+def test_broken_files_are_named(tmp_path, spoil):
+    path = tmp_path / "predictions.npz"
+    predictions_of(LABELS, PREDICTED, CLIP_LABELS).save(path)
+    spoil(path)
+    with pytest.raises(ValueError, match="Received") as caught:
+        Predictions.load(path)
+    assert "predictions.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_predictions_refuse_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"labels \(N, T\).*labels \(3, 3\)"):
+        Predictions(np.arange(3), as_logits(PREDICTED), LABELS[:, :3], CLIP_LABELS)
+
+
+@pytest.fixture(scope="module")
+def official_test_labels():
+    """Segment classes, `(402, 10)`, of AVE's released test split."""
+    h5py = pytest.importorskip("h5py")
+    if not (OFFICIAL / "labels.h5").exists():
+        pytest.skip("AVE's released labels are not in shared/ave_official")
+    with h5py.File(OFFICIAL / "labels.h5") as file:
+        labels = file["avadataset"][()].argmax(axis=2)
+    with h5py.File(OFFICIAL / "test_order.h5") as file:
+        return labels[file["order"][()]]
+
+
+def test_trivial_baselines_of_the_real_test_split(official_test_labels):
+    labels = official_test_labels
+    assert labels.shape == (402, 10)
+    # A clip holds one category: the smallest index, for background has the largest.
+    scores = evaluation.trivial_baselines(labels, labels.min(axis=1), 28)
+    assert scores == {
+        "always_background": 715 / 4020,
+        "perfect_clip_classifier": 3305 / 4020,
+    }
+    assert f"{scores['always_background']:.2%}" == "17.79%"
+    assert f"{scores['perfect_clip_classifier']:.2%}" == "82.21%"
+
+
+def test_perfect_clip_classifier_finds_no_background(official_test_labels):
+    labels = official_test_labels
+    predicted = np.repeat(labels.min(axis=1, keepdims=True), 10, axis=1)
+    assert evaluation.background_recall(labels, predicted, 28) == 0.0
+    assert evaluation.event_f1(labels, labels, 28) == 1.0

@@ -1,0 +1,158 @@
+"""Tests of avsdn_tf.localization."""
+
+import numpy as np
+import pytest
+
+from avsdn_tf import localization
+from avsdn_tf.localization import Event
+
+CATEGORIES = ["Bark", "Violin, fiddle"]
+BACKGROUND = 2
+
+
+def one_hot(classes: list[int], confidence: float = 1.0) -> np.ndarray:
+    """Probabilities whose argmax is the class; the rest is shared by the others."""
+    rest = (1 - confidence) / len(CATEGORIES)
+    probabilities = np.full((len(classes), len(CATEGORIES) + 1), rest)
+    probabilities[np.arange(len(classes)), classes] = confidence
+    return probabilities
+
+
+def test_a_run_of_one_category_is_one_event():
+    probabilities = one_hot([2, 0, 0, 0, 2, 1])
+    assert localization.events_from_probabilities(probabilities, CATEGORIES) == [
+        Event(1.0, 4.0, "Bark", 1.0),
+        Event(5.0, 6.0, "Violin, fiddle", 1.0),
+    ]
+
+
+def test_neighbouring_categories_and_gaps_part_events():
+    probabilities = one_hot([0, 1, 1, 2, 1])
+    events = localization.events_from_probabilities(probabilities, CATEGORIES)
+    assert [(event.start_s, event.end_s, event.category) for event in events] == [
+        (0.0, 1.0, "Bark"),
+        (1.0, 3.0, "Violin, fiddle"),
+        (4.0, 5.0, "Violin, fiddle"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [([2, 2, 2], []), ([0, 0, 0], [Event(0.0, 3.0, "Bark", 1.0)]), ([], [])],
+)
+def test_clips_of_one_class(classes, expected):
+    probabilities = one_hot(classes)
+    assert localization.events_from_probabilities(probabilities, CATEGORIES) == expected
+
+
+def test_score_is_the_mean_over_the_event_alone():
+    # Bark has 0.6 and 0.9 in the event's two segments, 0.3 in the background one.
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.9, 0.1, 0.0], [0.3, 0.1, 0.6]])
+    (event,) = localization.events_from_probabilities(probabilities, CATEGORIES)
+    assert event.score == pytest.approx(0.75)
+    assert all(isinstance(value, float) for value in event[:2] + event[3:])
+
+
+def test_segment_length_scales_the_times():
+    (event,) = localization.events_from_probabilities(
+        one_hot([2, 0, 0, 2]), CATEGORIES, segment_s=0.5
+    )
+    assert (event.start_s, event.end_s) == (0.5, 1.5)
+
+
+def test_logits_give_the_events_of_their_softmax():
+    probabilities = one_hot([2, 0, 1, 1], confidence=0.8)
+    # A softmax does not change when every logit moves by the same amount; 1000 would
+    # overflow without the shift to the largest.
+    from_logits = localization.events_from_logits(
+        np.log(probabilities) + 1000.0, CATEGORIES
+    )
+    expected = localization.events_from_probabilities(probabilities, CATEGORIES)
+    assert [event[:3] for event in from_logits] == [event[:3] for event in expected]
+    assert [event.score for event in from_logits] == pytest.approx([0.8, 0.8])
+
+
+def test_softmax_by_hand():
+    # e^0 : e^(ln 3) = 1 : 3.
+    np.testing.assert_allclose(
+        localization.softmax(np.array([[0.0, np.log(3.0)], [7.0, 7.0]])),
+        [[0.25, 0.75], [0.5, 0.5]],
+    )
+
+
+def test_number_events_never_joins_two_clips():
+    # The first clip ends, and the second begins, with the same category.
+    classes = np.array([[2, 0, 1, 1], [1, 2, 2, 1], [2, 2, 2, 2], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(
+        localization.number_events(classes, BACKGROUND),
+        [[-1, 0, 1, 1], [2, -1, -1, 3], [-1, -1, -1, -1], [4, 4, 4, 4]],
+    )
+
+
+@pytest.mark.parametrize("shape", [(3,), (10, 2), (1, 10, 3)])
+def test_wrong_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"Expected .*\(num_segments, 3\).*Received"):
+        localization.events_from_probabilities(np.zeros(shape), CATEGORIES)
+
+
+@pytest.mark.parametrize("value", [-0.5, 4.0, np.nan])
+def test_what_is_no_probability_is_refused(value):
+    probabilities = one_hot([0, 1])
+    probabilities[1, 0] = value
+    with pytest.raises(ValueError, match="events_from_logits"):
+        localization.events_from_probabilities(probabilities, CATEGORIES)
+
+
+def test_broken_logits_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        localization.events_from_logits(np.full((4, 3), np.nan), CATEGORIES)
+
+
+@pytest.mark.parametrize("segment_s", [0.0, -1.0, np.nan])
+def test_segment_length_must_be_positive(segment_s):
+    with pytest.raises(ValueError, match="segment_s"):
+        localization.events_from_probabilities(one_hot([0]), CATEGORIES, segment_s)
+
+
+class EchoModel:
+    """Says of every segment what its first visual features are."""
+
+    categories = CATEGORIES
+
+    def predict_on_batch(self, inputs):
+        assert set(inputs) == {"audio", "visual"}
+        return inputs["visual"][..., :3]
+
+
+def test_localize_gives_each_clip_its_own_events():
+    visual = np.log(np.stack([one_hot([2, 0], 0.9), one_hot([1, 2], 0.7)]))
+    events = localization.localize(EchoModel(), np.zeros((2, 2, 128)), visual)
+    assert [[event[:3] for event in clip] for clip in events] == [
+        [(1.0, 2.0, "Bark")],
+        [(0.0, 1.0, "Violin, fiddle")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("audio", "visual"),
+    [((2, 10, 128), (3, 10, 8)), ((10, 128), (10, 8)), ((2, 9, 128), (2, 10, 8))],
+)
+def test_localize_wants_both_modalities_alike(audio, visual):
+    with pytest.raises(ValueError, match="same batch and num_segments"):
+        localization.localize(EchoModel(), np.zeros(audio), np.zeros(visual))
+
+
+def test_localize_runs_a_keras_model():
+    keras = pytest.importorskip("keras")
+
+    @keras.saving.register_keras_serializable(package="test_localization")
+    class Louder(keras.Model):
+        categories = CATEGORIES
+
+        def call(self, inputs):
+            return inputs["audio"] + inputs["visual"]
+
+    audio = np.log(np.stack([one_hot([2, 0, 0], 0.8)])).astype("float32")
+    events = localization.localize(Louder(), audio, np.zeros_like(audio))
+    assert [event[:3] for event in events[0]] == [(1.0, 3.0, "Bark")]
+    assert events[0][0].score == pytest.approx(0.8)

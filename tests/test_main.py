@@ -1,0 +1,148 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from avsdn_tf import main
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(*words, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "avsdn_tf.main", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+def test_the_main_job_and_what_a_program_does_with_its_model(data_dir, tmp_path):
+    result = run(
+        "--mode=supervised",
+        "--epochs=2",
+        "--units=8",
+        f"--data_dir={data_dir}",
+        f"--run={tmp_path / 'run'}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "not AVE" in result.stdout
+    assert "Accuracy" in result.stdout
+
+    program = (
+        "import sys, numpy as np, keras, avsdn_tf\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "x = np.random.default_rng(0)\n"
+        "inputs = {'audio': x.normal(size=(2, 10, 128)),"
+        " 'visual': x.normal(size=(2, 10, 2048))}\n"
+        "np.save(sys.argv[2], model.predict_on_batch(inputs))\n"
+        "events = avsdn_tf.localize(model, inputs['audio'], inputs['visual'])\n"
+        "print(len(events))\n"
+    )
+    model = tmp_path / "run" / "model.keras"
+    outputs = []
+    for name in ("one.npy", "two.npy"):
+        app = subprocess.run(
+            [sys.executable, "-c", program, str(model), str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert app.returncode == 0, app.stderr
+        assert app.stdout.strip().endswith("2")
+        outputs.append(np.load(tmp_path / name))
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_help_lists_commands_flags_and_models():
+    result = run("--help")
+    for word in ("evaluate", "--mode", "--weak_label", "--run", "avsdn:"):
+        assert word in result.stdout
+
+
+def test_wrong_mode_is_one_message():
+    result = run("--mode=magic")
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert "--mode=magic" in result.stderr
+    assert "supervised|weak" in result.stderr
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs a command that fails, in this process, and returns what it says."""
+
+    def call(*words):
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            with pytest.raises(SystemExit) as stop:
+                main.main(flags.FLAGS(["avsdn", *words]))
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert message.startswith("avsdn_tf: ")
+        assert "Traceback" not in message
+        return message
+
+    return call
+
+
+def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
+    message = call("fly")
+    assert "train or evaluate" in message
+    assert "fly" in message
+    message = call("--dataset=tfds_ave/nope", f"--data_dir={data_dir}")
+    assert "nope" in message
+    assert "synthetic" in message
+    assert "Received: 0" in call("--epochs=0")
+    assert "--run=DIR" in call("evaluate")
+    assert "config.json is missing" in call("evaluate", f"--run={tmp_path}")
+    assert "Received: --units" in call("evaluate", f"--run={tmp_path}", "--units=3")
+    run_folder = tmp_path / "run"
+    message = call("--model=avel_att", f"--data_dir={data_dir}", f"--run={run_folder}")
+    assert "feature maps" in message
+    assert "visual_shape=(2048,)" in message
+    message = call(
+        "--model=avel", "--merge=mean", f"--data_dir={data_dir}", f"--run={run_folder}"
+    )
+    assert "--merge: --model=avel has no such option" in message
+    assert not run_folder.exists()
+
+
+def test_unwritable_run_folder_is_one_message(call, data_dir, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    message = call(f"--data_dir={data_dir}", f"--run={blocked / 'run'}")
+    assert "can't be written" in message
+    assert str(blocked) in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "strong"}, "--mode: expected one of supervised, weak"),
+        ({"dropout": 1.0}, r"--dropout.*Received: 1.0"),
+        ({"learning_rate": float("nan")}, r"--learning_rate"),
+        ({"weight_decay": -1.0}, r"--weight_decay"),
+    ],
+)
+def test_config_refuses_what_makes_no_sense(settings, message):
+    with pytest.raises(UserError, match=message):
+        Config(**settings)
+
+
+def test_config_survives_json():
+    config = Config(mode="weak", units=7)
+    assert Config.from_dict(config.to_dict()) == config
+    with pytest.raises(UserError, match="Unknown settings spin"):
+        Config.from_dict({"spin": 1})
