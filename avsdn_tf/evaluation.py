@@ -51,8 +51,8 @@ class Predictions:
         if not fits:
             raise ValueError(
                 "Expected row (N,), logits (N, T, K + 1), labels (N, T) and "
-                f"clip_labels (N,). Received: row {self.row.shape}, logits {self.logits.shape}, "
-                f"labels {self.labels.shape}, clip_labels {self.clip_labels.shape}"
+                f"clip_labels (N,). Received: row {self.row.shape}, "
+                f"logits {self.logits.shape}, labels {self.labels.shape}, clip_labels {self.clip_labels.shape}"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -36,7 +36,7 @@ def predictions_of(labels, predicted, clip_labels, num_classes=3) -> Predictions
 
 @pytest.fixture
 def random_split():
-    """Labels as AVE has them, one event a clip, and predictions that are often right."""
+    """Labels as AVE has them, one event a clip; predictions are often right."""
     generator = np.random.default_rng(3)
     labels = np.full((60, 10), 4)
     clip_labels = generator.integers(4, size=60)
@@ -196,7 +196,7 @@ def test_confusion_matrix_has_the_truth_in_rows():
 
 def test_bootstrap_resamples_clips():
     # Four clips, one right: the number of right ones in a resample is Binomial(4, 1/4).
-    # P(0) = 0.316 and P(4) = 0.0039, so 95 % reaches from 0 to 3 of 4 (P(>= 3) = 0.051).
+    # P(0) = 0.316, P(>= 3) = 0.051 and P(4) = 0.004, so 95 % reaches from 0 to 3 of 4.
     assert evaluation.bootstrap_interval(np.array([1.0, 0, 0, 0])) == (0.0, 0.75)
     # Of one clip, every resample is that clip.
     assert evaluation.bootstrap_interval(np.array([0.3])) == (0.3, 0.3)

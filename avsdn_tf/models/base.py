@@ -12,8 +12,9 @@ class SegmentClassifier(keras.Model):
     It keeps what an application needs besides weights: the category names and the
     feature widths. They are part of the saved model.
 
-    Subclasses create their layers in `__init__`, implement `forward`, and end `__init__`
-    with `self._build_weights()`, so that a model has its weights as soon as it exists.
+    Subclasses create their layers in `__init__`, implement `forward`, and end
+    `__init__` with `self._build_weights()`, so that a model has its weights as soon as
+    it exists.
 
     Args:
         categories: Names of the event categories. The class after the last one is
