@@ -37,7 +37,7 @@ def train(config: Config, run: str | None, console: Console) -> None:
     data.training_batches(dataset, config, epoch=1)
     folder.create(config)
     console.print(
-        f"{config.model}, {config.mode}, {config.dataset}: "
+        f"{config.model}, {config.mode}, {config.dataset}: train, validation, test "
         f"{dataset.num_clips('train'):,} + {dataset.num_clips('validation'):,} + "
         f"{dataset.num_clips('test'):,} clips",
         highlight=False,
@@ -49,6 +49,12 @@ def train(config: Config, run: str | None, console: Console) -> None:
         if not folder.model.exists():
             folder.discard()
         raise
+    waited = len(result.history) - result.selected_epoch
+    console.print(
+        f"kept epoch {result.selected_epoch}: the best on validation"
+        + (f", no better one in {waited} more" if waited else ""),
+        highlight=False,
+    )
     _write_report(folder, config, dataset, result.model, console)
 
 
@@ -138,7 +144,12 @@ def _write_report(
         figures=drawn,
     )
     console.print(results_table(report, title, dataset.notice))
-    console.print(f"Run folder: {folder.path}   Page: {folder.page}", highlight=False)
+    # A path that wraps can't be copied.
+    console.print(
+        f"Run folder: {folder.path}\nPage to open: {folder.page}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def repeat_command(config: Config) -> str:

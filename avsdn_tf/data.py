@@ -59,9 +59,14 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
     Raises:
         UserError: If there is no such data set, or it has not been built.
     """
+    if name.split("/")[0] != tfds_ave.Builder.name:
+        raise UserError(
+            f"--dataset={name}: expected {tfds_ave.Builder.name}/CONFIG, with a config "
+            f"of {', '.join(tfds_ave.Builder.builder_configs)}."
+        )
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds_ave.DatasetError, tfds.core.DatasetNotFoundError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"--dataset={name}: {str(error).splitlines()[0]}") from error
     if not builder.is_prepared():
         config = builder.builder_config.name if builder.builder_config else ""
@@ -73,12 +78,7 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
                 f"--config={config} --manual_dir=FOLDER_OF_AVE_FILES{where}"
             )
         print(f"Building {name} in {builder.data_path}", flush=True)
-        # TFDS would speak of a download, of unknown size, where there is none.
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            builder.download_and_prepare()
+        _build_quietly(builder)
     features = builder.info.features
     num_segments, audio_width = features["audio"].shape
     return Dataset(
@@ -175,6 +175,21 @@ def scoring_batches(
         .batch(batch_size)
         .prefetch(2)
     )
+
+
+def _build_quietly(builder: tfds.core.DatasetBuilder) -> None:
+    """Builds simulated data, of which TFDS would say that it downloads it."""
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            builder.download_and_prepare()
+    except OSError as error:
+        raise UserError(
+            f"{builder.data_path}: can't be written ({error.strerror or error}). "
+            "Expected a folder that this user may write to; choose one by --data_dir."
+        ) from error
 
 
 def _read(

@@ -52,7 +52,8 @@ class Predictions:
             raise ValueError(
                 "Expected row (N,), logits (N, T, K + 1), labels (N, T) and "
                 f"clip_labels (N,). Received: row {self.row.shape}, "
-                f"logits {self.logits.shape}, labels {self.labels.shape}, clip_labels {self.clip_labels.shape}"
+                f"logits {self.logits.shape}, labels {self.labels.shape}, "
+                f"clip_labels {self.clip_labels.shape}"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:

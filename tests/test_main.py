@@ -39,30 +39,32 @@ def test_the_main_job_and_what_a_program_does_with_its_model(data_dir, tmp_path)
     assert "not AVE" in result.stdout
     assert "Accuracy" in result.stdout
 
+    # What the README shows, as it is printed there, in a program of its own.
+    lines = (ROOT / "README.md").read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if "import keras" in line)
+    snippet = "\n".join(line[4:] for line in lines[start : start + 5])
+    assert "load_model" in snippet
+    assert "localize" in snippet
     program = (
-        "import sys, numpy as np, keras, avsdn_tf\n"
-        "model = keras.models.load_model(sys.argv[1])\n"
+        f"{snippet}\n"
         "x = np.random.default_rng(0)\n"
-        "inputs = {'audio': x.normal(size=(2, 10, 128)),"
-        " 'visual': x.normal(size=(2, 10, 2048))}\n"
-        "np.save(sys.argv[2], model.predict_on_batch(inputs))\n"
-        "events = avsdn_tf.localize(model, inputs['audio'], inputs['visual'])\n"
-        "print(len(events))\n"
+        "np.save('out.npy', model.predict_on_batch({\n"
+        "    'audio': x.normal(size=(2, 10, 128)).astype('float32'),\n"
+        "    'visual': x.normal(size=(2, 10, 2048)).astype('float32')}))\n"
     )
-    model = tmp_path / "run" / "model.keras"
     outputs = []
-    for name in ("one.npy", "two.npy"):
+    for _ in range(2):
         app = subprocess.run(
-            [sys.executable, "-c", program, str(model), str(tmp_path / name)],
+            [sys.executable, "-c", program],
             capture_output=True,
             text=True,
             check=False,
-            cwd=tmp_path,
+            cwd=tmp_path / "run",
         )
         assert app.returncode == 0, app.stderr
-        assert app.stdout.strip().endswith("2")
-        outputs.append(np.load(tmp_path / name))
+        outputs.append(np.load(tmp_path / "run" / "out.npy"))
     np.testing.assert_array_equal(*outputs)
+    assert outputs[0].shape == (2, 10, 29)
 
 
 def test_help_lists_commands_flags_and_models():
@@ -122,6 +124,9 @@ def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
 def test_unwritable_run_folder_is_one_message(call, data_dir, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
+    message = call(f"--data_dir={blocked / 'data'}")
+    assert "can't be written" in message
+    assert "--data_dir" in message
     message = call(f"--data_dir={data_dir}", f"--run={blocked / 'run'}")
     assert "can't be written" in message
     assert str(blocked) in message

@@ -135,6 +135,9 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions, tmp_path
     assert "85.0 %" in text
     assert "prefers-color-scheme: dark" in text
     assert text.count("<svg") == 3
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in re.findall(r'href="(#[^"]+)"', text)} <= set(ids)
     # Names of XML vocabularies are no requests; everything else would be.
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", text)
     assert all(link.startswith("#") for link in links)

@@ -42,6 +42,7 @@ th, td { padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid var(--lines);
   text-align: left; vertical-align: top; white-space: nowrap; }
 th { font-weight: 600; } .number { text-align: right; }
 .prose { white-space: normal; min-width: 16rem; }
+@media (max-width: 40rem) { .prose { display: none; } th, td { padding-right: .7rem; } }
 .quiet, .baseline td { color: var(--muted); } .baseline td:first-child
   { padding-left: 1rem; }
 pre { overflow-x: auto; background: var(--track); padding: .8rem 1rem;
@@ -51,7 +52,7 @@ pre { overflow-x: auto; background: var(--track); padding: .8rem 1rem;
 
 # How a column is set, by its head.
 _COLUMNS = {
-    "value (%)": "number",
+    "value": "number",
     "segments": "number",
     "predicted": "number",
     "precision": "number",
@@ -90,14 +91,14 @@ def write_page(
     body = f"""
 <h1>{html.escape(title)}</h1>
 {banner}
-{_table(("score", "value (%)", "95 % interval", "meaning"), _score_rows(report))}
+{_table(("score", "value", "95 % interval", "meaning"), _score_rows(report))}
 <h2>Learning</h2>
 <p class="quiet">{report["epochs_run"]} epochs in {minutes} min {seconds} s. The dashed
 line is epoch {report["selected_epoch"]}, whose weights were kept.</p>
-{_svg(figures["learning_curves"])}
+{_svg("learning_curves", figures["learning_curves"])}
 <h2>Timelines of test clips</h2>
 <p class="quiet">{html.escape(drawing.CHOICE_RULE)}</p>
-{_svg(figures["timelines"])}
+{_svg("timelines", figures["timelines"])}
 <h2>Categories</h2>
 {
         _table(
@@ -108,10 +109,10 @@ line is epoch {report["selected_epoch"]}, whose weights were kept.</p>
 <h2>Confusion</h2>
 <p class="quiet">Percent of a class's true segments (their number in brackets) that were
 given each class.</p>
-{_svg(figures["confusion"])}
+{_svg("confusion", figures["confusion"])}
 <h2>How to repeat it</h2>
 <pre>{html.escape(command)}</pre>
-{_table(("setting", "value"), [("", name, value) for name, value in config.items()])}
+{_table(("setting", "set to"), [("", name, value) for name, value in config.items()])}
 <h2>Versions</h2>
 {
         _table(
@@ -173,17 +174,19 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f'<div class="scroll"><table>{table}</table></div>'
 
 
-def _svg(figure: Figure) -> str:
+def _svg(name: str, figure: Figure) -> str:
     """Returns a figure as inline SVG whose neutral colours follow the page's scheme."""
     target = io.StringIO()
-    # Text as paths would look the same everywhere, at ten times the size.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "avsdn_tf"}):
+    # Text as paths: names were fitted to their bars in a font that a reader may lack.
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "avsdn_tf"}):
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
     svg = target.getvalue()
     # The XML declaration and the doctype belong to a file of its own, and the metadata
     # holds nothing but addresses.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Matplotlib counts from figure_1 in every figure, and a page has several.
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for color, variable in _SWAPPED.items():
         svg = svg.replace(color, variable)
     return f'<div class="scroll">{svg}</div>'
