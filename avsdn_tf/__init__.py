@@ -9,16 +9,25 @@ from avsdn_tf.version import __version__
 
 with quiet_startup():
     from avsdn_tf.localization import Event, events_from_logits, localize
-    from avsdn_tf.losses import ClipLoss, SoftmaxBinaryCrossentropy
+    from avsdn_tf.losses import (
+        ClipLoss,
+        ContrastiveLoss,
+        SoftMarginLoss,
+        SoftmaxBinaryCrossentropy,
+    )
     from avsdn_tf.models.avel import AVEL, DMRN
     from avsdn_tf.models.avsdn import AVSDN
+    from avsdn_tf.models.cross_modal import AVDLN
 
 __all__ = [
+    "AVDLN",
     "AVEL",
     "AVSDN",
     "DMRN",
     "ClipLoss",
+    "ContrastiveLoss",
     "Event",
+    "SoftMarginLoss",
     "SoftmaxBinaryCrossentropy",
     "__version__",
     "events_from_logits",

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import keras
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from avsdn_tf import data, evaluation, training
-from avsdn_tf.config import Config
+from avsdn_tf import cross_modal_evaluation, data, evaluation, matching, training
+from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.report import figures, page
 from avsdn_tf.report.progress import TrainingProgress
@@ -33,14 +34,16 @@ def train(config: Config, run: str | None, console: Console) -> None:
     dataset = data.open_dataset(config.dataset, config.data_dir)
     folder = RunFolder(run or _new_run_name(config))
     # Settings and data are held against each other before anything is written.
-    training.build_model(config, dataset)
-    data.training_batches(dataset, config, epoch=1)
+    task = training.build_task(config, dataset)
+    task.training_batches(epoch=1)
+    num_clips = task.num_clips
     folder.create(config)
     console.print(
         f"{config.model}, {config.mode}, {config.dataset}: train, validation, test "
-        f"{dataset.num_clips('train'):,} + {dataset.num_clips('validation'):,} + "
-        f"{dataset.num_clips('test'):,} clips",
+        f"{num_clips['train']:,} + {num_clips['validation']:,} + "
+        f"{num_clips['test']:,} clips",
         highlight=False,
+        soft_wrap=True,
     )
     try:
         with TrainingProgress(console) as progress:
@@ -91,15 +94,11 @@ def _write_report(
 ) -> None:
     """Scores the test split, writes it down, draws it, and prints the table."""
     history = _read_history(folder)
-    predict = training.make_predict(model)
-    predictions = predict(data.scoring_batches(dataset, "test"))
-    validation = predict(data.scoring_batches(dataset, "validation"))
+    score = _score_matching if config.mode == CROSS_MODAL else _score_segments
+    scores, drawn = score(folder, config, dataset, model)
     selected = max(history, key=lambda epoch: epoch["validation_accuracy"])
     report = {
-        **evaluation.evaluate(predictions, dataset.categories),
-        "validation_accuracy": evaluation.accuracy(
-            validation.labels, validation.logits.argmax(axis=-1)
-        ),
+        **scores,
         "selected_epoch": int(selected["epoch"]),
         "epochs_run": len(history),
         "seconds": sum(epoch["seconds"] for epoch in history),
@@ -108,27 +107,10 @@ def _write_report(
         "dataset": config.dataset,
         "notice": dataset.notice,
     }
-    predictions.save(folder.predictions)
     write_json(folder.report, report)
-
-    predicted = predictions.logits.argmax(axis=-1)
-    chosen = figures.choose_clips(
-        predictions.labels, predicted, len(dataset.categories), _TIMELINE_CLIPS
-    )
     drawn = {
         "learning_curves": figures.learning_curves(history, report["selected_epoch"]),
-        "timelines": figures.timelines(
-            [
-                figures.TimelineClip(
-                    title=f"row {predictions.row[clip]}",
-                    truth=predictions.labels[clip],
-                    predictions={config.model: predicted[clip]},
-                )
-                for clip in chosen
-            ],
-            dataset.categories,
-        ),
-        "confusion": figures.confusion(report["confusion_matrix"], dataset.categories),
+        **drawn,
     }
     for name, figure in drawn.items():
         figure.savefig(folder.path / f"{name}.png", dpi=150, facecolor="white")
@@ -152,10 +134,66 @@ def _write_report(
     )
 
 
+def _score_segments(
+    folder: RunFolder, config: Config, dataset: data.Dataset, model: Any
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Labels the test split's segments; returns the scores and figures of that."""
+    predict = training.make_predict(model)
+    predictions = predict(data.scoring_batches(dataset, "test"))
+    validation = predict(data.scoring_batches(dataset, "validation"))
+    predictions.save(folder.predictions)
+    scores = {
+        **evaluation.evaluate(predictions, dataset.categories),
+        "validation_accuracy": evaluation.accuracy(
+            validation.labels, validation.logits.argmax(axis=-1)
+        ),
+    }
+    predicted = predictions.logits.argmax(axis=-1)
+    chosen = figures.choose_clips(
+        predictions.labels, predicted, len(dataset.categories), _TIMELINE_CLIPS
+    )
+    drawn = {
+        "timelines": figures.timelines(
+            [
+                figures.TimelineClip(
+                    title=f"row {predictions.row[clip]}",
+                    truth=predictions.labels[clip],
+                    predictions={config.model: predicted[clip]},
+                )
+                for clip in chosen
+            ],
+            dataset.categories,
+        ),
+        "confusion": figures.confusion(scores["confusion_matrix"], dataset.categories),
+    }
+    return scores, drawn
+
+
+def _score_matching(
+    folder: RunFolder, config: Config, dataset: data.Dataset, model: Any
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Finds the events of one modality in the other; returns the scores of that."""
+    measure = matching.make_measure(model)
+    distances = measure(data.matching_clips(dataset, "test"))
+    validation = measure(data.matching_clips(dataset, "validation"))
+    distances.save(folder.predictions)
+    try:
+        scores = {
+            **cross_modal_evaluation.evaluate(distances),
+            "validation_accuracy": cross_modal_evaluation.mean_accuracy(validation),
+        }
+    except ValueError as error:
+        raise UserError(f"{config.dataset}: {error}") from error
+    return scores, {}
+
+
 def repeat_command(config: Config) -> str:
     """Returns the command that repeats a run: the settings that are not the default."""
     words = ["python", "-m", "avsdn_tf.main", f"--mode={config.mode}"]
-    default = Config().to_dict()
+    default = {
+        **Config(mode=config.mode, model=config.model).to_dict(),
+        "model": Config().model,
+    }
     for name, value in config.to_dict().items():
         if name != "mode" and value != default[name]:
             if isinstance(value, bool):

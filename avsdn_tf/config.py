@@ -5,14 +5,32 @@ from typing import Any
 
 from avsdn_tf.errors import UserError
 
-MODES = ("supervised", "weak")
+CROSS_MODAL = "cross_modal"
+MODES = ("supervised", "weak", CROSS_MODAL)
+# What only modes that predict classes look at.
+_CLASS_SETTINGS = ("loss", "weak_label", "pooling")
 WEAK_LABELS = ("average", "mil", "mil_background")
 
 
 def _setting(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
-    """Returns a field; the command line makes its flag from the text and choices."""
+    """Returns a field; the command line makes its flag from what it holds."""
     return dataclasses.field(
-        default=default, metadata={"help": text, "choices": choices}
+        default=default,
+        metadata={"help": text, "choices": choices, "kind": type(default)},
+    )
+
+
+def _setting_by_mode(default: int, cross_modal: int, text: str) -> Any:
+    """Returns the field of a number whose default depends on the mode."""
+    return dataclasses.field(
+        default=None,
+        metadata={
+            "help": f"{text} {default} if not given; {cross_modal} if cross_modal.",
+            "choices": (),
+            "kind": type(default),
+            "default": default,
+            CROSS_MODAL: cross_modal,
+        },
     )
 
 
@@ -28,7 +46,9 @@ class Config:
 
     mode: str = _setting(
         "supervised",
-        "What is learnt from: segment labels (supervised) or clip labels alone (weak).",
+        "What is learnt: to localize events from segment labels (supervised) or from "
+        "clip labels alone (weak), or to find what is heard in the picture and what is "
+        "seen in the sound (cross_modal, with --model=cross_modal).",
         MODES,
     )
     model: str = _setting("avsdn", "The network.")
@@ -38,18 +58,21 @@ class Config:
     data_dir: str | None = _setting(
         None, "Where TFDS keeps data sets; TFDS's own default if not given."
     )
-    epochs: int = _setting(300, "Most epochs to train.")
+    epochs: int = _setting_by_mode(300, 20, "Most epochs to train.")
     patience: int = _setting(
         20, "Epochs without a better validation accuracy after which training stops."
     )
-    batch_size: int = _setting(64, "Clips in a training batch.")
+    batch_size: int = _setting_by_mode(
+        64, 8, "Clips in a training batch; single segments if cross_modal."
+    )
     learning_rate: float = _setting(1e-3, "Adam's learning rate.")
     weight_decay: float = _setting(0.0, "Decoupled weight decay (AdamW) if positive.")
     seed: int = _setting(0, "Seed of weights, dropout and order of the clips.")
     loss: str = _setting(
         "binary_crossentropy",
-        "Loss on the softmax: the paper's binary, or categorical cross-entropy.",
-        ("binary_crossentropy", "categorical_crossentropy"),
+        "Loss on the softmax: the paper's binary cross-entropy, categorical "
+        "cross-entropy, or AVEL's soft margin.",
+        ("binary_crossentropy", "categorical_crossentropy", "soft_margin"),
     )
     weak_label: str = _setting(
         "average",
@@ -78,12 +101,28 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
+            if getattr(self, field.name) is None and CROSS_MODAL in field.metadata:
+                which = CROSS_MODAL if self.mode == CROSS_MODAL else "default"
+                object.__setattr__(self, field.name, field.metadata[which])
             value, choices = getattr(self, field.name), field.metadata["choices"]
             if choices and value not in choices:
                 raise UserError(
                     f"--{field.name}: expected one of {', '.join(choices)}. "
                     f"Received: {value}"
                 )
+        if (self.mode == CROSS_MODAL) != (self.model == CROSS_MODAL):
+            raise UserError(
+                "--mode=cross_modal and --model=cross_modal go together. "
+                f"Received: --mode={self.mode} --model={self.model}"
+            )
+        if self.mode == CROSS_MODAL:
+            for field in dataclasses.fields(self):
+                value = getattr(self, field.name)
+                if field.name in _CLASS_SETTINGS and value != field.default:
+                    raise UserError(
+                        f"--{field.name}: --mode=cross_modal has no such setting; it "
+                        f"predicts no classes. Received: {value}"
+                    )
         for name in ("epochs", "patience", "batch_size", "learning_rate", "units"):
             if not getattr(self, name) > 0:
                 raise UserError(

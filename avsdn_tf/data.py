@@ -139,14 +139,9 @@ def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Da
     examples = _read(
         dataset, split, ("audio", "visual", "row", label), shuffle_seed=seed
     )
-    clip_bytes = sum(
-        np.prod(feature.shape) * np.dtype(feature.np_dtype).itemsize
-        for feature in (
-            dataset.builder.info.features["audio"],
-            dataset.builder.info.features["visual"],
-        )
+    buffer = min(
+        dataset.num_clips(split), max(1, int(_SHUFFLE_BYTES // _clip_bytes(dataset)))
     )
-    buffer = min(dataset.num_clips(split), max(1, int(_SHUFFLE_BYTES // clip_bytes)))
     return (
         examples.shuffle(buffer, seed=seed)
         .map(to_batch_element, num_parallel_calls=tf.data.AUTOTUNE)
@@ -174,6 +169,140 @@ def scoring_batches(
         .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .prefetch(2)
+    )
+
+
+def matching_segments(
+    dataset: Dataset,
+    match_split: str,
+    *,
+    batch_size: int = 8,
+    seed: int = 0,
+    epoch: int = 1,
+) -> tf.data.Dataset:
+    """Returns pairs of simultaneous segments, in an order of (seed, epoch).
+
+    The splits of the cross-modality task are others than those of the data set: the
+    clips come from all of its splits.
+
+    Args:
+        dataset: The data.
+        match_split: `"train"`, `"validation"` or `"test"` of the cross-modality task.
+        batch_size: Pairs in a batch.
+        seed: Decides the order, with the epoch.
+        epoch: Decides the order, with the seed.
+
+    Returns:
+        A dataset of dictionaries: `audio` `(batch, audio_width)`, `visual`
+        `(batch, *visual_shape)`, and `target` `(batch,)`: 1 where the segment is an
+        event, else 0.
+    """
+    shuffle_seed = _epoch_seed(seed, epoch)
+    names = ("audio", "visual", "segment_labels")
+    clips = _read_match_split(dataset, match_split, names, shuffle_seed)
+
+    def split_up(example: dict[str, Any]) -> tf.data.Dataset:
+        is_event = example["segment_labels"] != len(dataset.categories)
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                "audio": example["audio"],
+                "visual": example["visual"],
+                "target": tf.cast(is_event, tf.float32),
+            }
+        )
+
+    def widen(pair: dict[str, Any]) -> dict[str, Any]:
+        return {**pair, "visual": tf.cast(pair["visual"], tf.float32)}
+
+    num_pairs = dataset.num_segments * sum(
+        dataset.num_clips(split) for split in _match_sources(dataset)
+    )
+    pair_bytes = _clip_bytes(dataset) // dataset.num_segments
+    buffer = min(num_pairs, max(1, int(_SHUFFLE_BYTES // pair_bytes)))
+    return (
+        clips.flat_map(split_up)
+        .shuffle(buffer, seed=shuffle_seed)
+        .batch(batch_size)
+        .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(8)
+    )
+
+
+def matching_clips(
+    dataset: Dataset, match_split: str, batch_size: int = 64
+) -> tf.data.Dataset:
+    """Returns the whole clips of a split of the cross-modality task, to score.
+
+    Returns:
+        A dataset of dictionaries: `audio` `(batch, num_segments, audio_width)`,
+        `visual` `(batch, num_segments, *visual_shape)`, `row` `(batch,)`, and
+        `is_event` `(batch, num_segments)`.
+    """
+
+    def widen(example: dict[str, Any]) -> dict[str, Any]:
+        labels = example.pop("segment_labels")
+        return {
+            **example,
+            "visual": tf.cast(example["visual"], tf.float32),
+            "is_event": labels != len(dataset.categories),
+        }
+
+    names = ("audio", "visual", "row", "segment_labels")
+    return (
+        _read_match_split(dataset, match_split, names)
+        .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size)
+        .prefetch(2)
+    )
+
+
+def count_matching_clips(dataset: Dataset) -> dict[str, int]:
+    """Returns how many clips each split of the cross-modality task has."""
+    feature = dataset.builder.info.features["match_split"]
+    counts = np.zeros(feature.num_classes, int)
+    for source in _match_sources(dataset):
+        for batch in _read(dataset, source, ("match_split",)).batch(1024):
+            counts += np.bincount(
+                batch["match_split"].numpy(), minlength=feature.num_classes
+            )
+    return dict(zip(feature.names, counts.tolist(), strict=True))
+
+
+def _match_sources(dataset: Dataset) -> tuple[str, ...]:
+    """Returns the stored splits whose clips the cross-modality task distributes."""
+    return tuple(name for name in dataset.builder.info.splits if name != "background")
+
+
+def _read_match_split(
+    dataset: Dataset,
+    match_split: str,
+    names: tuple[str, ...],
+    shuffle_seed: int | None = None,
+) -> tf.data.Dataset:
+    """Returns the examples of a split of the cross-modality task."""
+    wanted = dataset.builder.info.features["match_split"].str2int(match_split)
+    examples = _read(
+        dataset,
+        "+".join(_match_sources(dataset)),
+        (*names, "match_split"),
+        shuffle_seed=shuffle_seed,
+    )
+
+    def is_wanted(example: dict[str, Any]) -> tf.Tensor:
+        return example["match_split"] == wanted
+
+    def without_split(example: dict[str, Any]) -> dict[str, Any]:
+        return {name: example[name] for name in names}
+
+    return examples.filter(is_wanted).map(without_split)
+
+
+def _clip_bytes(dataset: Dataset) -> int:
+    """Returns how many bytes the features of a clip take."""
+    features = dataset.builder.info.features
+    return sum(
+        int(np.prod(features[name].shape)) * np.dtype(features[name].np_dtype).itemsize
+        for name in ("audio", "visual")
     )
 
 

@@ -9,10 +9,10 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -62,14 +62,7 @@ class Predictions:
         Args:
             path: File to write; a file of that name is replaced. Its folder exists.
         """
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with aside.open("wb") as file:
-                np.savez(file, **{name: getattr(self, name) for name in _DTYPES})
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        save_arrays(path, {name: getattr(self, name) for name in _DTYPES})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Predictions":
@@ -84,19 +77,7 @@ class Predictions:
         Raises:
             ValueError: If the file is missing, broken, or holds something else.
         """
-        try:
-            # np.load alone leaves a broken file open.
-            with (
-                open(path, "rb") as file,
-                np.load(file, allow_pickle=False) as archive,
-            ):
-                return cls(**{name: archive[name] for name in _DTYPES})
-        except _READ_ERRORS as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"Expected predictions, as Predictions.save writes them, in {path}. "
-                f"Received: {type(error).__name__}: {reason}"
-            ) from error
+        return load_arrays(path, tuple(_DTYPES), cls)
 
 
 _DTYPES = {
@@ -117,6 +98,46 @@ _READ_ERRORS = (
     zlib.error,
     pickle.UnpicklingError,
 )
+
+
+_T = TypeVar("_T")
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an npz file, whole or not at all; a file of that name is replaced."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            np.savez(file, **arrays)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_arrays(
+    path: str | os.PathLike[str], names: Sequence[str], make: Callable[..., _T]
+) -> _T:
+    """Reads what `save_arrays` wrote.
+
+    Args:
+        path: File to read.
+        names: Names of its arrays.
+        make: What takes the arrays by their names and returns the result.
+
+    Raises:
+        ValueError: If the file is missing, broken, or holds something else.
+    """
+    try:
+        # np.load alone leaves a broken file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return make(**{name: archive[name] for name in names})
+    except _READ_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"Expected predictions of a run, with {', '.join(names)}, in {path}. "
+            f"Received: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float | None:

@@ -1,4 +1,4 @@
-"""The losses that networks of this field are trained with, all on logits."""
+"""The losses that networks of this field are trained with, on logits or distances."""
 
 from typing import Any
 
@@ -49,6 +49,38 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
             largest, log_others, ops.log1p(-ops.where(largest, 0.0, ops.exp(log_p)))
         )
         return -ops.mean(y_true * log_p + (1 - y_true) * log_not_p, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class SoftMarginLoss(keras.losses.Loss):
+    """AVEL's loss: a multi-label soft margin on the softmax's probabilities.
+
+        loss = -mean_k [y_k log s(p_k) + (1 - y_k) log(1 - s(p_k))],
+        p = softmax(logits), s the sigmoid
+
+    The sigmoid of a probability lies between 0.5 and 0.73, so the loss never nears 0.
+    That is how Tian et al. trained, and what their figures belong to.
+
+    Call arguments:
+        y_true: Target distribution, `(batch, ..., num_classes)`, each in [0, 1].
+        y_pred: Logits of the same shape.
+
+    Returns:
+        The loss in nats, averaged over the batch (or `(batch, ...)` for
+        `reduction=None`).
+
+    Reference:
+        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, and its program.
+    """
+
+    def __init__(self, name: str = "soft_margin", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the loss of every sample."""
+        p = ops.softmax(ops.convert_to_tensor(y_pred), axis=-1)
+        y_true = ops.cast(y_true, p.dtype)
+        return ops.mean(y_true * ops.softplus(-p) + (1 - y_true) * ops.softplus(p), -1)
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
@@ -112,9 +144,54 @@ class ClipLoss(keras.losses.Loss):
         return cls(**{**config, "loss": inner})
 
 
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class ContrastiveLoss(keras.losses.Loss):
+    """Pulls pairs that belong together close, and others a margin apart.
+
+        loss = y d^2 + (1 - y) max(margin - d, 0)^2
+
+    Args:
+        margin: Distance from which on a pair that does not match costs nothing.
+
+    Call arguments:
+        y_true: 1 where the pair belongs together, else 0, `(batch, ...)`.
+        y_pred: Distances `d` of the same shape, at least 0.
+
+    Returns:
+        The loss, averaged over the pairs (or `(batch, ...)` for `reduction=None`).
+
+    Raises:
+        ValueError: If the margin is not positive.
+
+    Reference:
+        Hadsell et al., CVPR 2006, as Tian et al. use it, ECCV 2018,
+        https://arxiv.org/abs/1803.08842.
+    """
+
+    def __init__(
+        self, margin: float = 2.0, name: str = "contrastive_loss", **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if not margin > 0:
+            raise ValueError(f"Expected a positive margin. Received: margin={margin!r}")
+        self.margin = margin
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the loss of every pair."""
+        y_pred = ops.convert_to_tensor(y_pred)
+        y_true = ops.cast(y_true, y_pred.dtype)
+        too_close = ops.maximum(self.margin - y_pred, 0)
+        return y_true * ops.square(y_pred) + (1 - y_true) * ops.square(too_close)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        return {**super().get_config(), "margin": self.margin}
+
+
 LOSSES = {
     "binary_crossentropy": SoftmaxBinaryCrossentropy,
     "categorical_crossentropy": lambda: keras.losses.CategoricalCrossentropy(
         from_logits=True
     ),
+    "soft_margin": SoftMarginLoss,
 }

@@ -47,7 +47,7 @@ def _define_flags() -> None:
         if choices:
             flags.DEFINE_enum(field.name, field.default, choices, text)
         else:
-            define = kinds.get(type(field.default), flags.DEFINE_string)
+            define = kinds.get(field.metadata["kind"], flags.DEFINE_string)
             define(field.name, field.default, text)
 
 

@@ -1,19 +1,20 @@
-"""The one trainer: supervised and weak, from the first batch to the best model."""
+"""The one trainer: whatever the task, from the first batch to the best model."""
 
 import csv
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from avsdn_tf import data, evaluation, losses
-from avsdn_tf.config import Config
+from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
+from avsdn_tf.matching import MatchingTask
 from avsdn_tf.models import MODEL_OPTIONS, MODELS, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder
 
@@ -35,7 +36,7 @@ class Training:
         seconds: Wall time of the training.
     """
 
-    model: SegmentClassifier
+    model: keras.Model
     history: list[dict[str, float]]
     selected_epoch: int
     seconds: float
@@ -46,7 +47,40 @@ class Training:
         return self.history[self.selected_epoch - 1][_SELECTION]
 
 
-def build_model(config: Config, dataset: data.Dataset) -> SegmentClassifier:
+class Task(Protocol):
+    """What the trainer has to know of a task.
+
+    Attributes:
+        model: The network that is trained.
+        num_clips: How many clips each split has.
+        num_batches: How many batches an epoch has.
+    """
+
+    model: keras.Model
+    num_clips: dict[str, int]
+    num_batches: int
+
+    def training_batches(self, epoch: int) -> tf.data.Dataset:
+        """Returns the batches of an epoch."""
+
+    def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns a batch's loss, and which of its samples are right."""
+
+    def validation_accuracy(self) -> float:
+        """Returns what an epoch is selected by."""
+
+
+def build_task(config: Config, dataset: data.Dataset) -> Task:
+    """Makes the task that the mode names, with its network.
+
+    Raises:
+        UserError: If the settings don't fit each other, or the data.
+    """
+    task = MatchingTask if config.mode == CROSS_MODAL else SegmentTask
+    return task(build_model(config, dataset), config, dataset)
+
+
+def build_model(config: Config, dataset: data.Dataset) -> keras.Model:
     """Makes the network that the configuration names, as wide as the data.
 
     Raises:
@@ -61,8 +95,8 @@ def build_model(config: Config, dataset: data.Dataset) -> SegmentClassifier:
     for name in MODEL_OPTIONS - set(entry.options):
         if getattr(config, name) != getattr(default, name):
             raise UserError(
-                f"--{name}: --model={config.model} has no such option. "
-                f"Expected among its options: --{', --'.join(entry.options)}"
+                f"--{name}: --model={config.model} has no such option. Expected among "
+                f"its options: {', '.join(f'--{o}' for o in entry.options) or 'none'}"
             )
     try:
         return entry.network(
@@ -107,16 +141,13 @@ def train(
         UserError: If configuration and data don't fit.
     """
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config, dataset)
-    loss = build_loss(config)
+    task = build_task(config, dataset)
+    model, num_batches = task.model, task.num_batches
     optimizer = keras.optimizers.Adam(
         config.learning_rate, weight_decay=config.weight_decay or None
     )
     optimizer.build(model.trainable_variables)
-    train_steps = _make_train_steps(model, loss, optimizer)
-    predict = make_predict(model)
-    validation = data.scoring_batches(dataset, "validation", config.batch_size)
-    num_batches = data.training_batches(dataset, config, epoch=1).cardinality().numpy()
+    train_steps = _make_train_steps(task, optimizer)
 
     history: list[dict[str, float]] = []
     callback_list = keras.callbacks.CallbackList(
@@ -132,7 +163,7 @@ def train(
         ],
         model=model,
         epochs=config.epochs,
-        steps=int(num_batches),
+        steps=num_batches,
     )
     start = time.monotonic()
     # What Keras callbacks expect of a model that fit trains. The optimizer stays ours:
@@ -143,7 +174,7 @@ def train(
     for epoch in range(1, config.epochs + 1):
         epoch_start = time.monotonic()
         callback_list.on_epoch_begin(epoch - 1)
-        iterator = iter(data.training_batches(dataset, config, epoch))
+        iterator = iter(task.training_batches(epoch))
         totals = np.zeros(3)
         for step in range(0, num_batches, _STEPS_PER_CALL):
             num_steps = min(_STEPS_PER_CALL, num_batches - step)
@@ -151,10 +182,7 @@ def train(
             totals += train_steps(iterator, tf.constant(num_steps)).numpy()
             logs = {"loss": totals[0] / totals[2], "accuracy": totals[1] / totals[2]}
             callback_list.on_train_batch_end(step + num_steps - 1, logs)
-        predictions = predict(validation)
-        logs[_SELECTION] = evaluation.accuracy(
-            predictions.labels, predictions.logits.argmax(axis=-1)
-        )
+        logs[_SELECTION] = task.validation_accuracy()
         history.append(
             {"epoch": epoch, **logs, "seconds": time.monotonic() - epoch_start}
         )
@@ -169,6 +197,67 @@ def train(
         selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),
         seconds=time.monotonic() - start,
     )
+
+
+class SegmentTask:
+    """Learns the class of every segment, from segment labels or from clip labels.
+
+    Args:
+        model: The network that is trained.
+        config: The settings.
+        dataset: The data.
+    """
+
+    def __init__(
+        self, model: SegmentClassifier, config: Config, dataset: data.Dataset
+    ) -> None:
+        self.model = model
+        self._config = config
+        self._dataset = dataset
+        self._loss = build_loss(config)
+        self._predict = make_predict(model)
+
+    @property
+    def num_clips(self) -> dict[str, int]:
+        """How many clips each split has."""
+        splits = ("train", "validation", "test")
+        return {split: self._dataset.num_clips(split) for split in splits}
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches an epoch has."""
+        return int(self.training_batches(epoch=1).cardinality().numpy())
+
+    def training_batches(self, epoch: int) -> tf.data.Dataset:
+        """Returns the batches of an epoch."""
+        return data.training_batches(self._dataset, self._config, epoch)
+
+    def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of a training batch, and which of its labels are right."""
+        clip_loss = self._loss if isinstance(self._loss, losses.ClipLoss) else None
+        guide_loss = clip_loss.loss if clip_loss else self._loss
+        target = batch["target"]
+        outputs = self.model.forward(
+            {"audio": batch["audio"], "visual": batch["visual"]}, training=True
+        )
+        logits = outputs.pop("logits")
+        loss_value = tf.reduce_mean(self._loss.call(target, logits))
+        # Whatever else a network predicts is guided by the clip's label (table 3).
+        clip_target = target if clip_loss else tf.reduce_mean(target, axis=1)
+        for clip_logits in outputs.values():
+            loss_value += tf.reduce_mean(guide_loss.call(clip_target, clip_logits))
+        # What is learnt from decides what accuracy can mean: segments, or clips.
+        scored = clip_loss.pool(logits) if clip_loss else logits
+        return loss_value, tf.argmax(scored, -1) == tf.argmax(target, -1)
+
+    def validation_accuracy(self) -> float:
+        """Returns the accuracy of the validation split's segments."""
+        predictions = self._predict(
+            data.scoring_batches(self._dataset, "validation", self._config.batch_size)
+        )
+        return evaluation.accuracy(
+            predictions.labels, predictions.logits.argmax(axis=-1)
+        )
 
 
 def make_predict(
@@ -205,31 +294,15 @@ def make_predict(
 
 
 def _make_train_steps(
-    model: SegmentClassifier,
-    loss: keras.losses.Loss,
-    optimizer: keras.optimizers.Optimizer,
+    task: Task, optimizer: keras.optimizers.Optimizer
 ) -> Callable[..., tf.Tensor]:
     """Returns a graph that takes several steps and returns their summed metrics."""
-    clip_loss = loss if isinstance(loss, losses.ClipLoss) else None
-    guide_loss = clip_loss.loss if clip_loss else loss
+    variables = task.model.trainable_variables
 
     def step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        target = batch["target"]
         with tf.GradientTape() as tape:
-            outputs = model.forward(
-                {"audio": batch["audio"], "visual": batch["visual"]}, training=True
-            )
-            logits = outputs.pop("logits")
-            loss_value = tf.reduce_mean(loss.call(target, logits))
-            # Whatever else a network predicts is guided by the clip's label (table 3).
-            clip_target = target if clip_loss else tf.reduce_mean(target, axis=1)
-            for clip_logits in outputs.values():
-                loss_value += tf.reduce_mean(guide_loss.call(clip_target, clip_logits))
-        gradients = tape.gradient(loss_value, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        # What is learnt from decides what accuracy can mean: segments, or clips.
-        scored = clip_loss.pool(logits) if clip_loss else logits
-        correct = tf.argmax(scored, -1) == tf.argmax(target, -1)
+            loss_value, correct = task.score_batch(batch)
+        optimizer.apply(tape.gradient(loss_value, variables), variables)
         samples = tf.cast(tf.size(correct), tf.float32)
         return tf.stack(
             [

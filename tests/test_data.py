@@ -6,6 +6,7 @@ import pytest
 from avsdn_tf import data
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
+from tests import test_tfds_ave
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,75 @@ def test_missing_background_split_is_one_message(dataset):
         data.training_batches(
             bare, Config(mode="weak", weak_label="mil_background"), epoch=1
         )
+
+
+MATCHING_NAMES = {"audio", "visual", "target"}
+
+
+def test_matching_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
+    batches = list(data.matching_segments(dataset, "train", seed=1))
+    assert len(batches) == 4800 / 8
+    assert set(batches[0]) == MATCHING_NAMES
+    assert batches[0]["audio"].shape == (8, 128)
+    assert batches[0]["visual"].shape == (8, 2048)
+    pairs = {
+        name: np.concatenate([batch[name].numpy() for batch in batches])
+        for name in MATCHING_NAMES
+    }
+    # A segment is found again by its sound, which is of one segment alone.
+    expected = {}
+    for batch in data.scoring_batches(dataset, "train"):
+        labels = batch["segment_labels"].numpy()
+        for clip, segment in np.ndindex(labels.shape):
+            key = batch["audio"][clip, segment].numpy().tobytes()
+            seen = batch["visual"][clip, segment, :5].numpy()
+            expected[key] = (seen, labels[clip, segment] != 28)
+    assert len(expected) == len(pairs["audio"])
+    for audio, visual, target in zip(
+        pairs["audio"], pairs["visual"], pairs["target"], strict=True
+    ):
+        seen, is_event = expected.pop(audio.tobytes())
+        np.testing.assert_array_equal(visual[:5], seen)
+        assert target == is_event
+    assert not expected
+
+
+def test_matching_pairs_come_in_an_order_of_seed_and_epoch(dataset):
+    def order(seed, epoch):
+        batches = data.matching_segments(dataset, "validation", seed=seed, epoch=epoch)
+        return np.concatenate([batch["audio"][:, :3].numpy() for batch in batches])
+
+    first = order(0, 1)
+    np.testing.assert_array_equal(first, order(0, 1))
+    assert (first != order(0, 2)).any()
+    assert (first != order(1, 1)).any()
+
+
+def test_matching_splits_gather_clips_of_all_stored_splits(tmp_path):
+    folder = test_tfds_ave.make_ave(tmp_path / "ave")
+    test_tfds_ave.build(folder, tmp_path / "data")
+    dataset = data.open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
+    # Background clips are in none of them, though their rows have the same numbers.
+    assert data.count_matching_clips(dataset) == {
+        "train": 20,
+        "validation": 5,
+        "test": 5,
+    }
+    visual = test_tfds_ave.read(folder / "visual_feature_vec.h5")
+    for split, rows in test_tfds_ave.MATCH_ORDERS.items():
+        clips = data.matching_clips(dataset, split, batch_size=3)
+        found = rows_of(clips)
+        assert sorted(found) == rows
+        for batch in clips:
+            for clip, row in enumerate(batch["row"].numpy()):
+                start, end = test_tfds_ave.row_times(row)
+                np.testing.assert_array_equal(batch["visual"][clip], visual[row])
+                is_event = [start <= t < end for t in range(10)]
+                assert batch["is_event"][clip].numpy().tolist() == is_event
+    pairs = sum(
+        len(batch["target"]) for batch in data.matching_segments(dataset, "test")
+    )
+    assert pairs == 50
 
 
 def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):

@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from avsdn_tf.losses import ClipLoss, SoftmaxBinaryCrossentropy
+from avsdn_tf.losses import (
+    ClipLoss,
+    ContrastiveLoss,
+    SoftMarginLoss,
+    SoftmaxBinaryCrossentropy,
+)
 from tests.numpy_networks import softmax
 
 
@@ -63,3 +68,43 @@ def test_clip_loss_survives_its_config():
     target = np.eye(4)[:2]
     assert again.pooling == "max"
     np.testing.assert_allclose(again(target, logits), loss(target, logits))
+
+
+def test_contrastive_loss_by_hand():
+    # Together: d^2. Apart: what is missing to the margin, squared; beyond it nothing.
+    target = np.array([1.0, 1.0, 0.0, 0.0])
+    distances = np.array([0.5, 3.0, 0.5, 3.0])
+    each = ContrastiveLoss(reduction=None)(target, distances)
+    np.testing.assert_allclose(each, [0.25, 9.0, 2.25, 0.0])
+    np.testing.assert_allclose(ContrastiveLoss()(target, distances), 11.5 / 4)
+    np.testing.assert_allclose(
+        ContrastiveLoss(margin=1.0)(target, distances), (0.25 + 9 + 0.25) / 4
+    )
+    with pytest.raises(ValueError, match="margin=0"):
+        ContrastiveLoss(margin=0)
+
+
+def test_contrastive_loss_survives_its_config():
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(ContrastiveLoss(0.5))
+    )
+    assert isinstance(again, ContrastiveLoss)
+    assert again.margin == 0.5
+
+
+def test_soft_margin_is_its_definition():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (5, 6, 7))
+    target = np.eye(7)[rng.integers(0, 7, (5, 6))]
+    sigmoid = 1 / (1 + np.exp(-softmax(logits)))
+    wanted = -np.mean(
+        target * np.log(sigmoid) + (1 - target) * np.log(1 - sigmoid), axis=-1
+    )
+    np.testing.assert_allclose(
+        SoftMarginLoss(reduction=None)(target, logits), wanted, rtol=1e-5
+    )
+    # Sure and right, of two classes: p = (1, 0); log(1 + e^-1) and log 2.
+    by_hand = (np.log(1 + np.exp(-1)) + np.log(2)) / 2
+    np.testing.assert_allclose(
+        SoftMarginLoss()([[1.0, 0.0]], [[50.0, 0.0]]), by_hand, rtol=1e-6
+    )

@@ -69,7 +69,14 @@ def test_the_main_job_and_what_a_program_does_with_its_model(data_dir, tmp_path)
 
 def test_help_lists_commands_flags_and_models():
     result = run("--help")
-    for word in ("evaluate", "--mode", "--weak_label", "--run", "avsdn:"):
+    for word in (
+        "evaluate",
+        "--mode",
+        "--weak_label",
+        "--run",
+        "avsdn:",
+        "cross_modal:",
+    ):
         assert word in result.stdout
 
 
@@ -78,7 +85,7 @@ def test_wrong_mode_is_one_message():
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     assert "--mode=magic" in result.stderr
-    assert "supervised|weak" in result.stderr
+    assert "supervised|weak|cross_modal" in result.stderr
 
 
 @pytest.fixture
@@ -118,6 +125,9 @@ def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
         "--model=avel", "--merge=mean", f"--data_dir={data_dir}", f"--run={run_folder}"
     )
     assert "--merge: --model=avel has no such option" in message
+    message = call("--mode=cross_modal", f"--run={run_folder}")
+    assert "--mode=cross_modal and --model=cross_modal go together" in message
+    assert message.count("\n") == 1
     assert not run_folder.exists()
 
 

@@ -25,6 +25,12 @@ ORDERS = {
     "validation": [20, 22, 24, 26, 28],
     "test": [21, 23, 25, 27, 29],
 }
+# Other splits of the same rows.
+MATCH_ORDERS = {
+    "train": [row for row in range(ROWS) if row % 3],
+    "validation": [0, 6, 12, 18, 24],
+    "test": [3, 9, 15, 21, 27],
+}
 SHAPES = {"resnet152": (2048,), "vgg19": (7, 7, 512)}
 VISUAL = {"resnet152": "visual_feature_vec", "vgg19": "visual_feature"}
 
@@ -65,6 +71,8 @@ def make_ave(folder, config="resnet152", visual_dtype=np.float32, noisy=True):
     (folder / "Annotations.txt").write_text("".join(lines))
     for split, name in sources.ORDERS.items():
         write(folder / name, np.array(ORDERS[split], np.int64), "order")
+    for split, name in sources.MATCH_ORDERS.items():
+        write(folder / name, np.array(MATCH_ORDERS[split], np.int64), "order")
     visual = rng.random((ROWS, 10, *SHAPES[config]), np.float32).astype(visual_dtype)
     write(folder / "audio_feature.h5", rng.random((ROWS, 10, 128)))
     write(folder / f"{VISUAL[config]}.h5", visual)
@@ -114,6 +122,9 @@ def test_resnet152_reads_back_what_the_files_hold(tmp_path, visual_dtype):
             for label in labels:
                 mean[label] += 0.1
             np.testing.assert_allclose(example["segment_label_mean"], mean, atol=1e-6)
+            match_split = list(MATCH_ORDERS)[example["match_split"]]
+            assert row in MATCH_ORDERS[match_split]
+    assert builder.info.features["match_split"].names == list(MATCH_ORDERS)
 
 
 def test_background_clips_come_from_the_noisy_files(tmp_path):
@@ -130,6 +141,7 @@ def test_background_clips_come_from_the_noisy_files(tmp_path):
         assert example["segment_labels"].tolist() == [28] * 10
         assert example["segment_label_mean"].tolist() == [0] * 28 + [1]
         assert example["video_id"] == f"background_{row:03d}".encode()
+        assert example["match_split"] == 0
 
 
 @pytest.mark.parametrize(
@@ -164,6 +176,9 @@ def test_synthetic_is_the_default_and_reads_back(tmp_path):
         "test": 96,
         "background": 32,
     }
+    for index, split in enumerate(("train", "validation", "test")):
+        found = examples(builder, split).values()
+        assert {int(example["match_split"]) for example in found} == {index}
     example = next(iter(tfds.as_numpy(builder.as_dataset(split="test[:1]"))))
     assert example["audio"].shape == (10, 128)
     assert example["visual"].shape == (10, 2048)
@@ -183,7 +198,7 @@ def test_only_the_default_is_built_unasked_and_all_can_be_had_by_name(tmp_path):
 @pytest.mark.filterwarnings("ignore:label.. is deprecated:DeprecationWarning")
 def test_load_finds_what_was_built_by_config_and_version(tmp_path):
     build(make_ave(tmp_path / "ave", noisy=False), tmp_path / "data")
-    for name in ("tfds_ave/resnet152", "tfds_ave/resnet152:1.0.0"):
+    for name in ("tfds_ave/resnet152", "tfds_ave/resnet152:1.1.0"):
         dataset, info = tfds.load(
             name,
             split="test",
@@ -250,6 +265,25 @@ def order_crosses(folder):
 
 def order_of_floats(folder):
     write(folder / "test_order.h5", np.array([21.0, 23.0]), "order")
+
+
+def match_out_of_range(folder):
+    path = folder / "val_order_match.h5"
+    write(path, np.array([*MATCH_ORDERS["validation"], ROWS]), "order")
+
+
+def match_lacks_a_row(folder):
+    path = folder / "test_order_match.h5"
+    write(path, np.array(MATCH_ORDERS["test"][:-1]), "order")
+
+
+def match_crosses(folder):
+    path = folder / "test_order_match.h5"
+    write(path, np.array([*MATCH_ORDERS["test"], 24]), "order")
+
+
+def missing_match(folder):
+    (folder / "test_order_match.h5").unlink()
 
 
 def audio_nan(folder):
@@ -343,6 +377,10 @@ def short_labels(folder):
         (order_repeats, ["test_order.h5", "entry 2", "row 21"]),
         (order_crosses, ["test_order.h5", "entry 1", "row 5", "train_order.h5"]),
         (order_of_floats, ["test_order.h5", "float64"]),
+        (match_out_of_range, ["val_order_match.h5", "entry 5", "received 30"]),
+        (match_lacks_a_row, ["test_order_match.h5", "row 27", "each row of test_"]),
+        (match_crosses, ["test_order_match.h5", "entry 5", "row 24", "val_order_m"]),
+        (missing_match, ["test_order_match.h5", "raw.githubusercontent"]),
         (audio_nan, ["audio_feature.h5", "row 22, segment 4", "nan", "again"]),
         (visual_inf, ["visual_feature_vec.h5", "row 3, segment 0", "inf"]),
         (noisy_nan, ["vec_noisy.h5", "row 2, segment 9", "nan"]),
@@ -352,7 +390,7 @@ def short_labels(folder):
         (missing_visual, ["visual_feature_vec.h5", "never released", "--manual_dir"]),
         (missing_two, ["visual_feature_vec.h5", "audio_feature.h5", "drive.google"]),
         (missing_order, ["train_order.h5", "raw.githubusercontent", "no network"]),
-        (missing_folder, ["lacks 6", "Annotations.txt", "visual_feature_vec.h5"]),
+        (missing_folder, ["lacks 9", "Annotations.txt", "visual_feature_vec.h5"]),
         (other_segment_label, ["labels.h5", "row 11", "remove the label file"]),
         (other_clip_label, ["mil_labels.h5", "row 7"]),
         (other_closs_label, ["labels_closs.h5", "row 7"]),
@@ -516,7 +554,7 @@ def test_tfds_build_works_elsewhere_with_imports(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "data" / "tfds_ave" / "synthetic" / "1.0.0").is_dir()
+    assert (tmp_path / "data" / "tfds_ave" / "synthetic" / "1.1.0").is_dir()
 
 
 def test_tfds_build_shows_an_error_as_one_message(tmp_path):

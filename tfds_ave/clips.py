@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+# The splits of the cross-modality task.
+MATCH_SPLITS = ("train", "validation", "test")
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
@@ -19,6 +22,7 @@ class Clip:
         clip_label: Class index of the clip.
         start_s: Second in which the event begins.
         end_s: Second before which it ends.
+        match_split: Split of the cross-modality task: one of `MATCH_SPLITS`.
     """
 
     row: int
@@ -29,6 +33,7 @@ class Clip:
     clip_label: int
     start_s: int
     end_s: int
+    match_split: str
 
     def to_example(self, num_classes: int) -> dict[str, Any]:
         """Returns the TFDS example, with the mean of the one-hot segment labels."""
@@ -45,6 +50,7 @@ class Clip:
             ),
             "start_s": self.start_s,
             "end_s": self.end_s,
+            "match_split": self.match_split,
         }
 
 

@@ -26,12 +26,14 @@ class OfficialData:
         config: The config that is being built.
         annotations: One a row.
         orders: Rows of each split.
+        match_splits: Split of the cross-modality task that each row is in.
         files: The files by their official names.
     """
 
     config: AveConfig
     annotations: list[Annotation]
     orders: dict[str, np.ndarray]
+    match_splits: dict[int, str]
     files: Mapping[str, SourceFile]
 
     @property
@@ -76,11 +78,13 @@ class OfficialData:
         if is_background:
             category = config.background
             video_id, start_s, end_s = background_name(row), 0, 0
+            match_split = "train"
         else:
             annotation = self.annotations[row]
             category = config.categories.index(annotation.category)
             video_id = annotation.video_id
             start_s, end_s = annotation.start_s, annotation.end_s
+            match_split = self.match_splits[row]
         return Clip(
             row=row,
             video_id=video_id,
@@ -92,6 +96,7 @@ class OfficialData:
             clip_label=category,
             start_s=start_s,
             end_s=end_s,
+            match_split=match_split,
         )
 
 
@@ -114,7 +119,9 @@ def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> Officia
     visual_shape = (config.num_segments, *config.visual_shape)
     _check_features(files[sources.AUDIO], audio_shape, rows, sources.ANNOTATIONS)
     _check_features(files[config.visual_file], visual_shape, rows, sources.ANNOTATIONS)
-    data = OfficialData(config, annotations, _read_orders(files, rows), files)
+    orders = _read_orders(files, sources.ORDERS, rows)
+    match_splits = _read_match_splits(files, orders, rows)
+    data = OfficialData(config, annotations, orders, match_splits, files)
     if "background" in data.splits:
         noisy_rows = _check_features(files[sources.AUDIO_NOISY], audio_shape)
         _check_features(
@@ -175,11 +182,13 @@ def _check_features(
         return len(array)
 
 
-def _read_orders(files: Mapping[str, SourceFile], rows: int) -> dict[str, np.ndarray]:
+def _read_orders(
+    files: Mapping[str, SourceFile], names: Mapping[str, str], rows: int
+) -> dict[str, np.ndarray]:
     """Reads the rows of each split; no row may occur twice, in one split or in two."""
     orders: dict[str, np.ndarray] = {}
     owners: dict[int, SourceFile] = {}
-    for split, name in sources.ORDERS.items():
+    for split, name in names.items():
         file = files[name]
         with _open_array(file, _ORDER) as array:
             if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
@@ -203,6 +212,26 @@ def _read_orders(files: Mapping[str, SourceFile], rows: int) -> dict[str, np.nda
                 )
             owners[row] = file
     return orders
+
+
+def _read_match_splits(
+    files: Mapping[str, SourceFile], orders: Mapping[str, np.ndarray], rows: int
+) -> dict[int, str]:
+    """Reads which split of the cross-modality task each row of the splits is in."""
+    match_orders = _read_orders(files, sources.MATCH_ORDERS, rows)
+    match_splits = {
+        row: split for split, order in match_orders.items() for row in order.tolist()
+    }
+    for split, order in orders.items():
+        for row in order.tolist():
+            if row not in match_splits:
+                others = ", ".join(str(files[n]) for n in sources.MATCH_ORDERS.values())
+                raise DatasetError(
+                    f"{others}: row {row} is missing. Expected each row of "
+                    f"{sources.ORDERS[split]} in one of them, received it in none. "
+                    "Take all order files from the same release."
+                )
+    return match_splits
 
 
 def _compare_labels(data: OfficialData) -> None:

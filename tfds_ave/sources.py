@@ -25,6 +25,12 @@ ORDERS = {
     "validation": "val_order.h5",
     "test": "test_order.h5",
 }
+# Other splits of the same rows, for the cross-modality task alone.
+MATCH_ORDERS = {
+    "train": "train_order_match.h5",
+    "validation": "val_order_match.h5",
+    "test": "test_order_match.h5",
+}
 # Not needed, since Annotations.txt gives the labels: compared where they are present.
 LABELS = ("labels.h5", "mil_labels.h5", "labels_closs.h5")
 
@@ -32,7 +38,12 @@ LABELS = ("labels.h5", "mil_labels.h5", "labels_closs.h5")
 URLS = {
     **{
         name: _REPOSITORY + name
-        for name in (ANNOTATIONS, *ORDERS.values(), AUDIO_NOISY)
+        for name in (
+            ANNOTATIONS,
+            *ORDERS.values(),
+            *MATCH_ORDERS.values(),
+            AUDIO_NOISY,
+        )
     },
     AUDIO: _DRIVE + "1F6p4BAOY-i0fDXUOhG7xHuw_fnO5exBS",
     "visual_feature.h5": _DRIVE + "1hQwbhutA3fQturduRnHMyfRqdrRHgmC9",
@@ -78,7 +89,13 @@ def find_files(
         DatasetError: If a file is missing; it names all that are, where to get each,
             and where to put it.
     """
-    required = [ANNOTATIONS, *ORDERS.values(), AUDIO, config.visual_file]
+    required = [
+        ANNOTATIONS,
+        *ORDERS.values(),
+        *MATCH_ORDERS.values(),
+        AUDIO,
+        config.visual_file,
+    ]
     optional = [AUDIO_NOISY, config.visual_noisy_file, *LABELS]
     found = {
         name: SourceFile(name, manual_dir / name)

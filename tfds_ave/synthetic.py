@@ -93,6 +93,7 @@ def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
             clip_label=config.background if is_background else category,
             start_s=start_s,
             end_s=end_s,
+            match_split="train" if is_background else split,
         )
 
 

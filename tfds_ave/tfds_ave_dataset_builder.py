@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfds_ave import official, sources, synthetic
-from tfds_ave.clips import Clip
+from tfds_ave.clips import MATCH_SPLITS, Clip
 from tfds_ave.configs import CONFIGS, AveConfig
 from tfds_ave.errors import DatasetError
 
@@ -18,13 +18,18 @@ from tfds_ave.errors import DatasetError
 class Builder(tfds.core.GeneratorBasedBuilder):
     """AVE: audio-visual events, one label a second, as precomputed features."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.1.0": "Every example says its split of the cross-modality task.",
+        "1.0.0": "First release.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     `synthetic` needs no file. `resnet152` and `vgg19` look for each file in the manual
     folder first (--manual_dir), and download what is not there and can be had:
 
-    - Annotations.txt, train_order.h5, val_order.h5, test_order.h5: from
+    - Annotations.txt, train_order.h5, val_order.h5, test_order.h5, and the splits of
+      the cross-modality task train_order_match.h5, val_order_match.h5,
+      test_order_match.h5: from
       https://github.com/YapengTian/AVE-ECCV18/tree/93f843f/data (downloaded).
     - audio_feature.h5: VGGish, from the Google Drive of that repository (downloaded).
     - `vgg19`: visual_feature.h5, from there too (downloaded; 7.7 GB).
@@ -86,6 +91,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     ),
                     "start_s": np.float32,
                     "end_s": np.float32,
+                    "match_split": tfds.features.ClassLabel(names=MATCH_SPLITS),
                 }
             ),
             homepage="https://github.com/YapengTian/AVE-ECCV18",

@@ -7,6 +7,7 @@ from typing import Any
 from avsdn_tf.models.avel import AVEL, DMRN
 from avsdn_tf.models.avsdn import AVSDN
 from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.cross_modal import AVDLN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ModelEntry:
         fixed: Arguments that make this variant.
     """
 
-    network: type[SegmentClassifier]
+    network: type[SegmentClassifier] | type[AVDLN]
     summary: str
     options: tuple[str, ...]
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -77,6 +78,9 @@ MODELS = {
         DMRN,
         "AVEL with attention, fused by a dual multimodal residual network",
         _AVEL_OPTIONS,
+    ),
+    "cross_modal": ModelEntry(
+        AVDLN, "AVDLN, the distance network of --mode=cross_modal", ()
     ),
 }
 

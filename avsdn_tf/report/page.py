@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from avsdn_tf.report import figures as drawing
-from avsdn_tf.report.scores import list_scores, percent
+from avsdn_tf.report.scores import is_matching, list_scores, percent
 
 # The colours that figures draw text, axes and empty tracks in, as properties that the
 # dark scheme changes.
@@ -54,6 +54,11 @@ pre { overflow-x: auto; background: var(--track); padding: .8rem 1rem;
 _COLUMNS = {
     "value": "number",
     "segments": "number",
+    "event's length": "number",
+    "clips": "number",
+    "A2V": "number",
+    "V2A": "number",
+    "random window": "number",
     "predicted": "number",
     "precision": "number",
     "recall": "number",
@@ -82,10 +87,13 @@ def write_page(
         command: The command that repeats the run.
         config: All settings of the run.
         versions: Versions of the libraries.
-        report: What `evaluation.evaluate` returns, and `validation_accuracy`,
-            `selected_epoch`, `epochs_run` and `seconds`.
-        figures: `"learning_curves"`, `"timelines"` and `"confusion"`.
+        report: What `evaluation.evaluate` or `cross_modal_evaluation.evaluate`
+            returns, and `validation_accuracy`, `selected_epoch`, `epochs_run` and
+            `seconds`.
+        figures: `"learning_curves"`; for a report of `evaluation.evaluate` also
+            `"timelines"` and `"confusion"`.
     """
+    sections = _matching_sections if is_matching(report) else _segment_sections
     banner = f'<p class="notice">{html.escape(notice)}</p>' if notice else ""
     minutes, seconds = divmod(round(report["seconds"]), 60)
     body = f"""
@@ -96,20 +104,7 @@ def write_page(
 <p class="quiet">{report["epochs_run"]} epochs in {minutes} min {seconds} s. The dashed
 line is epoch {report["selected_epoch"]}, whose weights were kept.</p>
 {_svg("learning_curves", figures["learning_curves"])}
-<h2>Timelines of test clips</h2>
-<p class="quiet">{html.escape(drawing.CHOICE_RULE)}</p>
-{_svg("timelines", figures["timelines"])}
-<h2>Categories</h2>
-{
-        _table(
-            ("category", "segments", "predicted", "precision", "recall", "F1"),
-            _category_rows(report),
-        )
-    }
-<h2>Confusion</h2>
-<p class="quiet">Percent of a class's true segments (their number in brackets) that were
-given each class.</p>
-{_svg("confusion", figures["confusion"])}
+{sections(report, figures)}
 <h2>How to repeat it</h2>
 <pre>{html.escape(command)}</pre>
 {_table(("setting", "set to"), [("", name, value) for name, value in config.items()])}
@@ -131,6 +126,52 @@ given each class.</p>
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(page, encoding="utf-8")
     aside.replace(path)
+
+
+def _segment_sections(report: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    """Returns what only a page on labelled segments has."""
+    return f"""<h2>Timelines of test clips</h2>
+<p class="quiet">{html.escape(drawing.CHOICE_RULE)}</p>
+{_svg("timelines", figures["timelines"])}
+<h2>Categories</h2>
+{
+        _table(
+            ("category", "segments", "predicted", "precision", "recall", "F1"),
+            _category_rows(report),
+        )
+    }
+<h2>Confusion</h2>
+<p class="quiet">Percent of a class's true segments (their number in brackets) that were
+given each class.</p>
+{_svg("confusion", figures["confusion"])}"""
+
+
+def _matching_sections(report: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    """Returns what only a page on cross-modality localization has."""
+    del figures
+    rows = [
+        (
+            "",
+            f"{row['length']} s",
+            f"{row['clips']:,}",
+            *(
+                percent(row[name])
+                for name in ("a2v_accuracy", "v2a_accuracy", "random_window")
+            ),
+        )
+        for row in report["by_length"]
+    ]
+    return f"""<p class="quiet">The two accuracies are of different things. Training
+counts pairs of one segment's sound and picture: right is a distance nearer to 0 than to
+the margin for an event, and not for background. Validation counts whole events, found
+where they start.</p>
+<h2>Lengths of events</h2>
+<p class="quiet">The event is known in one modality. A window of its length slides over
+the other; the one with the smallest summed distance must start exactly where the event
+does. The longer the event, the fewer windows there are. Clips without an event, or with
+one as long as the clip, leave nothing to find: {report["num_clips_left_out"]:,} such
+clips of the test split are left out.</p>
+{_table(("event's length", "clips", "A2V", "V2A", "random window"), rows)}"""
 
 
 def _score_rows(report: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -34,8 +34,9 @@ class TrainingProgress(keras.callbacks.Callback):
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("at most"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
             transient=True,
             # A file or a pipe gets the lines alone.

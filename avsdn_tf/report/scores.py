@@ -26,12 +26,14 @@ def list_scores(report: Mapping[str, Any]) -> list[Score]:
     """Returns the lines of the results table.
 
     Args:
-        report: What `evaluation.evaluate` returns, and `validation_accuracy`,
-            `selected_epoch` and `epochs_run`.
+        report: What `evaluation.evaluate` or `cross_modal_evaluation.evaluate`
+            returns, and `validation_accuracy`, `selected_epoch` and `epochs_run`.
 
     Returns:
         The run's accuracy, the trivial systems beside it, and the other scores.
     """
+    if is_matching(report):
+        return _list_matching_scores(report)
     trivial = report["trivial"]
     return [
         Score(
@@ -84,6 +86,62 @@ def list_scores(report: Mapping[str, Any]) -> list[Score]:
             False,
             f"of epoch {report['selected_epoch']}, the best of {report['epochs_run']}; "
             "the choice never sees the test split",
+        ),
+    ]
+
+
+def is_matching(report: Mapping[str, Any]) -> bool:
+    """Returns whether a report is one of cross-modality localization."""
+    return "a2v_accuracy" in report
+
+
+def _list_matching_scores(report: Mapping[str, Any]) -> list[Score]:
+    """Returns the lines of cross-modality localization's table."""
+    intervals, trivial = report["intervals"], report["baselines"]
+    return [
+        Score(
+            "A2V accuracy",
+            report["a2v_accuracy"],
+            tuple(intervals["a2v_accuracy"]),
+            False,
+            "the event's sound is known: how often its start is found in the picture, "
+            f"in {report['num_clips']:,} clips; the interval resamples clips",
+        ),
+        Score(
+            "V2A accuracy",
+            report["v2a_accuracy"],
+            tuple(intervals["v2a_accuracy"]),
+            False,
+            "the event's picture is known: how often its start is found in the sound",
+        ),
+        Score(
+            "Random window",
+            trivial["random_window"],
+            None,
+            True,
+            "trivial: any window of the event's length, on average",
+        ),
+        Score(
+            "Always at the start",
+            trivial["always_at_start"],
+            None,
+            True,
+            "trivial: the first window, without looking or listening",
+        ),
+        Score(
+            "Always at the end",
+            trivial["always_at_end"],
+            None,
+            True,
+            "trivial: the last window, without looking or listening",
+        ),
+        Score(
+            "Validation accuracy",
+            report["validation_accuracy"],
+            None,
+            False,
+            "mean of A2V and V2A on the validation split, of epoch "
+            f"{report['selected_epoch']}, the best of {report['epochs_run']}",
         ),
     ]
 

@@ -16,8 +16,8 @@ def results_table(
     """Returns the scores of a run, trivial baselines beside them.
 
     Args:
-        report: What `evaluation.evaluate` returns, and `validation_accuracy`,
-            `selected_epoch` and `epochs_run`.
+        report: What `evaluation.evaluate` or `cross_modal_evaluation.evaluate`
+            returns, and `validation_accuracy`, `selected_epoch` and `epochs_run`.
         title: What was run.
         notice: What a reader must know before believing the numbers, or None.
 

@@ -1,0 +1,234 @@
+"""Scores cross-modality localization: the event of one modality, found in the other.
+
+The event's sound is known, and the segments of the picture that go with it are asked
+for (A2V), or the other way round (V2A). A window as long as the event slides over the
+other modality; the one with the smallest summed distance wins (the earliest, of equal
+ones), and is right if it starts exactly where the event starts.
+
+Only clips whose event is shorter than the clip are scored: where it fills the clip
+there is but one window. On AVE's test split this changes nothing: all 402 clips of
+`test_order_match.h5` are of this kind. Its train and validation files hold others (204
+of 402 in validation), which are left out. Scores are fractions of 1.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from avsdn_tf.evaluation import bootstrap_interval, load_arrays, save_arrays
+
+_DTYPES = {"row": np.int64, "distances": np.float32, "labels": np.int64}
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """How far apart a network finds the segments of a split's clips, and what is true.
+
+    Attributes:
+        row: Row of each clip in Annotations.txt, `(num_clips,)` int64.
+        distances: Of audio segment i and visual segment j of one clip,
+            `(num_clips, num_segments, num_segments)` float32.
+        labels: 1 where the segment belongs to the event, else 0,
+            `(num_clips, num_segments)` int64.
+
+    Raises:
+        ValueError: If the shapes do not fit each other.
+    """
+
+    row: np.ndarray
+    distances: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Brings the arrays to their types and checks their shapes."""
+        for name, dtype in _DTYPES.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        if (
+            self.labels.ndim != 2
+            or self.distances.shape != (*self.labels.shape, self.labels.shape[1])
+            or self.row.shape != self.labels.shape[:1]
+        ):
+            raise ValueError(
+                "Expected row (N,), distances (N, T, T) and labels (N, T). Received: "
+                f"row {self.row.shape}, distances {self.distances.shape}, "
+                f"labels {self.labels.shape}"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the arrays as an npz file, whole or not at all."""
+        save_arrays(path, {name: getattr(self, name) for name in _DTYPES})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Distances":
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: If the file is missing, broken, or holds something else.
+        """
+        return load_arrays(path, tuple(_DTYPES), cls)
+
+
+def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where each clip's event starts, and how many segments it lasts.
+
+    Args:
+        labels: 1 where the segment belongs to the event, `(num_clips, num_segments)`.
+
+    Returns:
+        Starts and lengths, both `(num_clips,)`; 0 and 0 where there is no event.
+
+    Raises:
+        ValueError: If a clip holds more than one event.
+    """
+    is_event = np.asarray(labels) > 0
+    starts = is_event.argmax(axis=1)
+    lengths = is_event.sum(axis=1)
+    positions = np.arange(is_event.shape[1])
+    one_run = (positions >= starts[:, None]) & (positions < (starts + lengths)[:, None])
+    broken = (one_run != is_event).any(axis=1)
+    if broken.any():
+        raise ValueError(
+            "Expected one run of event segments a clip. Received: "
+            f"{is_event[broken.argmax()].astype(int).tolist()}, clip {broken.argmax()}"
+        )
+    return starts, lengths
+
+
+def is_scored(labels: np.ndarray) -> np.ndarray:
+    """Returns which clips have something to find: an event shorter than the clip."""
+    _, lengths = event_windows(labels)
+    return (lengths > 0) & (lengths < np.shape(labels)[1])
+
+
+def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
+    """Finds one clip's event, known in one modality, in the other.
+
+    Args:
+        distances: `(num_segments, num_segments)`, audio segments in rows.
+        start: Segment in which the event starts.
+        length: Segments that it lasts, at least 1.
+
+    Returns:
+        Where the window starts that fits best: in the picture for the event's sound
+        (A2V), and in the sound for the event's picture (V2A).
+    """
+    distances = np.asarray(distances, np.float64)
+    # A window that starts at s pairs segment start + k with s + k: a diagonal.
+    offsets = range(len(distances) - length + 1)
+    heard = distances[start : start + length]
+    seen = distances[:, start : start + length]
+    a2v = int(np.argmin([np.trace(heard, offset) for offset in offsets]))
+    v2a = int(np.argmin([np.trace(seen, -offset) for offset in offsets]))
+    return a2v, v2a
+
+
+def baselines(labels: np.ndarray) -> dict[str, float]:
+    """Scores three systems that neither look nor listen, on the clips that are scored.
+
+    Args:
+        labels: 1 where the segment belongs to the event, `(num_clips, num_segments)`.
+
+    Returns:
+        The expected accuracy of `"random_window"`, any window with the same chance, and
+        the accuracies of `"always_at_start"` and `"always_at_end"`, the first and the
+        last window.
+
+    Raises:
+        ValueError: If there is no clip to score.
+    """
+    starts, lengths = event_windows(labels)
+    scored = _some_scored(labels)
+    last = (np.shape(labels)[1] - lengths)[scored]
+    return {
+        "random_window": float((1 / (last + 1)).mean()),
+        "always_at_start": float((starts[scored] == 0).mean()),
+        "always_at_end": float((starts[scored] == last).mean()),
+    }
+
+
+def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
+    """Returns in which of the scored clips A2V and V2A are right, `(num_scored,)` each.
+
+    Raises:
+        ValueError: If there is no clip to score, or a distance is not finite; the
+            message names the row of the first such clip.
+    """
+    broken = ~np.isfinite(predictions.distances).all(axis=(1, 2))
+    if broken.any():
+        raise ValueError(
+            "Expected finite distances. Received: NaN or infinite ones in "
+            f"{broken.sum()} of {len(broken)} clips, first in row "
+            f"{predictions.row[broken.argmax()]}"
+        )
+    scored = np.flatnonzero(_some_scored(predictions.labels))
+    starts, lengths = event_windows(predictions.labels)
+    found = np.array(
+        [
+            locate(predictions.distances[clip], starts[clip], lengths[clip])
+            for clip in scored
+        ]
+    )
+    right = found == starts[scored, None]
+    return right[:, 0], right[:, 1]
+
+
+def mean_accuracy(predictions: Distances) -> float:
+    """Returns the mean of A2V and V2A accuracy: what an epoch is selected by."""
+    return float(np.mean(right_starts(predictions)))
+
+
+def evaluate(predictions: Distances) -> dict[str, Any]:
+    """Scores a split.
+
+    Args:
+        predictions: What a network said of the split.
+
+    Returns:
+        A JSON-ready dictionary: `a2v_accuracy`, `v2a_accuracy`, their 95 % bootstrap
+        `intervals` over clips (`[low, high]` by the same names), `baselines` (see
+        there), `num_clips` (scored), `num_clips_left_out` (see the module) and
+        `by_length`: one dictionary for every length of events, with `length`, `clips`,
+        `a2v_accuracy`, `v2a_accuracy` and `random_window`.
+
+    Raises:
+        ValueError: If there is no clip to score, or a distance is not finite.
+    """
+    right = dict(
+        zip(("a2v_accuracy", "v2a_accuracy"), right_starts(predictions), strict=True)
+    )
+    scored = is_scored(predictions.labels)
+    _, lengths = event_windows(predictions.labels[scored])
+    num_segments = predictions.labels.shape[1]
+    return {
+        **{name: float(values.mean()) for name, values in right.items()},
+        "intervals": {
+            name: list(bootstrap_interval(values)) for name, values in right.items()
+        },
+        "baselines": baselines(predictions.labels),
+        "num_clips": int(scored.sum()),
+        "num_clips_left_out": int((~scored).sum()),
+        "by_length": [
+            {
+                "length": int(length),
+                "clips": int((lengths == length).sum()),
+                **{
+                    name: float(values[lengths == length].mean())
+                    for name, values in right.items()
+                },
+                "random_window": float(1 / (num_segments - length + 1)),
+            }
+            for length in np.unique(lengths)
+        ],
+    }
+
+
+def _some_scored(labels: np.ndarray) -> np.ndarray:
+    scored = is_scored(labels)
+    if not scored.any():
+        raise ValueError(
+            "Expected at least one clip with an event shorter than the clip. Received: "
+            f"none in {len(scored)} clips"
+        )
+    return scored

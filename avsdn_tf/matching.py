@@ -1,0 +1,105 @@
+"""What cross-modality localization asks of the trainer: its batches, loss and score."""
+
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avsdn_tf import cross_modal_evaluation, data, losses
+from avsdn_tf.config import Config
+from avsdn_tf.cross_modal_evaluation import Distances
+from avsdn_tf.errors import UserError
+from avsdn_tf.models import AVDLN
+from avsdn_tf.models.cross_modal import embedding_distance
+
+
+class MatchingTask:
+    """Learns which segments' sound and picture belong to one event.
+
+    A training pair is the sound and the picture of one segment; they belong together if
+    the segment is an event. As accuracy of pairs counts how many are nearer to 0 than
+    to the margin where they belong together, and not where they don't.
+
+    Args:
+        model: The network that is trained.
+        config: The settings.
+        dataset: The data.
+    """
+
+    def __init__(self, model: AVDLN, config: Config, dataset: data.Dataset) -> None:
+        self.model = model
+        self._config = config
+        self._dataset = dataset
+        self._loss = losses.ContrastiveLoss()
+        self._measure = make_measure(model)
+
+    @functools.cached_property
+    def num_clips(self) -> dict[str, int]:
+        """How many clips each split has."""
+        return data.count_matching_clips(self._dataset)
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches an epoch has."""
+        pairs = self.num_clips["train"] * self._dataset.num_segments
+        return -(-pairs // self._config.batch_size)
+
+    def training_batches(self, epoch: int) -> tf.data.Dataset:
+        """Returns the batches of an epoch."""
+        return data.matching_segments(
+            self._dataset,
+            "train",
+            batch_size=self._config.batch_size,
+            seed=self._config.seed,
+            epoch=epoch,
+        )
+
+    def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of a training batch, and which pairs are right."""
+        target = batch["target"]
+        distances = self.model(
+            {"audio": batch["audio"], "visual": batch["visual"]}, training=True
+        )
+        loss = tf.reduce_mean(self._loss.call(target, distances))
+        return loss, (distances < self._loss.margin / 2) == (target > 0)
+
+    def validation_accuracy(self) -> float:
+        """Returns the mean of A2V and V2A accuracy on the validation split.
+
+        Raises:
+            UserError: If no clip of that split can be scored.
+        """
+        distances = self._measure(data.matching_clips(self._dataset, "validation"))
+        try:
+            return cross_modal_evaluation.mean_accuracy(distances)
+        except ValueError as error:
+            raise UserError(f"{self._config.dataset}, validation: {error}") from error
+
+
+def make_measure(model: keras.Model) -> Callable[[tf.data.Dataset], Distances]:
+    """Returns a function that measures the distances in `data.matching_clips`.
+
+    It compares every audio segment of a clip with every visual one; made once, it is
+    traced once.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def distances_of(audio: tf.Tensor, visual: tf.Tensor) -> tf.Tensor:
+        heard = model.embed_audio(audio)[:, :, tf.newaxis]
+        seen = model.embed_visual(visual)[:, tf.newaxis]
+        return embedding_distance(heard, seen)
+
+    def measure(batches: tf.data.Dataset) -> Distances:
+        parts: dict[str, list[np.ndarray]] = {"row": [], "distances": [], "labels": []}
+        for batch in batches:
+            distances = distances_of(batch["audio"], batch["visual"])
+            parts["row"].append(batch["row"].numpy())
+            parts["distances"].append(distances.numpy())
+            parts["labels"].append(batch["is_event"].numpy())
+        return Distances(
+            **{name: np.concatenate(values) for name, values in parts.items()}
+        )
+
+    return measure

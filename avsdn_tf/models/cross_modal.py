@@ -1,0 +1,109 @@
+"""AVDLN: how far apart what is heard and what is seen in a segment are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class AVDLN(keras.Model):
+    """Audio-visual distance learning network, for cross-modality localization.
+
+    Each modality is embedded by an MLP of its own; segments whose sound and picture
+    belong to one event come to lie close together:
+
+        embed(x) = dense_64(leaky_relu(dense_128(x), 0.3))
+        distance = sqrt(max(sum((embed_a(audio) - embed_v(visual))^2), epsilon))
+
+    A feature map is averaged over space first. The network compares single segments;
+    it knows nothing of time.
+
+    Args:
+        categories: Names of the event categories of the data. The network does not use
+            them; a saved model keeps them, as those of this package do.
+        audio_width: Width of an audio feature.
+        visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
+
+    Call arguments:
+        inputs: `{"audio": (..., audio_width), "visual": (..., *visual_shape)}` with any
+            leading axes that broadcast against each other. Dimensionless.
+
+    Returns:
+        The distances, `(...)`, at least `sqrt(keras.config.epsilon())`.
+
+    Raises:
+        ValueError: If a width is not positive.
+
+    Reference:
+        Tian et al., "Audio-visual event localization in unconstrained videos", ECCV
+        2018, https://arxiv.org/abs/1803.08842.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str] = (),
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (2048,),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if audio_width < 1 or len(visual_shape) not in (1, 3) or min(visual_shape) < 1:
+            raise ValueError(
+                "Expected positive feature widths, and `visual_shape` to be (D,) or "
+                f"(rows, columns, D). Received: audio_width={audio_width}, "
+                f"visual_shape={tuple(visual_shape)}"
+            )
+        self.categories = list(categories)
+        self.audio_width = int(audio_width)
+        self.visual_shape = tuple(int(size) for size in visual_shape)
+        self.audio_hidden = keras.layers.Dense(128, dtype=self.dtype_policy)
+        self.audio_head = keras.layers.Dense(64, dtype=self.dtype_policy)
+        self.visual_hidden = keras.layers.Dense(128, dtype=self.dtype_policy)
+        self.visual_head = keras.layers.Dense(64, dtype=self.dtype_policy)
+        # The shapes are known before any data is.
+        self(
+            {
+                "audio": keras.Input((self.audio_width,)),
+                "visual": keras.Input(self.visual_shape),
+            }
+        )
+
+    def embed_audio(self, audio: Any) -> Any:
+        """Returns the embeddings, `(..., 64)`, of audio features."""
+        return self.audio_head(_leaky_relu(self.audio_hidden(audio)))
+
+    def embed_visual(self, visual: Any) -> Any:
+        """Returns the embeddings, `(..., 64)`, of visual features or maps."""
+        if len(self.visual_shape) == 3:
+            visual = ops.mean(visual, axis=(-3, -2))
+        return self.visual_head(_leaky_relu(self.visual_hidden(visual)))
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        """Returns the distance of the two modalities."""
+        return embedding_distance(
+            self.embed_audio(inputs["audio"]), self.embed_visual(inputs["visual"])
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        return {
+            **super().get_config(),
+            "categories": self.categories,
+            "audio_width": self.audio_width,
+            "visual_shape": list(self.visual_shape),
+        }
+
+
+def embedding_distance(one: Any, other: Any) -> Any:
+    """Returns the Euclidean distances `(...)` of embeddings `(..., width)`.
+
+    They are at least `sqrt(keras.config.epsilon())`: the root has no gradient at 0.
+    """
+    squares = ops.sum(ops.square(one - other), axis=-1)
+    return ops.sqrt(ops.maximum(squares, keras.config.epsilon()))
+
+
+def _leaky_relu(x: Any) -> Any:
+    return ops.leaky_relu(x, negative_slope=0.3)

@@ -1,0 +1,1 @@
+"""The published numbers, and the runner that puts ours beside them."""

@@ -1,0 +1,106 @@
+"""Draws test clips as several runs see them, in the manner of the paper's Fig. 3.
+
+    python -m experiments.compare RUN [RUN ...] [--clips=8] [--out=FILE]
+
+RUN is a run folder; all must have been scored on the same data set. The suffix of FILE
+decides its kind: .png, .svg or .pdf.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.evaluation import Predictions
+from avsdn_tf.report import figures
+from avsdn_tf.run_folder import RunFolder
+
+
+def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
+    """Draws the clips.
+
+    Args:
+        runs: Run folders. The clips are chosen by how well the first one does, and the
+            figure says so.
+        num_clips: How many clips to draw, at most.
+        out: The file to write.
+
+    Raises:
+        UserError: If the runs were not scored on the same clips, or a folder holds no
+            finished run.
+    """
+    folders = [RunFolder(run) for run in runs]
+    configs = [folder.read_config() for folder in folders]
+    try:
+        predictions = [Predictions.load(folder.predictions) for folder in folders]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    first = predictions[0]
+    for run, other in zip(runs, predictions, strict=True):
+        if not (
+            np.array_equal(other.row, first.row)
+            and np.array_equal(other.labels, first.labels)
+        ):
+            raise UserError(
+                f"{run}: expected predictions of the same test clips as {runs[0]}. "
+                "Were both scored on the same data set?"
+            )
+    report = json.loads(folders[0].report.read_text())
+    categories = [row["category"] for row in report["per_category"][:-1]]
+    models = [config.model for config in configs]
+    names = [
+        config.model if models.count(config.model) == 1 else folder.path.name
+        for config, folder in zip(configs, folders, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        names = [str(folder.path) for folder in folders]
+    predicted = [each.logits.argmax(axis=-1) for each in predictions]
+    clips = figures.choose_clips(first.labels, predicted[0], len(categories), num_clips)
+    figure = figures.timelines(
+        [
+            figures.TimelineClip(
+                title=f"row {first.row[clip]}",
+                truth=first.labels[clip],
+                predictions={
+                    name: classes[clip]
+                    for name, classes in zip(names, predicted, strict=True)
+                },
+            )
+            for clip in clips
+        ],
+        categories,
+    )
+    if report["notice"]:
+        figure.text(0.99, 0.995, report["notice"], ha="right", va="top", fontsize=7)
+    figure.savefig(out, dpi=150, facecolor="white")
+    print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draws what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")
+    parser.add_argument("--clips", type=int, default=8, help="how many clips (8)")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default="comparison.png",
+        help="the file to write (comparison.png)",
+    )
+    args = parser.parse_args(argv)
+    try:
+        compare(args.runs, args.clips, args.out)
+    except UserError as error:
+        sys.exit(f"experiments.compare: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
