@@ -8,9 +8,11 @@ import tensorflow_datasets as tfds
 BACKGROUND = "Background"
 
 AVE_CATEGORIES = tuple(
-    (pathlib.Path(__file__).parent / "categories.txt")
+    line
+    for line in (pathlib.Path(__file__).parent / "categories.txt")
     .read_text(encoding="utf-8")
     .splitlines()
+    if not line.startswith("#")
 )
 
 

@@ -6,6 +6,21 @@ from typing import Any
 import keras
 
 
+def check_features(audio_width: int, visual_shape: Sequence[int]) -> None:
+    """Checks that features can have these shapes.
+
+    Raises:
+        ValueError: If a width is not positive, or `visual_shape` is neither that of a
+            vector nor that of a feature map.
+    """
+    if audio_width < 1 or len(visual_shape) not in (1, 3) or min(visual_shape) < 1:
+        raise ValueError(
+            "Expected positive feature widths, and `visual_shape` to be (D,) or "
+            f"(rows, columns, D). Received: audio_width={audio_width}, "
+            f"visual_shape={tuple(visual_shape)}"
+        )
+
+
 class SegmentClassifier(keras.Model):
     """Base of the networks that give every segment of a clip its class.
 
@@ -48,12 +63,7 @@ class SegmentClassifier(keras.Model):
                 "Expected `categories` to be a list of at least one name. "
                 f"Received: categories={categories!r}"
             )
-        if audio_width < 1 or len(visual_shape) not in (1, 3) or min(visual_shape) < 1:
-            raise ValueError(
-                "Expected positive feature widths, and `visual_shape` to be (D,) or "
-                f"(rows, columns, D). Received: audio_width={audio_width}, "
-                f"visual_shape={tuple(visual_shape)}"
-            )
+        check_features(audio_width, visual_shape)
         self.categories = list(categories)
         self.audio_width = int(audio_width)
         self.visual_shape = tuple(int(size) for size in visual_shape)

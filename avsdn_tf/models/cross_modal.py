@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from avsdn_tf.models.base import check_features
+
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class AVDLN(keras.Model):
@@ -49,12 +51,7 @@ class AVDLN(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if audio_width < 1 or len(visual_shape) not in (1, 3) or min(visual_shape) < 1:
-            raise ValueError(
-                "Expected positive feature widths, and `visual_shape` to be (D,) or "
-                f"(rows, columns, D). Received: audio_width={audio_width}, "
-                f"visual_shape={tuple(visual_shape)}"
-            )
+        check_features(audio_width, visual_shape)
         self.categories = list(categories)
         self.audio_width = int(audio_width)
         self.visual_shape = tuple(int(size) for size in visual_shape)
