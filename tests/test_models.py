@@ -16,7 +16,9 @@ CATEGORIES = ["Bark", "Violin, fiddle", "Frying (food)"]
 
 def randomize(layer, rng):
     """Gives every weight a value, so that a bias that is left out shows."""
-    layer.set_weights([rng.normal(0, 0.5, w.shape) for w in layer.get_weights()])
+    # Not the state of a dropout's seed, which is a weight too, and unsigned.
+    for weight in layer.trainable_weights:
+        weight.assign(rng.normal(0, 0.5, weight.shape))
 
 
 def make_inputs(rng, num_segments=6, visual_shape=(7,), batch=2):
