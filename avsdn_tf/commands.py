@@ -5,7 +5,6 @@ import shlex
 import time
 from typing import Any
 
-import keras
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -75,14 +74,7 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
     folder = RunFolder(run)
     config = folder.read_config()
     dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
-    try:
-        model = keras.models.load_model(folder.model)
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{folder.model}: expected a model that this version of avsdn_tf can load. "
-            f"Received: {str(error).splitlines()[0]}"
-        ) from error
-    _write_report(folder, config, dataset, model, console)
+    _write_report(folder, config, dataset, folder.load_model(), console)
 
 
 def _write_report(

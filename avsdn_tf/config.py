@@ -8,7 +8,7 @@ from avsdn_tf.errors import UserError
 CROSS_MODAL = "cross_modal"
 MODES = ("supervised", "weak", CROSS_MODAL)
 # What only modes that predict classes look at.
-_CLASS_SETTINGS = ("loss", "weak_label", "pooling")
+_CLASS_SETTINGS = ("loss", "label_smoothing", "weak_label", "pooling")
 WEAK_LABELS = ("average", "mil", "mil_background")
 
 
@@ -66,13 +66,24 @@ class Config:
         64, 8, "Clips in a training batch; single segments if cross_modal."
     )
     learning_rate: float = _setting(1e-3, "Adam's learning rate.")
+    decay_steps: int = _setting(
+        0, "Steps after which the learning rate falls to a tenth; 0: never."
+    )
     weight_decay: float = _setting(0.0, "Decoupled weight decay (AdamW) if positive.")
+    ema: float = _setting(
+        0.0,
+        "Momentum of the moving average of the weights that is validated and saved in "
+        "place of the last weights; 0: none.",
+    )
     seed: int = _setting(0, "Seed of weights, dropout and order of the clips.")
     loss: str = _setting(
         "binary_crossentropy",
         "Loss on the softmax: the paper's binary cross-entropy, categorical "
         "cross-entropy, or AVEL's soft margin.",
         ("binary_crossentropy", "categorical_crossentropy", "soft_margin"),
+    )
+    label_smoothing: float = _setting(
+        0.0, "Share of every training label that is spread over all classes."
     )
     weak_label: str = _setting(
         "average",
@@ -97,6 +108,9 @@ class Config:
     )
     dropout: float = _setting(
         0.0, "Share of features and of decoder outputs dropped in training."
+    )
+    encoders: str | None = _setting(
+        None, "Run folder of avel_att, whose attention and encoders dmrn starts from."
     )
 
     def __post_init__(self) -> None:
@@ -129,15 +143,18 @@ class Config:
                     f"--{name}: expected a positive number. "
                     f"Received: {getattr(self, name)}"
                 )
-        if not 0 <= self.dropout < 1:
-            raise UserError(
-                f"--dropout: expected a share in [0, 1). Received: {self.dropout}"
-            )
-        if self.weight_decay < 0:
-            raise UserError(
-                "--weight_decay: expected no negative number. "
-                f"Received: {self.weight_decay}"
-            )
+        for name in ("dropout", "label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"--{name}: expected a share in [0, 1). "
+                    f"Received: {getattr(self, name)}"
+                )
+        for name in ("weight_decay", "decay_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(
+                    f"--{name}: expected no negative number. "
+                    f"Received: {getattr(self, name)}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings, ready for JSON."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 from typing import Any
 
@@ -95,13 +96,14 @@ def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Da
     """Returns an epoch's batches, in an order that (seed, epoch) decides.
 
     In weak mode the segment labels are not decoded: what a batch holds is all that
-    training can read.
+    training can read. Every batch has the same size: the last one is filled up with
+    zeros, which weigh nothing.
 
     Returns:
         A dataset of dictionaries: `audio` `(batch, num_segments, audio_width)`,
-        `visual` `(batch, num_segments, *visual_shape)`, `row` `(batch,)`, and `target`,
-        a distribution over the classes: `(batch, num_segments, num_classes)`, or
-        `(batch, num_classes)` in weak mode.
+        `visual` `(batch, num_segments, *visual_shape)`, `row` and `weight` `(batch,)`,
+        and `target`, a distribution over the classes: `(batch, num_segments,
+        num_classes)`, or `(batch, num_classes)` in weak mode.
 
     Raises:
         UserError: If the data set lacks the background clips that are asked for.
@@ -142,12 +144,11 @@ def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Da
     buffer = min(
         dataset.num_clips(split), max(1, int(_SHUFFLE_BYTES // _clip_bytes(dataset)))
     )
-    return (
-        examples.shuffle(buffer, seed=seed)
-        .map(to_batch_element, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(config.batch_size)
-        .prefetch(2)
+    elements = examples.shuffle(buffer, seed=seed).map(
+        to_batch_element, num_parallel_calls=tf.data.AUTOTUNE
     )
+    batches = _full_batches(elements, dataset.num_clips(split), config.batch_size)
+    return batches.prefetch(2)
 
 
 def scoring_batches(
@@ -194,8 +195,8 @@ def matching_segments(
 
     Returns:
         A dataset of dictionaries: `audio` `(batch, audio_width)`, `visual`
-        `(batch, *visual_shape)`, and `target` `(batch,)`: 1 where the segment is an
-        event, else 0.
+        `(batch, *visual_shape)`, `target` `(batch,)`: 1 where the segment is an event,
+        else 0; and `weight` `(batch,)`: 0 for the zeros that fill the last batch up.
     """
     shuffle_seed = _epoch_seed(seed, epoch)
     names = ("audio", "visual", "segment_labels")
@@ -214,15 +215,12 @@ def matching_segments(
     def widen(pair: dict[str, Any]) -> dict[str, Any]:
         return {**pair, "visual": tf.cast(pair["visual"], tf.float32)}
 
-    num_pairs = dataset.num_segments * sum(
-        dataset.num_clips(split) for split in _match_sources(dataset)
-    )
+    num_pairs = dataset.num_segments * count_matching_clips(dataset)[match_split]
     pair_bytes = _clip_bytes(dataset) // dataset.num_segments
     buffer = min(num_pairs, max(1, int(_SHUFFLE_BYTES // pair_bytes)))
+    pairs = clips.flat_map(split_up).shuffle(buffer, seed=shuffle_seed)
     return (
-        clips.flat_map(split_up)
-        .shuffle(buffer, seed=shuffle_seed)
-        .batch(batch_size)
+        _full_batches(pairs, num_pairs, batch_size)
         .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(8)
     )
@@ -256,6 +254,7 @@ def matching_clips(
     )
 
 
+@functools.lru_cache(maxsize=4)
 def count_matching_clips(dataset: Dataset) -> dict[str, int]:
     """Returns how many clips each split of the cross-modality task has."""
     feature = dataset.builder.info.features["match_split"]
@@ -295,6 +294,25 @@ def _read_match_split(
         return {name: example[name] for name in names}
 
     return examples.filter(is_wanted).map(without_split)
+
+
+def _full_batches(
+    elements: tf.data.Dataset, num_elements: int, batch_size: int
+) -> tf.data.Dataset:
+    """Returns batches of one static shape, with a `weight` of 1 for every element.
+
+    A graph is compiled once a shape, and replicas share a batch evenly: so zeros of
+    weight 0 fill the last batch up.
+    """
+    nothing = {
+        name: tf.zeros(spec.shape, spec.dtype)
+        for name, spec in elements.element_spec.items()
+    }
+    weighed = elements.map(lambda element: {**element, "weight": 1.0})
+    filling = tf.data.Dataset.from_tensors({**nothing, "weight": 0.0}).repeat(
+        -num_elements % batch_size
+    )
+    return weighed.concatenate(filling).batch(batch_size, drop_remainder=True)
 
 
 def _clip_bytes(dataset: Dataset) -> int:

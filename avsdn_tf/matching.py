@@ -57,13 +57,13 @@ class MatchingTask:
         )
 
     def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the loss of a training batch, and which pairs are right."""
+        """Returns the loss of each pair of a batch, and 1 where it is right, else 0."""
         target = batch["target"]
         distances = self.model(
             {"audio": batch["audio"], "visual": batch["visual"]}, training=True
         )
-        loss = tf.reduce_mean(self._loss.call(target, distances))
-        return loss, (distances < self._loss.margin / 2) == (target > 0)
+        correct = (distances < self._loss.margin / 2) == (target > 0)
+        return self._loss.call(target, distances), tf.cast(correct, tf.float32)
 
     def validation_accuracy(self) -> float:
         """Returns the mean of A2V and V2A accuracy on the validation split.

@@ -1,11 +1,22 @@
-"""Weights that the authors of AVE released, for the networks of this package."""
+"""Weights that the authors of AVE released, for the networks of this package.
+
+Their cross-modality network is a Keras 2 file. Their localization networks are PyTorch
+modules, whose state is a mapping of names to arrays:
+
+    state = {name: array.numpy() for name, array in module.state_dict().items()}
+    model = convert_avel(state, categories)
+"""
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import h5py
 import numpy as np
 
+from avsdn_tf.models.avel import AVEL, DMRN
 from avsdn_tf.models.cross_modal import AVDLN
+from avsdn_tf.models.recurrent import SequenceLSTM
 
 # Where Keras 2 put the layers of cmm_model_weights.h5.
 _AVDLN_LAYERS = {
@@ -60,3 +71,160 @@ def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
             read[attribute] = weights
     for attribute, weights in read.items():
         getattr(model, attribute).set_weights(weights)
+
+
+def convert_avel(state: Mapping[str, Any], categories: Sequence[str]) -> AVEL:
+    """Returns an AVEL with attention that has the weights of Tian et al.'s program.
+
+    Args:
+        state: The state of their `att_Net` (AV_att.pt, or the weakly supervised one) by
+            its PyTorch names, such as `lstm_audio.weight_ih_l0`. Arrays, or whatever
+            `numpy.asarray` takes.
+        categories: The names of the event categories in the order of the program's
+            classes, which is that of `tfds_ave`; background is the class after them.
+
+    Returns:
+        The model. Its probabilities, the softmax of its logits, are those of the
+        program, whose maps are 7 x 7.
+
+    Raises:
+        ValueError: If a name is missing or unknown, or a shape does not fit.
+    """
+    reader = _State(state)
+    model = AVEL(categories, attention=True, **_sizes(reader))
+    _convert_encoders(model, reader)
+    reader.dense("L1", model.hidden)
+    reader.dense("L2", model.head)
+    reader.finish()
+    return model
+
+
+def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
+    """Returns a DMRN that has the weights of Tian et al.'s program.
+
+    Args:
+        state: The state of their `TBMRF_Net` (DMRN.pt) by its PyTorch names.
+        categories: As in `convert_avel`.
+
+    Returns:
+        The model, as in `convert_avel`.
+
+    Raises:
+        ValueError: If a name is missing or unknown, or a shape does not fit.
+    """
+    reader = _State(state)
+    model = DMRN(categories, **_sizes(reader))
+    _convert_encoders(model, reader)
+    for letter, mlp in (("a", model.fusion.audio_mlp), ("v", model.fusion.visual_mlp)):
+        # Their module counts the activation in between.
+        reader.dense(f"U_{letter}.0", mlp.layers[0])
+        reader.dense(f"U_{letter}.2", mlp.layers[1])
+    reader.dense("L2", model.head)
+    reader.finish()
+    return model
+
+
+class _State:
+    """A PyTorch state that is read name by name, until none is left."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self._left = {name: np.asarray(array) for name, array in state.items()}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a matrix."""
+        shape = self._find(name).shape
+        if len(shape) != 2:
+            raise ValueError(f"Expected {name!r} to be a matrix. Received: {shape}")
+        return shape
+
+    def dense(self, name: str, layer: Any) -> None:
+        """Gives a Dense layer the weights of a Linear one, which has them transposed.
+
+        Args:
+            name: Name of the Linear module.
+            layer: The layer.
+        """
+        weights = [self._take(f"{name}.weight", reversed(layer.kernel.shape)).T]
+        if layer.use_bias:
+            weights.append(self._take(f"{name}.bias", layer.bias.shape))
+        layer.set_weights(weights)
+
+    def lstm(self, name: str, layer: SequenceLSTM) -> None:
+        """Gives a bidirectional LSTM the weights of PyTorch's.
+
+        The gates have the same order (input, forget, cell, output); PyTorch adds two
+        biases where Keras has one.
+
+        Args:
+            name: Name of the LSTM module.
+            layer: The layer.
+        """
+        weights = []
+        kernel, recurrent_kernel, bias = layer.get_weights()[:3]
+        for suffix in ("l0", "l0_reverse"):
+            weights += [
+                self._take(f"{name}.weight_ih_{suffix}", kernel.T.shape).T,
+                self._take(f"{name}.weight_hh_{suffix}", recurrent_kernel.T.shape).T,
+                self._take(f"{name}.bias_ih_{suffix}", bias.shape)
+                + self._take(f"{name}.bias_hh_{suffix}", bias.shape),
+            ]
+        layer.set_weights(weights)
+
+    def finish(self) -> None:
+        """Checks that nothing is left.
+
+        Raises:
+            ValueError: If something is.
+        """
+        if self._left:
+            raise ValueError(
+                "Expected the state of one network alone. Received also: "
+                f"{', '.join(sorted(self._left))}"
+            )
+
+    def _find(self, name: str) -> np.ndarray:
+        if name not in self._left:
+            raise ValueError(
+                f"Expected an array {name!r}, as the program of Tian et al. names it. "
+                f"Received: {', '.join(sorted(self._left)) or 'no more'}"
+            )
+        return self._left[name]
+
+    def _take(self, name: str, shape: Any) -> np.ndarray:
+        array, shape = self._find(name), tuple(shape)
+        if array.shape != shape:
+            raise ValueError(
+                f"Expected {name!r} of shape {shape}. Received: {array.shape}"
+            )
+        return self._left.pop(name).astype(np.float32)
+
+
+def _sizes(reader: _State) -> dict[str, Any]:
+    """Returns the sizes of a network as its state tells them.
+
+    The program's maps have as many cells as its scores are wide: 7 x 7.
+    """
+    units = reader.shape("lstm_audio.weight_hh_l0")[1]
+    audio_width = reader.shape("affine_audio.weight")[1]
+    visual_width = reader.shape("affine_video.weight")[1]
+    cells = reader.shape("affine_v.weight")[0]
+    side = round(cells**0.5)
+    return {
+        "audio_width": audio_width,
+        "visual_shape": (side, side, visual_width),
+        "units": units,
+        # Not the equation's, see AudioGuidedAttention.
+        "audio_axis": "cell",
+    }
+
+
+def _convert_encoders(model: AVEL, reader: _State) -> None:
+    """Converts what AVEL and DMRN have in common."""
+    attention = model.visual_pooling
+    reader.dense("affine_audio", attention.audio_projection)
+    reader.dense("affine_video", attention.visual_projection)
+    reader.dense("affine_g", attention.audio_scores)
+    reader.dense("affine_v", attention.visual_scores)
+    reader.dense("affine_h", attention.cell_score)
+    reader.lstm("lstm_audio", model.audio_encoder)
+    reader.lstm("lstm_video", model.visual_encoder)

@@ -8,6 +8,8 @@ import platform
 import shutil
 from typing import Any
 
+import keras
+
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
 
@@ -57,8 +59,11 @@ class RunFolder:
         """Removes the folder of a run that ended before its first result."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def read_config(self) -> Config:
+    def read_config(self, flag: str = "run") -> Config:
         """Returns the run's configuration.
+
+        Args:
+            flag: Name of the flag that the folder was given by, for the message.
 
         Raises:
             UserError: If the folder holds no finished run.
@@ -66,10 +71,24 @@ class RunFolder:
         for path in (self.config, self.model):
             if not path.is_file():
                 raise UserError(
-                    f"--run={self.path}: expected a folder that a training run wrote. "
-                    f"{path.name} is missing."
+                    f"--{flag}={self.path}: expected a folder that a training run "
+                    f"wrote. {path.name} is missing."
                 )
         return Config.from_dict(self._read("config"))
+
+    def load_model(self) -> keras.Model:
+        """Returns the saved model.
+
+        Raises:
+            UserError: If it can't be loaded.
+        """
+        try:
+            return keras.models.load_model(self.model)
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f"{self.model}: expected a model that this version of avsdn_tf can "
+                f"load. Received: {str(error).splitlines()[0]}"
+            ) from error
 
     def read_versions(self) -> dict[str, str]:
         """Returns the versions that the run was made with."""

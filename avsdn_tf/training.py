@@ -1,9 +1,10 @@
 """The one trainer: whatever the task, from the first batch to the best model."""
 
+import contextlib
 import csv
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -15,7 +16,7 @@ from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.matching import MatchingTask
-from avsdn_tf.models import MODEL_OPTIONS, MODELS, SegmentClassifier
+from avsdn_tf.models import DMRN, MODEL_OPTIONS, MODELS, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder
 
 # Steps between two looks at the progress: a call into the graph costs more than it
@@ -64,7 +65,10 @@ class Task(Protocol):
         """Returns the batches of an epoch."""
 
     def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns a batch's loss, and which of its samples are right."""
+        """Returns the loss of each of a batch's samples, and how right it is, 0 to 1.
+
+        Both have the shape `(batch,)`.
+        """
 
     def validation_accuracy(self) -> float:
         """Returns what an epoch is selected by."""
@@ -99,7 +103,7 @@ def build_model(config: Config, dataset: data.Dataset) -> keras.Model:
                 f"its options: {', '.join(f'--{o}' for o in entry.options) or 'none'}"
             )
     try:
-        return entry.network(
+        model = entry.network(
             dataset.categories,
             dataset.audio_width,
             dataset.visual_shape,
@@ -110,6 +114,44 @@ def build_model(config: Config, dataset: data.Dataset) -> keras.Model:
         raise UserError(
             f"--model={config.model} does not fit {config.dataset}: {error}"
         ) from error
+    if config.encoders is not None:
+        _load_encoders(model, config)
+    return model
+
+
+def _load_encoders(model: keras.Model, config: Config) -> None:
+    """Gives a DMRN the encoders of a trained AVEL with attention."""
+    if not isinstance(model, DMRN):
+        raise UserError(
+            f"--encoders: only --model=dmrn starts from another run's encoders. "
+            f"Received: --model={config.model}"
+        )
+    folder = RunFolder(config.encoders)
+    source_config = folder.read_config("encoders")
+    if source_config.model != "avel_att":
+        raise UserError(
+            f"--encoders={config.encoders}: expected a run of --model=avel_att. "
+            f"Received: one of --model={source_config.model}"
+        )
+    try:
+        model.load_encoders(folder.load_model())
+    except ValueError as error:
+        raise UserError(f"--encoders={config.encoders}: {error}") from error
+
+
+def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
+    """Makes Adam with the configuration's schedule, decay and average of weights."""
+    learning_rate = config.learning_rate
+    if config.decay_steps:
+        learning_rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [config.decay_steps], [learning_rate, learning_rate / 10]
+        )
+    return keras.optimizers.Adam(
+        learning_rate,
+        weight_decay=config.weight_decay or None,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema,
+    )
 
 
 def build_loss(config: Config) -> keras.losses.Loss:
@@ -143,9 +185,7 @@ def train(
     keras.utils.set_random_seed(config.seed)
     task = build_task(config, dataset)
     model, num_batches = task.model, task.num_batches
-    optimizer = keras.optimizers.Adam(
-        config.learning_rate, weight_decay=config.weight_decay or None
-    )
+    optimizer = build_optimizer(config)
     optimizer.build(model.trainable_variables)
     train_steps = _make_train_steps(task, optimizer)
 
@@ -182,17 +222,19 @@ def train(
             totals += train_steps(iterator, tf.constant(num_steps)).numpy()
             logs = {"loss": totals[0] / totals[2], "accuracy": totals[1] / totals[2]}
             callback_list.on_train_batch_end(step + num_steps - 1, logs)
-        logs[_SELECTION] = task.validation_accuracy()
-        history.append(
-            {"epoch": epoch, **logs, "seconds": time.monotonic() - epoch_start}
-        )
-        _write_metrics(folder, history)
-        callback_list.on_epoch_end(epoch - 1, logs)
+        # What is validated is what is saved, and the last weights train on.
+        with _averaged_weights(optimizer, model):
+            logs[_SELECTION] = task.validation_accuracy()
+            history.append(
+                {"epoch": epoch, **logs, "seconds": time.monotonic() - epoch_start}
+            )
+            _write_metrics(folder, history)
+            callback_list.on_epoch_end(epoch - 1, logs)
         if model.stop_training:
             break
     callback_list.on_train_end()
     return Training(
-        model=keras.models.load_model(folder.model),
+        model=folder.load_model(),
         history=history,
         selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),
         seconds=time.monotonic() - start,
@@ -233,7 +275,7 @@ class SegmentTask:
         return data.training_batches(self._dataset, self._config, epoch)
 
     def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the loss of a training batch, and which of its labels are right."""
+        """Returns the loss of each clip of a batch, and which share of it is right."""
         clip_loss = self._loss if isinstance(self._loss, losses.ClipLoss) else None
         guide_loss = clip_loss.loss if clip_loss else self._loss
         target = batch["target"]
@@ -241,14 +283,19 @@ class SegmentTask:
             {"audio": batch["audio"], "visual": batch["visual"]}, training=True
         )
         logits = outputs.pop("logits")
-        loss_value = tf.reduce_mean(self._loss.call(target, logits))
+        smoothing = self._config.label_smoothing
+        smooth_target = (1 - smoothing) * target + smoothing / self.model.num_classes
+        loss_values = _mean_of_clip(self._loss.call(smooth_target, logits))
         # Whatever else a network predicts is guided by the clip's label (table 3).
-        clip_target = target if clip_loss else tf.reduce_mean(target, axis=1)
+        clip_target = (
+            smooth_target if clip_loss else tf.reduce_mean(smooth_target, axis=1)
+        )
         for clip_logits in outputs.values():
-            loss_value += tf.reduce_mean(guide_loss.call(clip_target, clip_logits))
+            loss_values += guide_loss.call(clip_target, clip_logits)
         # What is learnt from decides what accuracy can mean: segments, or clips.
         scored = clip_loss.pool(logits) if clip_loss else logits
-        return loss_value, tf.argmax(scored, -1) == tf.argmax(target, -1)
+        correct = tf.argmax(scored, -1) == tf.argmax(target, -1)
+        return loss_values, _mean_of_clip(tf.cast(correct, tf.float32))
 
     def validation_accuracy(self) -> float:
         """Returns the accuracy of the validation split's segments."""
@@ -299,18 +346,22 @@ def _make_train_steps(
     """Returns a graph that takes several steps and returns their summed metrics."""
     variables = task.model.trainable_variables
 
+    # Compiled, the update reads and writes the weights once instead of once an
+    # operation. The networks gain nothing by it, and with dropout they lose: XLA draws
+    # a mask anew wherever it is used.
+    @tf.function(jit_compile=True)
+    def update(gradients: list[tf.Tensor]) -> None:
+        optimizer.apply(gradients, variables)
+
     def step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        weight = batch["weight"]
+        total_weight = tf.reduce_sum(weight)
         with tf.GradientTape() as tape:
-            loss_value, correct = task.score_batch(batch)
-        optimizer.apply(tape.gradient(loss_value, variables), variables)
-        samples = tf.cast(tf.size(correct), tf.float32)
-        return tf.stack(
-            [
-                loss_value * samples,
-                tf.reduce_sum(tf.cast(correct, tf.float32)),
-                samples,
-            ]
-        )
+            loss_values, correct = task.score_batch(batch)
+            total_loss = tf.reduce_sum(weight * loss_values)
+            loss_value = total_loss / total_weight
+        update(tape.gradient(loss_value, variables))
+        return tf.stack([total_loss, tf.reduce_sum(weight * correct), total_weight])
 
     @tf.function(reduce_retracing=True)
     def train_steps(iterator: Any, num_steps: tf.Tensor) -> tf.Tensor:
@@ -320,6 +371,28 @@ def _make_train_steps(
         return totals
 
     return train_steps
+
+
+@contextlib.contextmanager
+def _averaged_weights(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model
+) -> Iterator[None]:
+    """Puts the moving average of the weights, if there is one, in their place."""
+    if not optimizer.use_ema:
+        yield
+        return
+    last = [variable.numpy() for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, last, strict=True):
+            variable.assign(value)
+
+
+def _mean_of_clip(values: tf.Tensor) -> tf.Tensor:
+    """Returns the mean over the segments, if there are values for each."""
+    return values if values.shape.rank == 1 else tf.reduce_mean(values, axis=1)
 
 
 def _write_metrics(folder: RunFolder, history: list[dict[str, float]]) -> None:

@@ -18,6 +18,12 @@ def rows_of(batches):
     return np.concatenate([batch["row"].numpy() for batch in batches])
 
 
+def weighing(batch):
+    """Returns what a training batch holds, without what fills it up."""
+    kept = batch["weight"].numpy() > 0
+    return {name: values.numpy()[kept] for name, values in batch.items()}
+
+
 def test_opening_tells_widths_categories_and_that_it_is_simulated(dataset):
     assert len(dataset.categories) == 28
     assert dataset.categories[0] == "Church bell"
@@ -29,13 +35,24 @@ def test_opening_tells_widths_categories_and_that_it_is_simulated(dataset):
 
 def test_training_batches_hold_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
     def order(seed, epoch):
-        return rows_of(data.training_batches(dataset, Config(seed=seed), epoch))
+        batches = data.training_batches(dataset, Config(seed=seed), epoch)
+        return np.concatenate([weighing(batch)["row"] for batch in batches])
 
     first = order(0, 1)
     assert len(first) == dataset.num_clips("train") == len(set(first))
     np.testing.assert_array_equal(first, order(0, 1))
     assert (first != order(0, 2)).any()
     assert (first != order(1, 1)).any()
+
+
+def test_every_batch_is_full_and_what_fills_the_last_one_weighs_nothing(dataset):
+    batches = list(data.training_batches(dataset, Config(batch_size=100), 1))
+    weights = np.stack([batch["weight"].numpy() for batch in batches])
+    assert weights.shape == (5, 100)
+    assert weights[:4].all()
+    assert weights[4, :80].all()
+    for name in ("audio", "visual", "target", "weight"):
+        assert not batches[4][name][80:].numpy().any()
 
 
 def test_supervised_targets_are_the_segment_labels(dataset):
@@ -67,11 +84,12 @@ def test_weak_batches_never_read_segment_labels(dataset, weak_label, monkeypatch
     batches = data.training_batches(dataset, config, 1)
     ((split, names),) = asked
     assert "segment_labels" not in names
-    assert set(batches.element_spec) == {"audio", "visual", "row", "target"}
+    names = {"audio", "visual", "row", "target", "weight"}
+    assert set(batches.element_spec) == names
     # One target a clip: no axis of segments.
     assert batches.element_spec["target"].shape[1:] == (29,)
     assert split == ("train+background" if weak_label == "mil_background" else "train")
-    targets = np.concatenate([batch["target"].numpy() for batch in batches])
+    targets = np.concatenate([weighing(batch)["target"] for batch in batches])
     np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)
     if weak_label == "average":
         assert ((targets > 0) & (targets < 1)).any()
@@ -86,7 +104,7 @@ def test_average_is_the_mean_of_the_segment_labels(dataset):
         int(row): target
         for batch in data.training_batches(dataset, config, 1)
         for row, target in zip(
-            batch["row"].numpy(), batch["target"].numpy(), strict=True
+            weighing(batch)["row"], weighing(batch)["target"], strict=True
         )
     }
     for batch in data.scoring_batches(dataset, "train"):
@@ -109,7 +127,7 @@ def test_missing_background_split_is_one_message(dataset):
         )
 
 
-MATCHING_NAMES = {"audio", "visual", "target"}
+MATCHING_NAMES = {"audio", "visual", "target", "weight"}
 
 
 def test_matching_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
@@ -173,7 +191,8 @@ def test_matching_splits_gather_clips_of_all_stored_splits(tmp_path):
                 is_event = [start <= t < end for t in range(10)]
                 assert batch["is_event"][clip].numpy().tolist() == is_event
     pairs = sum(
-        len(batch["target"]) for batch in data.matching_segments(dataset, "test")
+        batch["weight"].numpy().sum()
+        for batch in data.matching_segments(dataset, "test")
     )
     assert pairs == 50
 

@@ -30,9 +30,14 @@ def make_inputs(rng, num_segments=6, visual_shape=(7,), batch=2):
     }
 
 
-def test_lstm_is_equation_1_without_its_misprint(rng):
+# Short sequences take a loop of our own, long ones Keras's.
+lengths = pytest.mark.parametrize("num_segments", [6, 40])
+
+
+@lengths
+def test_lstm_is_equation_1_without_its_misprint(rng, num_segments):
     layer = SequenceLSTM(4)
-    sequence = rng.normal(size=(3, 6, 5)).astype("float32")
+    sequence = rng.normal(size=(3, num_segments, 5)).astype("float32")
     layer(sequence)
     randomize(layer, rng)
     for actual, wanted in zip(
@@ -55,9 +60,10 @@ def test_lstm_starts_from_given_states(rng):
         layer(sequence, hidden)
 
 
-def test_bidirectional_lstm_splits_states_by_direction(rng):
+@lengths
+def test_bidirectional_lstm_splits_states_by_direction(rng, num_segments):
     layer = SequenceLSTM(4, bidirectional=True)
-    sequence = rng.normal(size=(3, 6, 5)).astype("float32")
+    sequence = rng.normal(size=(3, num_segments, 5)).astype("float32")
     hidden, cell = rng.normal(size=(2, 3, 8)).astype("float32")
     layer(sequence)
     randomize(layer, rng)
@@ -241,8 +247,9 @@ def test_model_learns_with_keras_fit(rng):
     assert history[-1] < 0.9 * history[0]
 
 
-def test_attention_is_its_equation(rng):
-    layer = AudioGuidedAttention(units=3)
+@pytest.mark.parametrize("audio_axis", ["hidden", "cell"])
+def test_attention_is_its_equation(rng, audio_axis):
+    layer = AudioGuidedAttention(units=3, audio_axis=audio_axis)
     audio = rng.normal(size=(2, 6, 5)).astype("float32")
     visual = rng.normal(size=(2, 6, 2, 3, 4)).astype("float32")
     layer(audio, visual)
@@ -256,8 +263,10 @@ def test_attention_is_its_equation(rng):
     for clip, segment in np.ndindex(2, 6):
         heard = np.maximum(audio[clip, segment] @ w_a + b_a, 0) @ q
         cells = visual[clip, segment].reshape(6, 4)
-        z = [np.tanh(np.maximum(v @ w_v + b_v, 0) @ p + heard) @ w for v in cells]
-        weights = expected.softmax(np.array(z)[:, 0])
+        seen = np.maximum(cells @ w_v + b_v, 0) @ p
+        # One row a cell, one column a hidden value.
+        heard = heard[None] if audio_axis == "hidden" else heard[:, None]
+        weights = expected.softmax((np.tanh(seen + heard) @ w)[:, 0])
         attended[clip, segment] = weights @ cells
     actual, weights = layer(audio, visual)
     np.testing.assert_allclose(actual, attended, atol=1e-5)
@@ -265,6 +274,8 @@ def test_attention_is_its_equation(rng):
     np.testing.assert_allclose(np.sum(weights, axis=(2, 3)), 1, atol=1e-6)
     with pytest.raises(ValueError, match="feature maps"):
         AudioGuidedAttention()(audio, visual[:, :, 0, 0])
+    with pytest.raises(ValueError, match="audio_axis='time'"):
+        AudioGuidedAttention(audio_axis="time")
 
 
 def encode_both_ways(sequence, layer):
@@ -300,6 +311,17 @@ def test_dmrn_is_its_equations_and_takes_over_encoders(rng):
     randomize(source, rng)
     model = avsdn_tf.DMRN(CATEGORIES, 5, visual_shape=(2, 3, 4), units=4)
     randomize(model, rng)
+    with pytest.raises(ValueError, match="Expected an AVEL of.*'cell'"):
+        model.load_encoders(
+            avsdn_tf.AVEL(
+                CATEGORIES,
+                5,
+                visual_shape=(2, 3, 4),
+                attention=True,
+                audio_axis="cell",
+                units=4,
+            )
+        )
     model.load_encoders(source)
     inputs = make_inputs(rng, visual_shape=(2, 3, 4))
     attended, _ = source.visual_pooling(inputs["audio"], inputs["visual"])

@@ -78,5 +78,18 @@ VGG19 = AveConfig(
     visual_noisy_file="visual_feature_noisy.h5",
 )
 
+RESNET152_MAPS = AveConfig(
+    name="resnet152_maps",
+    description=(
+        "AVE with VGGish audio and ResNet-152 feature maps before pooling (7 x 7 x 2048 "
+        "a segment), stored as float16. Nobody released such files: they come from the "
+        "manual folder."
+    ),
+    visual_shape=(7, 7, 2048),
+    visual_dtype="float16",
+    visual_file="visual_feature_resnet152.h5",
+    visual_noisy_file="visual_feature_resnet152_noisy.h5",
+)
+
 # Every config there is; the first is the default.
-CONFIGS = (SYNTHETIC, RESNET152, VGG19)
+CONFIGS = (SYNTHETIC, RESNET152, VGG19, RESNET152_MAPS)

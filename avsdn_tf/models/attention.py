@@ -42,11 +42,15 @@ class AudioGuidedAttention(keras.layers.Layer):
         z = w . tanh(P relu(W_v v + b_v) + Q relu(W_a a + b_a))
         attended = sum over cells of softmax(z) * v
 
-    P and Q project to as many values as there are cells, as in the authors' program.
-    The map itself is summed, not its projection.
+    P and Q project to as many values as there are cells. The map itself is summed, not
+    its projection.
 
     Args:
         units: Width of the two projections before P and Q.
+        audio_axis: What the values of `Q relu(W_a a + b_a)` belong to. `"hidden"`: to
+            the values of P, the same ones in every cell, as the equation says.
+            `"cell"`: to the cells, the same one for all values of P, as the authors'
+            program computes it, and as its weights were trained.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.
@@ -57,15 +61,24 @@ class AudioGuidedAttention(keras.layers.Layer):
         weights of the cells, `(batch, num_segments, rows, columns)`, which sum to 1.
 
     Raises:
-        ValueError: If `visual` is not a feature map.
+        ValueError: If `visual` is not a feature map, or `audio_axis` is neither.
 
     Reference:
-        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.2.
+        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.2, and its
+        program.
     """
 
-    def __init__(self, units: int = 512, **kwargs: Any) -> None:
+    def __init__(
+        self, units: int = 512, audio_axis: str = "hidden", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        if audio_axis not in ("hidden", "cell"):
+            raise ValueError(
+                "Expected one of {'hidden', 'cell'}. "
+                f"Received: audio_axis={audio_axis!r}"
+            )
         self.units = units
+        self.audio_axis = audio_axis
 
     def build(
         self,
@@ -101,7 +114,8 @@ class AudioGuidedAttention(keras.layers.Layer):
         cells = ops.reshape(visual, (shape[0], shape[1], rows * columns, shape[-1]))
         heard = self.audio_scores(self.audio_projection(audio))
         seen = self.visual_scores(self.visual_projection(cells))
-        scores = self.cell_score(ops.tanh(seen + ops.expand_dims(heard, 2)))
+        heard = ops.expand_dims(heard, 2 if self.audio_axis == "hidden" else 3)
+        scores = self.cell_score(ops.tanh(seen + heard))
         weights = ops.softmax(ops.squeeze(scores, -1), axis=-1)
         attended = ops.einsum("btn,btnd->btd", weights, cells)
         return attended, ops.reshape(weights, (shape[0], shape[1], rows, columns))
@@ -117,4 +131,8 @@ class AudioGuidedAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `__init__` was given."""
-        return {**super().get_config(), "units": self.units}
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "audio_axis": self.audio_axis,
+        }

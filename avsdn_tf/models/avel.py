@@ -27,6 +27,7 @@ class AVEL(SegmentClassifier):
             the head by itself.
         attention: Boolean. True: the sound weighs the cells of the feature map. False:
             the mean of the map.
+        audio_axis: Of the attention, see `AudioGuidedAttention`.
         units: Width of each LSTM, in each direction.
         dropout: Share of features (the same ones in all segments of a clip) and of
             encoder outputs that training drops; the paper has none.
@@ -55,6 +56,7 @@ class AVEL(SegmentClassifier):
         *,
         modalities: str = "both",
         attention: bool = False,
+        audio_axis: str = "hidden",
         units: int = 128,
         dropout: float = 0.0,
         **kwargs: Any,
@@ -73,6 +75,7 @@ class AVEL(SegmentClassifier):
             )
         self.modalities = modalities
         self.attention = attention
+        self.audio_axis = audio_axis
         self.units = units
         self.dropout = dropout
         dtype = self.dtype_policy
@@ -81,7 +84,7 @@ class AVEL(SegmentClassifier):
         if modalities != "audio":
             self.visual_encoder = SequenceLSTM(units, bidirectional=True, dtype=dtype)
             self.visual_pooling = (
-                AudioGuidedAttention(dtype=dtype)
+                AudioGuidedAttention(audio_axis=audio_axis, dtype=dtype)
                 if attention
                 else SpatialMean(dtype=dtype)
             )
@@ -132,6 +135,7 @@ class AVEL(SegmentClassifier):
             **super().get_config(),
             "modalities": self.modalities,
             "attention": self.attention,
+            "audio_axis": self.audio_axis,
             "units": self.units,
             "dropout": self.dropout,
         }
@@ -153,6 +157,7 @@ class DMRN(AVEL):
         audio_width: As in AVEL.
         visual_shape: As in AVEL.
         attention: As in AVEL; the authors' has it.
+        audio_axis: As in AVEL.
         units: As in AVEL.
         dropout: As in AVEL.
 
@@ -176,6 +181,7 @@ class DMRN(AVEL):
         visual_shape: Sequence[int] = (7, 7, 512),
         *,
         attention: bool = True,
+        audio_axis: str = "hidden",
         units: int = 128,
         dropout: float = 0.0,
         **kwargs: Any,
@@ -185,6 +191,7 @@ class DMRN(AVEL):
             audio_width,
             visual_shape,
             attention=attention,
+            audio_axis=audio_axis,
             units=units,
             dropout=dropout,
             **kwargs,
@@ -205,8 +212,18 @@ class DMRN(AVEL):
         """Takes over the attention and the encoders of a trained AVEL.
 
         Raises:
-            ValueError: If the two have other widths.
+            ValueError: If the two have other widths or another attention.
         """
+
+        def kind(model: AVEL) -> dict[str, Any]:
+            names = ("modalities", "attention", "audio_axis", "units", "audio_width")
+            found = {name: getattr(model, name) for name in names}
+            return {**found, "visual_shape": model.visual_shape}
+
+        if kind(self) != kind(source):
+            raise ValueError(
+                f"Expected an AVEL of {kind(self)}. Received: one of {kind(source)}"
+            )
         for name in ("visual_pooling", "audio_encoder", "visual_encoder"):
             getattr(self, name).set_weights(getattr(source, name).get_weights())
 

@@ -1,0 +1,143 @@
+"""The authors' PyTorch states, converted, against their networks in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+from avsdn_tf.official_weights import convert_avel, convert_dmrn
+from tests import numpy_networks as expected
+
+CATEGORIES = ["Bark", "Violin, fiddle"]
+AUDIO, VISUAL, UNITS, CELLS = 5, 6, 4, 49
+
+
+def linear(rng, outputs, inputs, name, bias=True):
+    state = {f"{name}.weight": rng.normal(size=(outputs, inputs)) / inputs**0.5}
+    if bias:
+        state[f"{name}.bias"] = rng.normal(size=outputs)
+    return state
+
+
+def torch_lstm(rng, width, name):
+    state = {}
+    for suffix in ("l0", "l0_reverse"):
+        state[f"{name}.weight_ih_{suffix}"] = rng.normal(size=(4 * UNITS, width))
+        state[f"{name}.weight_hh_{suffix}"] = rng.normal(size=(4 * UNITS, UNITS))
+        state[f"{name}.bias_ih_{suffix}"] = rng.normal(size=4 * UNITS)
+        state[f"{name}.bias_hh_{suffix}"] = rng.normal(size=4 * UNITS)
+    return state
+
+
+def encoders_state(rng):
+    return {
+        **torch_lstm(rng, AUDIO, "lstm_audio"),
+        **torch_lstm(rng, VISUAL, "lstm_video"),
+        **linear(rng, 512, AUDIO, "affine_audio"),
+        **linear(rng, 512, VISUAL, "affine_video"),
+        **linear(rng, CELLS, 512, "affine_v", bias=False),
+        **linear(rng, CELLS, 512, "affine_g", bias=False),
+        **linear(rng, 1, CELLS, "affine_h", bias=False),
+    }
+
+
+def avel_state(rng):
+    return {
+        **encoders_state(rng),
+        **linear(rng, 64, 4 * UNITS, "L1"),
+        **linear(rng, 3, 64, "L2"),
+    }
+
+
+def dmrn_state(rng):
+    return {
+        **encoders_state(rng),
+        **linear(rng, 2 * UNITS, 2 * UNITS, "U_v.0"),
+        **linear(rng, 2 * UNITS, 2 * UNITS, "U_v.2"),
+        **linear(rng, 2 * UNITS, 2 * UNITS, "U_a.0"),
+        **linear(rng, 2 * UNITS, 2 * UNITS, "U_a.2"),
+        **linear(rng, 3, 2 * UNITS, "L2"),
+    }
+
+
+def apply(state, name, x):
+    return x @ state[f"{name}.weight"].T + state.get(f"{name}.bias", 0)
+
+
+def run_lstm(state, name, sequence):
+    """PyTorch's bidirectional LSTM: gates input, forget, cell, output; two biases."""
+    outputs = []
+    for suffix, step in (("l0", 1), ("l0_reverse", -1)):
+        hidden = cell = np.zeros((len(sequence), UNITS))
+        steps = []
+        for x in np.moveaxis(sequence, 1, 0)[::step]:
+            gates = (
+                x @ state[f"{name}.weight_ih_{suffix}"].T
+                + state[f"{name}.bias_ih_{suffix}"]
+                + hidden @ state[f"{name}.weight_hh_{suffix}"].T
+                + state[f"{name}.bias_hh_{suffix}"]
+            )
+            i, f, g, o = np.split(gates, 4, axis=1)
+            cell = expected.sigmoid(f) * cell + expected.sigmoid(i) * np.tanh(g)
+            hidden = expected.sigmoid(o) * np.tanh(cell)
+            steps.append(hidden)
+        outputs.append(np.stack(steps[::step], axis=1))
+    return np.concatenate(outputs, axis=-1)
+
+
+def run_encoders(state, audio, visual):
+    cells = visual.reshape(*visual.shape[:2], CELLS, VISUAL)
+    heard = np.maximum(apply(state, "affine_audio", audio), 0)
+    seen = np.maximum(apply(state, "affine_video", cells), 0)
+    # The program lays what is heard along the cells.
+    scores = apply(state, "affine_v", seen) + apply(state, "affine_g", heard)[..., None]
+    weights = expected.softmax(apply(state, "affine_h", np.tanh(scores))[..., 0])
+    attended = np.einsum("btn,btnd->btd", weights, cells)
+    return run_lstm(state, "lstm_audio", audio), run_lstm(state, "lstm_video", attended)
+
+
+@pytest.fixture
+def inputs(rng):
+    return {
+        "audio": rng.normal(size=(2, 6, AUDIO)).astype("float32"),
+        "visual": rng.normal(size=(2, 6, 7, 7, VISUAL)).astype("float32"),
+    }
+
+
+def test_converted_avel_computes_what_the_program_does(rng, inputs, tmp_path):
+    state = avel_state(rng)
+    heard, seen = run_encoders(state, **inputs)
+    joined = np.maximum(np.concatenate([heard, seen], -1), 0)
+    wanted = apply(state, "L2", np.maximum(apply(state, "L1", joined), 0))
+    model = convert_avel(state, CATEGORIES)
+    np.testing.assert_allclose(model(inputs), wanted, atol=1e-4)
+    model.save(tmp_path / "avel.keras")
+    loaded = keras.models.load_model(tmp_path / "avel.keras")
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+
+
+def test_converted_dmrn_computes_what_the_program_does(rng, inputs):
+    state = dmrn_state(rng)
+    heard, seen = run_encoders(state, **inputs)
+
+    def mlp(name, x):
+        return apply(state, f"{name}.2", np.tanh(apply(state, f"{name}.0", x)))
+
+    update = (mlp("U_a", heard) + mlp("U_v", seen)) / 2
+    fused = (np.tanh(heard + update) + np.tanh(seen + update)) / 2
+    model = convert_dmrn(state, CATEGORIES)
+    np.testing.assert_allclose(model(inputs), apply(state, "L2", fused), atol=1e-4)
+
+
+def test_a_state_that_does_not_fit_is_one_message(rng):
+    state = avel_state(rng)
+    with pytest.raises(ValueError, match=r"'L2.weight' of shape \(2, 64\).*\(3, 64\)"):
+        convert_avel(state, CATEGORIES[:1])
+    with pytest.raises(ValueError, match=r"array 'U_a.0.weight'"):
+        convert_dmrn(state, CATEGORIES)
+    with pytest.raises(ValueError, match="one network alone.*extra"):
+        convert_avel({**state, "extra": np.zeros(1)}, CATEGORIES)
+    del state["lstm_video.bias_hh_l0_reverse"]
+    with pytest.raises(ValueError, match=r"lstm_video.bias_hh_l0_reverse.*Tian"):
+        convert_avel(state, CATEGORIES)
+    with pytest.raises(ValueError, match="a matrix"):
+        convert_avel({**state, "affine_v.weight": np.zeros(3)}, CATEGORIES)
