@@ -149,6 +149,9 @@ def test_unwritable_run_folder_is_one_message(call, data_dir, tmp_path):
         ({"dropout": 1.0}, r"--dropout.*Received: 1.0"),
         ({"learning_rate": float("nan")}, r"--learning_rate"),
         ({"weight_decay": -1.0}, r"--weight_decay"),
+        ({"decay_steps": -1}, r"--decay_steps"),
+        ({"ema": 1.0}, r"--ema.*Received: 1.0"),
+        ({"label_smoothing": -0.1}, r"--label_smoothing"),
     ],
 )
 def test_config_refuses_what_makes_no_sense(settings, message):

@@ -31,8 +31,16 @@ MATCH_ORDERS = {
     "validation": [0, 6, 12, 18, 24],
     "test": [3, 9, 15, 21, 27],
 }
-SHAPES = {"resnet152": (2048,), "vgg19": (7, 7, 512)}
-VISUAL = {"resnet152": "visual_feature_vec", "vgg19": "visual_feature"}
+SHAPES = {
+    "resnet152": (2048,),
+    "vgg19": (7, 7, 512),
+    "resnet152_maps": (7, 7, 2048),
+}
+VISUAL = {
+    "resnet152": "visual_feature_vec",
+    "vgg19": "visual_feature",
+    "resnet152_maps": "visual_feature_resnet152",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -154,10 +162,11 @@ def test_without_both_noisy_files_there_is_no_background_split(tmp_path, missing
     assert set(builder.info.splits) == {"train", "validation", "test"}
 
 
-def test_vgg19_is_stored_as_float16(tmp_path):
-    folder = make_ave(tmp_path / "ave", "vgg19", noisy=False)
-    builder = build(folder, tmp_path / "data", "vgg19")
-    visual = read(folder / "visual_feature.h5")
+@pytest.mark.parametrize("config", ["vgg19", "resnet152_maps"])
+def test_maps_are_stored_as_float16(tmp_path, config):
+    folder = make_ave(tmp_path / "ave", config, noisy=False)
+    builder = build(folder, tmp_path / "data", config)
+    visual = read(folder / f"{VISUAL[config]}.h5")
     found = examples(builder, "validation")
     assert sorted(found) == ORDERS["validation"]
     for row, example in found.items():

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 
 import keras
@@ -11,6 +12,7 @@ from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.run_folder import RunFolder
+from tests import test_tfds_ave
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,9 @@ def folder(tmp_path):
     return folder
 
 
-def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder):
-    config = Config(epochs=4, units=16, learning_rate=0.003)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder, ema):
+    config = Config(epochs=4, units=16, learning_rate=0.003, ema=ema)
     result = training.train(config, dataset, folder)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert result.history[-1]["loss"] < result.history[0]["loss"]
@@ -64,6 +67,78 @@ def test_same_seed_same_weights(dataset, folder):
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert any((one != two).any() for one, two in zip(first, other, strict=True))
+
+
+def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, folder):
+    def run(ema):
+        config = Config(epochs=2, units=8, ema=ema)
+        result = training.train(config, dataset, folder)
+        return [row["loss"] for row in result.history], result.model.get_weights()
+
+    (plain_losses, plain), (losses, averaged) = run(0.0), run(0.99)
+    assert losses == plain_losses
+    assert any((one != two).any() for one, two in zip(plain, averaged, strict=True))
+
+
+def test_smoothed_labels_are_what_is_learnt_and_not_what_is_scored(dataset):
+    config = Config(units=4, label_smoothing=0.3, loss="categorical_crossentropy")
+    task = training.build_task(config, dataset)
+    batch = next(iter(task.training_batches(epoch=1)))
+    losses, correct = task.score_batch(batch)
+    inputs = {name: batch[name] for name in ("audio", "visual")}
+    logits = task.model(inputs).numpy().astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    target = batch["target"].numpy()
+    smooth = 0.7 * target + 0.3 / 29
+    np.testing.assert_allclose(losses, -(smooth * log_p).sum(-1).mean(1), rtol=1e-5)
+    right = logits.argmax(-1) == target.argmax(-1)
+    np.testing.assert_allclose(correct, right.mean(1), rtol=1e-6)
+
+
+def test_learning_rate_falls_to_a_tenth_once():
+    schedule = training.build_optimizer(Config(decay_steps=100))._learning_rate
+    rates = [float(schedule(step)) for step in (0, 100, 101, 1000)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-6)
+    assert float(training.build_optimizer(Config()).learning_rate) == pytest.approx(
+        1e-3
+    )
+
+
+def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
+    files = test_tfds_ave.make_ave(tmp_path / "ave", "vgg19", noisy=False)
+    test_tfds_ave.build(files, tmp_path / "data", "vgg19")
+    common = {
+        "dataset": "tfds_ave/vgg19",
+        "data_dir": str(tmp_path / "data"),
+        "units": 4,
+        "epochs": 1,
+    }
+    source, run = tmp_path / "avel", tmp_path / "dmrn"
+    commands.train(
+        Config(model="avel_att", **common), str(source), Console(quiet=True)
+    )
+    config = Config(model="dmrn", encoders=str(source), **common)
+    dataset = data.open_dataset(config.dataset, config.data_dir)
+    built = training.build_model(config, dataset)
+    trained = keras.models.load_model(source / "model.keras")
+    for name in ("visual_pooling", "audio_encoder", "visual_encoder"):
+        for one, two in zip(
+            getattr(built, name).get_weights(),
+            getattr(trained, name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, two)
+    commands.train(config, str(run), Console(quiet=True))
+    assert f"--encoders={source}" in commands.repeat_command(config)
+
+    for settings, message in (
+        ({"model": "avel_att"}, "--encoders: only --model=dmrn"),
+        ({"encoders": str(run)}, "expected a run of --model=avel_att. .*=dmrn"),
+        ({"encoders": "nowhere"}, "--encoders=nowhere: expected a folder that a tr"),
+        ({"units": 5}, "Expected an AVEL of.*'units': 5.*'units': 4"),
+    ):
+        with pytest.raises(UserError, match=message):
+            training.build_model(dataclasses.replace(config, **settings), dataset)
 
 
 def test_early_stopping_waits_for_patience(dataset, folder):
