@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 
@@ -6,27 +7,72 @@ import numpy as np
 import pytest
 
 from avsdn_tf.config import Config
+from avsdn_tf.cross_modal_evaluation import Distances, right_starts
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.models import MODELS
 from experiments import compare, run
-from experiments.published import TABLES, load_table
+from experiments.published import (
+    CHANGES,
+    PUBLISHED_TABLES,
+    best_changes,
+    load_row,
+    load_table,
+)
 
-ROWS = [row for table in TABLES for row in load_table(table)]
+ROWS = [row for table in PUBLISHED_TABLES for row in load_table(table)]
 
 
 def test_every_row_is_a_command_that_the_program_takes(capsys):
     for row in ROWS:
         assert row.model in MODELS
-        settings = {**row.settings, "mode": row.mode, "model": row.model}
-        Config(**settings)
-        assert f"--model={row.model}" in row.flags({})
+        for recipe in ("paper", "best"):
+            args = run.parse([row.table, "--seeds=1"])
+            (planned,) = run.plan(dataclasses.replace(row, recipe=recipe), args)
+            assert planned.config.model == row.model
     assert [row.paper for row in load_table("table3")] == [70.2, 70.9, 72.6, 74.2]
     assert [row.order for row in load_table("table1")] == list(range(1, 9))
     assert load_table("table1")[-1].model == "avsdn"
+    assert [row.paper for row in load_table("tian")] == [73.1, 44.8, 35.6]
     with pytest.raises(SystemExit):
         run.main(["table9"])
     assert "table1" in capsys.readouterr().err
+
+
+def test_rows_of_the_same_training_share_its_run():
+    fusion, avsdn = load_row("table3_fusion"), load_row("table2_avsdn")
+    args = run.parse(["table3", "--seeds=2"])
+    assert run.plan(fusion, args) == run.plan(avsdn, args)
+    table1 = load_table("table1")
+    pooled = [row for row in table1 if row.dataset_config in (None, "resnet152")]
+    folders = {r.folder for row in pooled for r in run.plan(row, args)}
+    assert len(folders) == 2 * len(pooled)
+
+
+def test_changes_lead_from_the_papers_recipe_to_the_best():
+    for table in CHANGES:
+        rows = load_table(table)
+        mode = rows[0].mode
+        best = {k: v for change in best_changes(mode) for k, v in change.items()}
+        assert len(rows) == 1 + len(best_changes(mode))
+        args = run.parse([table, "--seeds=1"])
+        published = next(
+            row for row in ROWS if row.mode == mode and row.model == "avsdn"
+        )
+        for row, recipe in ((rows[0], "paper"), (rows[-1], "best")):
+            assert run.plan(row, args) == run.plan(
+                dataclasses.replace(published, recipe=recipe),
+                run.parse([published.table, "--seeds=1"]),
+            )
+        (last,) = run.plan(rows[-1], args)
+        assert best.items() <= last.config.to_dict().items()
+
+
+def test_dmrn_starts_from_the_run_of_the_same_seed():
+    args = run.parse(["tian", "--seeds=2", "--dataset=tfds_ave/vgg19"])
+    sources = run.plan(load_row("table1_avel_att_vgg19"), args)
+    planned = run.plan(load_row("tian_dmrn"), args)
+    assert [p.config.encoders for p in planned] == [str(s.folder) for s in sources]
 
 
 def test_rows_fit_data_sets_with_their_features():
@@ -44,7 +90,7 @@ def test_rows_fit_data_sets_with_their_features():
     assert "table1_avel_att_resnet152" not in pooled
 
 
-def write_run(folder, wrong, seconds=10.0):
+def write_run(folder, wrong, config=None, seconds=10.0):
     """A finished run of 4 clips of which the first `wrong` segments each are wrong."""
     labels = np.zeros((4, 10), int)
     predicted = labels.copy()
@@ -61,6 +107,21 @@ def write_run(folder, wrong, seconds=10.0):
         "trivial": {"always_background": 0.1},
     }
     (folder / "report.json").write_text(json.dumps(report))
+    config = (config or Config()).to_dict()
+    (folder / "config.json").write_text(json.dumps({"config": config, "versions": {}}))
+
+
+def config_of(command):
+    """What the program makes of its flags."""
+    kinds = {f.name: f.metadata["kind"] for f in dataclasses.fields(Config)}
+    settings = {}
+    for word in command:
+        if word.startswith("--") and not word.startswith("--run="):
+            name, _, value = word.removeprefix("--").partition("=")
+            settings[name] = kinds[name](value) if value and value != "True" else True
+            if kinds[name] is type(None):
+                settings[name] = value
+    return Config(**settings)
 
 
 @pytest.fixture
@@ -68,18 +129,19 @@ def fake_training(monkeypatch):
     """Runs that fail for one model, and are right in 8 or 6 of 10 segments."""
     trained = []
 
-    def subprocess_run(command, stdout, **_):
-        model = next(w for w in command if w.startswith("--model=")).split("=")[1]
+    def subprocess_run(command, stdout, env, **_):
+        assert env["TF_NUM_INTRAOP_THREADS"].isdigit()
+        config = config_of(command)
         folder = run.pathlib.Path(command[-1].removeprefix("--run="))
-        trained.append(folder)
+        trained.append(config)
 
         class Done:
-            returncode = 2 if model == "avel_visual" else 0
+            returncode = 2 if config.model == "avel_visual" else 0
 
         if Done.returncode:
             stdout.write("avsdn_tf: no luck\n")
         else:
-            write_run(folder, wrong=2 if model == "avsdn" else 4)
+            write_run(folder, 2 if config.model == "avsdn" else 4, config)
         return Done
 
     monkeypatch.setattr(run.subprocess, "run", subprocess_run)
@@ -101,20 +163,22 @@ def fill(tmp_path, *words):
 
 def test_table_shows_failures_resumes_and_says_what_it_is(tmp_path, fake_training):
     with pytest.raises(SystemExit, match=r"2 run\(s\) failed"):
-        fill(tmp_path)
+        fill(tmp_path, "--recipe=paper", "--jobs=2")
     # Four rows fit the data set, two seeds each.
     assert len(fake_training) == 8
     results = {path.name for path in (tmp_path / "results").iterdir()}
-    stem = "table1-paper-synthetic-simulated-not-ave"
+    stem = "table1-synthetic-simulated-not-ave"
     assert results == {f"{stem}.md", f"{stem}.csv", f"{stem}.png"}
     text = (tmp_path / "results" / f"{stem}.md").read_text()
     assert "not AVE" in text.splitlines()[0]
-    assert re.search(r"\| AVEL visual only \| ResNet-152 \| 65.0 \| failed", text)
+    assert re.search(
+        r"\| AVEL visual only \| ResNet-152 \| paper \| 65.0 \| failed", text
+    )
     assert "not run: needs tfds_ave/vgg19" in text
-    assert re.search(r"\| AVSDN \| ResNet-152 \| 75.4 \| 80.0 ± 0.0", text)
+    assert re.search(r"\| AVSDN \| ResNet-152 \| paper \| 75.4 \| 80.0 ± 0.0", text)
     # 80 % against 60 %, in every clip alike: the interval has no width.
     assert "+20.0 (20.0 to 20.0)" in text
-    assert "always background | | | 10.0" in text
+    assert re.search(r"always background [| ]+ 10\.0 ", text)
     with (tmp_path / "results" / f"{stem}.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [float(line["accuracy"]) for line in lines if line["accuracy"]] == [
@@ -125,26 +189,67 @@ def test_table_shows_failures_resumes_and_says_what_it_is(tmp_path, fake_trainin
 
     fake_training.clear()
     with pytest.raises(SystemExit, match="failed"):
-        fill(tmp_path)
+        fill(tmp_path, "--recipe=paper")
     # What is done is not trained again; what failed is.
-    assert {folder.parent.name for folder in fake_training} == {
-        "table1_avel_visual_resnet152"
+    assert {config.model for config in fake_training} == {"avel_visual"}
+
+    # A run with other settings is not taken for this one.
+    with pytest.raises(SystemExit, match=r"holds a run with another epochs"):
+        fill(tmp_path, "--recipe=paper", "--epochs=7")
+
+
+def test_best_recipe_departs_only_where_a_model_has_the_option(tmp_path, fake_training):
+    with pytest.raises(SystemExit, match="failed"):
+        fill(tmp_path, "--seeds=1")
+    best = [config for config in fake_training if config.ema]
+    assert len(fake_training) == 2 * len(best) == 8
+    for config in best:
+        assert config.bidirectional == (config.model == "avsdn")
+        assert config.dropout
+    text = next((tmp_path / "results").glob("*.md")).read_text()
+    # Both recipes are equally right here: no gain, and AVSDN 20 points ahead in both.
+    assert text.count("+0.0 (0.0 to 0.0)") == 3
+    assert text.count("+20.0 (20.0 to 20.0)") == 4
+
+
+def test_changes_are_compared_with_the_row_before(tmp_path, fake_training):
+    run.main(
+        [
+            "changes_weak",
+            "--seeds=1",
+            "--dataset=tfds_ave/synthetic",
+            f"--runs={tmp_path / 'runs'}",
+            f"--results={tmp_path / 'results'}",
+        ]
+    )
+    text = next((tmp_path / "results").glob("*.md")).read_text()
+    assert len(fake_training) == 1 + len(best_changes("weak"))
+    assert text.count("+0.0 (0.0 to 0.0)") == len(best_changes("weak"))
+    assert "AVSDN minus it" not in text
+    assert "over the row before" in text
+
+
+def test_scores_of_the_cross_modality_task_fill_a_row(tmp_path):
+    labels = np.array([[1, 1, 0], [0, 1, 1]])
+    distances = np.ones((2, 3, 3))
+    # The sound of clip 7 is near the right pictures, its picture near no sound.
+    distances[0, 0, 0] = distances[0, 1, 1] = 0
+    folder = tmp_path / "run"
+    folder.mkdir()
+    Distances(np.array([9, 7]), distances[::-1], labels[::-1]).save(
+        folder / "predictions.npz"
+    )
+    correct = {
+        name: run._read_correct(
+            load_row(f"tian_avdln_{name}"), folder / "predictions.npz"
+        )
+        for name in ("a2v", "v2a")
     }
-
-
-def test_best_recipe_departs_only_where_a_model_has_the_option(tmp_path, monkeypatch):
-    commands = []
-
-    def subprocess_run(command, **_):
-        commands.append(command)
-        write_run(run.pathlib.Path(command[-1].removeprefix("--run=")), wrong=2)
-        return type("Done", (), {"returncode": 0})
-
-    monkeypatch.setattr(run.subprocess, "run", subprocess_run)
-    fill(tmp_path, "--recipe=best", "--seeds=1")
-    for command in commands:
-        assert ("--bidirectional" in command) == ("--model=avsdn" in command)
-        assert any(word.startswith("--dropout=") for word in command)
+    # In the order of rows: 7, 9.
+    assert correct["a2v"].shape == (2, 1)
+    wanted = Distances(np.array([7, 9]), distances, labels)
+    for name, right in zip(("a2v", "v2a"), right_starts(wanted), strict=True):
+        np.testing.assert_array_equal(correct[name][:, 0], right)
 
 
 def test_comparison_draws_the_same_clips_of_every_run(tmp_path, capsys):
@@ -154,9 +259,6 @@ def test_comparison_draws_the_same_clips_of_every_run(tmp_path, capsys):
         report = json.loads((folder / "report.json").read_text())
         report["per_category"] = [{"category": c} for c in ("a", "b", "Background")]
         (folder / "report.json").write_text(json.dumps(report))
-        (folder / "config.json").write_text(
-            json.dumps({"config": Config().to_dict(), "versions": {}})
-        )
         (folder / "model.keras").touch()
     out = tmp_path / "comparison.svg"
     runs = [str(tmp_path / "one"), str(tmp_path / "two")]

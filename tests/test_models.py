@@ -311,7 +311,7 @@ def test_dmrn_is_its_equations_and_takes_over_encoders(rng):
     randomize(source, rng)
     model = avsdn_tf.DMRN(CATEGORIES, 5, visual_shape=(2, 3, 4), units=4)
     randomize(model, rng)
-    with pytest.raises(ValueError, match="Expected an AVEL of.*'cell'"):
+    with pytest.raises(ValueError, match=r"Expected an AVEL of.*'cell'"):
         model.load_encoders(
             avsdn_tf.AVEL(
                 CATEGORIES,

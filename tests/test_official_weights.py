@@ -134,7 +134,7 @@ def test_a_state_that_does_not_fit_is_one_message(rng):
         convert_avel(state, CATEGORIES[:1])
     with pytest.raises(ValueError, match=r"array 'U_a.0.weight'"):
         convert_dmrn(state, CATEGORIES)
-    with pytest.raises(ValueError, match="one network alone.*extra"):
+    with pytest.raises(ValueError, match=r"one network alone.*extra"):
         convert_avel({**state, "extra": np.zeros(1)}, CATEGORIES)
     del state["lstm_video.bias_hh_l0_reverse"]
     with pytest.raises(ValueError, match=r"lstm_video.bias_hh_l0_reverse.*Tian"):

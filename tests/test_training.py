@@ -114,9 +114,7 @@ def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
         "epochs": 1,
     }
     source, run = tmp_path / "avel", tmp_path / "dmrn"
-    commands.train(
-        Config(model="avel_att", **common), str(source), Console(quiet=True)
-    )
+    commands.train(Config(model="avel_att", **common), str(source), Console(quiet=True))
     config = Config(model="dmrn", encoders=str(source), **common)
     dataset = data.open_dataset(config.dataset, config.data_dir)
     built = training.build_model(config, dataset)

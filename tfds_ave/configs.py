@@ -81,9 +81,9 @@ VGG19 = AveConfig(
 RESNET152_MAPS = AveConfig(
     name="resnet152_maps",
     description=(
-        "AVE with VGGish audio and ResNet-152 feature maps before pooling (7 x 7 x 2048 "
-        "a segment), stored as float16. Nobody released such files: they come from the "
-        "manual folder."
+        "AVE with VGGish audio and ResNet-152 feature maps before pooling (7 x 7 x "
+        "2048 a segment), stored as float16. Nobody released such files: they come "
+        "from the manual folder."
     ),
     visual_shape=(7, 7, 2048),
     visual_dtype="float16",
