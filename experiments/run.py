@@ -111,7 +111,7 @@ class Run:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *shlex.split(repeat_command(self.config))[1:]]
-        log = self.folder.with_suffix(".log")
+        log = self.folder.with_name(f"{self.folder.name}.log")
         with log.open("w") as output:
             code = subprocess.run(
                 [*command, f"--run={self.folder}"],
