@@ -4,7 +4,7 @@ An event is a maximal run of segments of one category; background separates even
 is never one itself. The background class is the one after the last category.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,3 +164,64 @@ def localize(
         )
     logits = model.predict_on_batch({"audio": audio, "visual": visual})
     return [events_from_logits(clip, model.categories, segment_s) for clip in logits]
+
+
+def stitch_logits(
+    model: Any,
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]],
+    window: int = 10,
+) -> np.ndarray:
+    """Labels a video of any length: windows that overlap by half, logits averaged.
+
+    A network has learnt from clips of `window` segments, so it sees no more at once. The
+    last window ends with the video; a shorter video is one window. Memory for features
+    does not grow with the video.
+
+    Args:
+        model: A network of this package.
+        chunks: The video's audio features `(n, audio_width)` and visual features `(n,
+            ...)` in order of time, any number of segments at a time.
+        window: Segments a window, at least 2.
+
+    Returns:
+        Logits of every segment, `(num_segments, num_categories + 1)`.
+
+    Raises:
+        ValueError: If there is no segment, or the features don't fit the model.
+    """
+    hop = window // 2
+    sums: list[np.ndarray] = []
+    counts: list[int] = []
+
+    def add(start: int, audio: np.ndarray, visual: np.ndarray) -> None:
+        logits = np.asarray(
+            model.predict_on_batch({"audio": audio[None], "visual": visual[None]})
+        )[0]
+        for segment, values in enumerate(logits, start):
+            if segment == len(sums):
+                sums.append(np.zeros_like(values))
+                counts.append(0)
+            sums[segment] += values
+            counts[segment] += 1
+
+    # The first segment that is kept, and from where on the next window reads.
+    kept_from, next_start = 0, 0
+    audio = visual = None
+    for more_audio, more_visual in chunks:
+        if audio is None:
+            audio, visual = more_audio, more_visual
+        else:
+            audio = np.concatenate([audio, more_audio])
+            visual = np.concatenate([visual, more_visual])
+        while next_start + window <= kept_from + len(audio):
+            at = next_start - kept_from
+            add(next_start, audio[at : at + window], visual[at : at + window])
+            next_start += hop
+            # The last window may reach back by a whole one.
+            drop = max(0, next_start - window - kept_from)
+            audio, visual, kept_from = audio[drop:], visual[drop:], kept_from + drop
+    if audio is None:
+        raise ValueError("Expected the features of at least one segment. Received none")
+    if len(sums) < kept_from + len(audio):
+        add(kept_from + max(0, len(audio) - window), audio[-window:], visual[-window:])
+    return np.stack(sums) / np.array(counts)[:, None]

@@ -156,3 +156,40 @@ def test_localize_runs_a_keras_model():
     events = localization.localize(Louder(), audio, np.zeros_like(audio))
     assert [event[:3] for event in events[0]] == [(1.0, 3.0, "Bark")]
     assert events[0][0].score == pytest.approx(0.8)
+
+
+class PositionNetwork:
+    """Says of every segment how long its window is, and what it heard."""
+
+    def predict_on_batch(self, inputs):
+        audio = inputs["audio"]
+        length = np.full((*audio.shape[:2], 1), audio.shape[1], float)
+        place = np.arange(audio.shape[1], dtype=float)[None, :, None]
+        return np.concatenate([audio, length, place], axis=-1)
+
+
+@pytest.mark.parametrize("num_segments", [1, 9, 10, 11, 14, 15, 20, 23, 35])
+@pytest.mark.parametrize("chunk", [1, 4, 16])
+def test_long_videos_are_seen_in_overlapping_windows(num_segments, chunk):
+    audio = np.arange(num_segments, dtype=float)[:, None]
+    visual = np.zeros((num_segments, 2))
+    chunks = [
+        (audio[at : at + chunk], visual[at : at + chunk])
+        for at in range(0, num_segments, chunk)
+    ]
+    logits = localization.stitch_logits(PositionNetwork(), chunks)
+    np.testing.assert_allclose(logits[:, 0], audio[:, 0])
+    assert set(logits[:, 1]) == {min(num_segments, 10)}
+    # The windows by hand: every fifth segment starts one, and the end has its own.
+    starts = list(range(0, max(1, num_segments - 9), 5))
+    starts.append(max(0, num_segments - 10))
+    places = [
+        np.mean([t - s for s in sorted(set(starts)) if s <= t < s + 10])
+        for t in range(num_segments)
+    ]
+    np.testing.assert_allclose(logits[:, 2], places)
+
+
+def test_a_video_without_segments_has_no_logits():
+    with pytest.raises(ValueError, match="at least one segment"):
+        localization.stitch_logits(PositionNetwork(), [])
