@@ -1,19 +1,37 @@
 """What the commands of the command line do, each a call on a Config or a run folder."""
 
 import csv
+import pathlib
 import shlex
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from avsdn_tf import cross_modal_evaluation, data, evaluation, matching, training
+from avsdn_tf import (
+    cross_modal_evaluation,
+    data,
+    demo,
+    evaluation,
+    matching,
+    prediction,
+    training,
+)
 from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.report import figures, page
-from avsdn_tf.report.progress import TrainingProgress
-from avsdn_tf.report.terminal import results_table
+from avsdn_tf.features.extract import (
+    Extractor,
+    build_extractor,
+    extract_all,
+    find_videos,
+)
+from avsdn_tf.features.video import VideoError
+from avsdn_tf.report import event_files, figures, page
+from avsdn_tf.report.player import write_player_page
+from avsdn_tf.report.progress import TrainingProgress, extraction_progress
+from avsdn_tf.report.terminal import events_table, results_table
 from avsdn_tf.run_folder import RunFolder, write_json
 
 _TIMELINE_CLIPS = 8
@@ -75,6 +93,124 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
     config = folder.read_config()
     dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
     _write_report(folder, config, dataset, folder.load_model(), console)
+
+
+def predict(
+    run: str | None,
+    videos: Sequence[str],
+    out: str,
+    networks: dict[str, Any],
+    console: Console,
+) -> int:
+    """Localizes the events of videos, and writes what players and programs read.
+
+    Args:
+        run: The run folder of the network; None for the demo, which brings its own
+            video and networks.
+        videos: Videos, and folders of videos.
+        out: The folder to write to.
+        networks: What `features.extract.build_extractor` takes besides the network's
+            name.
+        console: Where to say what happens.
+
+    Returns:
+        How many videos failed; each has been named, and the others are done.
+
+    Raises:
+        UserError: If nothing can be predicted at all.
+    """
+    folder = _output_folder(out)
+    window, notice = 10, None
+    if run is None:
+        console.print("Rendering a video and training a network on its like")
+        demo.write_video(folder / "demo.mp4")
+        files = [folder / "demo.mp4"]
+        extractor = Extractor(demo.DemoAudio(), demo.DemoVisual())
+        model = demo.train_network(extractor.audio, extractor.visual)
+        notice = demo.NOTICE
+    else:
+        source = RunFolder(run)
+        source.read_config()
+        files = find_videos(videos)
+        window = prediction.num_segments_of(source)
+        model = source.load_model()
+        notice = source.read_report().get("notice")
+        extractor = build_extractor(prediction.network_for(model), **networks)
+    failures = 0
+    used: dict[str, pathlib.Path] = {}
+    for video in files:
+        try:
+            if used.setdefault(video.stem, video) is not video:
+                raise UserError(
+                    f"{video}: has the same name as {used[video.stem]}, and would "
+                    "overwrite its files. Rename one of them."
+                )
+            found = prediction.predict_video(model, extractor, video, window, notice)
+        except (UserError, VideoError) as error:
+            failures += 1
+            console.print(str(error), style="red", highlight=False, soft_wrap=True)
+            continue
+        event_files.write_event_files(folder, video.stem, found)
+        figure = figures.prediction(found)
+        figure.savefig(folder / f"{video.stem}.png", dpi=150, facecolor="white")
+        page_path = folder / f"{video.stem}.html"
+        write_player_page(page_path, found, video)
+        console.print(events_table(found))
+        console.print(f"Page to open: {page_path}", highlight=False, soft_wrap=True)
+    if failures:
+        console.print(f"{failures} of {len(files)} videos failed.", highlight=False)
+    return failures
+
+
+def extract(
+    videos: Sequence[str],
+    out: str,
+    network: str,
+    networks: dict[str, Any],
+    workers: int,
+    console: Console,
+) -> int:
+    """Makes the features of videos; see `features.extract.extract_all`.
+
+    Args:
+        videos: Videos, and folders of videos.
+        out: The folder of the features.
+        network: The visual network, of `features.visual.RECIPES`.
+        networks: What `features.extract.build_extractor` takes besides.
+        workers: How many videos are read at once.
+        console: Where to say what happens.
+
+    Returns:
+        How many videos failed; each has been named, and the others are done.
+
+    Raises:
+        UserError: If nothing can be extracted at all.
+    """
+    files = find_videos(videos)
+    extractor = build_extractor(network, **networks)
+    settings = {"visual_network": network, **networks}
+    with extraction_progress(console, len(files)) as on_done:
+        failures = extract_all(
+            extractor, files, pathlib.Path(out), settings, workers, on_done
+        )
+    console.print(
+        f"{len(files) - len(failures)} of {len(files)} videos in {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return len(failures)
+
+
+def _output_folder(out: str) -> pathlib.Path:
+    folder = pathlib.Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out={out}: can't be written ({error.strerror}). Expected a folder that "
+            "this user may write to; choose another."
+        ) from error
+    return folder
 
 
 def _write_report(

@@ -36,6 +36,8 @@ class Dataset:
         visual_shape: Shape of a segment's visual feature.
         num_segments: Segments a clip.
         notice: What must be said wherever a result on it appears, or None.
+        has_times: Whether every clip's event has a start and an end. If not, some clips
+            can only be learnt from their category.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -44,6 +46,7 @@ class Dataset:
     visual_shape: tuple[int, ...]
     num_segments: int
     notice: str | None
+    has_times: bool = True
 
     def num_clips(self, split: str) -> int:
         """Returns the number of clips of a split, or of several joined by "+"."""
@@ -81,14 +84,17 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
         print(f"Building {name} in {builder.data_path}", flush=True)
         _build_quietly(builder)
     features = builder.info.features
+    # Only of one's own data do the metadata tell what the features can't.
+    metadata = builder.info.metadata or {}
     num_segments, audio_width = features["audio"].shape
     return Dataset(
         builder=builder,
         categories=tuple(features["clip_label"].names[:-1]),
-        audio_width=audio_width,
-        visual_shape=tuple(features["visual"].shape[1:]),
-        num_segments=num_segments,
+        audio_width=metadata.get("audio_width", audio_width),
+        visual_shape=tuple(metadata.get("visual_shape", features["visual"].shape[1:])),
+        num_segments=metadata.get("num_segments", num_segments),
         notice=_notice(builder),
+        has_times=metadata.get("has_times", True),
     )
 
 
@@ -106,7 +112,8 @@ def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Da
         num_classes)`, or `(batch, num_classes)` in weak mode.
 
     Raises:
-        UserError: If the data set lacks the background clips that are asked for.
+        UserError: If the data set lacks the background clips or the times that are
+            asked for.
     """
     split = "train"
     if config.mode == "supervised":
@@ -115,6 +122,12 @@ def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Da
         label = "segment_label_mean"
     else:
         label = "clip_label"
+    if label != "clip_label" and not dataset.has_times:
+        raise UserError(
+            f"{config.dataset} has clips without start and end. Expected --mode=weak "
+            "with --weak_label=mil, which learns from their category alone. Received: "
+            f"--mode={config.mode} --weak_label={config.weak_label}"
+        )
     if config.mode == "weak" and config.weak_label == "mil_background":
         if "background" not in dataset.builder.info.splits:
             raise UserError(
@@ -318,9 +331,13 @@ def _full_batches(
 def _clip_bytes(dataset: Dataset) -> int:
     """Returns how many bytes the features of a clip take."""
     features = dataset.builder.info.features
+    widths = {
+        "audio": dataset.audio_width,
+        "visual": int(np.prod(dataset.visual_shape)),
+    }
     return sum(
-        int(np.prod(features[name].shape)) * np.dtype(features[name].np_dtype).itemsize
-        for name in ("audio", "visual")
+        dataset.num_segments * width * np.dtype(features[name].np_dtype).itemsize
+        for name, width in widths.items()
     )
 
 
@@ -346,7 +363,7 @@ def _read(
     shuffle_seed: int | None = None,
 ) -> tf.data.Dataset:
     """Returns a split's examples with only the named features decoded."""
-    return dataset.builder.as_dataset(
+    examples = dataset.builder.as_dataset(
         split=split,
         shuffle_files=shuffle_seed is not None,
         decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
@@ -358,6 +375,21 @@ def _read(
             skip_prefetch=True,
         ),
     )
+    shapes = {
+        "audio": (dataset.num_segments, dataset.audio_width),
+        "visual": (dataset.num_segments, *dataset.visual_shape),
+        "segment_labels": (dataset.num_segments,),
+        "segment_label_mean": (len(dataset.categories) + 1,),
+    }
+
+    def shaped(example: dict[str, Any]) -> dict[str, Any]:
+        # What is stored of one's own data has no static shape, and maps are flat.
+        return {
+            name: tf.reshape(value, shapes[name]) if name in shapes else value
+            for name, value in example.items()
+        }
+
+    return examples.map(shaped, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -367,8 +399,11 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 def _notice(builder: tfds.core.DatasetBuilder) -> str | None:
     """Returns what results must carry if the features are not those of AVE."""
-    if builder.builder_config and builder.builder_config.name == "synthetic":
+    source = builder.builder_config.source
+    if source == "simulated":
         return _SIMULATED
+    if source == "custom":
+        return None
     first = builder.as_dataset(
         split="train[:16]", decoders=tfds.decode.PartialDecoding({"audio": True})
     )

@@ -173,9 +173,9 @@ def stitch_logits(
 ) -> np.ndarray:
     """Labels a video of any length: windows that overlap by half, logits averaged.
 
-    A network has learnt from clips of `window` segments, so it sees no more at once. The
-    last window ends with the video; a shorter video is one window. Memory for features
-    does not grow with the video.
+    A network has learnt from clips of `window` segments, so it sees no more at once.
+    The last window ends with the video; a shorter video is one window. Memory for
+    features does not grow with the video.
 
     Args:
         model: A network of this package.

@@ -5,6 +5,11 @@
 Commands:
     train      trains, scores the test split once, writes a run folder (the default)
     evaluate   scores a saved run again: evaluate --run=DIR
+    predict    localizes events in videos: predict --run=DIR VIDEO [VIDEO ...],
+               or predict --demo, which needs nothing
+    extract    makes feature files of videos: extract --out=DIR VIDEO [VIDEO ...]
+
+VIDEO is a file, or a folder of videos.
 """
 
 import dataclasses
@@ -20,11 +25,51 @@ from avsdn_tf.models import MODELS
 from avsdn_tf.startup import quiet_startup
 
 with quiet_startup():
+    import tensorflow as tf
+
     import tfds_ave
     from avsdn_tf import commands
+    from avsdn_tf.features.audio import VGGISH
+    from avsdn_tf.features.visual import RECIPES
+
+    # TensorFlow looks for a GPU when it is first asked, and complains where none is.
+    tf.config.list_physical_devices()
 
 _RUN = flags.DEFINE_string(
-    "run", None, "The run folder: written by train, read by evaluate."
+    "run", None, "The run folder: written by train, read by evaluate and predict."
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "predict, extract: the folder to write to; predictions or features."
+)
+_DEMO = flags.DEFINE_bool(
+    "demo", False, "predict: a rendered video and stand-in networks, no download."
+)
+_VGGISH = flags.DEFINE_string(
+    "vggish",
+    VGGISH,
+    "predict, extract: address of the VGGish module, or its folder if downloaded.",
+)
+_VISUAL_NETWORK = flags.DEFINE_enum(
+    "visual_network",
+    "resnet152",
+    list(RECIPES),
+    "extract: the visual features. "
+    + " ".join(f"{name}: {recipe.summary}." for name, recipe in RECIPES.items()),
+)
+_VISUAL_WEIGHTS = flags.DEFINE_string(
+    "visual_weights",
+    "imagenet",
+    "predict, extract: imagenet to download the visual network's weights, or its local "
+    "weights file without the top.",
+)
+_EMPTY = flags.DEFINE_enum(
+    "empty",
+    None,
+    ["audio", "visual"],
+    "predict, extract: a modality that a video may lack; zeros stand in for it.",
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 2, "extract: how many videos are read at once.", lower_bound=1
 )
 _FIELDS = dataclasses.fields(Config)
 
@@ -60,8 +105,9 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     console = Console()
     command = argv[1] if len(argv) > 1 else "train"
+    failures = 0
     try:
-        if len(argv) > 2:
+        if len(argv) > 2 and command not in ("predict", "extract"):
             raise UserError(
                 f"Expected one command, and flags as --name=value. "
                 f"Received: {' '.join(argv[1:])}"
@@ -71,15 +117,52 @@ def main(argv: Sequence[str]) -> None:
             commands.train(Config(**values), _RUN.value, console)
         elif command == "evaluate":
             _evaluate(console)
+        elif command == "predict":
+            failures = _predict(argv[2:], console)
+        elif command == "extract":
+            failures = commands.extract(
+                argv[2:],
+                _OUT.value or "features",
+                _VISUAL_NETWORK.value,
+                _networks(),
+                _WORKERS.value,
+                console,
+            )
         else:
-            raise UserError(f"Expected train or evaluate. Received: {command}")
+            raise UserError(
+                f"Expected train, evaluate, predict or extract. Received: {command}"
+            )
     except (UserError, tfds_ave.DatasetError) as error:
         print(f"avsdn_tf: {error}", file=sys.stderr)
         sys.exit(2)
+    if failures:
+        sys.exit(1)
 
 
 def _names() -> list[str]:
     return [field.name for field in _FIELDS]
+
+
+def _networks() -> dict[str, str | None]:
+    """Returns what decides features besides the visual network."""
+    return {
+        "vggish": _VGGISH.value,
+        "visual_weights": _VISUAL_WEIGHTS.value,
+        "empty": _EMPTY.value,
+    }
+
+
+def _predict(videos: Sequence[str], console: Console) -> int:
+    if _DEMO.value:
+        if _RUN.value or videos:
+            raise UserError("predict --demo: expected neither --run nor videos.")
+    elif _RUN.value is None:
+        raise UserError(
+            "predict: expected --run=DIR, the folder of a finished run, and videos; or "
+            "--demo."
+        )
+    out = _OUT.value or "predictions"
+    return commands.predict(_RUN.value, videos, out, _networks(), console)
 
 
 def _evaluate(console: Console) -> None:

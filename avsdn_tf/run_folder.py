@@ -90,6 +90,20 @@ class RunFolder:
                 f"load. Received: {str(error).splitlines()[0]}"
             ) from error
 
+    def read_report(self) -> dict[str, Any]:
+        """Returns the report of the test split.
+
+        Raises:
+            UserError: If it can't be read.
+        """
+        try:
+            return dict(json.loads(self.report.read_text()))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.report}: expected the report of a finished run. "
+                f"Received: {error}"
+            ) from error
+
     def read_versions(self) -> dict[str, str]:
         """Returns the versions that the run was made with."""
         return self._read("versions")

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 # they are written before TensorFlow reads one.
 _NOTICE = re.compile(
     rb"I0000 |WARNING: All log messages before absl::InitializeLog\(\)|"
-    rb"To enable the following instructions: "
+    rb"To enable the following instructions: |"
+    # A machine without a GPU has no driver for one.
+    rb"E0000 .*failed call to cuInit"
 )
 
 

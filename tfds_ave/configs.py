@@ -26,8 +26,9 @@ class AveConfig(tfds.core.BuilderConfig):
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
         visual_dtype: NumPy name of the type that visual features are stored as.
-        visual_file: Official file of the visual features; "" where the features are
-            simulated.
+        source: `"simulated"`, `"files"` of features in AVE's layout, AVE's `"videos"`,
+            or `"custom"`: anyone's own data, which decides categories and shapes.
+        visual_file: Official file of the visual features, where they are read from it.
         visual_noisy_file: The same for the background clips.
     """
 
@@ -36,6 +37,7 @@ class AveConfig(tfds.core.BuilderConfig):
     audio_width: int = 128
     visual_shape: tuple[int, ...] = (2048,)
     visual_dtype: str = "float32"
+    source: str = "files"
     visual_file: str = ""
     visual_noisy_file: str = ""
 
@@ -52,6 +54,7 @@ class AveConfig(tfds.core.BuilderConfig):
 
 SYNTHETIC = AveConfig(
     name="synthetic",
+    source="simulated",
     description=(
         "SIMULATED features and labels in AVE's shapes, made on the spot: nothing to "
         "download. For trying out programs; no figure on it is an AVE result."
@@ -91,5 +94,23 @@ RESNET152_MAPS = AveConfig(
     visual_noisy_file="visual_feature_resnet152_noisy.h5",
 )
 
+VIDEOS = AveConfig(
+    name="videos",
+    description=(
+        "AVE made from its videos: VGGish audio and pooled ResNet-152 visual features, "
+        "one frame a second, as AVSDN's."
+    ),
+    source="videos",
+)
+CUSTOM = AveConfig(
+    name="custom",
+    description=(
+        "Your own data: manifest.csv and categories.txt, with videos or feature files. "
+        "The metadata tell the shape of the visual features, which are stored flat."
+    ),
+    source="custom",
+    categories=(),
+)
+
 # Every config there is; the first is the default.
-CONFIGS = (SYNTHETIC, RESNET152, VGG19, RESNET152_MAPS)
+CONFIGS = (SYNTHETIC, RESNET152, VGG19, RESNET152_MAPS, VIDEOS, CUSTOM)

@@ -64,16 +64,17 @@ class OfficialData:
             else:
                 rows = self.orders[split]
             for row in rows.tolist():
-                yield self._clip(
+                yield self.make_clip(
                     row,
                     _read_row(audio, audio_file, row, "float32"),
                     _read_row(visual, visual_file, row, self.config.visual_dtype),
                     is_background=split == "background",
                 )
 
-    def _clip(
+    def make_clip(
         self, row: int, audio: np.ndarray, visual: np.ndarray, *, is_background: bool
     ) -> Clip:
+        """Returns a row's clip with these features."""
         config = self.config
         if is_background:
             category = config.background
@@ -117,8 +118,10 @@ def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> Officia
     rows = len(annotations)
     audio_shape = (config.num_segments, config.audio_width)
     visual_shape = (config.num_segments, *config.visual_shape)
-    _check_features(files[sources.AUDIO], audio_shape, rows, sources.ANNOTATIONS)
-    _check_features(files[config.visual_file], visual_shape, rows, sources.ANNOTATIONS)
+    if config.source == "files":
+        visual_file = files[config.visual_file]
+        _check_features(files[sources.AUDIO], audio_shape, rows, sources.ANNOTATIONS)
+        _check_features(visual_file, visual_shape, rows, sources.ANNOTATIONS)
     orders = _read_orders(files, sources.ORDERS, rows)
     match_splits = _read_match_splits(files, orders, rows)
     data = OfficialData(config, annotations, orders, match_splits, files)

@@ -89,14 +89,11 @@ def find_files(
         DatasetError: If a file is missing; it names all that are, where to get each,
             and where to put it.
     """
-    required = [
-        ANNOTATIONS,
-        *ORDERS.values(),
-        *MATCH_ORDERS.values(),
-        AUDIO,
-        config.visual_file,
-    ]
-    optional = [AUDIO_NOISY, config.visual_noisy_file, *LABELS]
+    required = [ANNOTATIONS, *ORDERS.values(), *MATCH_ORDERS.values()]
+    optional = [*LABELS]
+    if config.source == "files":
+        required += [AUDIO, config.visual_file]
+        optional += [AUDIO_NOISY, config.visual_noisy_file]
     found = {
         name: SourceFile(name, manual_dir / name)
         for name in (*required, *optional)
@@ -111,6 +108,8 @@ def find_files(
             found |= _download(missing, dl_manager)
         except _DownloadFailedError as error:
             raise DatasetError(f"download failed: {error}\n{message}") from error
+    if config.source != "files":
+        return found
     noisy = [config.visual_noisy_file, AUDIO_NOISY]
     # A manual folder is taken as it is: without that file nobody asked for background.
     wanted = config.visual_noisy_file in found or config.visual_file in missing

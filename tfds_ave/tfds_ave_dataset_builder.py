@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ave import official, sources, synthetic
+from tfds_ave import custom, official, sources, synthetic, videos
 from tfds_ave.clips import MATCH_SPLITS, Clip
-from tfds_ave.configs import CONFIGS, AveConfig
+from tfds_ave.configs import BACKGROUND, CONFIGS, AveConfig
 from tfds_ave.errors import DatasetError
+from tfds_ave.videos import Video
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -24,8 +25,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         "1.0.0": "First release.",
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    `synthetic` needs no file. `resnet152` and `vgg19` look for each file in the manual
-    folder first (--manual_dir), and download what is not there and can be had:
+    `synthetic` needs no file. `resnet152`, `resnet152_maps` and `vgg19` look for each
+    file in the manual folder first (--manual_dir), and download what is not there and
+    can be had:
 
     - Annotations.txt, train_order.h5, val_order.h5, test_order.h5, and the splits of
       the cross-modality task train_order_match.h5, val_order_match.h5,
@@ -33,8 +35,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       https://github.com/YapengTian/AVE-ECCV18/tree/93f843f/data (downloaded).
     - audio_feature.h5: VGGish, from the Google Drive of that repository (downloaded).
     - `vgg19`: visual_feature.h5, from there too (downloaded; 7.7 GB).
-    - `resnet152`: visual_feature_vec.h5, (4143, 10, 2048). Never released:
-      put your own.
+    - `resnet152`: visual_feature_vec.h5, (4143, 10, 2048), and `resnet152_maps`:
+      visual_feature_resnet152.h5, (4143, 10, 7, 7, 2048). Never released: put your own.
+    - `videos`: AVE_Dataset.zip, or the folder AVE of its videos.
+    - `custom`: your own manifest.csv and categories.txt, see README.md.
     - For the background split: audio_feature_noisy.h5 (downloaded) and, in the manual
       folder, visual_feature_noisy.h5 or visual_feature_vec_noisy.h5.
     - labels.h5, mil_labels.h5, labels_closs.h5: compared with the annotations if there.
@@ -65,8 +69,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        label = tfds.features.ClassLabel(names=config.class_names)
-        steps = config.num_segments
+        # Of one's own data nothing is known before they are read: neither categories
+        # nor shapes, for which the metadata are.
+        known = config.source != "custom"
+        names = config.class_names if known else None
+        steps = config.num_segments if known else None
+        audio_shape = (steps, config.audio_width if known else None)
+        visual_shape = (steps, *(config.visual_shape if known else (None,)))
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
@@ -74,20 +83,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     "video_id": tfds.features.Text(),
                     # "bytes" is written three times as fast as TFDS's default.
                     "audio": tfds.features.Tensor(
-                        shape=(steps, config.audio_width),
-                        dtype=np.float32,
-                        encoding="bytes",
+                        shape=audio_shape, dtype=np.float32, encoding="bytes"
                     ),
                     "visual": tfds.features.Tensor(
-                        shape=(steps, *config.visual_shape),
+                        shape=visual_shape,
                         dtype=np.dtype(config.visual_dtype),
                         encoding="bytes",
                     ),
-                    "segment_labels": tfds.features.Sequence(label, length=steps),
-                    "clip_label": label,
+                    "segment_labels": tfds.features.Sequence(
+                        tfds.features.ClassLabel(names=names), length=steps
+                    ),
+                    "clip_label": tfds.features.ClassLabel(names=names),
                     # On its own, so that weak training reads no segment label.
                     "segment_label_mean": tfds.features.Tensor(
-                        shape=(len(config.class_names),), dtype=np.float32
+                        shape=(len(names) if names else None,), dtype=np.float32
                     ),
                     "start_s": np.float32,
                     "end_s": np.float32,
@@ -95,6 +104,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             homepage="https://github.com/YapengTian/AVE-ECCV18",
+            metadata=tfds.core.MetadataDict(),
         )
 
     def download_and_prepare(
@@ -117,6 +127,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         downloads = pathlib.Path(
             os.fspath(download_dir or self.data_dir_root / "downloads")
         )
+        self._download_config = download_config
         manual_dir = download_config.manual_dir if download_config else None
         self._manual_dir = pathlib.Path(os.fspath(manual_dir or downloads / "manual"))
         version = pathlib.Path(os.fspath(self.data_path))
@@ -140,23 +151,63 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         config = self.builder_config
-        if not config.visual_file:
+        if config.source == "simulated":
             return {
                 split: self._generate_examples(synthetic.generate_clips(config, split))
                 for split in synthetic.NUM_CLIPS
+            }
+        if config.source == "custom":
+            data = self._open_custom()
+            return {
+                split: self._generate_examples(data.clips(split))
+                for split in custom.SPLITS
             }
         # dl_manager.manual_dir raises where the folder does not exist, without a word
         # on the files.
         files = sources.find_files(config, dl_manager, self._manual_dir)
         data = official.open_official(config, files)
+        if config.source == "videos":
+            found = videos.find_videos(data, self._manual_dir)
+            data = videos.VideoData(data, self._extract(found))
         return {
             split: self._generate_examples(data.clips(split)) for split in data.splits
         }
 
+    def _open_custom(self) -> custom.CustomData:
+        """Reads one's own data, and makes known what it decides."""
+        manifest = custom.read_manifest(self._manual_dir)
+        extracted = self._extract(
+            [Video(clip.key, clip.video) for clip in manifest.clips if clip.video]
+        )
+        data = custom.open_custom(manifest, extracted)
+        names = [*manifest.categories, BACKGROUND]
+        self.info.features["clip_label"].names = names
+        self.info.features["segment_labels"].feature.names = names
+        self.info.metadata.update(
+            num_segments=data.num_segments,
+            audio_width=data.audio_width,
+            visual_shape=list(data.visual_shape),
+            has_times=manifest.has_times,
+        )
+        return data
+
+    def _extract(
+        self, wanted: list[Video]
+    ) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+        if not wanted:
+            return {}
+        # The networks take seconds to import, and most builds need none.
+        from tfds_ave import extraction
+
+        networks = extraction.read_networks(self._manual_dir)
+        return extraction.extract_videos(
+            wanted, self._manual_dir, networks, self._download_config
+        )
+
     def _generate_examples(
         self, clips: Iterator[Clip]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        num_classes = len(self.builder_config.class_names)
+        num_classes = self.info.features["clip_label"].num_classes
         for clip in clips:
             yield clip.row, clip.to_example(num_classes)
 

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from avsdn_tf.evaluation import partial_clips
 from avsdn_tf.localization import number_events
+from avsdn_tf.report.event_files import VideoPrediction
 
 INK = "#1f2328"
 MUTED = "#656d76"
@@ -304,6 +305,61 @@ _TIMELINE_WIDTH_IN = 9.0
 _ROW_IN = 0.26
 _TITLE_IN = 0.38
 _BAR_FONT_PT = 8
+
+
+@mpl.rc_context(_STYLE)
+def prediction(found: VideoPrediction) -> Figure:
+    """Draws what a network says of one video: events above, probabilities below.
+
+    Args:
+        found: What it says.
+
+    Returns:
+        A figure of two panels over the video's time, with a curve for every category
+        that is an event somewhere, and one for background.
+    """
+    events = found.events
+    names = [name for name in found.categories if name in {e.category for e in events}]
+    colors = dict(
+        zip(found.categories, category_colors(len(found.categories)), strict=True)
+    )
+    lanes_in = 0.3 * max(1, len(names))
+    figure = Figure(figsize=(_TIMELINE_WIDTH_IN, 2.9 + lanes_in), layout="constrained")
+    lanes, curves = figure.subplots(
+        2, sharex=True, gridspec_kw={"height_ratios": [lanes_in, 2.0]}
+    )
+    for lane, name in enumerate(names):
+        bars = [(e.start_s, e.end_s - e.start_s) for e in events if e.category == name]
+        lanes.broken_barh(bars, (lane - 0.4, 0.8), color=colors[name])
+    lanes.set_yticks(range(len(names)), names)
+    lanes.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    lanes.set_title(found.name, loc="left")
+    lanes.tick_params(length=0)
+    if not names:
+        lanes.text(
+            0.5, 0.5, "no event", transform=lanes.transAxes, ha="center", va="center"
+        )
+    middles_s = (np.arange(len(found.probabilities)) + 0.5) * found.segment_s
+    for index, name in enumerate(found.classes):
+        if name in names or index == len(found.categories):
+            curves.plot(
+                middles_s,
+                100 * found.probabilities[:, index],
+                color=colors.get(name, MUTED),
+                linestyle="-" if name in names else "--",
+                label=name,
+                marker="o",
+                markersize=2,
+            )
+    curves.set_xlim(0, found.duration_s)
+    curves.set_ylim(0, 102)
+    curves.set_xlabel("seconds")
+    curves.set_ylabel("probability (%)")
+    curves.grid(axis="y", linewidth=0.6)
+    figure.legend(loc="outside lower left", ncols=3)
+    if found.notice:
+        figure.suptitle(found.notice, fontsize=8, wrap=True)
+    return figure
 
 
 class _Bar(NamedTuple):

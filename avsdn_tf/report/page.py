@@ -12,6 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from avsdn_tf.report import figures as drawing
+from avsdn_tf.report.event_files import write_whole
 from avsdn_tf.report.scores import is_matching, list_scores, percent
 
 # The colours that figures draw text, axes and empty tracks in, as properties that the
@@ -23,7 +24,7 @@ _SWAPPED = {
     drawing.TRACK: "var(--track)",
 }
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1f2328; --muted: #656d76;
   --lines: #d5dae0; --track: #e9ecef; --notice: #fff1c9; --notice-ink: #5c4300; }
 @media (prefers-color-scheme: dark) { :root { --page: #16191d; --ink: #e4e7eb;
@@ -119,13 +120,10 @@ line is epoch {report["selected_epoch"]}, whose weights were kept.</p>
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{_STYLE}</style></head>
+<title>{html.escape(title)}</title><style>{STYLE}</style></head>
 <body>{body}</body></html>
 """
-    path = pathlib.Path(path)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(page, encoding="utf-8")
-    aside.replace(path)
+    write_whole(pathlib.Path(path), page)
 
 
 def _segment_sections(report: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:

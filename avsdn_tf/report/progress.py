@@ -1,5 +1,8 @@
-"""What training shows while it runs."""
+"""What training and extraction show while they run."""
 
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -94,3 +97,32 @@ class TrainingProgress(keras.callbacks.Callback):
             f"validation {validation:6.1%}{mark}",
             highlight=False,
         )
+
+
+@contextlib.contextmanager
+def extraction_progress(
+    console: Console, num_videos: int
+) -> Iterator[Callable[[pathlib.Path, str | None], None]]:
+    """Shows a bar of videos; gives the function that a finished one is told to.
+
+    A video that failed is named above the bar, with its reason.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("extracting", total=num_videos)
+
+        def on_done(video: pathlib.Path, failure: str | None) -> None:
+            bar.update(task, advance=1, description=video.name)
+            if failure:
+                console.print(failure, style="red", highlight=False, soft_wrap=True)
+
+        yield on_done

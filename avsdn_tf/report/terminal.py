@@ -1,4 +1,4 @@
-"""The final table of a run, on the terminal."""
+"""What a run and a prediction say at last, on the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from avsdn_tf.report.event_files import VideoPrediction
 from avsdn_tf.report.scores import list_scores, percent
 
 
@@ -43,4 +44,28 @@ def results_table(
             interval,
             style="dim" if score.is_baseline else None,
         )
+    return table
+
+
+def events_table(prediction: VideoPrediction) -> Table:
+    """Returns the events of a video."""
+    notice = prediction.notice
+    table = Table(
+        title=Text(prediction.name, style="bold"),
+        caption=Text(notice, style="bold yellow") if notice else None,
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("start", justify="right", no_wrap=True)
+    table.add_column("end", justify="right", no_wrap=True)
+    table.add_column("event")
+    table.add_column("score", justify="right", no_wrap=True)
+    for event in prediction.events:
+        table.add_row(
+            f"{event.start_s:.1f} s",
+            f"{event.end_s:.1f} s",
+            Text(event.category),
+            percent(event.score),
+        )
+    if not prediction.events:
+        table.add_row("", "", "none: background throughout", "")
     return table

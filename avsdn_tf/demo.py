@@ -1,0 +1,183 @@
+"""A demo that needs no download: a rendered video, and networks small enough to train.
+
+Three things move and sound: a swinging bell, a rolling engine, a flying bird. Where one
+is seen and heard at once it is an event; where the picture shows one and the sound is
+of another, or of none, it is background. Features are a spectrum and the colours of a
+frame, in place of VGGish and ResNet-152. It shows what a prediction looks like, and
+says nothing about real videos.
+"""
+
+import dataclasses
+import pathlib
+
+import av
+import keras
+import numpy as np
+
+from avsdn_tf.features.audio import FrontEnd
+from avsdn_tf.losses import SoftmaxBinaryCrossentropy
+from avsdn_tf.models.avsdn import AVSDN
+
+NOTICE = (
+    "Demo: a rendered video and stand-in networks, trained within seconds. It says "
+    "nothing about real videos"
+)
+CATEGORIES = ("Bell", "Engine", "Bird")
+
+_RATE_HZ = FrontEnd.sample_rate_hz
+_FRAME_RATE = 12
+_HEIGHT, _WIDTH = 180, 320
+_LEVELS = 4
+_BANDS = 64
+
+# What is seen and what is heard in each second of the video; None is neither.
+_BELL, _ENGINE, _BIRD = range(3)
+_SEEN = [None] * 2 + [_BELL] * 5 + [None] * 2 + [_ENGINE] * 6 + [_BIRD] * 5
+_HEARD = [None] * 3 + [_BELL] * 4 + [_BIRD] * 2 + [None] + [_ENGINE] * 4 + [None]
+_HEARD += [_BIRD] * 5
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoAudio:
+    """A spectrum of each second, in place of VGGish.
+
+    Attributes:
+        width: Width of a feature.
+    """
+
+    width: int = _BANDS
+
+    def __call__(self, seconds: np.ndarray) -> np.ndarray:
+        """Returns `(num_seconds, width)` of `(num_seconds, 16000)`."""
+        power = np.abs(np.fft.rfft(seconds)[:, : 64 * _BANDS]) ** 2
+        bands = power.reshape(len(seconds), _BANDS, -1).mean(axis=2)
+        return np.log1p(bands).astype(np.float32) / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoVisual:
+    """The colours of each second's middle frame, in place of ResNet-152.
+
+    Attributes:
+        shape: Shape of a feature.
+        frames_per_second: Frames of a second that are looked at.
+    """
+
+    shape: tuple[int, ...] = (_LEVELS**3,)
+    frames_per_second: int = 1
+
+    def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
+        """Returns `(num_seconds, *shape)` of one array of frames a second."""
+        histograms = []
+        for second in frames:
+            levels = second[0].astype(int) * _LEVELS // 256
+            colors = (levels @ (_LEVELS**2, _LEVELS, 1)).reshape(-1)
+            shares = np.bincount(colors, minlength=self.shape[0]) / len(colors)
+            # The root lets a small thing count beside the sky.
+            histograms.append(np.sqrt(shares))
+        return np.stack(histograms).astype(np.float32)
+
+
+def write_video(path: pathlib.Path) -> None:
+    """Renders the demo's video, 20 s as an MP4 file."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("h264", rate=_FRAME_RATE)
+        video.width, video.height, video.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
+        audio = container.add_stream("aac", rate=_RATE_HZ, layout="mono")
+        rng = np.random.default_rng(0)
+        for second, (seen, heard) in enumerate(zip(_SEEN, _HEARD, strict=True)):
+            for tick in range(_FRAME_RATE):
+                picture = _draw(seen, second + tick / _FRAME_RATE, rng)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(video.encode(frame))
+            sound = _sound(heard, second, rng)[None]
+            frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
+            frame.sample_rate = _RATE_HZ
+            frame.pts = second * _RATE_HZ
+            container.mux(audio.encode(frame))
+        container.mux(video.encode())
+        container.mux(audio.encode())
+
+
+def train_network(audio: DemoAudio, visual: DemoVisual) -> AVSDN:
+    """Trains a small AVSDN on rendered seconds, which are none of the video's."""
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
+    things = [None, *range(len(CATEGORIES))]
+    heard_of = {
+        thing: audio(np.stack([_sound(thing, s, rng) for s in range(24)]))
+        for thing in things
+    }
+    seen_of = {
+        thing: visual([_draw(thing, 0.37 * s, rng)[None] for s in range(24)])
+        for thing in things
+    }
+    clips = 512
+    heard = np.empty((clips, 10, audio.width), np.float32)
+    seen = np.empty((clips, 10, *visual.shape), np.float32)
+    labels = np.full((clips, 10), len(CATEGORIES))
+    for clip in range(clips):
+        eyes = _a_while(things, rng)
+        # Often the sound goes with the picture: an event has to be no rarity.
+        ears = eyes if rng.random() < 0.3 else _a_while(things, rng)
+        for segment, (eye, ear) in enumerate(zip(eyes, ears, strict=True)):
+            heard[clip, segment] = heard_of[ear][rng.integers(24)]
+            seen[clip, segment] = seen_of[eye][rng.integers(24)]
+            if eye is not None and eye == ear:
+                labels[clip, segment] = eye
+    model = AVSDN(CATEGORIES, audio.width, visual.shape, units=32)
+    model.compile(keras.optimizers.Adam(0.003), SoftmaxBinaryCrossentropy())
+    targets = np.eye(len(CATEGORIES) + 1, dtype=np.float32)[labels]
+    model.fit(
+        {"audio": heard, "visual": seen}, targets, batch_size=32, epochs=25, verbose=0
+    )
+    return model
+
+
+def _a_while(things: list[int | None], rng: np.random.Generator) -> list[int | None]:
+    """Returns ten seconds in which two things follow each other."""
+    at = rng.integers(1, 10)
+    first, second = rng.choice(len(things), 2)
+    return [things[first]] * at + [things[second]] * (10 - at)
+
+
+def _draw(thing: int | None, time_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns a picture of a thing, `(height, width, 3)` uint8."""
+    y, x = np.mgrid[:_HEIGHT, :_WIDTH]
+    sky = 200 - 50 * (y / _HEIGHT)
+    picture = np.stack([0.8 * sky, 0.9 * sky, sky], axis=-1)
+    picture[y > 0.8 * _HEIGHT] = (96, 128, 80)
+    if thing == _BELL:
+        angle = 0.6 * np.sin(2 * np.pi * time_s)
+        left, top = _WIDTH / 2 + 90 * np.sin(angle), 110 * np.cos(angle)
+        shape = (x - left) ** 2 + (y - top) ** 2 < 30**2
+        color = (240, 200, 40)
+    elif thing == _ENGINE:
+        left = (60 * time_s) % _WIDTH
+        shape = (abs(x - left) < 50) & (abs(y - 125) < 24)
+        color = (90, 30, 30)
+    elif thing == _BIRD:
+        left, top = (110 * time_s) % _WIDTH, 50 + 20 * np.sin(8 * time_s)
+        shape = abs(x - left) + 2 * abs(y - top) < 34
+        color = (30, 60, 190)
+    else:
+        shape, color = np.zeros_like(x, bool), (0, 0, 0)
+    picture[shape] = color
+    noise = rng.normal(0, 4, picture.shape)
+    return (picture + noise).clip(0, 255).astype(np.uint8)
+
+
+def _sound(thing: int | None, second: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns a second of a thing's sound, `(16000,)` float32."""
+    time_s = second + np.arange(_RATE_HZ) / _RATE_HZ
+    if thing == _BELL:
+        strike = np.exp(-4 * (time_s % 0.5))
+        tones = [np.sin(2 * np.pi * f * time_s) for f in (880, 1760, 2637)]
+        sound = strike * sum(tones) / 3
+    elif thing == _ENGINE:
+        sound = 0.7 * ((time_s * 90) % 1 - 0.5) * (1 + 0.3 * np.sin(12 * time_s))
+    elif thing == _BIRD:
+        sound = 0.5 * np.sin(2 * np.pi * (3000 * time_s + 40 * np.sin(25 * time_s)))
+    else:
+        sound = np.zeros(_RATE_HZ)
+    return (0.8 * sound + rng.normal(0, 0.01, _RATE_HZ)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""From videos to the features that the networks take: reading, looking, listening."""

@@ -1,0 +1,99 @@
+"""Audio features as AVE has them: VGGish, one second at a time.
+
+VGGish is a convolutional network on a log-mel spectrogram. Its TensorFlow Hub module
+holds the front end too, with the constants that `FrontEnd` names for whoever has to
+rebuild it elsewhere.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_hub as hub
+
+from avsdn_tf.errors import UserError
+
+VGGISH = "https://tfhub.dev/google/vggish/1"
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """The constants of VGGish's log-mel front end (Hershey et al., ICASSP 2017).
+
+    A Hann window of `window_samples` moves by `hop_samples`; the magnitudes of an FFT
+    of `fft_samples` are summed in `mel_bands` triangles, evenly spaced between the two
+    frequencies on the mel scale 1127 ln(1 + f / 700); `log(mel + log_offset)` of
+    `num_frames` windows is what the network sees: 15,600 samples, 0.975 s.
+    """
+
+    sample_rate_hz: int = 16_000
+    window_samples: int = 400
+    hop_samples: int = 160
+    fft_samples: int = 512
+    mel_bands: int = 64
+    lowest_hz: float = 125.0
+    highest_hz: float = 7500.0
+    log_offset: float = 0.01
+    num_frames: int = 96
+
+
+class AudioNetwork:
+    """VGGish, with the final ReLU that AVE's features have and the module lacks.
+
+    Every second goes through it on its own: of a longer waveform it would make patches
+    of 0.96 s, which drift from the seconds.
+
+    Args:
+        handle: Address of a TensorFlow Hub module, or the folder of a SavedModel of the
+            same signature: `(samples,)` float32 at 16 kHz, mono, in [-1, 1], to
+            `(patches, width)`.
+
+    Raises:
+        UserError: If it can't be loaded, or has another signature.
+
+    Reference:
+        Hershey et al., "CNN architectures for large-scale audio classification", ICASSP
+        2017, https://arxiv.org/abs/1609.09430.
+    """
+
+    def __init__(self, handle: str | os.PathLike[str] = VGGISH) -> None:
+        self.handle = os.fspath(handle)
+        try:
+            module = hub.load(self.handle)
+        # What goes wrong below is of many kinds: no network, no such file, no model.
+        except Exception as error:
+            raise UserError(
+                f"--vggish={self.handle}: can't be loaded "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}). Expected a "
+                f"network connection to {VGGISH}, or the folder of that module, "
+                "downloaded and unpacked, by --vggish=FOLDER."
+            ) from error
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, FrontEnd.sample_rate_hz), tf.float32)]
+        )
+        def features_of(seconds: tf.Tensor) -> tf.Tensor:
+            return tf.map_fn(lambda second: tf.nn.relu(module(second)[0]), seconds)
+
+        self._features_of = features_of
+        try:
+            silence = np.zeros((1, FrontEnd.sample_rate_hz), np.float32)
+            self.width = int(features_of(silence).shape[-1])
+        except (TypeError, ValueError, IndexError, tf.errors.OpError) as error:
+            raise UserError(
+                f"--vggish={self.handle}: expected a module that makes (patches, "
+                "width) of a waveform (samples,) at 16 kHz. Received one that fails: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+    def __call__(self, seconds: np.ndarray) -> np.ndarray:
+        """Returns the features of seconds of sound.
+
+        Args:
+            seconds: `(num_seconds, 16000)` float32, mono, in [-1, 1].
+
+        Returns:
+            `(num_seconds, width)` float32, at least 0.
+        """
+        return self._features_of(seconds).numpy()

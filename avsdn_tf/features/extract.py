@@ -1,0 +1,279 @@
+"""From videos to features: what every network of the package reads."""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.audio import VGGISH, AudioNetwork
+from avsdn_tf.features.video import VideoError, probe, read_seconds
+from avsdn_tf.features.visual import VisualNetwork
+
+# Seconds that go through the networks together: enough to keep them busy, and little
+# enough that memory does not depend on the video's length.
+_CHUNK_S = 16
+_SETTINGS = "extract.json"
+KINDS = ("audio", "visual")
+_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
+)
+
+
+class AudioFeatures(Protocol):
+    """Makes the features of seconds of sound; see `AudioNetwork`."""
+
+    width: int
+
+    def __call__(self, seconds: np.ndarray) -> np.ndarray:
+        """Returns `(num_seconds, width)` of `(num_seconds, 16000)`."""
+
+
+class VisualFeatures(Protocol):
+    """Makes the features of seconds of picture; see `VisualNetwork`."""
+
+    shape: tuple[int, ...]
+    frames_per_second: int
+
+    def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
+        """Returns `(num_seconds, *shape)` of one array of frames a second."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """Makes the audio and visual features of videos.
+
+    Attributes:
+        audio: Makes features of sound.
+        visual: Makes features of pictures.
+        empty: A modality that a video may lack, `"audio"` or `"visual"`: its features
+            are zeros then. None: both have to be there.
+    """
+
+    audio: AudioFeatures
+    visual: VisualFeatures
+    empty: str | None = None
+
+    def lacks(self, path: str | os.PathLike[str]) -> str | None:
+        """Returns the modality that a video lacks and may lack, if it does.
+
+        Raises:
+            VideoError: If it lacks one that it may not lack, or can't be read.
+        """
+        info = probe(path)
+        missing = [
+            name
+            for name, there in (("audio", info.has_audio), ("visual", info.has_visual))
+            if not there
+        ]
+        if not missing:
+            return None
+        if missing != [self.empty]:
+            what = {"audio": "sound", "visual": "picture"}[missing[0]]
+            raise VideoError(
+                f"{path}: has no {what}. Expected both, since an event is heard and "
+                f"seen; to take zeros for it, say --empty={missing[0]}."
+            )
+        return missing[0]
+
+    def stream(
+        self, path: str | os.PathLike[str]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields a video's features in chunks of some seconds, in order of time.
+
+        Memory does not grow with the length of the video.
+
+        Yields:
+            Audio features `(n, audio width)` and visual ones `(n, *visual shape)`,
+            float32, one row a second.
+
+        Raises:
+            VideoError: If it can't be read, or lacks a modality.
+        """
+        self.lacks(path)
+        waveforms, frames = [], []
+        for second in read_seconds(path, self.visual.frames_per_second):
+            waveforms.append(second.waveform)
+            frames.append(second.frames)
+            if len(waveforms) == _CHUNK_S:
+                yield self._features(waveforms, frames)
+                waveforms, frames = [], []
+        if waveforms:
+            yield self._features(waveforms, frames)
+
+    def extract(self, path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a whole video's features; see `stream`."""
+        audio, visual = zip(*self.stream(path), strict=True)
+        return np.concatenate(audio), np.concatenate(visual)
+
+    def _features(
+        self, waveforms: list[np.ndarray | None], frames: list[np.ndarray | None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        seconds = len(waveforms)
+        if waveforms[0] is None:
+            audio = np.zeros((seconds, self.audio.width), np.float32)
+        else:
+            audio = self.audio(np.stack(waveforms))
+        if frames[0] is None:
+            visual = np.zeros((seconds, *self.visual.shape), np.float32)
+        else:
+            visual = self.visual(frames)
+        return audio, visual
+
+
+def build_extractor(
+    network: str,
+    vggish: str = VGGISH,
+    visual_weights: str = "imagenet",
+    empty: str | None = None,
+) -> Extractor:
+    """Loads the networks that make features.
+
+    Args:
+        network: The visual one, of `RECIPES`.
+        vggish: See `AudioNetwork`.
+        visual_weights: See `VisualNetwork`.
+        empty: See `Extractor`.
+
+    Raises:
+        UserError: If one can't be loaded.
+    """
+    return Extractor(
+        AudioNetwork(vggish), VisualNetwork(network, visual_weights), empty
+    )
+
+
+def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+    """Returns the videos that are meant: files as they are, folders by what they hold.
+
+    Raises:
+        UserError: If a path does not exist, or no video is left.
+    """
+    videos = []
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            videos += sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in _SUFFIXES and file.is_file()
+            )
+        elif path.exists():
+            videos.append(path)
+        else:
+            raise UserError(f"{path}: expected a video, or a folder of videos.")
+    if not videos:
+        raise UserError(
+            f"{', '.join(map(str, paths)) or 'extract'}: expected at least one video "
+            f"({', '.join(_SUFFIXES)})."
+        )
+    return videos
+
+
+def feature_paths(out: pathlib.Path, key: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns where the audio and the visual features of a video lie."""
+    audio, visual = (out / f"{key}.{kind}.npy" for kind in KINDS)
+    return audio, visual
+
+
+def extract_all(
+    extractor: Extractor,
+    videos: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    settings: dict[str, Any],
+    workers: int,
+    on_done: Callable[[pathlib.Path, str | None], None],
+) -> dict[pathlib.Path, str]:
+    """Extracts many videos into a folder; what is there already is not made again.
+
+    A video becomes NAME.audio.npy and NAME.visual.npy, whole or not at all. The
+    settings are kept beside them, so that features of two kinds don't end up in one
+    folder.
+
+    Args:
+        extractor: Makes the features.
+        videos: The videos.
+        out: The folder.
+        settings: What decides the features, ready for JSON.
+        workers: How many videos are read at once.
+        on_done: Called with every video, and why it failed, if so.
+
+    Returns:
+        Why videos failed.
+
+    Raises:
+        UserError: If the folder holds features of other settings, or can't be written.
+    """
+    claim_folder(out, settings)
+    failures: dict[pathlib.Path, str] = {}
+    owners: dict[str, pathlib.Path] = {}
+    waiting = {}
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for video in videos:
+            owner = owners.setdefault(video.stem, video)
+            if owner is not video:
+                failures[video] = (
+                    f"{video}: has the same name as {owner}, and would overwrite its "
+                    "features. Rename one of them."
+                )
+                on_done(video, failures[video])
+            else:
+                waiting[pool.submit(_extract_one, extractor, video, out)] = video
+        for future in concurrent.futures.as_completed(waiting):
+            video = waiting[future]
+            try:
+                future.result()
+            except (VideoError, OSError) as error:
+                failures[video] = str(error)
+            on_done(video, failures.get(video))
+    return failures
+
+
+def _extract_one(extractor: Extractor, video: pathlib.Path, out: pathlib.Path) -> None:
+    paths = feature_paths(out, video.stem)
+    if all(path.is_file() for path in paths):
+        return
+    write_features(out, video.stem, extractor.extract(video))
+
+
+def write_features(
+    out: pathlib.Path, key: str, features: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Writes a video's audio and visual features, each file whole or not at all."""
+    for path, values in zip(feature_paths(out, key), features, strict=True):
+        aside = path.with_name(path.name + ".tmp")
+        with aside.open("wb") as file:
+            np.save(file, values)
+        os.replace(aside, path)
+
+
+def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Makes a folder of features, or checks that it is one of these settings.
+
+    Args:
+        out: The folder.
+        settings: What decides the features, ready for JSON.
+
+    Raises:
+        UserError: If it holds features of other settings, or can't be written.
+    """
+    path = out / _SETTINGS
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            found = json.loads(path.read_text())
+            if found != settings:
+                raise UserError(
+                    f"{out}: holds features of {found}. Received: {settings}. "
+                    "Choose another folder."
+                )
+        path.write_text(json.dumps(settings, indent=2) + "\n")
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{out}: expected a folder that this user may write to. Received: {error}"
+        ) from error

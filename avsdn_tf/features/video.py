@@ -1,0 +1,690 @@
+"""Reads a video second by second: the frames to look at and the sound to listen to.
+
+FFmpeg does the work, through PyAV, so any container and codec that it knows is read. A
+file is gone through once, and memory does not grow with its length: compressed picture
+waits until the sound has come as far, a frame becomes RGB only if it was asked for, and
+a second is handed out as soon as both streams are past it.
+
+Time. Zero is the smaller of the first timestamps of picture and sound. Each stream is
+placed by its own timestamps:
+
+* The frame at a time is the last one whose timestamp is not later. Where the picture
+  starts later, its first frame stands in; where it ends earlier, its last.
+* Sound that follows within 0.05 s of where it should is taken as continuous, since
+  containers round their timestamps. Longer gaps are silence; of sound that overlaps,
+  the part that came first is kept.
+* Timestamps that jump forwards by more than 600 s beyond what the file states as its
+  length, or back by more than 1 s, are refused: nothing can be aligned by them.
+* Sound and picture may lie 60 s apart in the file. A stream that brings nothing for
+  longer counts as silent, or as standing still; what it brings later for seconds gone
+  by is refused, and so is picture that then goes on without a key frame.
+* The longer stream decides how many seconds there are. A last one of less than 0.1 s is
+  dropped, since containers round up, but there is always one.
+
+Damage. A video is read whole or refused: damaged packets and frames, and a file that
+ends more than 1 s before the length that it states, raise `VideoError`. Some files do
+not tell: an AVI, WAV or MPEG transport stream that was cut between two packets is as
+good as a shorter one. Seconds that came before the damage have been handed out by then.
+
+FFmpeg prints nothing, since PyAV drops its log unless a program asks for it through
+`av.logging`, which this module leaves alone.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+SAMPLE_RATE_HZ = 16_000
+
+_LONGER_SIDE = 1080
+# A damaged header may claim any size; 8K is 7680 x 4320.
+_MAX_PIXELS = 8192 * 8192
+_CONTINUOUS_S = Fraction(1, 20)
+_MAX_STEP_BACK_S = 1
+_MAX_JUMP_S = 600
+_MAX_APART_S = 60
+_MAX_WAITING_BYTES = 1 << 28
+_DROPPED_TAIL_S = Fraction(1, 10)
+_MAX_MISSING_S = 1
+# For others, FFmpeg derives the duration from what is there of the file.
+_STATE_THEIR_DURATION = {"asf", "flv", "matroska", "mov"}
+# FFmpeg reads pictures and plain text as videos too.
+_NO_VIDEOS = {"image2", "tty"}
+# What PyAV raises on broken files besides FFmpeg's own errors.
+_READ_ERRORS = (
+    av.error.FFmpegError,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class VideoError(ValueError):
+    """A video that cannot be read, or not to its end.
+
+    The message is one line: the file, what happened, what was expected, what to do.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a video holds, as far as its beginning tells.
+
+    Attributes:
+        has_audio: Whether there is sound.
+        has_visual: Whether there is a moving picture. A cover image is none.
+        duration_s: Its length as the file states or FFmpeg guesses it; None if unknown.
+        width: In pixels, as shown: after the rotation that phones note in the file.
+            None without a picture.
+        height: The same.
+    """
+
+    has_audio: bool
+    has_visual: bool
+    duration_s: float | None
+    width: int | None
+    height: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Second:
+    """One second of a video.
+
+    Attributes:
+        index: Which one, from 0.
+        frames: `(frames_per_second, height, width, 3)` uint8 RGB, upright; None if the
+            video has no picture. Pixels are as stored, even where they are not square.
+            All seconds have the first frame's size. Its longer side is 1080 at most:
+            larger videos are scaled down.
+        waveform: `(16000,)` float32 in [-1, 1], the mean of the channels, as VGGish
+            takes it; None if the video has no sound. Zero where there is none to hear.
+    """
+
+    index: int
+    frames: np.ndarray | None
+    waveform: np.ndarray | None
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Looks at the beginning of a video.
+
+    Args:
+        path: The video file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        VideoError: If it is no video, or its streams cannot be decoded.
+    """
+    with _open(path) as source:
+        width = height = None
+        if source.picture is not None:
+            frame = _first_frame(source)
+            # An array without data: it has a shape to turn, and costs nothing.
+            outline = np.broadcast_to(np.uint8(0), (frame.height, frame.width))
+            height, width = _upright(outline, frame).shape
+        duration = source.container.duration
+        return VideoInfo(
+            has_audio=source.sound is not None,
+            has_visual=source.picture is not None,
+            duration_s=None if duration is None else duration / av.time_base,
+            width=width,
+            height=height,
+        )
+
+
+def read_seconds(
+    path: str | os.PathLike[str], frames_per_second: int = 1
+) -> Iterator[Second]:
+    """Reads a video, one second after the other.
+
+    Args:
+        path: The video file.
+        frames_per_second: How many frames to take of each second: with n, those shown
+            (i + 0.5) / n s after its start, so 1 takes the one in its middle.
+
+    Returns:
+        An iterator over the seconds, which reads on only when asked for the next.
+
+    Raises:
+        ValueError: If `frames_per_second` is less than 1.
+        VideoError: From the iterator, if the video cannot be read, or not to its end.
+    """
+    if frames_per_second < 1:
+        raise ValueError(
+            f"Expected frames_per_second of at least 1. Received: {frames_per_second}"
+        )
+    return _read_seconds(path, frames_per_second)
+
+
+def _read_seconds(
+    path: str | os.PathLike[str], frames_per_second: int
+) -> Iterator[Second]:
+    with _open(path) as source:
+        yield from _Reader(source, frames_per_second).seconds()
+
+
+@dataclasses.dataclass(eq=False)
+class _Source:
+    """An open file, the streams to read, and how far they were read."""
+
+    container: av.container.InputContainer
+    picture: av.VideoStream | None
+    sound: av.AudioStream | None
+    reached_s: float = 0.0
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[_Source]:
+    """Opens a video; until it is closed, whatever goes wrong becomes a `VideoError`."""
+    path = os.fsdecode(path)
+    if os.path.isdir(path):
+        raise VideoError(f"{path}: is a folder. Expected a video file. Name one in it.")
+    if not os.path.isfile(path):
+        raise VideoError(f"{path}: there is no such file. Check the path of the video.")
+    source = None
+    try:
+        if os.path.getsize(path) == 0:
+            raise ValueError("it is empty, 0 bytes")
+        # With the protocol named, a colon in the path does not start another one.
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            source = _choose_streams(container)
+            yield source
+    except _READ_ERRORS as error:
+        reason = (isinstance(error, av.error.FFmpegError) and error.strerror) or error
+        where = f" beyond {source.reached_s:.1f} s" if source else ""
+        raise VideoError(
+            f"{path}: cannot be read{where}: {' '.join(str(reason).split())}. Expected "
+            "a whole video of a format that FFmpeg reads. Does a player show it to its "
+            "end? Download or convert it anew if not, leave it out if that fails."
+        ) from error
+
+
+def _choose_streams(container: av.container.InputContainer) -> _Source:
+    name = container.format.name
+    if name in _NO_VIDEOS or name.endswith("_pipe"):
+        raise ValueError(f"it is a {container.format.long_name}, not a video")
+    pictures = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    picture = container.streams.best("video")
+    if picture not in pictures:
+        picture = pictures[0] if pictures else None
+    sound = container.streams.best("audio", related=picture)
+    if picture is None and sound is None:
+        raise ValueError("it holds neither picture nor sound")
+    for kind, stream in (("picture", picture), ("sound", sound)):
+        if stream is not None and stream.codec_context is None:
+            raise ValueError(f"FFmpeg has no decoder for its {kind}")
+    if picture is not None:
+        picture.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+    return _Source(container, picture, sound)
+
+
+def _first_frame(source: _Source) -> av.VideoFrame:
+    for packet in source.container.demux(source.picture):
+        # The last packet is empty, which makes the decoder hand out what it held back.
+        for frame in packet.decode():
+            return frame
+    raise ValueError("its picture holds no frame")
+
+
+def _upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Turns and mirrors a frame's pixels as its display matrix says.
+
+    The matrix [[a, b, .], [c, d, .], ...] moves a pixel from (x, y) to
+    (a x + c y, b x + d y). Only its signs count here, for multiples of 90 degrees.
+    """
+    try:
+        entry = frame.side_data["DISPLAYMATRIX"]
+    except KeyError:
+        return pixels
+    except ValueError:
+        # PyAV cannot list the side data if it does not know one of its kinds. It then
+        # still tells the rotation, though not whether the picture is mirrored.
+        return np.rot90(pixels, round(frame.rotation / 90))
+    a, b, _, c, d = np.frombuffer(entry, np.int32, count=5).tolist()
+    if abs(b) > abs(a):
+        pixels = pixels.swapaxes(0, 1)
+        a, d = c, b
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    if d < 0:
+        pixels = pixels[::-1]
+    return pixels
+
+
+class _Sound:
+    """The sound's samples at 16 kHz, from decoding until their second is taken.
+
+    Samples are counted from the first one that was decoded.
+    """
+
+    def __init__(self) -> None:
+        self.first_s: Fraction | None = None
+        # Where the next frame should start, by the timestamps.
+        self.next_s: Fraction | None = None
+        self._num_samples = 0
+        self._num_overlapping = 0
+        self._pieces: deque[tuple[int, np.ndarray]] = deque()
+        self._format: tuple[str, str, int] | None = None
+        self._resampler: av.AudioResampler | None = None
+
+    @property
+    def end_s(self) -> Fraction | float:
+        """Up to where there are samples."""
+        if self.first_s is None:
+            return -math.inf
+        return self.first_s + Fraction(self._num_samples, SAMPLE_RATE_HZ)
+
+    def add(self, frame: av.AudioFrame, time_s: Fraction) -> None:
+        """Appends a decoded frame that starts at a time."""
+        if self.first_s is None:
+            self.first_s = self.next_s = time_s
+        audio_format = (frame.format.name, frame.layout.name, frame.sample_rate)
+        is_continuous = abs(time_s - self.next_s) <= _CONTINUOUS_S
+        if audio_format != self._format or not is_continuous:
+            self.finish()
+            self._format = audio_format
+            # Only the rate: FFmpeg's own mix makes two equal channels 3 dB louder, and
+            # lets 5.1 clip.
+            self._resampler = av.AudioResampler("flt", rate=SAMPLE_RATE_HZ)
+        if not is_continuous:
+            self.next_s = time_s
+            start = round((time_s - self.first_s) * SAMPLE_RATE_HZ)
+            self._num_overlapping = max(0, self._num_samples - start)
+            self._num_samples = max(self._num_samples, start)
+        self.next_s += Fraction(frame.samples, frame.sample_rate)
+        self._append(self._resampler.resample(frame))
+
+    def finish(self) -> None:
+        """Appends what the resampler holds back."""
+        if self._resampler is not None:
+            self._append(self._resampler.resample(None))
+            self._resampler = self._format = None
+
+    def _append(self, frames: list[av.AudioFrame | None]) -> None:
+        for frame in frames:
+            # A resampler with nothing to do hands its input through, None as well.
+            if frame is None or not frame.samples:
+                continue
+            samples = frame.to_ndarray().reshape(frame.samples, -1).mean(axis=1)
+            if not np.isfinite(samples).all():
+                raise ValueError("its sound has samples that are not finite numbers")
+            num_dropped = min(self._num_overlapping, len(samples))
+            self._num_overlapping -= num_dropped
+            # Resampling overshoots at steps.
+            samples = np.clip(samples[num_dropped:], -1, 1)
+            if len(samples):
+                self._pieces.append((self._num_samples, samples))
+            self._num_samples += len(samples)
+
+    def take(self, start_s: Fraction) -> np.ndarray:
+        """Returns the waveform of the second that starts then, and forgets it."""
+        waveform = np.zeros(SAMPLE_RATE_HZ, np.float32)
+        if self.first_s is None:
+            return waveform
+        offset = round((self.first_s - start_s) * SAMPLE_RATE_HZ)
+        while self._pieces and self._pieces[0][0] + offset < SAMPLE_RATE_HZ:
+            index, samples = self._pieces.popleft()
+            start = index + offset
+            if start < 0:
+                raise ValueError(
+                    f"its sound lies more than {_MAX_APART_S} s behind its picture"
+                )
+            within = samples[: SAMPLE_RATE_HZ - start]
+            waveform[start : start + len(within)] = within
+            if len(within) < len(samples):
+                self._pieces.appendleft((index + len(within), samples[len(within) :]))
+        return waveform
+
+
+class _Picture:
+    """The frames that are wanted, from decoding until their second is taken."""
+
+    def __init__(self, frames_per_second: int) -> None:
+        self._frames_per_second = frames_per_second
+        self.first_s: Fraction | None = None
+        self.end_s: Fraction | float = -math.inf
+        # The latest frame, since when it is shown, and its pixels once someone wants
+        # them.
+        self._frame: av.VideoFrame | None = None
+        self.shown_s: Fraction | float = -math.inf
+        self._pixels: np.ndarray | None = None
+        # Frames before it that are wanted.
+        self._earlier: deque[tuple[Fraction, np.ndarray]] = deque()
+        self._taken_s: Fraction | float = -math.inf
+        self._size: tuple[int, int] | None = None
+        self._reformatter = VideoReformatter()
+
+    def show(
+        self, frame: av.VideoFrame, start_s: Fraction, end_s: Fraction, zero_s: Fraction
+    ) -> None:
+        """Replaces the latest frame."""
+        if start_s <= self._taken_s:
+            raise ValueError(
+                f"its picture lies more than {_MAX_APART_S} s behind its sound"
+            )
+        if self._frame is None:
+            self.first_s = start_s
+            # The first frame stands in for what was before it.
+            start_s = zero_s
+        elif self._is_wanted(self.shown_s - zero_s, start_s - zero_s):
+            self._earlier.append((self.shown_s, self._latest()))
+        self._frame, self.shown_s, self._pixels = frame, start_s, None
+        self.end_s = max(self.end_s, end_s)
+
+    def _is_wanted(self, start_s: Fraction, end_s: Fraction) -> bool:
+        """Whether a frame is wanted in [start_s, end_s), counted from zero."""
+        next_wanted = math.ceil(start_s * self._frames_per_second - Fraction(1, 2))
+        return self._wanted_s(next_wanted) < end_s
+
+    def _wanted_s(self, index: int) -> Fraction:
+        return Fraction(2 * index + 1, 2 * self._frames_per_second)
+
+    def _latest(self) -> np.ndarray:
+        """The latest frame's pixels, upright and of the first frame's size."""
+        if self._pixels is None:
+            frame = self._frame
+            if self._size is None:
+                scale = min(1.0, _LONGER_SIDE / max(frame.width, frame.height))
+                self._size = (
+                    max(1, round(frame.width * scale)),
+                    max(1, round(frame.height * scale)),
+                )
+            width, height = self._size
+            rgb = self._reformatter.reformat(
+                frame, width, height, "rgb24", interpolation="AREA"
+            )
+            self._pixels = _upright(rgb.to_ndarray(), frame)
+        return self._pixels
+
+    def take(self, second: int, zero_s: Fraction) -> np.ndarray:
+        """Returns the frames of a second, and forgets what was before them."""
+        frames = []
+        first = second * self._frames_per_second
+        for index in range(first, first + self._frames_per_second):
+            time_s = zero_s + self._wanted_s(index)
+            while len(self._earlier) > 1 and self._earlier[1][0] <= time_s:
+                self._earlier.popleft()
+            if self.shown_s <= time_s:
+                self._earlier.clear()
+                frames.append(self._latest())
+            else:
+                frames.append(self._earlier[0][1])
+            self._taken_s = time_s
+        return np.stack(frames)
+
+
+class _Reader:
+    """Goes through a file once and puts its seconds together."""
+
+    def __init__(self, source: _Source, frames_per_second: int) -> None:
+        self._source = source
+        self._picture = _Picture(frames_per_second) if source.picture else None
+        self._sound = _Sound() if source.sound else None
+        self._zero_s: Fraction | None = None
+        self._num_done = 0
+        # Compressed picture for which the sound has not come far enough, and its times.
+        self._waiting: deque[tuple[Fraction | float, av.Packet]] = deque()
+        self._num_waiting_bytes = 0
+        # Whether the sound's decoder may hold something back.
+        self._is_hearing = False
+        # How many frames the picture's decoder holds back; whether it was made to hand
+        # them out, after which it can only go on from a key frame.
+        self._num_inside = 0
+        self._is_cut = False
+        # Up to where a stream is known. Infinite if nothing more comes of it.
+        self._heard_s: Fraction | float = -math.inf if source.sound else math.inf
+        self._seen_s: Fraction | float = -math.inf if source.picture else math.inf
+        container = source.container
+        self._stated_end_s: Fraction | float = -math.inf
+        if container.duration is not None:
+            end = (container.start_time or 0) + container.duration
+            self._stated_end_s = Fraction(end, av.time_base)
+
+    def seconds(self) -> Iterator[Second]:
+        """Yields the seconds in order.
+
+        Raises:
+            ValueError: If something is wrong with the file; or another of _READ_ERRORS.
+        """
+        for _ in self._decode():
+            while (
+                self._zero_s is not None
+                and min(self._heard_s, self._seen_s, self._end_s)
+                >= self._zero_s + self._num_done + 1
+            ):
+                yield self._take()
+        if self._zero_s is None:
+            kind = "sound holds no sample" if self._sound else "picture holds no frame"
+            raise ValueError(f"its {kind}")
+        self._check_complete()
+        length_s = self._end_s - self._zero_s
+        while self._num_done < max(1, math.ceil(length_s - _DROPPED_TAIL_S)):
+            yield self._take()
+
+    @property
+    def _end_s(self) -> Fraction | float:
+        """Up to where any stream was decoded."""
+        ends = [stream.end_s for stream in (self._picture, self._sound) if stream]
+        return max(ends)
+
+    def _take(self) -> Second:
+        index = self._num_done
+        self._num_done += 1
+        return Second(
+            index=index,
+            frames=self._picture.take(index, self._zero_s) if self._picture else None,
+            waveform=self._sound.take(self._zero_s + index) if self._sound else None,
+        )
+
+    def _decode(self) -> Iterator[None]:
+        """Decodes the file, and pauses after every packet."""
+        source = self._source
+        streams = [stream for stream in (source.picture, source.sound) if stream]
+        for packet in source.container.demux(streams):
+            # Some containers hold empty packets for repeated frames, but an empty
+            # packet tells a decoder that it was the last one.
+            if not packet.size:
+                continue
+            if packet.is_corrupt:
+                raise ValueError("a part of it is damaged or cut off")
+            if packet.stream is source.sound:
+                self._hear(packet)
+            else:
+                self._wait(packet)
+            yield
+            while self._waiting and self._may_see():
+                self._see_next()
+                yield
+        if self._sound:
+            self._hear_out()
+            self._heard_s = math.inf
+        while self._waiting:
+            self._see_next()
+            yield
+        if self._picture:
+            self._see(None)
+            self._seen_s = math.inf
+            if self._picture.first_s is None:
+                raise ValueError("its picture holds no frame")
+        yield
+
+    def _hear(self, packet: av.Packet | None) -> None:
+        stream = self._source.sound
+        self._is_hearing = packet is not None
+        for frame in stream.decode(packet):
+            time_s = self._time(frame, stream, self._sound.next_s)
+            self._sound.add(frame, time_s)
+            if self._picture is None:
+                self._zero_s = self._sound.first_s
+        self._heard_s = max(self._heard_s, self._sound.end_s)
+        if self._picture is None:
+            return
+        begin_s = self._sound.first_s
+        if begin_s is not None and self._sound.end_s - _MAX_APART_S > max(
+            begin_s, self._seen_s
+        ):
+            self._give_up_picture()
+
+    def _hear_out(self) -> None:
+        """Makes the decoder and the resampler hand out what they hold back."""
+        if self._is_hearing:
+            self._hear(None)
+            self._source.sound.codec_context.flush_buffers()
+            self._sound.finish()
+
+    def _give_up_sound(self, until_s: Fraction | float) -> None:
+        """Takes the sound, so far behind the picture, as silent up to a time."""
+        self._hear_out()
+        self._heard_s = max(self._heard_s, self._sound.end_s, until_s)
+
+    def _give_up_picture(self) -> None:
+        """Takes the picture, so far behind the sound, as one that stands still."""
+        if self._num_inside:
+            # Decoders hold frames back to bring them in order, perhaps the last ones.
+            self._see(None)
+            self._source.picture.codec_context.flush_buffers()
+            self._num_inside = 0
+            self._is_cut = True
+        self._seen_s = max(self._seen_s, self._sound.end_s - _MAX_APART_S)
+        if self._zero_s is None:
+            raise ValueError(
+                f"its picture starts more than {_MAX_APART_S} s after its sound"
+            )
+
+    def _wait(self, packet: av.Packet) -> None:
+        if packet.dts is not None:
+            time_s = packet.dts * packet.time_base
+        else:
+            time_s = self._waiting[-1][0] if self._waiting else -math.inf
+        self._waiting.append((time_s, packet))
+        self._num_waiting_bytes += packet.size
+
+    def _may_see(self) -> bool:
+        """Whether the sound has come as far as the picture, or is not waited for."""
+        first_s, last_s = self._waiting[0][0], self._waiting[-1][0]
+        if -math.inf < self._heard_s >= first_s:
+            return True
+        if (
+            math.inf > last_s - first_s > _MAX_APART_S
+            or self._num_waiting_bytes > _MAX_WAITING_BYTES
+        ):
+            self._give_up_sound(first_s)
+            return True
+        return False
+
+    def _see_next(self) -> None:
+        _, packet = self._waiting.popleft()
+        self._num_waiting_bytes -= packet.size
+        self._see(packet)
+
+    def _see(self, packet: av.Packet | None) -> None:
+        stream = self._source.picture
+        picture = self._picture
+        if packet is not None:
+            if self._is_cut and not packet.is_keyframe:
+                raise ValueError(f"its picture stands still for over {_MAX_APART_S} s")
+            self._is_cut = False
+            self._num_inside += 1
+        for frame in stream.decode(packet):
+            self._num_inside -= 1
+            previous_s = None if picture.first_s is None else picture.shown_s
+            expected_s = None if previous_s is None else picture.end_s
+            start_s = self._time(frame, stream, expected_s)
+            if previous_s is not None:
+                start_s = max(start_s, previous_s)
+            if self._zero_s is None:
+                self._zero_s = self._find_zero(start_s)
+            if frame.duration:
+                duration_s = frame.duration * stream.time_base
+            else:
+                duration_s = 1 / (stream.average_rate or Fraction(25))
+            self._check_jump(start_s + duration_s)
+            picture.show(frame, start_s, start_s + duration_s, self._zero_s)
+            self._seen_s = max(self._seen_s, start_s)
+
+    def _find_zero(self, picture_s: Fraction) -> Fraction:
+        sound_s = self._sound.first_s if self._sound else None
+        if sound_s is None:
+            return picture_s
+        if abs(picture_s - sound_s) > _MAX_JUMP_S:
+            raise ValueError(f"its sound and picture start over {_MAX_JUMP_S} s apart")
+        return min(picture_s, sound_s)
+
+    def _time(
+        self,
+        frame: av.VideoFrame | av.AudioFrame,
+        stream: av.VideoStream | av.AudioStream,
+        expected_s: Fraction | None,
+    ) -> Fraction:
+        """When a frame starts, checked against where the last one of its stream ended.
+
+        `expected_s` is None for the first.
+        """
+        if frame.is_corrupt:
+            raise ValueError(f"its {stream.type} stream is damaged")
+        if self._zero_s is not None:
+            self._source.reached_s = float(self._end_s - self._zero_s)
+        timestamp = frame.dts if frame.pts is None else frame.pts
+        if timestamp is None:
+            return Fraction(0) if expected_s is None else expected_s
+        time_s = timestamp * stream.time_base
+        self._check_jump(time_s)
+        if expected_s is not None and time_s < expected_s - _MAX_STEP_BACK_S:
+            raise ValueError(
+                f"the timestamps of its {stream.type} stream jump back by "
+                f"{float(expected_s - time_s):.1f} s"
+            )
+        return time_s
+
+    def _check_jump(self, time_s: Fraction) -> None:
+        end_s = self._end_s
+        # The very first timestamp may be anything: recorders count from when they were
+        # switched on.
+        if end_s > -math.inf and time_s > max(end_s, self._stated_end_s) + _MAX_JUMP_S:
+            raise ValueError(
+                f"its timestamps jump forwards by {float(time_s - end_s):.1f} s"
+            )
+
+    def _check_complete(self) -> None:
+        """Compares what was decoded with the durations that the file states."""
+        source = self._source
+        container = source.container
+        if container.format.name.split(",")[0] not in _STATE_THEIR_DURATION:
+            return
+        stated = [(container.duration, Fraction(1, av.time_base), self._end_s)]
+        if self._picture:
+            stream = source.picture
+            stated.append((stream.duration, stream.time_base, self._picture.end_s))
+        if self._sound:
+            stream = source.sound
+            stated.append((stream.duration, stream.time_base, self._sound.end_s))
+        for duration, time_base, end_s in stated:
+            # Some containers count from their first timestamp, others from 0.
+            length_s = max(end_s - self._zero_s, end_s)
+            if (
+                duration is not None
+                and duration * time_base > length_s + _MAX_MISSING_S
+            ):
+                raise ValueError(
+                    f"it states {float(duration * time_base):.1f} s, but holds "
+                    f"{max(0.0, float(length_s)):.1f} s"
+                )

@@ -1,0 +1,140 @@
+"""Visual features as AVE and AVSDN have them: ResNet-152 and VGG-19 on frames."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avsdn_tf.errors import UserError
+
+_IMAGE_SIZE = 224
+# Frames that go through a network at once.
+_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualRecipe:
+    """How a network's features are made.
+
+    Attributes:
+        network: The class of keras.applications.
+        preprocess: Its own preprocessing, of RGB frames in [0, 255].
+        pooling: `"avg"` for a vector, None for the map.
+        shape: Shape of a segment's feature.
+        frames_per_second: How many frames of a second are averaged.
+        summary: One line for `--help`.
+    """
+
+    network: Callable[..., keras.Model]
+    preprocess: Callable[[Any], Any]
+    pooling: str | None
+    shape: tuple[int, ...]
+    frames_per_second: int
+    summary: str
+
+
+RECIPES = {
+    "resnet152": VisualRecipe(
+        keras.applications.ResNet152,
+        keras.applications.resnet.preprocess_input,
+        "avg",
+        (2048,),
+        1,
+        "ResNet-152, pooled: 2048, of the middle frame of each second",
+    ),
+    "resnet152_maps": VisualRecipe(
+        keras.applications.ResNet152,
+        keras.applications.resnet.preprocess_input,
+        None,
+        (7, 7, 2048),
+        1,
+        "ResNet-152 maps before pooling: 7x7x2048, of the middle frame",
+    ),
+    "vgg19": VisualRecipe(
+        keras.applications.VGG19,
+        keras.applications.vgg19.preprocess_input,
+        None,
+        (7, 7, 512),
+        16,
+        "VGG-19 block5_pool: 7x7x512, the mean of 16 frames a second, as AVE's",
+    ),
+}
+
+
+class VisualNetwork:
+    """An image network of keras.applications, as AVE's features were made with it.
+
+    Frames are resized to 224 x 224 without cropping, bilinearly.
+
+    Args:
+        name: One of `RECIPES`.
+        weights: `"imagenet"` to download the weights of keras.applications, or a local
+            weights file of that network without its top.
+
+    Raises:
+        UserError: If the weights can't be had or don't fit.
+
+    Reference:
+        He et al., CVPR 2016 (ResNet-152); Simonyan and Zisserman, ICLR 2015 (VGG-19).
+    """
+
+    def __init__(self, name: str, weights: str | os.PathLike[str] = "imagenet") -> None:
+        self.name = name
+        self.weights = os.fspath(weights)
+        recipe = RECIPES[name]
+        self.shape = recipe.shape
+        self.frames_per_second = recipe.frames_per_second
+        try:
+            network = recipe.network(
+                include_top=False,
+                weights=self.weights,
+                pooling=recipe.pooling,
+                input_shape=(_IMAGE_SIZE, _IMAGE_SIZE, 3),
+            )
+        # keras raises a bare Exception where a download fails.
+        except Exception as error:
+            raise UserError(
+                f"--visual_weights={self.weights}: can't be loaded "
+                f"({' '.join(str(error).split())[:200]}). Expected a network connection"
+                " to https://storage.googleapis.com/tensorflow/keras-applications/, or "
+                f"the weights file of {recipe.network.__name__} without its top "
+                "(..._notop.h5) from there, by --visual_weights=FILE."
+            ) from error
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None, _IMAGE_SIZE, _IMAGE_SIZE, 3), tf.float32)
+            ]
+        )
+        def features_of(images: tf.Tensor) -> tf.Tensor:
+            return network(recipe.preprocess(images), training=False)
+
+        self._features_of = features_of
+
+    def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
+        """Returns the features of seconds of picture.
+
+        Args:
+            frames: One array a second, `(frames_per_second, height, width, 3)` uint8,
+                RGB.
+
+        Returns:
+            `(num_seconds, *shape)` float32.
+        """
+        images = np.concatenate([self._resize(second) for second in frames])
+        features = np.concatenate(
+            [
+                self._features_of(images[start : start + _BATCH]).numpy()
+                for start in range(0, len(images), _BATCH)
+            ]
+        )
+        by_second = (len(frames), self.frames_per_second, *self.shape)
+        return features.reshape(by_second).mean(axis=1)
+
+    @staticmethod
+    def _resize(frames: np.ndarray) -> np.ndarray:
+        return tf.image.resize(frames, (_IMAGE_SIZE, _IMAGE_SIZE)).numpy()

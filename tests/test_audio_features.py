@@ -1,0 +1,76 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.audio import AudioNetwork
+from tests import vggish
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A real VGGish with random weights, and the module that it was saved from."""
+    folder = tmp_path_factory.mktemp("vggish") / "module"
+    return folder, vggish.save(folder)
+
+
+def sounds():
+    time_s = np.arange(16_000) / 16_000
+    rng = np.random.default_rng(0)
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time_s)
+    return np.stack([tone, rng.normal(0, 0.1, 16_000), np.zeros(16_000)]).astype("f")
+
+
+def test_front_end_of_the_module_is_that_of_its_constants(saved):
+    for waveform in sounds():
+        actual = saved[1].log_mel(waveform)
+        np.testing.assert_allclose(actual, vggish.numpy_log_mel(waveform), atol=1e-3)
+    # The tone's energy lies in the bands around its frequency.
+    bands = vggish.numpy_log_mel(sounds()[0])[0].mean(axis=0)
+    edges_hz = 700 * np.expm1(
+        np.linspace(*1127 * np.log1p(np.array([125, 7500]) / 700), 66) / 1127
+    )
+    band = bands.argmax()
+    assert edges_hz[band] < 440 < edges_hz[band + 2]
+
+
+def test_every_second_goes_alone_and_ends_in_a_relu(saved):
+    folder, module = saved
+    network = AudioNetwork(folder)
+    assert network.width == 128
+    seconds = sounds()
+    features = network(seconds)
+    assert features.shape == (3, 128)
+    assert features.dtype == np.float32
+    for waveform, feature in zip(seconds, features, strict=True):
+        before = module(waveform).numpy()[0]
+        assert (before < 0).any()
+        np.testing.assert_allclose(feature, np.maximum(before, 0), atol=1e-5)
+
+
+def test_what_is_no_vggish_is_one_message(tmp_path):
+    with pytest.raises(UserError, match=r"--vggish=.*nowhere.*can't be loaded"):
+        AudioNetwork(tmp_path / "nowhere")
+
+    class Wrong(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.float32)])
+        def __call__(self, x):
+            return x
+
+    tf.saved_model.save(Wrong(), str(tmp_path / "wrong"))
+    with pytest.raises(UserError, match=r"expected a module that makes \(patches"):
+        AudioNetwork(tmp_path / "wrong")
+
+
+def test_a_module_of_another_width_says_so(tmp_path):
+    small = keras.Sequential(
+        [
+            keras.Input((96, 64, 1)),
+            keras.layers.AveragePooling2D(16),
+            keras.layers.Flatten(),
+            keras.layers.Dense(7),
+        ]
+    )
+    vggish.save(tmp_path / "small", small)
+    assert AudioNetwork(tmp_path / "small").width == 7

@@ -1,0 +1,111 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from avsdn_tf.localization import Event
+from avsdn_tf.report.event_files import VideoPrediction, write_event_files
+
+CATEGORIES = ("Violin, fiddle", "<Frying> & co. --> loud")
+
+
+def _prediction(notice=None, **changes):
+    values = {
+        "name": "clip.mp4",
+        "categories": CATEGORIES,
+        "probabilities": np.array([[0.75, 0.25, 0.0], [1 / 3, 1 / 3, 1 / 3]]),
+        "segment_s": 1.0,
+        "events": (
+            Event(0.0, 1.0, CATEGORIES[0], 0.75),
+            Event(3599.5, 3661.25, CATEGORIES[1], 0.5),
+        ),
+        "notice": notice,
+    }
+    return VideoPrediction(**(values | changes))
+
+
+def test_json_holds_everything(tmp_path):
+    path, _, _ = write_event_files(tmp_path, "clip", _prediction("A demo."))
+    assert path.name == "clip.events.json"
+    assert json.loads(path.read_text()) == {
+        "video": "clip.mp4",
+        "notice": "A demo.",
+        "segment_s": 1.0,
+        "events": [
+            {"start_s": 0.0, "end_s": 1.0, "category": CATEGORIES[0], "score": 0.75},
+            {
+                "start_s": 3599.5,
+                "end_s": 3661.25,
+                "category": CATEGORIES[1],
+                "score": 0.5,
+            },
+        ],
+        "classes": [*CATEGORIES, "Background"],
+        "probabilities": [[0.75, 0.25, 0.0], [0.333333] * 3],
+    }
+
+
+def test_csv_has_a_row_an_event(tmp_path):
+    _, path, _ = write_event_files(tmp_path, "clip", _prediction('A "demo",\nreally.'))
+    assert path.name == "clip.events.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    notice = 'A "demo",\nreally.'
+    assert rows == [
+        ["start_s", "end_s", "category", "score", "notice"],
+        ["0.0", "1.0", CATEGORIES[0], "0.75", notice],
+        ["3599.5", "3661.25", CATEGORIES[1], "0.5", notice],
+    ]
+
+
+def test_webvtt_is_escaped_and_passes_an_hour(tmp_path):
+    _, _, path = write_event_files(tmp_path, "clip", _prediction())
+    assert path.name == "clip.vtt"
+    assert path.read_bytes().decode() == (
+        "WEBVTT\n"
+        "\n"
+        "00:00:00.000 --> 00:00:01.000\n"
+        "Violin, fiddle 75.0 %\n"
+        "\n"
+        "00:59:59.500 --> 01:01:01.250\n"
+        "&lt;Frying&gt; &amp; co. --&gt; loud 50.0 %\n"
+    )
+
+
+def test_webvtt_shows_the_notice_all_the_time(tmp_path):
+    prediction = _prediction("A demo.\n\n00:00 --> 00:01", events=())
+    _, _, path = write_event_files(tmp_path, "clip", prediction)
+    assert path.read_text() == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.000 line:0\nA demo. 00:00 --&gt; 00:01\n"
+    )
+
+
+def test_times_round_into_the_next_minute(tmp_path):
+    event = Event(59.9996, 360000.0, CATEGORIES[0], 1.0)
+    _, _, path = write_event_files(tmp_path, "clip", _prediction(events=(event,)))
+    assert "\n00:01:00.000 --> 100:00:00.000\n" in path.read_text()
+
+
+def test_files_are_replaced_and_nothing_is_left_aside(tmp_path):
+    write_event_files(tmp_path, "clip.part", _prediction("old"))
+    paths = write_event_files(tmp_path, "clip.part", _prediction("new"))
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    for path in paths:
+        assert "new" in path.read_text()
+        assert "old" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"probabilities": np.zeros((0, 3))}, r"Received: shape \(0, 3\)"),
+        ({"probabilities": np.zeros((4, 2))}, r"Received: shape \(4, 2\)"),
+        ({"probabilities": np.full((1, 3), np.nan)}, "Received: NaN"),
+        ({"segment_s": 0.0}, "Received: segment_s=0"),
+        ({"events": (Event(0, 1, "Bark", 1.0),)}, r"Received: \['Bark'\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _prediction(**changes)

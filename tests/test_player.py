@@ -1,0 +1,300 @@
+import base64
+import html
+import html.parser
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+
+from avsdn_tf.localization import events_from_probabilities
+from avsdn_tf.report import player
+from avsdn_tf.report.event_files import VideoPrediction
+
+CATEGORIES = ("Bark", "</script><script>alert(1)</script>", 'Violin "& co"')
+# Background, two seconds of the first category, one of the second.
+CLASSES = [3, 0, 0, 1]
+
+
+def _prediction(classes=CLASSES, name="clip.webm", notice=None):
+    probabilities = np.full((len(classes), 4), 0.1)
+    probabilities[range(len(classes)), classes] = 0.7
+    return VideoPrediction(
+        name=name,
+        categories=CATEGORIES,
+        probabilities=probabilities,
+        segment_s=1.0,
+        events=tuple(events_from_probabilities(probabilities, CATEGORIES)),
+        notice=notice,
+    )
+
+
+class _Elements(html.parser.HTMLParser):
+    """Keeps every element's name and attributes, and the text of script elements."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.scripts = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.found and self.found[-1][0] == "script" and data.strip():
+            self.scripts.append(data)
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(prediction, video_name="clip.webm", content=b"not a video"):
+        video = tmp_path / video_name
+        video.write_bytes(content)
+        path = tmp_path / "page.html"
+        player.write_player_page(path, prediction, video)
+        assert sorted(tmp_path.iterdir()) == sorted([path, video])
+        return path.read_text(encoding="utf-8")
+
+    return write
+
+
+def test_names_are_escaped(write):
+    page = write(_prediction(name="<i>.webm", notice="<u>demo</u> & more"))
+    assert "<i>" not in page
+    assert "<u>" not in page
+    assert '<p class="notice">&lt;u&gt;demo&lt;/u&gt; &amp; more</p>' in page
+    assert page.count("</script>") == 2
+    elements = _Elements(page)
+    assert len(elements.named("script")) == 2
+    assert elements.named("video")[0]["aria-label"] == "<i>.webm"
+    assert json.loads(elements.scripts[0])["classes"] == [*CATEGORIES, "Background"]
+
+
+def test_page_without_notice_has_no_banner(write):
+    assert 'class="notice"' not in write(_prediction())
+
+
+def test_page_asks_nothing_of_the_network(write):
+    page = write(_prediction())
+    assert not re.findall(r"(?:https?:)?//\w+\.", page)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "url(" not in page
+    assert "@import" not in page
+    assert {"link", "img", "iframe"}.isdisjoint(tag for tag, _ in _Elements(page).found)
+
+
+def test_script_has_the_most_probable_classes_of_every_segment(write):
+    data = json.loads(_Elements(write(_prediction())).scripts[0])
+    assert data["segment_s"] == 1.0
+    assert data["top"] == [
+        [[3, 70.0], [0, 10.0], [1, 10.0], [2, 10.0]],
+        [[0, 70.0], [1, 10.0], [2, 10.0], [3, 10.0]],
+        [[0, 70.0], [1, 10.0], [2, 10.0], [3, 10.0]],
+        [[1, 70.0], [0, 10.0], [2, 10.0], [3, 10.0]],
+    ]
+
+
+def test_lanes_draw_runs_in_segments(write):
+    elements = _Elements(write(_prediction([0, 3, 0, 0])))
+    first = elements.named("path")[0]
+    assert elements.named("svg")[0]["viewbox"] == "0 0 4 1"
+    assert first["d"] == "M0 0H1V1H0ZM2 0H4V1H2Z"
+    # One lane for the category, one for the most probable class; the same runs.
+    assert elements.named("path") == [first, first]
+
+
+def test_table_names_times_past_an_hour(write):
+    page = write(_prediction([3] * 3600 + [0] * 65))
+    (row,) = [row for row in _Elements(page).named("tr") if row]
+    assert row == {"data-start": "3600.0", "data-end": "3665.0"}
+    assert '<td class="number">1:00:00</td><td class="number">1:01:05</td>' in page
+
+
+def test_page_without_events_says_so(write):
+    assert "No event was found." in write(_prediction([3, 3]))
+
+
+def test_a_long_video_has_few_elements(write):
+    noise = np.random.default_rng(0).integers(4, size=10_800)
+    elements = _Elements(write(_prediction([*noise])))
+    # The table has a row an event, and nothing else may grow.
+    outside_table = [
+        tag for tag, _ in elements.found if tag not in {"tr", "td", "button", "span"}
+    ]
+    assert len(outside_table) < 60
+
+
+def test_small_video_is_part_of_the_page(write):
+    content = bytes(range(256))
+    page = write(_prediction(), "CLIP.MP4", content)
+    kind, data = _Elements(page).named("video")[0]["src"].split(",")
+    assert kind == "data:video/mp4;base64"
+    assert base64.b64decode(data) == content
+    assert "is a file of its own" not in page
+
+
+def test_large_video_is_referenced_from_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(player, "EMBEDDED_BYTES_MAX", 3)
+    video = tmp_path / "videos" / "a: <b>?#%20.mp4"
+    video.parent.mkdir()
+    video.write_bytes(b"long")
+    path = tmp_path / "pages" / "page.html"
+    path.parent.mkdir()
+    player.write_player_page(path, _prediction(), video)
+    page = path.read_text(encoding="utf-8")
+    source = _Elements(page).named("video")[0]["src"]
+    assert source == "../videos/a%3A%20%3Cb%3E%3F%23%2520.mp4"
+    assert str(tmp_path) not in page
+    assert "is a file of its own" in page
+    monkeypatch.setattr(player, "EMBEDDED_BYTES_MAX", 4)
+    player.write_player_page(path, _prediction(), video)
+    assert '"data:video/mp4;base64,' in path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def webm(tmp_path):
+    av = pytest.importorskip("av", reason="PyAV makes the video that the page plays")
+    path = tmp_path / "made.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(20):
+            picture = np.full((48, 64, 3), 12 * level, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+# Uses the page as a person does, and puts what it became into the title.
+_VISIT = """
+<script type="module">
+const happens = (name) =>
+  new Promise((done) => video.addEventListener(name, done, { once: true }));
+const settled = async (act) => {
+  const seeked = video.error ? null : happens("seeked");
+  act();
+  await seeked;
+  return {
+    video_s: video.currentTime,
+    span: document.getElementById("span").textContent,
+    slider: document.querySelector("[role=slider]").ariaValueText,
+    events: [...document.querySelectorAll("tr[data-start]")].map(
+      (row) => row.ariaCurrent === "true"),
+    playhead: document.querySelector(".playhead").getBoundingClientRect().left,
+  };
+};
+const pointAt = (part, Kind, name) => {
+  const box = document.querySelector("svg").getBoundingClientRect();
+  const clientX = box.left + part * box.width, clientY = box.top + box.height / 2;
+  document.elementFromPoint(clientX, clientY).dispatchEvent(
+    new Kind(name, { bubbles: true, clientX, clientY, pointerType: "mouse" }));
+};
+// The page takes note of an error some time after it has happened.
+while (!video.readyState && !video.hidden) {
+  await new Promise((done) => setTimeout(done, 20));
+}
+const box = document.querySelector("svg").getBoundingClientRect();
+const result = {
+  timeline: await settled(() => pointAt(0.625, MouseEvent, "click")),
+  again: await settled(() => pointAt(0.375, MouseEvent, "click")),
+  key: await settled(() => document.querySelector("[role=slider]").dispatchEvent(
+    new KeyboardEvent("keydown", { key: "End", bubbles: true }))),
+  list: await settled(() => document.querySelector("tr button").click()),
+  left: box.left,
+  width: box.width,
+  plays: document.getElementById("unplayable").hidden && !video.hidden,
+  sideways: document.documentElement.scrollWidth > window.innerWidth,
+};
+pointAt(0.1, PointerEvent, "pointermove");
+result.hovered = document.getElementById("span").textContent;
+document.title = JSON.stringify(result);
+</script>
+"""
+
+
+def _title_in_chromium(page, profile):
+    """Opens a page and returns its title, once that is JSON."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip(f"No browser to open the page in: none of {', '.join(names)}")
+    browser = subprocess.Popen(
+        [
+            chromium,
+            "--headless=new",
+            "--window-size=1280,1200",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            page.as_uri(),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        port_file = profile / "DevToolsActivePort"
+        title = ""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            if port_file.is_file() and (lines := port_file.read_text().split()):
+                address = f"http://127.0.0.1:{lines[0]}/json/list"
+                with urllib.request.urlopen(address, timeout=10) as answer:
+                    tabs = [tab for tab in json.load(answer) if tab["type"] == "page"]
+                title = tabs[0]["title"] if tabs else ""
+                if title.startswith("{"):
+                    return json.loads(html.unescape(title))
+        raise TimeoutError(f"The page did not finish; its title is {title!r}")
+    finally:
+        os.killpg(browser.pid, signal.SIGKILL)
+        browser.wait()
+
+
+@pytest.mark.parametrize("kind", ["embedded", "referenced", "unplayable"])
+def test_page_in_a_browser(kind, tmp_path, webm, monkeypatch):
+    if kind == "referenced":
+        monkeypatch.setattr(player, "EMBEDDED_BYTES_MAX", 0)
+    name = {"unplayable": "clip.avi"}.get(kind, "a: <b>&#%20?.webm")
+    video = tmp_path / name
+    video.write_bytes(b"RIFF" if kind == "unplayable" else webm)
+    path = tmp_path / "page.html"
+    player.write_player_page(path, _prediction(name=name), video)
+    page = path.read_text(encoding="utf-8")
+    path.write_text(page.replace("</body>", f"{_VISIT}</body>"), encoding="utf-8")
+
+    result = _title_in_chromium(path, tmp_path / "profile")
+
+    assert result["plays"] == (kind != "unplayable")
+    assert not result["sideways"]
+    assert result["hovered"] == "0:00 to 0:01"
+    # Where it was clicked; the start of the last second; the start of the event.
+    for action, time_s, span, slider, events in (
+        ("timeline", 2.5, "0:02 to 0:03", "0:02: Bark, 70.0 %", [True, False]),
+        ("again", 1.5, "0:01 to 0:02", "0:01: Bark, 70.0 %", [True, False]),
+        ("key", 3.0, "0:03 to 0:04", f"0:03: {CATEGORIES[1]}, 70.0 %", [False, True]),
+        ("list", 1.0, "0:01 to 0:02", "0:01: Bark, 70.0 %", [True, False]),
+    ):
+        state = result[action]
+        assert state["span"] == span
+        assert state["slider"] == slider
+        assert state["events"] == events
+        assert state["playhead"] == pytest.approx(
+            result["left"] + result["width"] * time_s / 4, abs=4
+        )
+        if kind != "unplayable":
+            assert state["video_s"] == pytest.approx(time_s, abs=0.02)

@@ -1,0 +1,66 @@
+import keras
+import numpy as np
+import pytest
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.features import visual
+from avsdn_tf.features.visual import RECIPES, VisualNetwork
+
+
+def make_weights(name, folder):
+    """A weights file of the true architecture, with random weights."""
+    keras.utils.set_random_seed(0)
+    recipe = RECIPES[name]
+    network = recipe.network(
+        include_top=False,
+        weights=None,
+        pooling=recipe.pooling,
+        input_shape=(224, 224, 3),
+    )
+    path = folder / f"{name}.weights.h5"
+    network.save_weights(path)
+    return network, path
+
+
+def check(name, folder, rng):
+    reference, path = make_weights(name, folder)
+    network = VisualNetwork(name, path)
+    count = network.frames_per_second
+    frames = [
+        rng.integers(0, 256, (count, 224, 224, 3), np.uint8),
+        rng.integers(0, 256, (count, 90, 160, 3), np.uint8),
+    ]
+    features = network(frames)
+    assert features.shape == (2, *RECIPES[name].shape)
+    # Frames of the network's own size are not changed; caffe's preprocessing is BGR
+    # minus the means of ImageNet.
+    images = frames[0][..., ::-1].astype(np.float32) - [103.939, 116.779, 123.68]
+    wanted = np.mean([reference(image[None])[0] for image in images], axis=0)
+    np.testing.assert_allclose(features[0], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_vgg19_is_aves_recipe(tmp_path, rng):
+    assert RECIPES["vgg19"].frames_per_second == 16
+    check("vgg19", tmp_path, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet152", "resnet152_maps"])
+def test_resnet152_takes_one_frame_a_second(tmp_path, rng, name):
+    assert RECIPES[name].frames_per_second == 1
+    check(name, tmp_path, rng)
+
+
+def test_weights_that_cannot_be_had_are_one_message(tmp_path, monkeypatch):
+    # A network of little work stands in: what is tested is the message.
+    def network(weights, **_):
+        raise Exception(f"URL fetch failure on {weights}: no network")
+
+    network.__name__ = "ResNet152"
+    recipe = RECIPES["resnet152"]
+    monkeypatch.setitem(
+        visual.RECIPES, "resnet152", visual.dataclasses.replace(recipe, network=network)
+    )
+    message = r"--visual_weights=imagenet.*storage.googleapis.*ResNet152.*notop"
+    with pytest.raises(UserError, match=message):
+        VisualNetwork("resnet152")

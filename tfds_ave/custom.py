@@ -1,0 +1,351 @@
+"""Anyone's own data: manifest.csv and categories.txt, with videos or feature files."""
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tfds_ave.clips import MATCH_SPLITS, Clip
+from tfds_ave.errors import DatasetError
+
+MANIFEST = "manifest.csv"
+CATEGORIES = "categories.txt"
+BACKGROUND_CATEGORY = "Background"
+SPLITS = ("train", "validation", "test")
+
+_COLUMNS = ("key", "split", "category", "start_s", "end_s")
+_FEATURE_COLUMNS = ("audio", "visual")
+# More would only scroll the first ones away.
+_MOST_ERRORS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomClip:
+    """One clip of the manifest.
+
+    Attributes:
+        row: Its number in the manifest, from 0.
+        key: Its name.
+        split: One of `SPLITS`.
+        category: Name of its category, or "Background".
+        times_s: Start and end of its event in seconds; None if they are not known.
+        video: Its video; None where features are given.
+        features: Its audio and visual feature files; None where a video is given.
+    """
+
+    row: int
+    key: str
+    split: str
+    category: str
+    times_s: tuple[float, float] | None
+    video: pathlib.Path | None
+    features: tuple[pathlib.Path, pathlib.Path] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What the two files say.
+
+    Attributes:
+        categories: Names of the event categories.
+        clips: The clips, in the order of the file.
+    """
+
+    categories: tuple[str, ...]
+    clips: tuple[CustomClip, ...]
+
+    @property
+    def has_times(self) -> bool:
+        """Whether every clip's event has a start and an end."""
+        background = BACKGROUND_CATEGORY
+        return all(c.times_s or c.category == background for c in self.clips)
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    """Reads and checks manifest.csv and categories.txt.
+
+    Raises:
+        DatasetError: If something is wrong; it names every line that is.
+    """
+    for name in (MANIFEST, CATEGORIES):
+        if not (folder / name).is_file():
+            raise DatasetError(
+                f"{folder / name}: missing. Expected the two files of your own data, "
+                f"{MANIFEST} and {CATEGORIES}, in the manual folder. Put them there, "
+                "or name another folder by --manual_dir=FOLDER."
+            )
+    categories = _read_categories(folder / CATEGORIES)
+    path = folder / MANIFEST
+    try:
+        lines = list(
+            csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
+        )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: expected a CSV file in UTF-8. {error}.") from error
+    header = [name.strip() for name in lines[0]] if lines else []
+    missing = [name for name in _COLUMNS if name not in header]
+    has_features = all(name in header for name in _FEATURE_COLUMNS)
+    if missing or not ("video" in header or has_features):
+        raise DatasetError(
+            f"{path}: wrong columns. Expected {', '.join(_COLUMNS)}, and video or "
+            f"{' and '.join(_FEATURE_COLUMNS)}. "
+            f"Received: {', '.join(header) or 'none'}."
+        )
+    clips: list[CustomClip] = []
+    errors: list[str] = []
+    lines_of: dict[str, int] = {}
+    for number, values in enumerate(lines[1:], start=2):
+        if not any(values):
+            continue
+        where = f"{path}, line {number}"
+        try:
+            if len(values) != len(header):
+                raise DatasetError(
+                    f"{where}: expected {len(header)} values, received {len(values)}."
+                )
+            fields = {n: v.strip() for n, v in zip(header, values, strict=True)}
+            clip = _parse(fields, len(clips), where, folder, categories)
+            if clip.key in lines_of:
+                raise DatasetError(
+                    f"{where}: key {clip.key!r} stands in line {lines_of[clip.key]} "
+                    "already. Expected one line a clip: cut a video with several "
+                    "events into clips."
+                )
+        except DatasetError as error:
+            errors.append(str(error))
+            continue
+        lines_of[clip.key] = number
+        clips.append(clip)
+    if errors:
+        more = len(errors) - _MOST_ERRORS
+        errors = errors[:_MOST_ERRORS] + ([f"and {more} more."] if more > 0 else [])
+        raise DatasetError("\n".join(errors))
+    for split in SPLITS:
+        if not any(clip.split == split for clip in clips):
+            raise DatasetError(
+                f"{path}: no clip of split {split!r}. Expected at least one of each of "
+                f"{', '.join(SPLITS)}."
+            )
+    return Manifest(categories, tuple(clips))
+
+
+def _read_categories(path: pathlib.Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: expected text in UTF-8. {error}.") from error
+    lines = [line.strip() for line in text.splitlines()]
+    names = tuple(line for line in lines if line and not line.startswith("#"))
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if not names or repeated or BACKGROUND_CATEGORY in names:
+        raise DatasetError(
+            f"{path}: expected one category a line, each once, without "
+            f"{BACKGROUND_CATEGORY}, which is the class of what is none of them. "
+            f"Received: {', '.join(repeated) or ', '.join(names) or 'nothing'}."
+        )
+    return names
+
+
+def _parse(
+    fields: dict[str, str],
+    row: int,
+    where: str,
+    folder: pathlib.Path,
+    categories: Sequence[str],
+) -> CustomClip:
+    key, split, category = fields["key"], fields["split"], fields["category"]
+    if not key or "/" in key or key.startswith("."):
+        raise DatasetError(
+            f"{where}: expected a key that can name a file. Received: {key!r}."
+        )
+    if split not in SPLITS:
+        raise DatasetError(
+            f"{where}: unknown split. Expected one of {', '.join(SPLITS)}, received "
+            f"{split!r}."
+        )
+    known = (*categories, BACKGROUND_CATEGORY)
+    if category not in known:
+        raise DatasetError(
+            f"{where}: unknown category. Expected one of {list(known)}, as in "
+            f"{CATEGORIES}, received {category!r}."
+        )
+    times_s = _parse_times(fields, where)
+    if times_s and category == BACKGROUND_CATEGORY:
+        raise DatasetError(
+            f"{where}: expected no times for {BACKGROUND_CATEGORY}, which is no event. "
+            f"Received: {times_s}."
+        )
+    if not times_s and category != BACKGROUND_CATEGORY and split != "train":
+        raise DatasetError(
+            f"{where}: expected start_s and end_s: without times a clip can be learnt "
+            f"from, by --mode=weak, but not scored. Received none in split {split!r}."
+        )
+    video = fields.get("video", "")
+    features = [fields.get(name, "") for name in _FEATURE_COLUMNS]
+    if bool(video) == any(features) or (any(features) and not all(features)):
+        raise DatasetError(
+            f"{where}: expected a video, or both feature files, audio and visual. "
+            f"Received: video={video!r}, audio={features[0]!r}, visual={features[1]!r}."
+        )
+    paths = [folder / name for name in ([video] if video else features)]
+    for path in paths:
+        if not path.is_file():
+            raise DatasetError(
+                f"{where}: {path} is missing. Expected paths relative to {folder}."
+            )
+    return CustomClip(
+        row=row,
+        key=key,
+        split=split,
+        category=category,
+        times_s=times_s,
+        video=paths[0] if video else None,
+        features=None if video else (paths[0], paths[1]),
+    )
+
+
+def _parse_times(fields: dict[str, str], where: str) -> tuple[float, float] | None:
+    texts = (fields["start_s"], fields["end_s"])
+    if texts == ("", ""):
+        return None
+    try:
+        start_s, end_s = map(float, texts)
+    except ValueError:
+        start_s = end_s = float("nan")
+    if not 0 <= start_s < end_s < float("inf"):
+        raise DatasetError(
+            f"{where}: bad times. Expected seconds with 0 <= start_s < end_s, or "
+            f"neither. Received: start_s={texts[0]!r}, end_s={texts[1]!r}."
+        )
+    return start_s, end_s
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomData:
+    """The clips with their features, all of one shape.
+
+    Attributes:
+        manifest: What is known of the clips.
+        paths: Audio and visual feature file of every clip, in the same order.
+        num_segments: Segments a clip.
+        audio_width: Width of an audio feature.
+        visual_shape: Shape of a segment's visual feature.
+    """
+
+    manifest: Manifest
+    paths: tuple[tuple[pathlib.Path, pathlib.Path], ...]
+    num_segments: int
+    audio_width: int
+    visual_shape: tuple[int, ...]
+
+    def clips(self, split: str) -> Iterator[Clip]:
+        """Yields a split's clips.
+
+        Visual features are flattened, `(num_segments, width)`, since the rank of a TFDS
+        feature can't depend on the data.
+
+        Raises:
+            DatasetError: If a feature is not finite.
+        """
+        background = len(self.manifest.categories)
+        for clip, paths in zip(self.manifest.clips, self.paths, strict=True):
+            if clip.split != split:
+                continue
+            audio, visual = (np.load(path).astype(np.float32) for path in paths)
+            for path, values in zip(paths, (audio, visual), strict=True):
+                if not np.isfinite(values).all():
+                    raise DatasetError(
+                        f"{path}: NaN or infinite values. Expected finite features of "
+                        f"clip {clip.key!r}."
+                    )
+            classes = (*self.manifest.categories, BACKGROUND_CATEGORY)
+            category = classes.index(clip.category)
+            start_s, end_s = clip.times_s or (0.0, 0.0)
+            # A segment is the event's if its middle is.
+            middles_s = np.arange(self.num_segments) + 0.5
+            is_event = (start_s <= middles_s) & (middles_s < end_s)
+            yield Clip(
+                row=clip.row,
+                video_id=clip.key,
+                audio=audio,
+                visual=visual.reshape(self.num_segments, -1),
+                segment_labels=np.where(is_event, category, background),
+                clip_label=category,
+                start_s=start_s,
+                end_s=end_s,
+                match_split=MATCH_SPLITS[SPLITS.index(split)],
+            )
+
+
+def open_custom(
+    manifest: Manifest, extracted: dict[str, tuple[pathlib.Path, pathlib.Path]]
+) -> CustomData:
+    """Checks that all features have one shape, without reading them.
+
+    Args:
+        manifest: What is known of the clips.
+        extracted: Audio and visual feature file of the clips that have a video.
+
+    Raises:
+        DatasetError: If a file can't be read, or differs from the first; it names every
+            such file.
+    """
+    all_paths, shapes, errors = [], [], []
+    for clip in manifest.clips:
+        paths = clip.features or extracted[clip.key]
+        all_paths.append(paths)
+        try:
+            audio, visual = (_shape_of(path) for path in paths)
+            _check_shapes(clip, paths, audio, visual, shapes)
+            shapes.append((audio, visual))
+        except DatasetError as error:
+            errors.append(str(error))
+    if errors:
+        more = len(errors) - _MOST_ERRORS
+        errors = errors[:_MOST_ERRORS] + ([f"and {more} more."] if more > 0 else [])
+        raise DatasetError("\n".join(errors))
+    audio, visual = shapes[0]
+    return CustomData(manifest, tuple(all_paths), audio[0], audio[1], visual[1:])
+
+
+def _shape_of(path: pathlib.Path) -> tuple[int, ...]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise DatasetError(
+            f"{path}: damaged, or no .npy file ({error}). Expected an array of "
+            "features."
+        ) from error
+    if array.dtype.kind != "f":
+        raise DatasetError(
+            f"{path}: expected floating point features. Received: {array.dtype}."
+        )
+    return array.shape
+
+
+def _check_shapes(
+    clip: CustomClip,
+    paths: tuple[pathlib.Path, pathlib.Path],
+    audio: tuple[int, ...],
+    visual: tuple[int, ...],
+    earlier: list[tuple[tuple[int, ...], tuple[int, ...]]],
+) -> None:
+    if len(audio) != 2 or len(visual) not in (2, 4) or audio[0] != visual[0]:
+        raise DatasetError(
+            f"{paths[0]} and {paths[1]}: expected (num_segments, width) and "
+            "(num_segments, width) or (num_segments, rows, columns, width), with the "
+            f"same number of segments. Received: {audio} and {visual}."
+        )
+    if earlier and (audio, visual) != earlier[0]:
+        raise DatasetError(
+            f"Clip {clip.key!r}: expected features of the first clip's shapes, audio "
+            f"{earlier[0][0]} and visual {earlier[0][1]}. Received: {audio} and "
+            f"{visual}. Cut the clips to one length."
+        )
+    if clip.times_s and clip.times_s[1] > audio[0]:
+        raise DatasetError(
+            f"Clip {clip.key!r}: its event ends at {clip.times_s[1]} s. Expected an "
+            f"end within its {audio[0]} segments of one second."
+        )

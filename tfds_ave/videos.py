@@ -1,0 +1,131 @@
+"""AVE's own videos: finds them, and gives their clips once features are made."""
+
+import dataclasses
+import pathlib
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfds_ave.clips import Clip
+from tfds_ave.errors import DatasetError
+from tfds_ave.official import OfficialData
+
+ARCHIVE = "AVE_Dataset.zip"
+FOLDER = "AVE"
+# How much longer or shorter than its segments a video may be.
+_TOLERANCE_SEGMENTS = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """A video to make features of.
+
+    Attributes:
+        key: What its features are called.
+        path: The file, or the zip archive that holds it.
+        member: Its name in the archive; None where there is none.
+    """
+
+    key: str
+    path: pathlib.Path
+    member: str | None = None
+
+
+def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
+    """Finds the video of every clip, in AVE_Dataset.zip or the folder AVE.
+
+    Args:
+        data: The rows and their splits.
+        folder: The manual folder.
+
+    Returns:
+        One video an id; some ids have several rows.
+
+    Raises:
+        DatasetError: If there is neither, or videos are missing; it counts them.
+    """
+    archive = folder / ARCHIVE
+    if (folder / FOLDER).is_dir():
+        found = {
+            path.stem: Video(path.stem, path)
+            for path in (folder / FOLDER).glob("*.mp4")
+        }
+    elif archive.is_file():
+        try:
+            with zipfile.ZipFile(archive) as zipped:
+                members = zipped.namelist()
+        except zipfile.BadZipFile as error:
+            raise DatasetError(
+                f"{archive}: damaged or truncated ({error}). Replace it by a complete "
+                "copy."
+            ) from error
+        names = [pathlib.PurePosixPath(member) for member in members]
+        found = {
+            name.stem: Video(name.stem, archive, str(name))
+            for name in names
+            if name.suffix == ".mp4"
+        }
+    else:
+        raise DatasetError(
+            f"{folder}: config 'videos' lacks AVE's videos. Expected {ARCHIVE}, or the "
+            f"folder {FOLDER} unpacked from it, from https://drive.google.com/open?id="
+            "1FjKwe79e0u96vdjIVwfRQ1V6SoDHe7kK"
+        )
+    rows = np.concatenate(list(data.orders.values())).tolist()
+    wanted = sorted({data.annotations[row].video_id for row in rows})
+    missing = [video_id for video_id in wanted if video_id not in found]
+    if missing:
+        raise DatasetError(
+            f"{folder}: {len(missing)} of {len(wanted)} videos are missing. Expected "
+            f"VIDEOID.mp4 of every row of the splits. Received none for "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}."
+        )
+    return [found[video_id] for video_id in wanted]
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoData:
+    """AVE's clips with features made of the videos.
+
+    Attributes:
+        official: Rows, splits and labels.
+        paths: Audio and visual feature file of every video, by its id.
+    """
+
+    official: OfficialData
+    paths: dict[str, tuple[pathlib.Path, pathlib.Path]]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.official.orders)
+
+    def clips(self, split: str) -> Iterator[Clip]:
+        """Yields a split's clips, in the order of its file.
+
+        Raises:
+            DatasetError: If features have another shape.
+        """
+        for row in self.official.orders[split].tolist():
+            paths = self.paths[self.official.annotations[row].video_id]
+            audio, visual = (self._read(path) for path in paths)
+            yield self.official.make_clip(row, audio, visual, is_background=False)
+
+    def _read(self, path: pathlib.Path) -> np.ndarray:
+        """Returns the features of a clip's segments.
+
+        A container may round its length up by a part of a second, or down.
+        """
+        values = np.load(path).astype(np.float32)
+        segments = self.official.config.num_segments
+        if abs(len(values) - segments) > _TOLERANCE_SEGMENTS:
+            raise DatasetError(
+                f"{path}: features of {len(values)} seconds. Expected {segments}, the "
+                "length of AVE's clips. Replace the video by AVE's, and remove this "
+                "file."
+            )
+        missing = segments - len(values)
+        if missing > 0:
+            values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+        return values[:segments]
