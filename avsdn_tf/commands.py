@@ -134,7 +134,9 @@ def predict(
         files = find_videos(videos)
         window = prediction.num_segments_of(source)
         model = source.load_model()
-        notice = source.read_report().get("notice")
+        trained_on = source.read_report().get("notice")
+        if trained_on:
+            notice = f"Network of a run with this notice: {trained_on}"
         extractor = build_extractor(prediction.network_for(model), **networks)
     failures = 0
     used: dict[str, pathlib.Path] = {}

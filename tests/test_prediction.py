@@ -199,7 +199,7 @@ def test_predict_writes_what_players_and_programs_read(
         for end in (".events.json", ".events.csv", ".vtt", ".png", ".html")
     }
     found = json.loads((out / f"{stem}.events.json").read_text())
-    assert found["notice"] == "of no worth"
+    assert found["notice"] == "Network of a run with this notice: of no worth"
     assert np.shape(found["probabilities"]) == (9, 3)
     np.testing.assert_allclose(np.sum(found["probabilities"], 1), 1, atol=1e-4)
     # Windows of four segments, as the network has learnt from.

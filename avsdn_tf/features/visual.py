@@ -89,7 +89,7 @@ class VisualNetwork:
         self.shape = recipe.shape
         self.frames_per_second = recipe.frames_per_second
         try:
-            network = recipe.network(
+            self.network = network = recipe.network(
                 include_top=False,
                 weights=self.weights,
                 pooling=recipe.pooling,

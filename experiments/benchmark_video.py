@@ -1,0 +1,171 @@
+"""Measures how fast videos become features, part by part.
+
+    python -m experiments.benchmark_video VIDEO [VIDEO ...] [--vggish=FOLDER]
+        [--visual_weights=FILE] [--visual_network=NAME] [--repeats=5] [--out=FILE.json]
+
+The parts take turns, and medians are printed: seconds of video a second, and for the
+visual network the share of the rate at which this machine multiplies matrices, measured
+in the same run. Weights don't change the speed, so random ones will do.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.audio import VGGISH
+from avsdn_tf.features.extract import build_extractor, find_videos
+from avsdn_tf.features.video import read_seconds
+from avsdn_tf.features.visual import RECIPES
+from avsdn_tf.run_folder import versions, write_json
+
+_MATRIX = 2048
+
+
+def time_s(work: Callable[[], Any]) -> float:
+    """Returns how long some work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def matrix_rate() -> float:
+    """Returns multiplications and additions a second of a large matrix product."""
+    left, right = tf.random.normal((2, _MATRIX, _MATRIX))
+    tf.linalg.matmul(left, right).numpy()
+    repeats = 8
+
+    def work() -> None:
+        for _ in range(repeats):
+            product = tf.linalg.matmul(left, right)
+        product.numpy()
+
+    return repeats * 2 * _MATRIX**3 / time_s(work)
+
+
+def count_operations(network: keras.Model) -> int:
+    """Returns the operations of a network's products for one image."""
+    total = 0
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            # Each output value is a sum over a kernel.
+            outputs = int(np.prod(layer.output.shape[1:]))
+            total += 2 * outputs * int(np.prod(layer.kernel.shape[:-1]))
+    return total
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures all parts."""
+    videos = find_videos(args.videos)
+    extractor = build_extractor(args.visual_network, args.vggish, args.visual_weights)
+    frames_per_second = extractor.visual.frames_per_second
+    seconds = [s for v in videos for s in read_seconds(v, frames_per_second)]
+    waveforms = np.stack([second.waveform for second in seconds])
+    frames = [second.frames for second in seconds]
+
+    def decode() -> None:
+        for video in videos:
+            for _ in read_seconds(video, frames_per_second):
+                pass
+
+    parts: dict[str, Callable[[], Any]] = {
+        "decode": decode,
+        "audio features": lambda: extractor.audio(waveforms),
+        "visual features": lambda: extractor.visual(frames),
+        "the whole": lambda: [extractor.extract(video) for video in videos],
+    }
+    for work in parts.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    rates = []
+    for _ in range(args.repeats):
+        rates.append(matrix_rate())
+        for name, work in parts.items():
+            times[name].append(time_s(work))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    operations = count_operations(extractor.visual.network)
+    used = operations * frames_per_second * len(seconds) / medians["visual features"]
+    return {
+        "videos": [video.name for video in videos],
+        "seconds": len(seconds),
+        "visual_network": args.visual_network,
+        "seconds_of_video_a_second": {
+            name: len(seconds) / median for name, median in medians.items()
+        },
+        "share_of_the_whole": {
+            name: median / medians["the whole"] for name, median in medians.items()
+        },
+        "spread": {
+            name: (max(values) - min(values)) / medians[name]
+            for name, values in times.items()
+        },
+        "operations_a_frame": operations,
+        "matrix_rate": statistics.median(rates),
+        "share_of_matrix_rate": used / statistics.median(rates),
+        "machine": {"cpus": os.cpu_count(), "processor": platform.machine()},
+        "versions": versions(),
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures, prints, and writes the result down if asked to."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmark_video",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("videos", nargs="+")
+    add("--repeats", type=int, default=5)
+    add("--out", type=pathlib.Path)
+    add("--vggish", default=VGGISH)
+    add("--visual_weights", default="imagenet")
+    add("--visual_network", choices=list(RECIPES), default="resnet152")
+    args = parser.parse_args(argv)
+    try:
+        result = measure(args)
+    except (UserError, ValueError) as error:
+        sys.exit(f"experiments.benchmark_video: {error}")
+    console = Console()
+    table = Table(
+        title=f"{result['seconds']} s of video, {args.visual_network}", box=SIMPLE_HEAD
+    )
+    table.add_column("part")
+    for name in ("s of video a second", "share of the whole", "spread"):
+        table.add_column(name, justify="right")
+    for name, speed in result["seconds_of_video_a_second"].items():
+        table.add_row(
+            name,
+            f"{speed:.1f}",
+            f"{result['share_of_the_whole'][name]:.0%}",
+            f"{result['spread'][name]:.0%}",
+        )
+    console.print(table)
+    console.print(
+        f"{args.visual_network}: {result['operations_a_frame'] / 1e9:.1f} Gflop a "
+        "frame, "
+        f"{result['share_of_matrix_rate']:.0%} of the measured matrix rate of "
+        f"{result['matrix_rate'] / 1e9:.0f} Gflop/s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if args.out:
+        write_json(args.out, result)
+        console.print(f"Result: {args.out}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
