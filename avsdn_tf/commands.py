@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 
 from avsdn_tf import (
     cross_modal_evaluation,
@@ -147,7 +148,10 @@ def predict(
                     f"{video}: has the same name as {used[video.stem]}, and would "
                     "overwrite its files. Rename one of them."
                 )
-            found = prediction.predict_video(model, extractor, video, window, notice)
+            with console.status(f"[bold]{escape(video.name)}"):
+                found = prediction.predict_video(
+                    model, extractor, video, window, notice
+                )
         except (UserError, VideoError) as error:
             failures += 1
             console.print(str(error), style="red", highlight=False, soft_wrap=True)

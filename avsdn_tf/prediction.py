@@ -8,6 +8,7 @@ import keras
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.features.extract import Extractor
+from avsdn_tf.features.video import probe
 from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.localization import events_from_probabilities, softmax, stitch_logits
 from avsdn_tf.report.event_files import VideoPrediction
@@ -78,6 +79,10 @@ def predict_video(
         )
     probabilities = softmax(stitch_logits(model, extractor.stream(path), window))
     events = events_from_probabilities(probabilities, model.categories, SEGMENT_S)
+    duration_s = probe(path).duration_s
+    if duration_s is not None and duration_s > len(probabilities) - 1:
+        # The last second of a video is seldom a whole one.
+        events = [e._replace(end_s=min(e.end_s, duration_s)) for e in events]
     return VideoPrediction(
         name=path.name,
         categories=tuple(model.categories),

@@ -1,6 +1,8 @@
 """Anyone's own data: the manifest, its errors, and training on it."""
 
 import csv
+import pathlib
+import textwrap
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tests.test_tfds_ave import build, examples
 from tfds_ave import DatasetError
 from tfds_ave.tfds_ave_dataset_builder import Builder
 
+README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 COLUMNS = ("key", "split", "category", "start_s", "end_s", "audio", "visual")
 
 
@@ -189,3 +192,20 @@ def test_broken_files_are_one_message(tmp_path):
     (folder / "categories.txt").unlink()
     assert "categories.txt: missing" in message()
     assert not Builder(data_dir=tmp_path / "data", config="custom").is_prepared()
+
+
+def test_the_example_of_the_readme_is_built_and_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = README.read_text()
+    block = text[text.index("    import csv, pathlib") : text.index("\nand then\n")]
+    exec(textwrap.dedent(block), {})
+    build(tmp_path / "mydata", tmp_path / "data", "custom")
+    config = Config(
+        dataset="tfds_ave/custom",
+        data_dir=str(tmp_path / "data"),
+        epochs=3,
+        units=8,
+    )
+    assert "--dataset=tfds_ave/custom --epochs=3 --units=8" in text
+    commands.train(config, "run", Console(quiet=True))
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -42,8 +42,8 @@ class Brightness:
         return np.stack([f.mean(axis=(0, 1, 2)) for f in frames]).astype(np.float32)
 
 
-def write_clip(path, seconds, sound=True, picture=True):
-    """Second s is (10 s) bright and 0.05 (s + 1) loud."""
+def write_clip(path, seconds, sound=True, picture=True, tail_s=0):
+    """Second s is (10 s) bright and 0.05 (s + 1) loud; a tail of picture may follow."""
     with av.open(str(path), "w") as container:
         if picture:
             video = container.add_stream("h264", rate=5)
@@ -66,6 +66,8 @@ def write_clip(path, seconds, sound=True, picture=True):
                 frame.pts = second * 16_000
                 container.mux(audio.encode(frame))
         if picture:
+            for _ in range(round(5 * tail_s)):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
             container.mux(video.encode())
         if sound:
             container.mux(audio.encode())
@@ -218,6 +220,18 @@ def test_the_demo_finds_what_is_seen_and_heard_at_once(tmp_path):
         ]
     assert events == [(3, 7, "Bell"), (10, 14, "Engine"), (15, 20, "Bird")]
     assert demo.NOTICE in (tmp_path / "demo.html").read_text()
+
+
+def test_an_event_ends_with_the_video(tmp_path, extractor):
+    model = avsdn_tf.AVSDN(["Bark"], 3, (3,), units=2)
+    # Always an event, whatever the features.
+    model.decoder.head.set_weights([np.zeros((2, 2)), np.array([5.0, 0.0])])
+    path = write_clip(tmp_path / "short.mp4", 2, tail_s=0.4)
+    found = prediction.predict_video(model, extractor, path)
+    ((start_s, end_s, category, _),) = found.events
+    assert (start_s, category) == (0, "Bark")
+    assert end_s == pytest.approx(2.4, abs=0.1)
+    assert len(found.probabilities) == 3
 
 
 def test_a_network_that_no_video_feeds_says_so():

@@ -279,7 +279,7 @@ class _Sound:
     def __init__(self) -> None:
         self.first_s: Fraction | None = None
         # Where the next frame should start, by the timestamps.
-        self.next_s: Fraction | None = None
+        self.next_s: Fraction | float = -math.inf
         self._num_samples = 0
         self._num_overlapping = 0
         self._pieces: deque[tuple[int, np.ndarray]] = deque()
@@ -388,7 +388,7 @@ class _Picture:
         elif self._is_wanted(self.shown_s - zero_s, start_s - zero_s):
             self._earlier.append((self.shown_s, self._latest()))
         self._frame, self.shown_s, self._pixels = frame, start_s, None
-        self.end_s = max(self.end_s, end_s)
+        self.end_s = end_s
 
     def _is_wanted(self, start_s: Fraction, end_s: Fraction) -> bool:
         """Whether a frame is wanted in [start_s, end_s), counted from zero."""
@@ -472,9 +472,6 @@ class _Reader:
                 >= self._zero_s + self._num_done + 1
             ):
                 yield self._take()
-        if self._zero_s is None:
-            kind = "sound holds no sample" if self._sound else "picture holds no frame"
-            raise ValueError(f"its {kind}")
         self._check_complete()
         length_s = self._end_s - self._zero_s
         while self._num_done < max(1, math.ceil(length_s - _DROPPED_TAIL_S)):
@@ -517,6 +514,8 @@ class _Reader:
         if self._sound:
             self._hear_out()
             self._heard_s = math.inf
+            if self._sound.first_s is None:
+                raise ValueError("its sound holds no sample")
         while self._waiting:
             self._see_next()
             yield
@@ -531,7 +530,8 @@ class _Reader:
         stream = self._source.sound
         self._is_hearing = packet is not None
         for frame in stream.decode(packet):
-            time_s = self._time(frame, stream, self._sound.next_s)
+            next_s = self._sound.next_s
+            time_s = self._time(frame, stream, next_s, next_s)
             self._sound.add(frame, time_s)
             if self._picture is None:
                 self._zero_s = self._sound.first_s
@@ -606,11 +606,8 @@ class _Reader:
             self._num_inside += 1
         for frame in stream.decode(packet):
             self._num_inside -= 1
-            previous_s = None if picture.first_s is None else picture.shown_s
-            expected_s = None if previous_s is None else picture.end_s
-            start_s = self._time(frame, stream, expected_s)
-            if previous_s is not None:
-                start_s = max(start_s, previous_s)
+            start_s = self._time(frame, stream, picture.end_s, picture.shown_s)
+            start_s = max(start_s, picture.shown_s)
             if self._zero_s is None:
                 self._zero_s = self._find_zero(start_s)
             if frame.duration:
@@ -633,11 +630,16 @@ class _Reader:
         self,
         frame: av.VideoFrame | av.AudioFrame,
         stream: av.VideoStream | av.AudioStream,
-        expected_s: Fraction | None,
+        next_s: Fraction | float,
+        latest_s: Fraction | float,
     ) -> Fraction:
-        """When a frame starts, checked against where the last one of its stream ended.
+        """Returns when a frame starts, checked against what came before.
 
-        `expected_s` is None for the first.
+        Args:
+            frame: A frame that was decoded.
+            stream: The stream that it is from.
+            next_s: When it starts if it has no timestamp; minus infinity for the first.
+            latest_s: The time that it should not lie before.
         """
         if frame.is_corrupt:
             raise ValueError(f"its {stream.type} stream is damaged")
@@ -645,13 +647,13 @@ class _Reader:
             self._source.reached_s = float(self._end_s - self._zero_s)
         timestamp = frame.dts if frame.pts is None else frame.pts
         if timestamp is None:
-            return Fraction(0) if expected_s is None else expected_s
+            return max(Fraction(0), next_s)
         time_s = timestamp * stream.time_base
         self._check_jump(time_s)
-        if expected_s is not None and time_s < expected_s - _MAX_STEP_BACK_S:
+        if time_s < latest_s - _MAX_STEP_BACK_S:
             raise ValueError(
                 f"the timestamps of its {stream.type} stream jump back by "
-                f"{float(expected_s - time_s):.1f} s"
+                f"{float(latest_s - time_s):.1f} s"
             )
         return time_s
 
