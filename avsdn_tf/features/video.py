@@ -21,10 +21,12 @@ placed by its own timestamps:
 * The longer stream decides how many seconds there are. A last one of less than 0.1 s is
   dropped, since containers round up, but there is always one.
 
-Damage. A video is read whole or refused: damaged packets and frames, and a file that
-ends more than 1 s before the length that it states, raise `VideoError`. Some files do
-not tell: an AVI, WAV or MPEG transport stream that was cut between two packets is as
-good as a shorter one. Seconds that came before the damage have been handed out by then.
+Damage. A video is read whole or refused. `VideoError` is raised for damaged packets and
+frames, if more than 1 s is missing in picture and sound at once, and if the file ends
+more than 1 s before the length that it states. Seconds that came before the damage have
+been handed out by then. Not all of it can be told: of bytes that were changed, FFmpeg
+notices those that make no sense, and an AVI, WAV or MPEG transport stream that was cut
+between two packets is as good as a shorter one.
 
 FFmpeg prints nothing, since PyAV drops its log unless a program asks for it through
 `av.logging`, which this module leaves alone.
@@ -319,11 +321,8 @@ class _Sound:
             self._append(self._resampler.resample(None))
             self._resampler = self._format = None
 
-    def _append(self, frames: list[av.AudioFrame | None]) -> None:
+    def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            # A resampler with nothing to do hands its input through, None as well.
-            if frame is None or not frame.samples:
-                continue
             samples = frame.to_ndarray().reshape(frame.samples, -1).mean(axis=1)
             if not np.isfinite(samples).all():
                 raise ValueError("its sound has samples that are not finite numbers")
@@ -450,6 +449,9 @@ class _Reader:
         # them out, after which it can only go on from a key frame.
         self._num_inside = 0
         self._is_cut = False
+        # The latest gap in each stream, and the longest time between two frames.
+        self._gaps: dict[str, tuple[Fraction, Fraction]] = {}
+        self._longest_interval_s: Fraction | None = None
         # Up to where a stream is known. Infinite if nothing more comes of it.
         self._heard_s: Fraction | float = -math.inf if source.sound else math.inf
         self._seen_s: Fraction | float = -math.inf if source.picture else math.inf
@@ -532,6 +534,8 @@ class _Reader:
         for frame in stream.decode(packet):
             next_s = self._sound.next_s
             time_s = self._time(frame, stream, next_s, next_s)
+            if time_s > next_s + _MAX_MISSING_S > -math.inf:
+                self._note_gap("sound", next_s, time_s)
             self._sound.add(frame, time_s)
             if self._picture is None:
                 self._zero_s = self._sound.first_s
@@ -571,10 +575,8 @@ class _Reader:
             )
 
     def _wait(self, packet: av.Packet) -> None:
-        if packet.dts is not None:
-            time_s = packet.dts * packet.time_base
-        else:
-            time_s = self._waiting[-1][0] if self._waiting else -math.inf
+        timestamp = packet.pts if packet.dts is None else packet.dts
+        time_s = -math.inf if timestamp is None else timestamp * packet.time_base
         self._waiting.append((time_s, packet))
         self._num_waiting_bytes += packet.size
 
@@ -608,6 +610,8 @@ class _Reader:
             self._num_inside -= 1
             start_s = self._time(frame, stream, picture.end_s, picture.shown_s)
             start_s = max(start_s, picture.shown_s)
+            if picture.first_s is not None:
+                self._note_interval(picture.shown_s, start_s)
             if self._zero_s is None:
                 self._zero_s = self._find_zero(start_s)
             if frame.duration:
@@ -617,6 +621,25 @@ class _Reader:
             self._check_jump(start_s + duration_s)
             picture.show(frame, start_s, start_s + duration_s, self._zero_s)
             self._seen_s = max(self._seen_s, start_s)
+
+    def _note_interval(self, start_s: Fraction, end_s: Fraction) -> None:
+        """Compares the time between two frames with what is usual in this video."""
+        usual_s = self._longest_interval_s
+        if usual_s is not None and end_s - start_s > usual_s + _MAX_MISSING_S:
+            self._note_gap("picture", start_s, end_s)
+        self._longest_interval_s = max(usual_s or 0, end_s - start_s)
+
+    def _note_gap(self, kind: str, start_s: Fraction, end_s: Fraction) -> None:
+        """Refuses what neither stream has: FFmpeg leaves out what it cannot make out.
+
+        A gap in one of them may be meant, such as a picture that stands still.
+        """
+        self._gaps[kind] = (start_s, end_s)
+        starts, ends = zip(*self._gaps.values(), strict=True)
+        if len(starts) == 2 and min(ends) - max(starts) > _MAX_MISSING_S:
+            raise ValueError(
+                f"{float(min(ends) - max(starts)):.1f} s are missing in the middle"
+            )
 
     def _find_zero(self, picture_s: Fraction) -> Fraction:
         sound_s = self._sound.first_s if self._sound else None
