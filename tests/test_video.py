@@ -1,0 +1,901 @@
+"""Videos are made here, by PyAV. Grey levels tell which frame one sees."""
+
+import io
+import pathlib
+import struct
+import tracemalloc
+import weakref
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from avsdn_tf.features import video
+from experiments import fuzz_video
+
+CLIPS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "clips"
+SIZE = (64, 48)
+FPS = 10
+# Container: codecs of picture and sound, and the sound's rate.
+CONTAINERS = {
+    "mp4": ("libx264", "aac", 44_100),
+    "mov": ("mjpeg", "pcm_s16le", 8_000),
+    "mkv": ("libx264", "flac", 48_000),
+    "avi": ("mpeg4", "pcm_s16le", 22_050),
+    "webm": ("libvpx", "libopus", 48_000),
+    "ts": ("libx264", "mp2", 32_000),
+    "flv": ("flv1", "libmp3lame", 44_100),
+}
+PIXEL_FORMATS = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}
+
+
+def grey(index):
+    """A level for each of 28 frames, 8 apart, so that coding errors don't matter."""
+    return 16 + 8 * (index % 28)
+
+
+def level(frame):
+    """Which of the 28 frames it is."""
+    return round((float(frame.mean()) - 16) / 8)
+
+
+def levels(seconds):
+    return [[level(frame) for frame in second.frames] for second in seconds]
+
+
+def grey_image(index, size=SIZE):
+    return np.full((size[1], size[0], 3), grey(index), np.uint8)
+
+
+def click(at_s, length_s, rate, channels=1):
+    """Silence with a click of 2 ms in all channels, `(channels, samples)`."""
+    sound = np.zeros((channels, round(length_s * rate)), np.float32)
+    start = round(at_s * rate)
+    sound[:, start : start + rate // 500] = 0.8
+    return sound
+
+
+def picture_packets(container, codec, times_s, images, fps):
+    time_base = Fraction(1, 1000)
+    height, width = images[0].shape[:2] if images else SIZE[::-1]
+    stream = container.add_stream(codec, rate=fps)
+    stream.width, stream.height = width, height
+    stream.pix_fmt = PIXEL_FORMATS.get(codec, "yuv420p")
+    stream.bit_rate = 400_000
+    if codec != "mpeg4":
+        stream.codec_context.time_base = time_base
+    if codec == "libx264":
+        # A key frame every second, as cameras do it; B-frames, whose order differs.
+        stream.codec_context.options = {
+            "g": "10",
+            "preset": "veryfast",
+            "sc_threshold": "0",
+        }
+    yield
+    for time_s, image in zip(times_s, images, strict=True):
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
+        frame.time_base = time_base
+        frame.pts = round(time_s / time_base)
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def sound_packets(container, codec, waveform, rate, layout, start_s=0.0):
+    stream = container.add_stream(codec, rate=rate, layout=layout)
+    yield
+    resampler = av.AudioResampler(
+        stream.format, stream.layout, rate, frame_size=stream.frame_size or 1024
+    )
+    # Packed, as PyAV 18.1 cannot fill the planes of more than 7 channels.
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(waveform.T).reshape(1, -1), "flt", layout
+    )
+    frame.sample_rate = rate
+    frame.time_base = Fraction(1, rate)
+    frame.pts = round(start_s * rate)
+    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        if piece is not None:
+            yield from stream.encode(piece)
+    yield from stream.encode(None)
+
+
+def write(
+    file,
+    *,
+    times_s=None,
+    images=None,
+    waveform=None,
+    rate=44_100,
+    layout="mono",
+    start_s=0.0,
+    codecs=None,
+    fps=FPS,
+    order=None,
+    silent_s=(0, 0),
+    **options,
+):
+    """Writes a video: frames at times (10 a second if not given), and a waveform.
+
+    `order`: What to sort the packets by; none for their time.
+    `silent_s`: Since when and until when the sound's packets are left out.
+    """
+    if codecs is None:
+        codecs = CONTAINERS[pathlib.Path(file).suffix[1:]][:2]
+    if images is not None and times_s is None:
+        times_s = np.arange(len(images)) / FPS
+    with av.open(file, "w", **options) as container:
+        generators = []
+        if images is not None:
+            generators.append(
+                picture_packets(container, codecs[0], times_s, images, fps)
+            )
+        if waveform is not None:
+            generators.append(
+                sound_packets(container, codecs[1], waveform, rate, layout, start_s)
+            )
+        for generator in generators:
+            next(generator)
+        packets = [packet for generator in generators for packet in generator]
+        packets.sort(key=order or (lambda packet: packet.dts * packet.time_base))
+        for packet in packets:
+            start_s, end_s = silent_s
+            is_sound = packet.stream.type == "audio"
+            if not (is_sound and start_s <= packet.dts * packet.time_base < end_s):
+                container.mux(packet)
+    return file
+
+
+def read(file, frames_per_second=1):
+    return list(video.read_seconds(file, frames_per_second))
+
+
+def heard_at(seconds):
+    """When the click comes, in seconds; the middle of its 2 ms."""
+    waveform = np.concatenate([second.waveform for second in seconds])
+    loud = np.flatnonzero(np.abs(waveform) > 0.3 * np.abs(waveform).max())
+    return (loud[0] + loud[-1]) / 2 / video.SAMPLE_RATE_HZ - 0.001
+
+
+def refusal(file):
+    """The message with which a video is refused."""
+    with pytest.raises(video.VideoError) as caught:
+        read(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_containers(tmp_path, suffix):
+    *codecs, rate = CONTAINERS[suffix]
+    file = write(
+        str(tmp_path / f"video.{suffix}"),
+        # Half a frame late, so that this silence does not decide which frame is shown.
+        times_s=0.05 + np.arange(28) / 10,
+        images=[grey_image(index) for index in range(28)],
+        # AVI has a fixed frame rate, and fills up with empty packets.
+        fps=20,
+        waveform=click(2.25, 2.8, rate),
+        rate=rate,
+        codecs=codecs,
+    )
+    seconds = read(file)
+    assert [second.index for second in seconds] == [0, 1, 2]
+    assert levels(seconds) == [[4], [14], [24]]
+    # Encoders blur a click over a few milliseconds. These two containers do not say how
+    # much silence the encoder put before the sound.
+    tolerance_s = 0.03 if suffix in ("ts", "flv") else 0.006
+    assert heard_at(seconds) == pytest.approx(2.25, abs=tolerance_s)
+    for second in seconds:
+        assert second.frames.shape == (1, 48, 64, 3)
+        assert second.frames.dtype == np.uint8
+        assert second.waveform.shape == (16_000,)
+        assert second.waveform.dtype == np.float32
+    info = video.probe(file)
+    assert (info.has_audio, info.has_visual) == (True, True)
+    assert (info.width, info.height) == SIZE
+    assert info.duration_s == pytest.approx(2.8, abs=0.15)
+
+
+@pytest.mark.parametrize("frames_per_second", [1, 2, 5, 16])
+def test_frames_a_second(tmp_path, frames_per_second):
+    images = [grey_image(index) for index in range(25)]
+    file = write(str(tmp_path / "video.mkv"), images=images)
+    expected = [
+        [
+            min(24, (10 * (2 * frame + 1)) // (2 * frames_per_second) + 10 * second)
+            for frame in range(frames_per_second)
+        ]
+        for second in range(3)
+    ]
+    assert levels(read(file, frames_per_second)) == expected
+    with pytest.raises(ValueError, match=r"at least 1\. Received: 0"):
+        video.read_seconds(file, 0)
+
+
+def test_a_frame_counts_from_its_timestamp_on(tmp_path):
+    # Variable frame rate. Frame 2 comes exactly when the middle of second 0 is asked
+    # for, frame 4 just after the middle of second 1; nothing new in second 2.
+    times_s = [0, 0.49, 0.5, 0.51, 1.501, 3.2]
+    images = [grey_image(index) for index in range(len(times_s))]
+    file = write(str(tmp_path / "video.mkv"), times_s=times_s, images=images)
+    assert levels(read(file)) == [[2], [3], [4], [5]]
+
+
+def test_picture_of_one_frame_a_second(tmp_path):
+    file = write(
+        str(tmp_path / "video.mp4"),
+        times_s=range(4),
+        images=[grey_image(index) for index in range(4)],
+        waveform=click(2.25, 4, 44_100),
+    )
+    assert levels(read(file)) == [[0], [1], [2], [3]]
+
+
+CORNERS = np.zeros((48, 64, 3), np.uint8)
+CORNERS[:24, :32] = (250, 20, 20)
+CORNERS[:24, 32:] = (20, 250, 20)
+CORNERS[24:, :32] = (20, 20, 250)
+CORNERS[24:, 32:] = (230, 230, 230)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((1, 0, 0, 1), lambda image: image),
+        ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+        ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+        ((0, -1, 1, 0), lambda image: np.rot90(image, 1)),
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+        ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda image: image.swapaxes(0, 1)[::-1, ::-1]),
+    ],
+)
+def test_frames_are_upright(tmp_path, matrix, turn):
+    file = tmp_path / "phone.mp4"
+    write(str(file), images=[CORNERS] * 10)
+    content = bytearray(file.read_bytes())
+    # ISO 14496-12, 8.3.2: the matrix of the track header, in 16.16 fixed point.
+    start = content.index(b"tkhd") + 44
+    a, b, c, d = (entry << 16 for entry in matrix)
+    struct.pack_into(">9i", content, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    file.write_bytes(content)
+    (second,) = read(str(file))
+    expected = turn(CORNERS).astype(int)
+    (frame,) = second.frames.astype(int)
+    assert frame.shape == expected.shape
+    for row in (4, -4):
+        for column in (4, -4):
+            np.testing.assert_allclose(
+                frame[row, column], expected[row, column], atol=8
+            )
+    info = video.probe(str(file))
+    assert (info.height, info.width) == expected.shape[:2]
+
+
+def test_rotation_beside_unknown_side_data():
+    class Frame:
+        rotation = 90
+
+        @property
+        def side_data(self):
+            raise ValueError("38 is not a valid Type")
+
+    turned = video._upright(CORNERS, Frame())
+    np.testing.assert_array_equal(turned, np.rot90(CORNERS))
+
+
+@pytest.mark.parametrize("size", [(65, 49), (1, 1), (17, 3)])
+def test_odd_sizes(tmp_path, size):
+    file = str(tmp_path / "video.mkv")
+    images = [grey_image(index, size) for index in range(10)]
+    write(file, images=images, codecs=("ffv1", "flac"))
+    (second,) = read(file)
+    np.testing.assert_array_equal(second.frames, images[5][None])
+
+
+def test_large_frames_are_scaled_down(tmp_path):
+    file = str(tmp_path / "video.mkv")
+    write(file, images=[grey_image(3, (1620, 30))], codecs=("mjpeg", "flac"))
+    (second,) = read(file)
+    assert second.frames.shape == (1, 20, 1080, 3)
+    assert levels([second]) == [[3]]
+    assert video.probe(file).width == 1620
+
+
+def test_size_that_changes_within_the_video(tmp_path):
+    parts = []
+    for size in ((64, 48), (96, 32)):
+        part = io.BytesIO()
+        images = [grey_image(index, size) for index in range(10)]
+        write(part, images=images, codecs=("mjpeg", None), format="mjpeg")
+        parts.append(part.getvalue())
+    file = tmp_path / "video.mjpeg"
+    file.write_bytes(b"".join(parts))
+    # A stream that has no timestamps: FFmpeg takes 25 frames a second.
+    (second,) = read(str(file), 5)
+    assert second.frames.shape == (5, 48, 64, 3)
+    assert levels([second]) == [[2, 7, 2, 7, 9]]
+
+
+def test_streams_without_timestamps(tmp_path):
+    file = str(tmp_path / "video.h264")
+    images = [grey_image(index) for index in range(25)]
+    write(file, images=images, fps=25, codecs=("libx264", None))
+    # In the order that they are shown in, 25 a second.
+    assert levels(read(file, 5)) == [[2, 7, 12, 17, 22]]
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize(
+    ("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8)]
+)
+def test_channels_and_rates(tmp_path, rate, layout, channels):
+    file = str(tmp_path / "sound.wav")
+    waveform = click(2.25, 3, rate, channels)
+    waveform[:, rate : 3 * rate // 2] = 0.6
+    write(file, waveform=waveform, rate=rate, layout=layout, codecs=(None, "pcm_s16le"))
+    seconds = read(file)
+    assert len(seconds) == 3
+    assert all(second.frames is None for second in seconds)
+    assert heard_at(seconds[2:]) + 2 == pytest.approx(2.25, abs=0.002)
+    # Equal channels have a mean as loud as they are.
+    np.testing.assert_allclose(seconds[1].waveform[1000:7000], 0.6, atol=0.01)
+    info = video.probe(file)
+    assert info == video.VideoInfo(True, False, 3.0, None, None)
+
+
+def test_the_mean_of_the_channels(tmp_path):
+    file = str(tmp_path / "sound.wav")
+    waveform = np.zeros((2, 44_100), np.float32)
+    waveform[0] = 0.5
+    write(file, waveform=waveform, layout="stereo", codecs=(None, "pcm_s16le"))
+    (second,) = read(file)
+    np.testing.assert_allclose(second.waveform[100:-100], 0.25, atol=1e-3)
+
+
+def test_loud_sound_is_clipped(tmp_path):
+    file = str(tmp_path / "sound.wav")
+    waveform = np.sign(np.sin(np.arange(44_100) / 30))[None].astype(np.float32) * 1.5
+    write(file, waveform=waveform, codecs=(None, "pcm_f32le"))
+    (second,) = read(file)
+    assert np.abs(second.waveform).max() == 1
+
+
+def test_samples_that_are_not_numbers(tmp_path):
+    file = str(tmp_path / "sound.wav")
+    waveform = np.full((1, 44_100), np.nan, np.float32)
+    write(file, waveform=waveform, codecs=(None, "pcm_f32le"))
+    assert "not finite numbers" in refusal(file)
+
+
+def test_picture_only(tmp_path):
+    file = str(tmp_path / "video.mp4")
+    write(file, images=[grey_image(index) for index in range(20)])
+    seconds = read(file)
+    assert levels(seconds) == [[5], [15]]
+    assert [second.waveform for second in seconds] == [None, None]
+    assert not video.probe(file).has_audio
+
+
+def test_a_cover_is_no_picture(tmp_path):
+    file = str(tmp_path / "song.flac")
+    with av.open(file, "w") as container:
+        packets = sound_packets(
+            container, "flac", click(0.5, 1, 44_100), 44_100, "mono"
+        )
+        next(packets)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = *SIZE, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic.value
+        (packet,) = cover.encode(av.VideoFrame.from_ndarray(grey_image(3), "rgb24"))
+        container.mux([packet, *packets])
+    with av.open(file) as container:
+        assert container.streams.video
+    (second,) = read(file)
+    assert second.frames is None
+    assert heard_at([second]) == pytest.approx(0.5, abs=0.002)
+    assert not video.probe(file).has_visual
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_picture_that_ends_early_is_held(tmp_path, suffix):
+    file = str(tmp_path / f"video.{suffix}")
+    images = [grey_image(index) for index in range(12)]
+    write(file, images=images, waveform=click(2.25, 3, 44_100))
+    seconds = read(file)
+    assert levels(seconds) == [[5], [11], [11]]
+    assert heard_at(seconds) == pytest.approx(2.25, abs=0.006)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_that_ends_early_is_padded(tmp_path, suffix):
+    file = str(tmp_path / f"video.{suffix}")
+    images = [grey_image(index) for index in range(28)]
+    write(file, images=images, waveform=click(0.25, 1.2, 44_100))
+    seconds = read(file)
+    assert levels(seconds) == [[5], [15], [25]]
+    assert heard_at(seconds) == pytest.approx(0.25, abs=0.006)
+    assert not seconds[2].waveform.any()
+    assert not seconds[1].waveform[5000:].any()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_picture_that_starts_late(tmp_path, suffix):
+    file = str(tmp_path / f"video.{suffix}")
+    write(
+        file,
+        times_s=1.2 + np.arange(18) / 10,
+        images=[grey_image(index) for index in range(18)],
+        waveform=click(2.25, 3, 44_100),
+    )
+    seconds = read(file)
+    assert levels(seconds) == [[0], [3], [13]]
+    assert heard_at(seconds) == pytest.approx(2.25, abs=0.006)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_that_starts_late(tmp_path, suffix):
+    file = str(tmp_path / f"video.{suffix}")
+    images = [grey_image(index) for index in range(28)]
+    write(file, images=images, waveform=click(1.0, 1.5, 44_100), start_s=1.25)
+    seconds = read(file)
+    assert levels(seconds) == [[5], [15], [25]]
+    assert heard_at(seconds) == pytest.approx(2.25, abs=0.006)
+    assert not seconds[0].waveform.any()
+
+
+def test_time_counts_from_the_first_timestamp(tmp_path):
+    # Recorders count from when they were switched on.
+    file = str(tmp_path / "video.mkv")
+    write(
+        file,
+        times_s=5000 + np.arange(28) / 10,
+        images=[grey_image(index) for index in range(28)],
+        waveform=click(2.25, 2.8, 44_100),
+        start_s=5000,
+    )
+    seconds = read(file)
+    assert levels(seconds) == [[5], [15], [25]]
+    assert heard_at(seconds) == pytest.approx(2.25, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_seconds"), [(1, 1), (5, 1), (10, 1), (11, 1), (12, 2), (20, 2)]
+)
+def test_number_of_seconds(tmp_path, num_frames, num_seconds):
+    # Of 1.1 s, the last tenth is not more than what containers round up.
+    images = [grey_image(index) for index in range(num_frames)]
+    seconds = read(write(str(tmp_path / "video.mp4"), images=images))
+    assert levels(seconds)[0] == [min(5, num_frames - 1)]
+    assert len(seconds) == num_seconds
+
+
+def test_half_a_second_of_silence(tmp_path):
+    file = str(tmp_path / "video.mp4")
+    write(
+        file,
+        images=[grey_image(index) for index in range(5)],
+        waveform=np.zeros((1, 22_050), np.float32),
+    )
+    (second,) = read(file)
+    assert levels([second]) == [[4]]
+    assert not second.waveform.any()
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.mp4", 'it\'s "so".mp4', "büro 犬.mp4", "c:d.mp4"]
+)
+def test_file_names(tmp_path, name):
+    file = write(str(tmp_path / "video.mp4"), images=[grey_image(0)] * 10)
+    renamed = pathlib.Path(file).rename(tmp_path / name)
+    assert len(read(renamed)) == 1
+
+
+def test_gap_and_overlap_in_the_sound(tmp_path):
+    # Constant sound for a second at 0, at 1.5 after a gap, and at 2.2: there, 0.3 s
+    # overlap with what was before.
+    file = str(tmp_path / "sound.mkv")
+    with av.open(file, "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        for start_s, loudness in ((0.0, 0.2), (1.5, 0.4), (2.2, 0.6)):
+            for part in range(2):
+                samples = np.full((1, 8_000), loudness, np.float32)
+                frame = av.AudioFrame.from_ndarray(samples, "flt", "mono")
+                frame.sample_rate = 16_000
+                frame.time_base = Fraction(1, 16_000)
+                frame.pts = round(start_s * 16_000) + 8_000 * part
+                for packet in stream.encode(frame):
+                    container.mux(packet)
+    seconds = read(file)
+    waveform = np.concatenate([second.waveform for second in seconds])
+    expected = np.zeros(4 * 16_000, np.float32)
+    expected[:16_000] = 0.2
+    expected[24_000:40_000] = 0.4
+    expected[40_000:51_200] = 0.6
+    np.testing.assert_allclose(waveform, expected, atol=1e-6)
+
+
+class Pipe(io.RawIOBase):
+    """A file that cannot be rewound, so that no duration is written."""
+
+    def __init__(self):
+        self.written = io.BytesIO()
+
+    def writable(self):
+        return True
+
+    def seekable(self):
+        return False
+
+    def write(self, content):
+        return self.written.write(content)
+
+
+def write_streamed(file, **arguments):
+    pipe = Pipe()
+    write(pipe, codecs=("libx264", "flac"), format="matroska", **arguments)
+    file.write_bytes(pipe.written.getvalue())
+    return str(file)
+
+
+def test_timestamps_that_jump_far(tmp_path):
+    images = [grey_image(index) for index in range(4)]
+    file = write_streamed(
+        tmp_path / "video.mkv", times_s=[0, 0.5, 1, 1000], images=images
+    )
+    assert "jump forwards by 99" in refusal(file)
+    # Where the file says that it is as long, it is believed.
+    file = write(str(tmp_path / "long.mkv"), times_s=[0, 0.5, 1, 1000], images=images)
+    seconds = video.read_seconds(file)
+    assert levels([next(seconds) for _ in range(700)]) == [[1], *[[2]] * 699]
+
+
+def test_timestamps_that_jump_back(tmp_path):
+    # Two recordings, one after the other in one transport stream.
+    parts = []
+    for start_s in (20, 10):
+        part = str(tmp_path / f"{start_s}.ts")
+        waveform = click(0.25, 2, 32_000)
+        write(part, waveform=waveform, rate=32_000, start_s=start_s)
+        parts.append(pathlib.Path(part).read_bytes())
+    file = tmp_path / "video.ts"
+    file.write_bytes(b"".join(parts))
+    assert "jump back by 1" in refusal(file)
+
+
+def test_streams_apart_in_the_file(tmp_path):
+    arguments = {
+        "images": [grey_image(index) for index in range(28)],
+        "waveform": click(2.25, 2.8, 48_000),
+        "rate": 48_000,
+        "order": lambda packet: packet.stream.type == "audio",
+    }
+    seconds = read(write(str(tmp_path / "video.mkv"), **arguments))
+    assert levels(seconds) == [[5], [15], [25]]
+    assert heard_at(seconds) == pytest.approx(2.25, abs=0.002)
+
+    arguments["times_s"] = np.arange(28) * 4
+    arguments["waveform"] = click(2.25, 100, 48_000)
+    file = write(str(tmp_path / "far.mkv"), **arguments)
+    assert "sound lies more than 60 s behind" in refusal(file)
+    # All picture comes after the sound, but for the first frame.
+    arguments["order"] = lambda packet: packet.stream.type == "video" and packet.dts > 0
+    file = write(str(tmp_path / "late.mkv"), codecs=("mjpeg", "flac"), **arguments)
+    assert "picture lies more than 60 s behind" in refusal(file)
+
+
+def test_picture_much_longer_than_the_sound(tmp_path):
+    # It is not waited for sound that may still come.
+    images = [grey_image(index) for index in range(28)]
+    file = str(tmp_path / "video.mkv")
+    write(file, times_s=range(0, 112, 4), images=images, waveform=click(0.5, 1, 44_100))
+    seconds = read(file)
+    # The last frame counts for the tenth of a second that the frame rate gives it.
+    assert levels(seconds) == [[second // 4] for second in range(108)]
+    assert not any(second.waveform.any() for second in seconds[1:])
+
+
+def test_sound_that_pauses_for_long(tmp_path):
+    images = [grey_image(index) for index in range(28)]
+    waveform = click(0.5, 100, 8_000) + click(95.5, 100, 8_000)
+    file = str(tmp_path / "video.mkv")
+    times_s = np.arange(28) * 4
+    write(
+        file,
+        times_s=times_s,
+        images=images,
+        waveform=waveform,
+        rate=8_000,
+        silent_s=(2, 94),
+    )
+    seconds = read(file)
+    assert heard_at(seconds[:2]) == pytest.approx(0.5, abs=0.002)
+    assert not any(second.waveform.any() for second in seconds[3:94])
+    assert heard_at(seconds[95:96]) == pytest.approx(0.5, abs=0.002)
+    assert levels(seconds) == [[second // 4] for second in range(108)]
+
+
+def test_picture_that_stands_still_for_long(tmp_path):
+    arguments = {
+        "times_s": [0, 1, 2, 95, 96],
+        "images": [grey_image(index) for index in range(5)],
+        "waveform": click(1, 97, 8_000),
+        "rate": 8_000,
+    }
+    file = str(tmp_path / "jpeg.mkv")
+    seconds = read(write(file, codecs=("mjpeg", "flac"), **arguments))
+    assert levels(seconds) == [[0], [1], *[[2]] * 93, [3], [4]]
+    # This decoder holds frames back. To hand them out it must end the group.
+    arguments["times_s"] = [0, 1, 2, 95, 96, 97, 98, 99]
+    arguments["images"] = [grey_image(index) for index in range(8)]
+    file = write(str(tmp_path / "h264.mkv"), **arguments)
+    assert "picture stands still for over 60 s" in refusal(file)
+
+
+def test_streams_that_hold_nothing(tmp_path):
+    # Their headers without a single packet.
+    file = str(tmp_path / "sound.wav")
+    write(file, waveform=np.zeros((1, 1), np.float32), codecs=(None, "pcm_s16le"))
+    content = pathlib.Path(file).read_bytes()
+    pathlib.Path(file).write_bytes(content[: content.index(b"data") + 8])
+    assert "sound holds no sample" in refusal(file)
+
+    waveform = click(0.5, 1, 48_000)
+    file = str(tmp_path / "video.mkv")
+    write(file, images=[], waveform=waveform, rate=48_000)
+    assert "picture holds no frame" in refusal(file)
+    with pytest.raises(video.VideoError, match="picture holds no frame"):
+        video.probe(file)
+
+    write(file, images=[grey_image(0)], waveform=waveform, rate=48_000, silent_s=(0, 9))
+    assert "sound holds no sample" in refusal(file)
+
+
+def test_sound_that_starts_after_more_than_a_minute(tmp_path):
+    images = [grey_image(index) for index in range(28)]
+    file = str(tmp_path / "video.mkv")
+    times_s = np.arange(28) * 4
+    waveform = click(0.25, 1, 44_100)
+    write(file, times_s=times_s, images=images, waveform=waveform, start_s=90)
+    seconds = read(file)
+    assert levels(seconds) == [[second // 4] for second in range(108)]
+    assert not any(second.waveform.any() for second in seconds[:90])
+    assert heard_at(seconds[90:]) == pytest.approx(0.25, abs=0.002)
+
+
+def test_streams_that_start_too_far_apart(tmp_path):
+    file = str(tmp_path / "video.mkv")
+    images = [grey_image(index) for index in range(10)]
+    write(file, images=images, waveform=click(0.5, 1, 44_100), start_s=700)
+    assert "start over 600 s apart" in refusal(file)
+
+
+def test_sound_much_longer_than_the_picture(tmp_path):
+    images = [grey_image(index) for index in range(8)]
+    file = str(tmp_path / "video.mkv")
+    write(file, images=images, waveform=click(90.5, 100, 8_000), rate=8_000)
+    seconds = read(file)
+    assert levels(seconds) == [[5], *[[7]] * 99]
+    assert heard_at(seconds) == pytest.approx(90.5, abs=0.002)
+
+
+def test_picture_that_starts_too_late(tmp_path):
+    images = [grey_image(index) for index in range(8)]
+    file = str(tmp_path / "video.mkv")
+    times_s = 80 + np.arange(8) / 10
+    write(
+        file,
+        times_s=times_s,
+        images=images,
+        waveform=click(1, 81, 8_000),
+        rate=8_000,
+    )
+    assert "picture starts more than 60 s after" in refusal(file)
+
+
+def test_seconds_come_before_the_file_is_read_to_its_end(tmp_path):
+    file = tmp_path / "video.mkv"
+    rng = np.random.default_rng(0)
+    # Noise does not compress: the cut takes the last half of the time, too.
+    images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(100)]
+    write(str(file), images=images, waveform=click(1, 10, 44_100))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    seconds = video.read_seconds(file)
+    assert [next(seconds).index for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(video.VideoError, match=r"beyond [3-6]\.\d s: "):
+        list(seconds)
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
+    size = (160, 120)
+    file = str(tmp_path / "video.mp4")
+    images = [grey_image(index, size) for index in range(28)] * 21 + [
+        grey_image(index, size) for index in range(12)
+    ]
+    write(file, images=images, waveform=click(1, 60, 44_100))
+
+    class Reformatter:
+        converted = 0
+
+        def __init__(self):
+            self._reformatter = av.video.reformatter.VideoReformatter()
+
+        def reformat(self, *args, **kwargs):
+            Reformatter.converted += 1
+            return self._reformatter.reformat(*args, **kwargs)
+
+    monkeypatch.setattr(video, "VideoReformatter", Reformatter)
+    given = []
+
+    tracemalloc.start()
+    try:
+        for second in video.read_seconds(file, 2):
+            given.append(weakref.ref(second.frames))
+            del second
+            assert given[-1]() is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(given) == 60
+    assert Reformatter.converted == 120
+    # All frames would be 7 MB, all sound 4 MB.
+    assert peak < 2_000_000
+
+
+def test_what_is_no_video(tmp_path, capfd):
+    folder = tmp_path / "folder.mp4"
+    folder.mkdir()
+    assert "is a folder" in refusal(folder)
+    assert "no such file" in refusal(tmp_path / "missing.mp4")
+    contents = {
+        "empty.mp4": (b"", "empty"),
+        "noise.mp4": (np.random.default_rng(0).bytes(10_000), "Invalid data"),
+        "notes.txt": (b"Not a video at all.\n" * 50, "not a video"),
+        "titles.srt": (
+            b"1\n00:00:01,000 --> 00:00:02,000\nHello\n\n",
+            "neither picture nor sound",
+        ),
+    }
+    for name, (content, reason) in contents.items():
+        file = tmp_path / name
+        file.write_bytes(content)
+        assert reason in refusal(file)
+        with pytest.raises(video.VideoError, match=reason):
+            video.probe(file)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_image_is_no_video(tmp_path):
+    file = tmp_path / "photo.png"
+    part = io.BytesIO()
+    frame = av.VideoFrame.from_ndarray(grey_image(3), "rgb24")
+    with av.open(part, "w", format="image2pipe") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "rgb24"
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    file.write_bytes(part.getvalue())
+    assert "not a video" in refusal(file)
+
+
+def test_a_codec_that_nobody_knows(tmp_path):
+    file = tmp_path / "video.mp4"
+    write(str(file), images=[grey_image(0)] * 10)
+    file.write_bytes(file.read_bytes().replace(b"avc1", b"zzz9"))
+    assert "no decoder for its picture" in refusal(file)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_damage_in_the_middle(tmp_path, suffix, capfd):
+    file = tmp_path / f"video.{suffix}"
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(60)]
+    rate = CONTAINERS[suffix][2]
+    write(str(file), images=images, waveform=click(1, 6, rate), rate=rate)
+    content = bytearray(file.read_bytes())
+    # Some packets and the bytes between them, which is more than a wrong picture.
+    third = len(content) // 3
+    content[third : 2 * third] = rng.bytes(third)
+    file.write_bytes(content)
+    assert "cannot be read beyond" in refusal(file)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv"])
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_files_that_are_cut_off(tmp_path, suffix, share):
+    file = tmp_path / f"video.{suffix}"
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(80)]
+    rate = CONTAINERS[suffix][2]
+    # The tables of an MP4 come first, as for the web: without them nothing is read.
+    options = {"options": {"movflags": "faststart"}} if suffix == "mp4" else {}
+    write(str(file), images=images, waveform=click(1, 8, rate), rate=rate, **options)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    assert "cannot be read beyond" in refusal(file)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv"])
+def test_a_file_cut_between_two_packets(tmp_path, suffix):
+    # The decoders have nothing to stumble over; only the stated length tells.
+    file = tmp_path / f"video.{suffix}"
+    rate = CONTAINERS[suffix][2]
+    images = [grey_image(index) for index in range(28)]
+    write(str(file), images=images, waveform=click(1, 2.8, rate), rate=rate)
+    with av.open(str(file)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux() if packet.size]
+    content = file.read_bytes()
+    middle = len(ends) // 3
+    reasons = []
+    for end in ends[middle : middle + 6]:
+        file.write_bytes(content[:end])
+        reasons.append(refusal(file))
+    assert any("it states 2.8 s, but holds " in reason for reason in reasons)
+
+
+def test_a_part_that_is_missing_in_the_middle(tmp_path):
+    # FFmpeg skips what it cannot make out, and says nothing.
+    arguments = {
+        "times_s": [*np.arange(20) / 10, *(4 + np.arange(20) / 10)],
+        "images": [grey_image(index) for index in range(40)],
+        "waveform": click(1, 6, 48_000),
+        "rate": 48_000,
+        "codecs": ("mjpeg", "flac"),
+    }
+    file = str(tmp_path / "video.mkv")
+    write(file, **arguments, silent_s=(2, 4))
+    assert "s are missing in the middle" in refusal(file)
+    # Only one of them: that may be meant.
+    assert len(read(write(file, **arguments))) == 6
+
+
+def test_a_copy_that_hangs_is_counted(tmp_path):
+    file = str(tmp_path / "video.mkv")
+    write(file, images=[grey_image(0)] * 10)
+    (outcome,) = fuzz_video.fuzz(file, copies=1, seed=0, limit_s=0)
+    assert (outcome.status, outcome.memory_mib) == ("hung", 0)
+
+
+def test_memory_growth_of_damaged_copies():
+    def outcomes(memory_mib):
+        return [
+            fuzz_video.Outcome(copy, "cut", "ok", "1 s", 0.1, memory, 0)
+            for copy, memory in enumerate(memory_mib)
+        ]
+
+    # The first quarter fills caches; one copy needs much for a while.
+    levelled = [1, 4, 7, 9, 9, 9, 9, 9, 99, 9, 9, 9]
+    assert fuzz_video.memory_growth_mib(outcomes(levelled)) == 0
+    assert fuzz_video.memory_growth_mib(outcomes([1, 2, 3, 4, 5, 6, 7, 8])) == 4
+    assert fuzz_video.memory_growth_mib(outcomes([7])) == 0
+
+
+def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
+    file = str(tmp_path / "video.mkv")
+    images = [grey_image(index) for index in range(28)]
+    write(file, images=images, waveform=click(2.25, 2.8, 44_100))
+    outcomes = fuzz_video.fuzz(file, copies=20, seed=0, limit_s=20)
+    assert len(outcomes) == 20
+    failed = [entry for entry in outcomes if entry.status not in ("ok", "refused")]
+    assert not failed
+    assert {entry.status for entry in outcomes} == {"ok", "refused"}
+
+
+def test_real_clips():
+    if not CLIPS.is_dir():
+        pytest.skip("the real clips are not at hand")
+    file = CLIPS / "baby_01951.mp4"
+    seconds = read(file)
+    # 10.04 s, of which the containers' surplus is dropped.
+    assert len(seconds) == 10
+    assert seconds[0].frames.shape == (1, 224, 298, 3)
+    # The frame shown at 4.5 s, found another way.
+    with av.open(str(file)) as container:
+        frames = [frame for frame in container.decode(video=0) if frame.time <= 4.5]
+        expected = frames[-1].to_ndarray(format="rgb24")
+    np.testing.assert_allclose(seconds[4].frames[0].astype(int), expected, atol=2)
