@@ -51,6 +51,25 @@ def test_resnet152_takes_one_frame_a_second(tmp_path, rng, name):
     check(name, tmp_path, rng)
 
 
+def test_folded_network_predicts_the_same(rng):
+    # Small, of ResNet's own pieces: what is folded must not be neutral.
+    network = keras.applications.ResNet50(
+        include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3)
+    )
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            scales = rng.uniform(0.5, 1.5, (2, *shape))
+            shifts = rng.normal(0, 0.1, (2, *shape))
+            layer.set_weights([scales[0], *shifts, scales[1]])
+    folded = visual.fold_normalization(network)
+    images = rng.normal(0, 1, (2, 64, 64, 3)).astype("f")
+    wanted = network(images, training=False)
+    np.testing.assert_allclose(folded(images), wanted, rtol=1e-3, atol=1e-3)
+    kinds = {type(layer) for layer in folded.layers}
+    assert keras.layers.BatchNormalization not in kinds
+
+
 def test_weights_that_cannot_be_had_are_one_message(tmp_path, monkeypatch):
     # A network of little work stands in: what is tested is the message.
     def network(weights, **_):

@@ -236,6 +236,8 @@ def _choose_streams(container: av.container.InputContainer) -> _Source:
             raise ValueError(f"FFmpeg has no decoder for its {kind}")
     if picture is not None:
         picture.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+        # Several frames at once, where the codec allows it.
+        picture.thread_type = "AUTO"
     return _Source(container, picture, sound)
 
 
