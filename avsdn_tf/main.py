@@ -44,7 +44,7 @@ _OUT = flags.DEFINE_string(
 _DEMO = flags.DEFINE_bool(
     "demo", False, "predict: a rendered video and stand-in networks, no download."
 )
-_VGGISH = flags.DEFINE_string(
+flags.DEFINE_string(
     "vggish",
     VGGISH,
     "predict, extract: address of the VGGish module, or its folder if downloaded.",
@@ -56,13 +56,13 @@ _VISUAL_NETWORK = flags.DEFINE_enum(
     "extract: the visual features. "
     + " ".join(f"{name}: {recipe.summary}." for name, recipe in RECIPES.items()),
 )
-_VISUAL_WEIGHTS = flags.DEFINE_string(
+flags.DEFINE_string(
     "visual_weights",
     "imagenet",
     "predict, extract: imagenet to download the visual network's weights, or its local "
     "weights file without the top.",
 )
-_EMPTY = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "empty",
     None,
     ["audio", "visual"],
@@ -97,6 +97,15 @@ def _define_flags() -> None:
 
 
 _define_flags()
+_SETTINGS = [field.name for field in _FIELDS]
+_NETWORKS = ("vggish", "visual_weights", "empty")
+# What each command reads of the flags.
+_COMMANDS = {
+    "train": ("run", *_SETTINGS),
+    "evaluate": ("run", "data_dir"),
+    "predict": ("run", "out", "demo", *_NETWORKS),
+    "extract": ("out", "visual_network", "workers", *_NETWORKS),
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -107,19 +116,15 @@ def main(argv: Sequence[str]) -> None:
     command = argv[1] if len(argv) > 1 else "train"
     failures = 0
     try:
-        if len(argv) > 2 and command not in ("predict", "extract"):
-            raise UserError(
-                f"Expected one command, and flags as --name=value. "
-                f"Received: {' '.join(argv[1:])}"
-            )
+        _check_command(command, argv[2:])
         if command == "train":
-            values = {name: getattr(flags.FLAGS, name) for name in _names()}
+            values = {name: getattr(flags.FLAGS, name) for name in _SETTINGS}
             commands.train(Config(**values), _RUN.value, console)
         elif command == "evaluate":
             _evaluate(console)
         elif command == "predict":
             failures = _predict(argv[2:], console)
-        elif command == "extract":
+        else:
             failures = commands.extract(
                 argv[2:],
                 _OUT.value or "features",
@@ -128,10 +133,6 @@ def main(argv: Sequence[str]) -> None:
                 _WORKERS.value,
                 console,
             )
-        else:
-            raise UserError(
-                f"Expected train, evaluate, predict or extract. Received: {command}"
-            )
     except (UserError, tfds_ave.DatasetError) as error:
         print(f"avsdn_tf: {error}", file=sys.stderr)
         sys.exit(2)
@@ -139,17 +140,31 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _names() -> list[str]:
-    return [field.name for field in _FIELDS]
+def _check_command(command: str, words: Sequence[str]) -> None:
+    """Checks that a command exists, and takes the flags and words that it is given."""
+    if command not in _COMMANDS:
+        raise UserError(
+            f"Expected train, evaluate, predict or extract. Received: {command}"
+        )
+    if words and command not in ("predict", "extract"):
+        raise UserError(
+            f"{command}: expected flags alone, as --name=value. "
+            f"Received: {' '.join(words)}"
+        )
+    every = {name for names in _COMMANDS.values() for name in names}
+    foreign = sorted(
+        name for name in every - {*_COMMANDS[command]} if flags.FLAGS[name].present
+    )
+    if foreign:
+        raise UserError(
+            f"{command}: expected no flags but --{', --'.join(_COMMANDS[command])}. "
+            f"Received: --{', --'.join(foreign)}"
+        )
 
 
 def _networks() -> dict[str, str | None]:
     """Returns what decides features besides the visual network."""
-    return {
-        "vggish": _VGGISH.value,
-        "visual_weights": _VISUAL_WEIGHTS.value,
-        "empty": _EMPTY.value,
-    }
+    return {name: getattr(flags.FLAGS, name) for name in _NETWORKS}
 
 
 def _predict(videos: Sequence[str], console: Console) -> int:
@@ -168,12 +183,6 @@ def _predict(videos: Sequence[str], console: Console) -> int:
 def _evaluate(console: Console) -> None:
     if _RUN.value is None:
         raise UserError("evaluate: expected --run=DIR, the folder of a finished run.")
-    given = [name for name in _names() if flags.FLAGS[name].present]
-    if set(given) - {"data_dir"}:
-        raise UserError(
-            "evaluate: expected --run, and --data_dir if the data set has moved; the "
-            f"run folder decides the rest. Received: --{', --'.join(given)}"
-        )
     commands.evaluate(_RUN.value, flags.FLAGS.data_dir, console)
 
 

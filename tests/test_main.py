@@ -117,6 +117,9 @@ def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
     assert "--run=DIR" in call("evaluate")
     assert "config.json is missing" in call("evaluate", f"--run={tmp_path}")
     assert "Received: --units" in call("evaluate", f"--run={tmp_path}", "--units=3")
+    assert "Received: --demo" in call("--demo")
+    assert "Received: --units" in call("extract", "--units=3", "a.mp4")
+    assert "Received: a.mp4" in call("train", "a.mp4")
     run_folder = tmp_path / "run"
     message = call("--model=avel_att", f"--data_dir={data_dir}", f"--run={run_folder}")
     assert "feature maps" in message
