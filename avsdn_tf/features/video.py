@@ -284,18 +284,13 @@ class _Sound:
         self.first_s: Fraction | None = None
         # Where the next frame should start, by the timestamps.
         self.next_s: Fraction | float = -math.inf
+        # Up to where there are samples.
+        self.end_s: Fraction | float = -math.inf
         self._num_samples = 0
         self._num_overlapping = 0
         self._pieces: deque[tuple[int, np.ndarray]] = deque()
         self._format: tuple[str, str, int] | None = None
         self._resampler: av.AudioResampler | None = None
-
-    @property
-    def end_s(self) -> Fraction | float:
-        """Up to where there are samples."""
-        if self.first_s is None:
-            return -math.inf
-        return self.first_s + Fraction(self._num_samples, SAMPLE_RATE_HZ)
 
     def add(self, frame: av.AudioFrame, time_s: Fraction) -> None:
         """Appends a decoded frame that starts at a time."""
@@ -335,6 +330,7 @@ class _Sound:
             if len(samples):
                 self._pieces.append((self._num_samples, samples))
             self._num_samples += len(samples)
+        self.end_s = self.first_s + Fraction(self._num_samples, SAMPLE_RATE_HZ)
 
     def take(self, start_s: Fraction) -> np.ndarray:
         """Returns the waveform of the second that starts then, and forgets it."""
@@ -386,12 +382,12 @@ class _Picture:
             self.first_s = start_s
             # The first frame stands in for what was before it.
             start_s = zero_s
-        elif self._is_wanted(self.shown_s - zero_s, start_s - zero_s):
+        elif self.is_wanted(self.shown_s - zero_s, start_s - zero_s):
             self._earlier.append((self.shown_s, self._latest()))
         self._frame, self.shown_s, self._pixels = frame, start_s, None
         self.end_s = end_s
 
-    def _is_wanted(self, start_s: Fraction, end_s: Fraction) -> bool:
+    def is_wanted(self, start_s: Fraction, end_s: Fraction) -> bool:
         """Whether a frame is wanted in [start_s, end_s), counted from zero."""
         next_wanted = math.ceil(start_s * self._frames_per_second - Fraction(1, 2))
         return self._wanted_s(next_wanted) < end_s
@@ -447,9 +443,9 @@ class _Reader:
         self._num_waiting_bytes = 0
         # Whether the sound's decoder may hold something back.
         self._is_hearing = False
-        # How many frames the picture's decoder holds back; whether it was made to hand
-        # them out, after which it can only go on from a key frame.
-        self._num_inside = 0
+        # Timestamps of what the picture's decoder holds back; whether it was made to
+        # hand it out, after which it can only go on from a key frame.
+        self._inside: list[int | None] = []
         self._is_cut = False
         # The latest gap in each stream, and the longest time between two frames.
         self._gaps: dict[str, tuple[Fraction, Fraction]] = {}
@@ -470,16 +466,20 @@ class _Reader:
             ValueError: If something is wrong with the file; or another of _READ_ERRORS.
         """
         for _ in self._decode():
-            while (
-                self._zero_s is not None
-                and min(self._heard_s, self._seen_s, self._end_s)
-                >= self._zero_s + self._num_done + 1
+            while self._zero_s is not None and self._knows(
+                self._zero_s + self._num_done + 1
             ):
                 yield self._take()
         self._check_complete()
         length_s = self._end_s - self._zero_s
         while self._num_done < max(1, math.ceil(length_s - _DROPPED_TAIL_S)):
             yield self._take()
+
+    def _knows(self, time_s: Fraction) -> bool:
+        """Whether both streams are past a time."""
+        return (
+            self._heard_s >= time_s and self._seen_s >= time_s and self._end_s >= time_s
+        )
 
     @property
     def _end_s(self) -> Fraction | float:
@@ -564,11 +564,11 @@ class _Reader:
 
     def _give_up_picture(self) -> None:
         """Takes the picture, so far behind the sound, as one that stands still."""
-        if self._num_inside:
+        if self._inside:
             # Decoders hold frames back to bring them in order, perhaps the last ones.
             self._see(None)
             self._source.picture.codec_context.flush_buffers()
-            self._num_inside = 0
+            self._inside = []
             self._is_cut = True
         self._seen_s = max(self._seen_s, self._sound.end_s - _MAX_APART_S)
         if self._zero_s is None:
@@ -607,9 +607,13 @@ class _Reader:
             if self._is_cut and not packet.is_keyframe:
                 raise ValueError(f"its picture stands still for over {_MAX_APART_S} s")
             self._is_cut = False
-            self._num_inside += 1
+            # Most frames are looked at by nobody. Those that no other frame is made
+            # from need not be decoded.
+            needed = self._may_be_wanted(packet)
+            stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+            self._inside.append(packet.pts)
         for frame in stream.decode(packet):
-            self._num_inside -= 1
+            self._note_out(frame)
             start_s = self._time(frame, stream, picture.end_s, picture.shown_s)
             start_s = max(start_s, picture.shown_s)
             if picture.first_s is not None:
@@ -623,6 +627,29 @@ class _Reader:
             self._check_jump(start_s + duration_s)
             picture.show(frame, start_s, start_s + duration_s, self._zero_s)
             self._seen_s = max(self._seen_s, start_s)
+
+    def _may_be_wanted(self, packet: av.Packet) -> bool:
+        """Whether a wanted time may lie between a frame and the one shown after it."""
+        later = [
+            pts
+            for pts in self._inside
+            if None not in (pts, packet.pts) and pts > packet.pts
+        ]
+        if self._zero_s is None or not later:
+            return True
+        start_s, end_s = (
+            pts * packet.time_base - self._zero_s for pts in (packet.pts, min(later))
+        )
+        return self._picture.is_wanted(start_s, end_s)
+
+    def _note_out(self, frame: av.VideoFrame) -> None:
+        """Forgets a frame that came out of the decoder, and those that never will."""
+        held = [
+            pts for pts in self._inside if None in (pts, frame.pts) or pts > frame.pts
+        ]
+        if len(held) == len(self._inside) and None in held:
+            held.remove(None)
+        self._inside = held
 
     def _note_interval(self, start_s: Fraction, end_s: Fraction) -> None:
         """Compares the time between two frames with what is usual in this video."""
