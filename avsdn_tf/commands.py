@@ -1,5 +1,6 @@
 """What the commands of the command line do, each a call on a Config or a run folder."""
 
+import contextlib
 import csv
 import pathlib
 import shlex
@@ -15,11 +16,13 @@ from avsdn_tf import (
     cross_modal_evaluation,
     data,
     demo,
+    distribution,
     evaluation,
     matching,
     prediction,
     training,
 )
+from avsdn_tf.checkpoints import Checkpoints
 from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extract import (
@@ -29,6 +32,7 @@ from avsdn_tf.features.extract import (
     find_videos,
 )
 from avsdn_tf.features.video import VideoError
+from avsdn_tf.interruption import Interruption
 from avsdn_tf.report import event_files, figures, page
 from avsdn_tf.report.player import write_player_page
 from avsdn_tf.report.progress import TrainingProgress, extraction_progress
@@ -38,38 +42,83 @@ from avsdn_tf.run_folder import RunFolder, write_json
 _TIMELINE_CLIPS = 8
 
 
-def train(config: Config, run: str | None, console: Console) -> None:
+def train(
+    config: Config, run: str | None, console: Console, resume: bool = False
+) -> None:
     """Trains, evaluates on the test split once, and writes the run folder.
 
     Args:
         config: The settings.
         run: The run folder, or None for a new one under runs/.
         console: Where to say what happens.
+        resume: Whether to go on where a run of these settings in this folder was
+            interrupted.
 
     Raises:
         UserError: If settings, data and folder don't allow it; no folder is left then.
+        TrainingInterruptedError: If a signal asked for an end; the run can be resumed.
     """
-    dataset = data.open_dataset(config.dataset, config.data_dir)
-    folder = RunFolder(run or _new_run_name(config))
-    # Settings and data are held against each other before anything is written.
-    task = training.build_task(config, dataset)
-    task.training_batches(epoch=1)
-    num_clips = task.num_clips
-    folder.create(config)
-    console.print(
-        f"{config.model}, {config.mode}, {config.dataset}: train, validation, test "
-        f"{num_clips['train']:,} + {num_clips['validation']:,} + "
-        f"{num_clips['test']:,} clips",
-        highlight=False,
-        soft_wrap=True,
-    )
+    placement = distribution.place(config.strategy)
+    if placement.has_peers and run is None:
+        raise UserError(
+            f"--run: expected a folder that all {placement.part.num_workers} workers "
+            "see. Received: none."
+        )
+    with distribution.lost_workers(placement):
+        # One of them builds the data if need be.
+        if not placement.is_chief:
+            placement.wait_for_workers()
+        dataset = data.open_dataset(config.dataset, config.data_dir)
+        folder = RunFolder(run or new_run_name(config))
+        # Settings and data are held against each other before anything is written.
+        with training.precision_policy(config.precision):
+            task = training.build_task(config, dataset)
+        num_batches, num_clips = task.num_batches, task.num_clips
+        resumed = placement.is_chief and folder.create(config, resume)
+        if placement.is_chief:
+            where = placement.describe()
+            console.print(
+                f"{config.model}, {config.mode}, {config.dataset}: train, validation, "
+                f"test {num_clips['train']:,} + {num_clips['validation']:,} + "
+                f"{num_clips['test']:,} clips, {num_batches} batches an epoch"
+                + (f"; {where}" if where else ""),
+                highlight=False,
+                soft_wrap=True,
+            )
+            placement.wait_for_workers()
+        with data.named_damage(dataset):
+            _train(config, dataset, folder, placement, resumed, console)
+
+
+def _train(
+    config: Config,
+    dataset: data.Dataset,
+    folder: RunFolder,
+    placement: distribution.Placement,
+    resumed: bool,
+    console: Console,
+) -> None:
+    """Trains; the chief says how, and reports."""
+    interruption = Interruption()
+    progress = TrainingProgress(console) if placement.is_chief else None
     try:
-        with TrainingProgress(console) as progress:
-            result = training.train(config, dataset, folder, [progress])
+        with interruption.listen(), progress or contextlib.nullcontext():
+            result = training.train(
+                config,
+                dataset,
+                folder,
+                [progress] if progress else [],
+                placement,
+                interruption,
+            )
     except BaseException:
-        if not folder.model.exists():
+        has_result = folder.model.exists() or Checkpoints(folder.checkpoints).paths()
+        if placement.is_chief and not resumed and not has_result:
             folder.discard()
         raise
+    if not placement.is_chief:
+        return
+    folder.seal()
     waited = len(result.history) - result.selected_epoch
     console.print(
         f"kept epoch {result.selected_epoch}: the best on validation"
@@ -93,7 +142,8 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
     folder = RunFolder(run)
     config = folder.read_config()
     dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
-    _write_report(folder, config, dataset, folder.load_model(), console)
+    with data.named_damage(dataset):
+        _write_report(folder, config, dataset, folder.load_model(), console)
 
 
 def predict(
@@ -354,7 +404,7 @@ def _read_history(folder: RunFolder) -> list[dict[str, float]]:
     return history
 
 
-def _new_run_name(config: Config) -> str:
+def new_run_name(config: Config) -> str:
     """Returns a name for a run folder that tells what is in it."""
     dataset = config.dataset.split("/")[-1]
     stamp = time.strftime("%Y%m%d-%H%M%S")

@@ -109,6 +109,35 @@ class Config:
     dropout: float = _setting(
         0.0, "Share of features and of decoder outputs dropped in training."
     )
+    strategy: str = _setting(
+        "auto",
+        "Where to train: on one device (single), on all GPUs of this machine "
+        "(mirrored), on all workers that TF_CONFIG names (multi_worker), or on as many "
+        "of these as there are (auto).",
+        ("auto", "single", "mirrored", "multi_worker"),
+    )
+    precision: str = _setting(
+        "float32",
+        "What networks compute in; weights are always float32.",
+        ("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    xla: str = _setting(
+        "update",
+        "What XLA compiles: nothing, the optimizer's update (on one device), or the "
+        "whole step, which is faster without dropout and starts later.",
+        ("none", "update", "step"),
+    )
+    deterministic: bool = _setting(
+        False,
+        "Same seed, same weights, also on GPUs, where it costs speed; on CPUs they are "
+        "the same without it.",
+    )
+    clip_norm: float = _setting(
+        0.0, "Largest norm of a step's gradient, to which longer ones are cut; 0: any."
+    )
+    checkpoint_minutes: float = _setting(
+        10.0, "Minutes after which a checkpoint is saved within an epoch."
+    )
     encoders: str | None = _setting(
         None, "Run folder of avel_att, whose attention and encoders dmrn starts from."
     )
@@ -137,7 +166,8 @@ class Config:
                         f"--{field.name}: --mode=cross_modal has no such setting; it "
                         f"predicts no classes. Received: {value}"
                     )
-        for name in ("epochs", "patience", "batch_size", "learning_rate", "units"):
+        positive = ("epochs", "patience", "batch_size", "learning_rate", "units")
+        for name in (*positive, "checkpoint_minutes"):
             if not getattr(self, name) > 0:
                 raise UserError(
                     f"--{name}: expected a positive number. "
@@ -149,7 +179,7 @@ class Config:
                     f"--{name}: expected a share in [0, 1). "
                     f"Received: {getattr(self, name)}"
                 )
-        for name in ("weight_decay", "decay_steps"):
+        for name in ("weight_decay", "decay_steps", "clip_norm"):
             if getattr(self, name) < 0:
                 raise UserError(
                     f"--{name}: expected no negative number. "

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,10 @@ from avsdn_tf.errors import UserError
 # A shuffle this large holds all of AVE's pooled features, and a share of its maps:
 # memory stays bounded whatever the number of clips.
 _SHUFFLE_BYTES = 320 * 2**20
+# A training split is read in this many shares that take turns. Workers have shares of
+# their own, so each reads only these, and yet a batch holds the same clips whatever the
+# number of workers.
+NUM_SHARES = 8
 
 _SIMULATED = "Simulated data (tfds_ave/synthetic): these are not AVE results"
 _STAND_IN = (
@@ -51,6 +57,24 @@ class Dataset:
     def num_clips(self, split: str) -> int:
         """Returns the number of clips of a split, or of several joined by "+"."""
         return self.builder.info.splits[split].num_examples
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Which part of every batch a process has, where several train one model.
+
+    Attributes:
+        worker: Number of the process, from 0.
+        num_workers: How many processes there are; `NUM_SHARES` at most.
+        num_replicas: How many devices share the process's part.
+    """
+
+    worker: int = 0
+    num_workers: int = 1
+    num_replicas: int = 1
+
+
+WHOLE = Part()
 
 
 def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
@@ -98,12 +122,21 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
     )
 
 
-def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Dataset:
-    """Returns an epoch's batches, in an order that (seed, epoch) decides.
+def training_batches(
+    dataset: Dataset, config: Config, epochs: Sequence[int] = (1,), part: Part = WHOLE
+) -> tf.data.Dataset:
+    """Returns the batches of epochs, each in an order that (seed, epoch) decides.
 
     In weak mode the segment labels are not decoded: what a batch holds is all that
     training can read. Every batch has the same size: the last one is filled up with
     zeros, which weigh nothing.
+
+    Args:
+        dataset: The data.
+        config: Mode, seed and batch size.
+        epochs: The epochs, which follow each other.
+        part: Which part of every batch to return. Its replicas take turns: the first
+            batch is the first replica's part of the first batch of all.
 
     Returns:
         A dataset of dictionaries: `audio` `(batch, num_segments, audio_width)`,
@@ -115,28 +148,7 @@ def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Da
         UserError: If the data set lacks the background clips or the times that are
             asked for.
     """
-    split = "train"
-    if config.mode == "supervised":
-        label = "segment_labels"
-    elif config.weak_label == "average":
-        label = "segment_label_mean"
-    else:
-        label = "clip_label"
-    if label != "clip_label" and not dataset.has_times:
-        raise UserError(
-            f"{config.dataset} has clips without start and end. Expected --mode=weak "
-            "with --weak_label=mil, which learns from their category alone. Received: "
-            f"--mode={config.mode} --weak_label={config.weak_label}"
-        )
-    if config.mode == "weak" and config.weak_label == "mil_background":
-        if "background" not in dataset.builder.info.splits:
-            raise UserError(
-                f"--weak_label=mil_background: {config.dataset} has no background "
-                "clips. Build it with the noisy files in the manual folder, or take "
-                "--weak_label=mil."
-            )
-        split = "train+background"
-
+    split, label = training_split(dataset, config), _training_label(config)
     num_classes = len(dataset.categories) + 1
 
     def to_batch_element(example: dict[str, Any]) -> dict[str, Any]:
@@ -150,24 +162,62 @@ def training_batches(dataset: Dataset, config: Config, epoch: int) -> tf.data.Da
             "target": target,
         }
 
-    seed = _epoch_seed(config.seed, epoch)
-    examples = _read(
-        dataset, split, ("audio", "visual", "row", label), shuffle_seed=seed
+    names = ("audio", "visual", "row", label)
+    shares = [
+        _Share(
+            functools.partial(_read, dataset, share, names), dataset.num_clips(share)
+        )
+        for share in _cut(dataset, split, NUM_SHARES)
+    ]
+    order = _Order(
+        seeds=[_epoch_seed(config.seed, epoch) for epoch in epochs],
+        buffer=int(_SHUFFLE_BYTES // _clip_bytes(dataset)),
+        batch_size=config.batch_size,
     )
-    buffer = min(
-        dataset.num_clips(split), max(1, int(_SHUFFLE_BYTES // _clip_bytes(dataset)))
-    )
-    elements = examples.shuffle(buffer, seed=seed).map(
-        to_batch_element, num_parallel_calls=tf.data.AUTOTUNE
-    )
-    batches = _full_batches(elements, dataset.num_clips(split), config.batch_size)
-    return batches.prefetch(2)
+    return _take_turns(shares, order, part, to_batch_element).prefetch(2)
+
+
+def training_split(dataset: Dataset, config: Config) -> str:
+    """Returns the name of what is trained on.
+
+    Raises:
+        UserError: If the data set lacks the background clips or the times that are
+            asked for.
+    """
+    if _training_label(config) != "clip_label" and not dataset.has_times:
+        raise UserError(
+            f"{config.dataset} has clips without start and end. Expected --mode=weak "
+            "with --weak_label=mil, which learns from their category alone. Received: "
+            f"--mode={config.mode} --weak_label={config.weak_label}"
+        )
+    if config.mode != "weak" or config.weak_label != "mil_background":
+        return "train"
+    if "background" not in dataset.builder.info.splits:
+        raise UserError(
+            f"--weak_label=mil_background: {config.dataset} has no background clips. "
+            "Build it with the noisy files in the manual folder, or take "
+            "--weak_label=mil."
+        )
+    return "train+background"
+
+
+def _training_label(config: Config) -> str:
+    """Returns the name of the feature that holds what is learnt."""
+    if config.mode == "supervised":
+        return "segment_labels"
+    return "segment_label_mean" if config.weak_label == "average" else "clip_label"
 
 
 def scoring_batches(
-    dataset: Dataset, split: str, batch_size: int = 64
+    dataset: Dataset, split: str, batch_size: int = 64, part: Part = WHOLE
 ) -> tf.data.Dataset:
     """Returns a split's batches in their stored order, with the labels to score by.
+
+    Args:
+        dataset: The data.
+        split: The split.
+        batch_size: Clips in a batch.
+        part: Whose clips to return: a worker has a share of them.
 
     Returns:
         A dataset of dictionaries: `audio`, `visual` and `row` as in training,
@@ -179,7 +229,7 @@ def scoring_batches(
         return {**example, "visual": tf.cast(example["visual"], tf.float32)}
 
     return (
-        _read(dataset, split, names)
+        _read(dataset, _cut(dataset, split, part.num_workers)[part.worker], names)
         .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .prefetch(2)
@@ -192,7 +242,8 @@ def matching_segments(
     *,
     batch_size: int = 8,
     seed: int = 0,
-    epoch: int = 1,
+    epochs: Sequence[int] = (1,),
+    part: Part = WHOLE,
 ) -> tf.data.Dataset:
     """Returns pairs of simultaneous segments, in an order of (seed, epoch).
 
@@ -204,16 +255,15 @@ def matching_segments(
         match_split: `"train"`, `"validation"` or `"test"` of the cross-modality task.
         batch_size: Pairs in a batch.
         seed: Decides the order, with the epoch.
-        epoch: Decides the order, with the seed.
+        epochs: The epochs, which follow each other.
+        part: Which part of every batch to return; see `training_batches`.
 
     Returns:
         A dataset of dictionaries: `audio` `(batch, audio_width)`, `visual`
         `(batch, *visual_shape)`, `target` `(batch,)`: 1 where the segment is an event,
         else 0; and `weight` `(batch,)`: 0 for the zeros that fill the last batch up.
     """
-    shuffle_seed = _epoch_seed(seed, epoch)
     names = ("audio", "visual", "segment_labels")
-    clips = _read_match_split(dataset, match_split, names, shuffle_seed)
 
     def split_up(example: dict[str, Any]) -> tf.data.Dataset:
         is_event = example["segment_labels"] != len(dataset.categories)
@@ -228,21 +278,34 @@ def matching_segments(
     def widen(pair: dict[str, Any]) -> dict[str, Any]:
         return {**pair, "visual": tf.cast(pair["visual"], tf.float32)}
 
-    num_pairs = dataset.num_segments * count_matching_clips(dataset)[match_split]
-    pair_bytes = _clip_bytes(dataset) // dataset.num_segments
-    buffer = min(num_pairs, max(1, int(_SHUFFLE_BYTES // pair_bytes)))
-    pairs = clips.flat_map(split_up).shuffle(buffer, seed=shuffle_seed)
-    return (
-        _full_batches(pairs, num_pairs, batch_size)
-        .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(8)
+    def read(share: str) -> tf.data.Dataset:
+        return _read_match_split(dataset, share, match_split, names).flat_map(split_up)
+
+    shares = [
+        _Share(
+            functools.partial(read, share),
+            dataset.num_segments * _count_matching(dataset, share)[match_split],
+        )
+        for share in _cut(dataset, _match_sources(dataset), NUM_SHARES)
+    ]
+    order = _Order(
+        seeds=[_epoch_seed(seed, epoch) for epoch in epochs],
+        buffer=int(_SHUFFLE_BYTES // _clip_bytes(dataset) * dataset.num_segments),
+        batch_size=batch_size,
     )
+    return _take_turns(shares, order, part, widen).prefetch(8)
 
 
 def matching_clips(
-    dataset: Dataset, match_split: str, batch_size: int = 64
+    dataset: Dataset, match_split: str, batch_size: int = 64, part: Part = WHOLE
 ) -> tf.data.Dataset:
     """Returns the whole clips of a split of the cross-modality task, to score.
+
+    Args:
+        dataset: The data.
+        match_split: See `matching_segments`.
+        batch_size: Clips in a batch.
+        part: Whose clips to return: a worker has a share of them.
 
     Returns:
         A dataset of dictionaries: `audio` `(batch, num_segments, audio_width)`,
@@ -259,46 +322,44 @@ def matching_clips(
         }
 
     names = ("audio", "visual", "row", "segment_labels")
+    shares = _cut(dataset, _match_sources(dataset), part.num_workers)
     return (
-        _read_match_split(dataset, match_split, names)
+        _read_match_split(dataset, shares[part.worker], match_split, names)
         .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .prefetch(2)
     )
 
 
-@functools.lru_cache(maxsize=4)
 def count_matching_clips(dataset: Dataset) -> dict[str, int]:
     """Returns how many clips each split of the cross-modality task has."""
+    return _count_matching(dataset, _match_sources(dataset))
+
+
+@functools.lru_cache(maxsize=64)
+def _count_matching(dataset: Dataset, share: str) -> dict[str, int]:
     feature = dataset.builder.info.features["match_split"]
     counts = np.zeros(feature.num_classes, int)
-    for source in _match_sources(dataset):
-        for batch in _read(dataset, source, ("match_split",)).batch(1024):
-            counts += np.bincount(
-                batch["match_split"].numpy(), minlength=feature.num_classes
-            )
+    for batch in _read(dataset, share, ("match_split",)).batch(1024):
+        counts += np.bincount(
+            batch["match_split"].numpy(), minlength=feature.num_classes
+        )
     return dict(zip(feature.names, counts.tolist(), strict=True))
 
 
-def _match_sources(dataset: Dataset) -> tuple[str, ...]:
+def _match_sources(dataset: Dataset) -> str:
     """Returns the stored splits whose clips the cross-modality task distributes."""
-    return tuple(name for name in dataset.builder.info.splits if name != "background")
+    return "+".join(
+        name for name in dataset.builder.info.splits if name != "background"
+    )
 
 
 def _read_match_split(
-    dataset: Dataset,
-    match_split: str,
-    names: tuple[str, ...],
-    shuffle_seed: int | None = None,
+    dataset: Dataset, share: str, match_split: str, names: tuple[str, ...]
 ) -> tf.data.Dataset:
     """Returns the examples of a split of the cross-modality task."""
     wanted = dataset.builder.info.features["match_split"].str2int(match_split)
-    examples = _read(
-        dataset,
-        "+".join(_match_sources(dataset)),
-        (*names, "match_split"),
-        shuffle_seed=shuffle_seed,
-    )
+    examples = _read(dataset, share, (*names, "match_split"))
 
     def is_wanted(example: dict[str, Any]) -> tf.Tensor:
         return example["match_split"] == wanted
@@ -309,23 +370,172 @@ def _read_match_split(
     return examples.filter(is_wanted).map(without_split)
 
 
-def _full_batches(
-    elements: tf.data.Dataset, num_elements: int, batch_size: int
-) -> tf.data.Dataset:
-    """Returns batches of one static shape, with a `weight` of 1 for every element.
+def _cut(dataset: Dataset, split: str, num_shares: int) -> list[str]:
+    """Returns the names of shares of a split, of sizes that differ by 1 at most.
 
-    A graph is compiled once a shape, and replicas share a batch evenly: so zeros of
-    weight 0 fill the last batch up.
+    Args:
+        dataset: The data.
+        split: A split, or several joined by "+".
+        num_shares: How many shares.
+
+    Returns:
+        What TFDS takes as the name of a share. There may be empty ones.
     """
+    names = split.split("+")
+    starts = np.cumsum([0, *map(dataset.num_clips, names)]).tolist()
+    bounds = [starts[-1] * i // num_shares for i in range(num_shares + 1)]
+    shares = []
+    for begin, end in itertools.pairwise(bounds):
+        pieces = [
+            f"{name}[{max(begin, first) - first}:{min(end, last) - first}]"
+            for name, (first, last) in zip(
+                names, itertools.pairwise(starts), strict=True
+            )
+            if max(begin, first) < min(end, last)
+        ]
+        shares.append("+".join(pieces) or f"{names[0]}[0:0]")
+    return shares
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """A share of the elements to train on.
+
+    Attributes:
+        read: Returns them.
+        num_elements: How many there are.
+    """
+
+    read: Callable[[], tf.data.Dataset]
+    num_elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """How elements are shuffled and put into batches.
+
+    Attributes:
+        seeds: One an epoch, which decides its order.
+        buffer: How many elements may wait in memory.
+        batch_size: Elements in a batch of all workers.
+    """
+
+    seeds: Sequence[int]
+    buffer: int
+    batch_size: int
+
+
+def _take_turns(
+    shares: Sequence[_Share],
+    order: _Order,
+    part: Part,
+    finish: Callable[[dict[str, Any]], dict[str, Any]],
+) -> tf.data.Dataset:
+    """Returns a worker's part of batches to which shuffled shares contribute in turn.
+
+    The elements of all batches are those of the first share, the second and so on,
+    again and again; those that are used up lose their turn. A share is read by one
+    worker alone.
+
+    A graph is compiled once a shape, and replicas share a batch evenly: so batches have
+    one static shape, and zeros of weight 0 fill them up.
+    """
+    counts = [share.num_elements for share in shares]
+    # By turn, then by share.
+    turns = np.array(
+        [i for turn in range(max(counts)) for i, n in enumerate(counts) if turn < n]
+    )
+    batches = np.split(turns, range(order.batch_size, len(turns), order.batch_size))
+    owned = [i for i in range(len(shares)) if i % part.num_workers == part.worker]
+    most = max(
+        np.count_nonzero(batch % part.num_workers == worker)
+        for batch in batches
+        for worker in range(part.num_workers)
+    )
+    replica_size = -(-most // part.num_replicas)
+    filling = len(owned)
+    choices = np.full((len(batches), replica_size * part.num_replicas), filling)
+    for row, batch in zip(choices, batches, strict=True):
+        own = [owned.index(i) for i in batch if i in owned]
+        row[: len(own)] = own
+
+    buffer = max(1, order.buffer // len(shares))
+    elements = [shares[i].read() for i in owned]
     nothing = {
         name: tf.zeros(spec.shape, spec.dtype)
-        for name, spec in elements.element_spec.items()
+        for name, spec in elements[0].element_spec.items()
     }
-    weighed = elements.map(lambda element: {**element, "weight": 1.0})
-    filling = tf.data.Dataset.from_tensors({**nothing, "weight": 0.0}).repeat(
-        -num_elements % batch_size
+    filler = tf.data.Dataset.from_tensors(nothing).repeat()
+    turns_to_take = tf.data.Dataset.from_tensor_slices(
+        choices.reshape(-1).astype(np.int64)
     )
-    return weighed.concatenate(filling).batch(batch_size, drop_remainder=True)
+
+    # The seed is a tensor, so that the graph is made once and not for every epoch.
+    def epoch_batches(seed: tf.Tensor) -> tf.data.Dataset:
+        # The seed of this graph alone: the program's would be mixed into the order, and
+        # can't be 0 beside a seed that is a tensor.
+        tf.random.set_seed(1)
+        shuffled = [
+            share.shuffle(
+                max(1, min(buffer, counts[i])),
+                seed=seed + i,
+                reshuffle_each_iteration=False,
+            )
+            for i, share in zip(owned, elements, strict=True)
+        ]
+        chosen = tf.data.Dataset.choose_from_datasets(
+            [*shuffled, filler], turns_to_take
+        )
+        weights = turns_to_take.map(lambda turn: tf.cast(turn != filling, tf.float32))
+        return (
+            tf.data.Dataset.zip(chosen, weights)
+            .map(
+                lambda element, weight: {**finish(element), "weight": weight},
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            .batch(replica_size, drop_remainder=True)
+        )
+
+    return tf.data.Dataset.from_tensor_slices(np.array(order.seeds, np.int64)).flat_map(
+        epoch_batches
+    )
+
+
+@contextlib.contextmanager
+def named_damage(dataset: Dataset) -> Iterator[None]:
+    """Names the damaged file where reading a data set fails.
+
+    TFRecords have a checksum for every example and its length.
+
+    Raises:
+        UserError: If a file of the data set is damaged, or too short.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+        damaged = [
+            str(path) for path in sorted(_files(dataset)) if not _is_readable(path)
+        ]
+        raise UserError(
+            f"{', '.join(damaged) or dataset.builder.data_path}: expected the examples "
+            "that were written when the data set was built. Received damaged or missing"
+            " ones, which no training may learn from. Remove the folder and build the "
+            "data set again."
+        ) from error
+
+
+def _files(dataset: Dataset) -> set[str]:
+    splits = dataset.builder.info.splits.values()
+    return {str(path) for split in splits for path in split.filepaths}
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        for _ in tf.data.TFRecordDataset(path):
+            pass
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def _clip_bytes(dataset: Dataset) -> int:
@@ -360,16 +570,12 @@ def _read(
     dataset: Dataset,
     split: str,
     names: tuple[str, ...],
-    shuffle_seed: int | None = None,
 ) -> tf.data.Dataset:
     """Returns a split's examples with only the named features decoded."""
     examples = dataset.builder.as_dataset(
         split=split,
-        shuffle_files=shuffle_seed is not None,
         decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
         read_config=tfds.ReadConfig(
-            shuffle_seed=shuffle_seed,
-            shuffle_reshuffle_each_iteration=False,
             # TFDS would keep small data sets in memory, twice with the shuffle.
             try_autocache=False,
             skip_prefetch=True,

@@ -13,6 +13,7 @@ VIDEO is a file, or a folder of videos.
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -31,12 +32,25 @@ with quiet_startup():
     from avsdn_tf import commands
     from avsdn_tf.features.audio import VGGISH
     from avsdn_tf.features.visual import RECIPES
+    from avsdn_tf.interruption import TrainingInterruptedError
+    from avsdn_tf.launcher import launch
 
     # TensorFlow looks for a GPU when it is first asked, and complains where none is.
     tf.config.list_physical_devices()
 
 _RUN = flags.DEFINE_string(
     "run", None, "The run folder: written by train, read by evaluate and predict."
+)
+_RESUME = flags.DEFINE_bool(
+    "resume",
+    True,
+    "train: go on where the same command with the same --run was interrupted.",
+)
+_LOCAL_WORKERS = flags.DEFINE_integer(
+    "local_workers",
+    None,
+    "train: start so many workers on this machine, which train one model together.",
+    lower_bound=1,
 )
 _OUT = flags.DEFINE_string(
     "out", None, "predict, extract: the folder to write to; predictions or features."
@@ -101,7 +115,7 @@ _SETTINGS = [field.name for field in _FIELDS]
 _NETWORKS = ("vggish", "visual_weights", "empty")
 # What each command reads of the flags.
 _COMMANDS = {
-    "train": ("run", *_SETTINGS),
+    "train": ("run", "resume", "local_workers", *_SETTINGS),
     "evaluate": ("run", "data_dir"),
     "predict": ("run", "out", "demo", *_NETWORKS),
     "extract": ("out", "visual_network", "workers", *_NETWORKS),
@@ -119,7 +133,10 @@ def main(argv: Sequence[str]) -> None:
         _check_command(command, argv[2:])
         if command == "train":
             values = {name: getattr(flags.FLAGS, name) for name in _SETTINGS}
-            commands.train(Config(**values), _RUN.value, console)
+            config = Config(**values)
+            if _LOCAL_WORKERS.value is not None:
+                sys.exit(_launch(config))
+            commands.train(config, _RUN.value, console, _RESUME.value)
         elif command == "evaluate":
             _evaluate(console)
         elif command == "predict":
@@ -136,6 +153,9 @@ def main(argv: Sequence[str]) -> None:
     except (UserError, tfds_ave.DatasetError) as error:
         print(f"avsdn_tf: {error}", file=sys.stderr)
         sys.exit(2)
+    except TrainingInterruptedError as interruption:
+        print(f"avsdn_tf: {interruption}", file=sys.stderr)
+        sys.exit(interruption.exit_code)
     if failures:
         sys.exit(1)
 
@@ -178,6 +198,24 @@ def _predict(videos: Sequence[str], console: Console) -> int:
         )
     out = _OUT.value or "predictions"
     return commands.predict(_RUN.value, videos, out, _networks(), console)
+
+
+def _launch(config: Config) -> int:
+    """Starts workers on this machine, each with this command."""
+    if config.strategy not in ("auto", "multi_worker"):
+        raise UserError(
+            "--local_workers: expected --strategy=multi_worker. Received: "
+            f"--strategy={config.strategy}"
+        )
+    flag = "--local_workers"
+    own = [
+        word
+        for before, word in itertools.pairwise(sys.argv)
+        if not word.startswith(flag) and before != flag
+    ]
+    if _RUN.value is None:
+        own.append(f"--run={commands.new_run_name(config)}")
+    return launch([*own, "--strategy=multi_worker"], _LOCAL_WORKERS.value)
 
 
 def _evaluate(console: Console) -> None:

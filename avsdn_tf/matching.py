@@ -1,7 +1,7 @@
 """What cross-modality localization asks of the trainer: its batches, loss and score."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -46,36 +46,48 @@ class MatchingTask:
         pairs = self.num_clips["train"] * self._dataset.num_segments
         return -(-pairs // self._config.batch_size)
 
-    def training_batches(self, epoch: int) -> tf.data.Dataset:
-        """Returns the batches of an epoch."""
+    def training_batches(
+        self, epochs: Sequence[int] = (1,), part: data.Part = data.WHOLE
+    ) -> tf.data.Dataset:
+        """Returns the batches of epochs, or a worker's part of each."""
         return data.matching_segments(
             self._dataset,
             "train",
             batch_size=self._config.batch_size,
             seed=self._config.seed,
-            epoch=epoch,
+            epochs=epochs,
+            part=part,
         )
 
     def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each pair of a batch, and 1 where it is right, else 0."""
         target = batch["target"]
-        distances = self.model(
-            {"audio": batch["audio"], "visual": batch["visual"]}, training=True
+        distances = tf.cast(
+            self.model(
+                {"audio": batch["audio"], "visual": batch["visual"]}, training=True
+            ),
+            tf.float32,
         )
         correct = (distances < self._loss.margin / 2) == (target > 0)
         return self._loss.call(target, distances), tf.cast(correct, tf.float32)
 
-    def validation_accuracy(self) -> float:
-        """Returns the mean of A2V and V2A accuracy on the validation split.
+    def score_validation(self, part: data.Part = data.WHOLE) -> tuple[float, float]:
+        """Returns how often A2V and V2A are right on the validation split, of how many.
+
+        Args:
+            part: Whose share of the split to score.
 
         Raises:
             UserError: If no clip of that split can be scored.
         """
-        distances = self._measure(data.matching_clips(self._dataset, "validation"))
+        distances = self._measure(
+            data.matching_clips(self._dataset, "validation", part=part)
+        )
         try:
-            return cross_modal_evaluation.mean_accuracy(distances)
+            right = np.concatenate(cross_modal_evaluation.right_starts(distances))
         except ValueError as error:
             raise UserError(f"{self._config.dataset}, validation: {error}") from error
+        return right.sum(), right.size
 
 
 def make_measure(model: keras.Model) -> Callable[[tf.data.Dataset], Distances]:

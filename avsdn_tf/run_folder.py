@@ -1,11 +1,13 @@
 """The folder that one run writes: all that is needed to read and to repeat it."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import shutil
+import zipfile
 from typing import Any
 
 import keras
@@ -32,15 +34,28 @@ class RunFolder:
         self.predictions = self.path / "predictions.npz"
         self.page = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.checksums = self.path / "SHA256SUMS"
 
-    def create(self, config: Config) -> None:
+    def create(self, config: Config, resume: bool = False) -> bool:
         """Makes the folder, and writes the configuration and the versions.
 
+        Args:
+            config: The configuration.
+            resume: Whether a run of the same configuration that has not ended may be
+                there already.
+
+        Returns:
+            Whether one was there.
+
         Raises:
-            UserError: If it can't be written, or already holds something.
+            UserError: If it can't be written, or already holds something else.
         """
         try:
             if self.path.is_dir() and any(self.path.iterdir()):
+                if resume and self.config.is_file():
+                    self._check_resumable(config)
+                    return True
                 raise UserError(
                     f"--run={self.path}: expected a new or empty folder. Received one "
                     "that holds files. Choose another name, or remove it."
@@ -49,11 +64,32 @@ class RunFolder:
             write_json(
                 self.config, {"config": config.to_dict(), "versions": versions()}
             )
+            return False
         except OSError as error:
             raise UserError(
                 f"--run={self.path}: can't be written ({error.strerror}). Expected a "
                 "folder that this user may write to; choose another."
             ) from error
+
+    def _check_resumable(self, config: Config) -> None:
+        if self.report.is_file():
+            raise UserError(
+                f"--run={self.path}: expected a new folder, or a run that has not "
+                "ended. Received one that has. Choose another name; `evaluate --run=` "
+                "scores it again."
+            )
+        found = Config.from_dict(self._read("config")).to_dict()
+        changed = [
+            f"{name} is {found[name]} there and {value} here"
+            for name, value in config.to_dict().items()
+            if found[name] != value
+        ]
+        if changed:
+            raise UserError(
+                f"--run={self.path}: expected the settings that this run was begun "
+                f"with. Received others: {'; '.join(changed)}. Repeat those, or choose "
+                "another folder."
+            )
 
     def discard(self) -> None:
         """Removes the folder of a run that ended before its first result."""
@@ -77,18 +113,38 @@ class RunFolder:
         return Config.from_dict(self._read("config"))
 
     def load_model(self) -> keras.Model:
-        """Returns the saved model.
+        """Returns the saved model; code in the file is never run.
 
         Raises:
-            UserError: If it can't be loaded.
+            UserError: If it can't be loaded, or is not what training wrote.
         """
         try:
-            return keras.models.load_model(self.model)
-        except (ValueError, OSError) as error:
+            self._check_model()
+            return keras.models.load_model(self.model, safe_mode=True)
+        # What h5py and zipfile raise on damaged files.
+        except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{self.model}: expected a model that this version of avsdn_tf can "
                 f"load. Received: {str(error).splitlines()[0]}"
             ) from error
+
+    def seal(self) -> None:
+        """Writes down the digest of the model, which `load_model` compares.
+
+        `sha256sum --check SHA256SUMS` compares it too.
+        """
+        line = f"{_digest(self.model)}  {self.model.name}\n"
+        self.checksums.write_text(line)
+
+    def _check_model(self) -> None:
+        if not self.checksums.is_file():
+            return
+        expected = self.checksums.read_text().split()[:1]
+        if [_digest(self.model)] != expected:
+            raise ValueError(
+                f"it is not the file that training wrote: {self.checksums.name} has "
+                "another digest. Copy it anew, or train again"
+            )
 
     def read_report(self) -> dict[str, Any]:
         """Returns the report of the test split.
@@ -116,6 +172,10 @@ class RunFolder:
                 f"{self.config}: expected what a training run wrote. "
                 f"Received: {type(error).__name__}: {error}"
             ) from error
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -11,10 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from avsdn_tf import data, evaluation, losses
+from avsdn_tf import data, losses
+from avsdn_tf.checkpoints import Checkpoints, Progress, SaveBest
 from avsdn_tf.config import CROSS_MODAL, Config
+from avsdn_tf.distribution import Placement
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
+from avsdn_tf.interruption import Interruption, TrainingInterruptedError
 from avsdn_tf.matching import MatchingTask
 from avsdn_tf.models import DMRN, MODEL_OPTIONS, MODELS, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder
@@ -61,8 +64,10 @@ class Task(Protocol):
     num_clips: dict[str, int]
     num_batches: int
 
-    def training_batches(self, epoch: int) -> tf.data.Dataset:
-        """Returns the batches of an epoch."""
+    def training_batches(
+        self, epochs: Sequence[int] = (1,), part: data.Part = data.WHOLE
+    ) -> tf.data.Dataset:
+        """Returns the batches of epochs, or a worker's part of each."""
 
     def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each of a batch's samples, and how right it is, 0 to 1.
@@ -70,8 +75,12 @@ class Task(Protocol):
         Both have the shape `(batch,)`.
         """
 
-    def validation_accuracy(self) -> float:
-        """Returns what an epoch is selected by."""
+    def score_validation(self, part: data.Part = data.WHOLE) -> tuple[float, float]:
+        """Scores a worker's share of the validation split, which selects the epoch.
+
+        Returns:
+            How much of it is right, and how much there is.
+        """
 
 
 def build_task(config: Config, dataset: data.Dataset) -> Task:
@@ -151,6 +160,9 @@ def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
         weight_decay=config.weight_decay or None,
         use_ema=config.ema > 0,
         ema_momentum=config.ema,
+        global_clipnorm=config.clip_norm or None,
+        # The small gradients of this network are zero in half precision.
+        loss_scale_factor=1024.0 if config.precision == "mixed_float16" else None,
     )
 
 
@@ -167,77 +179,226 @@ def train(
     dataset: data.Dataset,
     folder: RunFolder,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    placement: Placement | None = None,
+    interruption: Interruption | None = None,
 ) -> Training:
     """Trains on the train split and selects the epoch on the validation split.
 
-    Writes the best model, the metrics of each epoch and TensorBoard logs into the run
-    folder, which must exist.
+    Writes the best model, the metrics of each epoch, TensorBoard logs and checkpoints
+    into the run folder, which must exist; goes on from its last checkpoint, if it holds
+    one. Of several workers, all must call this, and the chief alone writes.
 
     Args:
         config: The run's settings.
         dataset: The data.
         folder: The run folder.
-        callbacks: Further Keras callbacks, such as a progress bar.
+        callbacks: Further Keras callbacks, such as a progress bar. `on_train_begin` is
+            told the `epoch` that training starts in and the `best` value before it, if
+            it goes on from a checkpoint.
+        placement: The devices; one if not given.
+        interruption: Asked after every few steps whether to stop.
 
     Raises:
-        UserError: If configuration and data don't fit.
+        UserError: If configuration and data don't fit, a checkpoint can't be read or
+            written, or the loss is not finite.
+        TrainingInterruptedError: If the interruption asked for it; all has been saved.
     """
+    placement = placement or Placement(tf.distribute.get_strategy())
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    task = build_task(config, dataset)
-    model, num_batches = task.model, task.num_batches
-    optimizer = build_optimizer(config)
-    optimizer.build(model.trainable_variables)
-    train_steps = _make_train_steps(task, optimizer)
+    with placement.strategy.scope(), precision_policy(config.precision):
+        task = build_task(config, dataset)
+        model = task.model
+        optimizer = build_optimizer(config)
+        optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(folder.checkpoints)
+    variables = [*model.variables, *optimizer.variables]
+    progress = checkpoints.restore(variables)
+    _agree(placement, progress, folder)
+    _separate_random_states(placement, model)
+    history = progress.history
+    train_steps = _make_train_steps(task, optimizer, placement, config.xla)
 
-    history: list[dict[str, float]] = []
+    stopping = keras.callbacks.EarlyStopping(
+        monitor=_SELECTION, mode="max", patience=config.patience
+    )
+    writing = [
+        SaveBest(folder.model, history, _SELECTION, checkpoints),
+        keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+        *callbacks,
+    ]
     callback_list = keras.callbacks.CallbackList(
-        [
-            keras.callbacks.ModelCheckpoint(
-                str(folder.model), monitor=_SELECTION, mode="max", save_best_only=True
-            ),
-            keras.callbacks.EarlyStopping(
-                monitor=_SELECTION, mode="max", patience=config.patience
-            ),
-            keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
-            *callbacks,
-        ],
+        [stopping, *(writing if placement.is_chief else ())],
         model=model,
         epochs=config.epochs,
-        steps=num_batches,
+        steps=task.num_batches,
     )
-    start = time.monotonic()
     # What Keras callbacks expect of a model that fit trains. The optimizer stays ours:
     # as the model's, its state would be saved with every model.
     model.stop_training = False
     model.optimizer = None
-    callback_list.on_train_begin()
-    for epoch in range(1, config.epochs + 1):
-        epoch_start = time.monotonic()
+    begin = {}
+    if progress.epoch > 1 or progress.step:
+        best = max((row[_SELECTION] for row in history), default=float("-inf"))
+        begin = {"epoch": progress.epoch, "best": best}
+    callback_list.on_train_begin(begin)
+    for row in history:
+        stopping.on_epoch_end(row["epoch"] - 1, row)
+
+    def save() -> None:
+        if placement.is_chief:
+            checkpoints.save(progress, variables)
+
+    epochs = range(progress.epoch, config.epochs + 1)
+    if model.stop_training:
+        epochs = range(0)
+    last_saved = time.monotonic()
+    batches = None
+    for epoch in epochs:
+        if batches is None:
+            batches = _distribute(task, placement, epochs, progress.step)
+        start = time.monotonic() - progress.seconds
         callback_list.on_epoch_begin(epoch - 1)
-        iterator = iter(task.training_batches(epoch))
-        totals = np.zeros(3)
-        for step in range(0, num_batches, _STEPS_PER_CALL):
-            num_steps = min(_STEPS_PER_CALL, num_batches - step)
-            callback_list.on_train_batch_begin(step)
-            totals += train_steps(iterator, tf.constant(num_steps)).numpy()
+        totals = np.array(progress.totals or [0.0] * 3)
+        while progress.step < task.num_batches:
+            num_steps = min(_STEPS_PER_CALL, task.num_batches - progress.step)
+            callback_list.on_train_batch_begin(progress.step)
+            wants_stop = interruption is not None and interruption.signal is not None
+            *sums, num_done, num_stops = train_steps(
+                batches, tf.constant(num_steps), tf.constant(float(wants_stop))
+            ).numpy()
+            totals += sums
+            progress.step += int(num_done)
+            if not np.isfinite(totals[0]):
+                raise UserError(
+                    _describe_broken_loss(config, task, progress, checkpoints)
+                )
             logs = {"loss": totals[0] / totals[2], "accuracy": totals[1] / totals[2]}
-            callback_list.on_train_batch_end(step + num_steps - 1, logs)
+            callback_list.on_train_batch_end(progress.step - 1, logs)
+            progress.totals = totals.tolist()
+            progress.seconds = time.monotonic() - start
+            # Of several workers, all have to stop if one was asked to.
+            if num_stops:
+                save()
+                raise TrainingInterruptedError(
+                    interruption.signal if wants_stop else None, progress, checkpoints
+                )
+            if time.monotonic() - last_saved > 60 * config.checkpoint_minutes:
+                save()
+                last_saved = time.monotonic()
         # What is validated is what is saved, and the last weights train on.
         with _averaged_weights(optimizer, model):
-            logs[_SELECTION] = task.validation_accuracy()
-            history.append(
-                {"epoch": epoch, **logs, "seconds": time.monotonic() - epoch_start}
-            )
-            _write_metrics(folder, history)
+            logs[_SELECTION] = _validate(task, placement, config)
+            seconds = time.monotonic() - start
+            history.append({"epoch": epoch, **logs, "seconds": seconds})
+            if placement.is_chief:
+                _write_metrics(folder, history)
             callback_list.on_epoch_end(epoch - 1, logs)
+        progress.epoch, progress.step = epoch + 1, 0
+        progress.totals, progress.seconds = [], 0.0
+        save()
+        last_saved = time.monotonic()
         if model.stop_training:
             break
     callback_list.on_train_end()
+    # The chief may not read before the others are done, nor they before it has written.
+    placement.wait_for_workers()
     return Training(
         model=folder.load_model(),
         history=history,
         selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),
-        seconds=time.monotonic() - start,
+        seconds=sum(row["seconds"] for row in history),
+    )
+
+
+@contextlib.contextmanager
+def precision_policy(name: str) -> Iterator[None]:
+    """Makes networks that are built in it compute in a precision.
+
+    Args:
+        name: A Keras dtype policy, such as `"mixed_bfloat16"`.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _agree(placement: Placement, progress: Progress, folder: RunFolder) -> None:
+    """Checks that all workers go on from the same checkpoint."""
+    at = [progress.epoch, progress.step]
+    mean = placement.sum_over_workers(at) / placement.part.num_workers
+    if not np.array_equal(mean, at):
+        raise UserError(
+            f"{folder.checkpoints}: expected that all workers see the same checkpoints."
+            f" Received: epoch {at[0]}, step {at[1]} in worker {placement.part.worker},"
+            " and others elsewhere. Is --run on a disk that all of them share?"
+        )
+
+
+def _separate_random_states(placement: Placement, model: keras.Model) -> None:
+    """Gives every replica random numbers of its own: they drop out other values."""
+    if placement.strategy.num_replicas_in_sync == 1:
+        return
+    states = [
+        variable
+        for variable in model.non_trainable_variables
+        if variable.path.endswith("seed_generator_state")
+    ]
+
+    @tf.function
+    def shift() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for state in states:
+            state.assign(state + tf.cast(tf.stack([replica, 0]), state.dtype))
+
+    placement.strategy.run(shift)
+
+
+def _distribute(
+    task: Task, placement: Placement, epochs: range, num_done: int
+) -> Iterator[Any]:
+    """Returns an iterator over the batches of epochs, less those already done."""
+
+    def read(_: tf.distribute.InputContext) -> tf.data.Dataset:
+        batches = task.training_batches(epochs, placement.part)
+        return batches.skip(num_done * placement.part.num_replicas)
+
+    return iter(placement.strategy.distribute_datasets_from_function(read))
+
+
+def _validate(task: Task, placement: Placement, config: Config) -> float:
+    """Returns the validation accuracy; every worker scores a share of the split."""
+    right, total = placement.sum_over_workers(task.score_validation(placement.part))
+    if not total:
+        raise UserError(f"{config.dataset}, validation: there is nothing to score.")
+    return float(right / total)
+
+
+def _describe_broken_loss(
+    config: Config, task: Task, progress: Progress, checkpoints: Checkpoints
+) -> str:
+    """Returns what to say of a loss that is NaN or infinite."""
+    step = progress.step
+    batches = task.training_batches([progress.epoch]).skip(step - 1)
+    batch = next(iter(batches))
+    kept = batch["weight"].numpy() > 0
+    finite = all(
+        np.isfinite(batch[name].numpy()[kept]).all() for name in ("audio", "visual")
+    )
+    cause = (
+        f"Try a lower --learning_rate than {config.learning_rate:g}, or --clip_norm=1"
+        if finite
+        else "Its features are not all finite: rebuild the data set without them"
+    )
+    rows = batch["row"].numpy()[kept].tolist() if "row" in batch else None
+    where = f", rows {rows}" if rows else ""
+    return (
+        f"Epoch {progress.epoch}, step {step}: expected a finite loss. Received NaN or "
+        f"an infinite one{where}. {cause}. {checkpoints.describe_last()}."
     )
 
 
@@ -268,11 +429,14 @@ class SegmentTask:
     @property
     def num_batches(self) -> int:
         """How many batches an epoch has."""
-        return int(self.training_batches(epoch=1).cardinality().numpy())
+        split = data.training_split(self._dataset, self._config)
+        return -(-self._dataset.num_clips(split) // self._config.batch_size)
 
-    def training_batches(self, epoch: int) -> tf.data.Dataset:
-        """Returns the batches of an epoch."""
-        return data.training_batches(self._dataset, self._config, epoch)
+    def training_batches(
+        self, epochs: Sequence[int] = (1,), part: data.Part = data.WHOLE
+    ) -> tf.data.Dataset:
+        """Returns the batches of epochs, or a worker's part of each."""
+        return data.training_batches(self._dataset, self._config, epochs, part)
 
     def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each clip of a batch, and which share of it is right."""
@@ -282,6 +446,7 @@ class SegmentTask:
         outputs = self.model.forward(
             {"audio": batch["audio"], "visual": batch["visual"]}, training=True
         )
+        outputs = {name: tf.cast(v, tf.float32) for name, v in outputs.items()}
         logits = outputs.pop("logits")
         smoothing = self._config.label_smoothing
         smooth_target = (1 - smoothing) * target + smoothing / self.model.num_classes
@@ -297,14 +462,17 @@ class SegmentTask:
         correct = tf.argmax(scored, -1) == tf.argmax(target, -1)
         return loss_values, _mean_of_clip(tf.cast(correct, tf.float32))
 
-    def validation_accuracy(self) -> float:
-        """Returns the accuracy of the validation split's segments."""
-        predictions = self._predict(
-            data.scoring_batches(self._dataset, "validation", self._config.batch_size)
-        )
-        return evaluation.accuracy(
-            predictions.labels, predictions.logits.argmax(axis=-1)
-        )
+    def score_validation(self, part: data.Part = data.WHOLE) -> tuple[float, float]:
+        """Returns how many segments of the validation split are right, and of how many.
+
+        Args:
+            part: Whose share of the split to score.
+        """
+        size = self._config.batch_size
+        batches = data.scoring_batches(self._dataset, "validation", size, part)
+        predictions = self._predict(batches)
+        right = predictions.labels == predictions.logits.argmax(axis=-1)
+        return right.sum(), right.size
 
 
 def make_predict(
@@ -341,34 +509,74 @@ def make_predict(
 
 
 def _make_train_steps(
-    task: Task, optimizer: keras.optimizers.Optimizer
+    task: Task,
+    optimizer: keras.optimizers.Optimizer,
+    placement: Placement,
+    xla: str,
 ) -> Callable[..., tf.Tensor]:
-    """Returns a graph that takes several steps and returns their summed metrics."""
+    """Returns a graph that takes several steps on all devices.
+
+    Its arguments are the iterator, the number of steps, and 1 where this worker was
+    asked to stop. It returns the summed losses, accuracies and weights of the steps,
+    how many steps were done (the one whose loss is not finite was the last), and how
+    many devices are asked to stop.
+    """
+    strategy = placement.strategy
     variables = task.model.trainable_variables
 
-    # Compiled, the update reads and writes the weights once instead of once an
-    # operation. The networks gain nothing by it, and with dropout they lose: XLA draws
-    # a mask anew wherever it is used.
-    @tf.function(jit_compile=True)
-    def update(gradients: list[tf.Tensor]) -> None:
-        optimizer.apply(gradients, variables)
+    def sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
+        if strategy.num_replicas_in_sync == 1:
+            return values
+        return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
-    def step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def value_of(per_replica: Any) -> tf.Tensor:
+        # All have the same.
+        return strategy.experimental_local_results(per_replica)[0]
+
+    # With dropout, XLA makes this slower: it draws a mask anew wherever it is used.
+    @tf.function(jit_compile=xla == "step")
+    def differentiate(
+        batch: dict[str, tf.Tensor],
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
         weight = batch["weight"]
-        total_weight = tf.reduce_sum(weight)
         with tf.GradientTape() as tape:
             loss_values, correct = task.score_batch(batch)
             total_loss = tf.reduce_sum(weight * loss_values)
-            loss_value = total_loss / total_weight
-        update(tape.gradient(loss_value, variables))
-        return tf.stack([total_loss, tf.reduce_sum(weight * correct), total_weight])
+            scaled_loss = optimizer.scale_loss(total_loss)
+        sums = [total_loss, tf.reduce_sum(weight * correct), tf.reduce_sum(weight)]
+        return tape.gradient(scaled_loss, variables), tf.stack(sums)
+
+    def replica_step(batch: dict[str, tf.Tensor]) -> list[tf.Tensor]:
+        gradients, sums = differentiate(batch)
+        return sum_over_replicas([*gradients, sums])
+
+    # Compiled, the update reads and writes the weights once instead of once an
+    # operation. XLA knows no weights that lie on several devices.
+    @tf.function(jit_compile=xla != "none" and placement.part.num_replicas == 1)
+    def update(gradients: list[tf.Tensor], total_weight: tf.Tensor) -> None:
+        optimizer.apply([g / total_weight for g in gradients], variables)
+
+    def step(batch: dict[str, Any]) -> tf.Tensor:
+        *gradients, sums = map(value_of, strategy.run(replica_step, args=(batch,)))
+        # The gradients are those of a sum over the clips of all replicas.
+        update(gradients, sums[2])
+        return sums
 
     @tf.function(reduce_retracing=True)
-    def train_steps(iterator: Any, num_steps: tf.Tensor) -> tf.Tensor:
+    def train_steps(
+        iterator: Any, num_steps: tf.Tensor, wants_stop: tf.Tensor
+    ) -> tf.Tensor:
         totals = tf.zeros(3)
-        for _ in tf.range(num_steps):
+        num_done = 0
+        while num_done < num_steps and tf.math.is_finite(totals[0]):
             totals += step(next(iterator))
-        return totals
+            num_done += 1
+        (per_replica,) = strategy.run(
+            # A copy on the replica's device: the argument lies on none.
+            lambda: sum_over_replicas([tf.identity(wants_stop)])
+        )
+        num_stops = value_of(per_replica)
+        return tf.concat([totals, [tf.cast(num_done, tf.float32), num_stops]], axis=0)
 
     return train_steps
 

@@ -61,8 +61,16 @@ class TrainingProgress(keras.callbacks.Callback):
         self._bar.stop()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Starts counting."""
-        del logs
+        """Starts counting, or says where an interrupted training goes on.
+
+        Args:
+            logs: Of one that goes on: the `epoch` it is in, and the `best` so far.
+        """
+        if logs:
+            self._best = logs["best"]
+            self._bar.console.print(
+                f"going on in epoch {logs['epoch']}", highlight=False
+            )
         self._steps = self.params["steps"]
         self._task = self._bar.add_task(
             "training", total=self.params["epochs"] * self._steps, numbers=""
