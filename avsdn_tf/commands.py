@@ -74,6 +74,11 @@ def train(
         with training.precision_policy(config.precision):
             task = training.build_task(config, dataset)
         num_batches, num_clips = task.num_batches, task.num_clips
+        if min(num_clips.values()) < placement.part.num_workers:
+            raise UserError(
+                f"{config.dataset}: expected a clip of each split for each of "
+                f"{placement.part.num_workers} workers. Received: {num_clips}"
+            )
         resumed = placement.is_chief and folder.create(config, resume)
         if placement.is_chief:
             where = placement.describe()

@@ -393,7 +393,7 @@ def _cut(dataset: Dataset, split: str, num_shares: int) -> list[str]:
             )
             if max(begin, first) < min(end, last)
         ]
-        shares.append("+".join(pieces) or f"{names[0]}[0:0]")
+        shares.append("+".join(pieces) or f"{names[0]}[:0]")
     return shares
 
 
@@ -572,8 +572,10 @@ def _read(
     names: tuple[str, ...],
 ) -> tf.data.Dataset:
     """Returns a split's examples with only the named features decoded."""
+    is_empty = dataset.num_clips(split) == 0
     examples = dataset.builder.as_dataset(
-        split=split,
+        # TFDS refuses to read nothing.
+        split=split.replace("[:0]", "[:1]") if is_empty else split,
         decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
         read_config=tfds.ReadConfig(
             # TFDS would keep small data sets in memory, twice with the shuffle.
@@ -595,6 +597,8 @@ def _read(
             for name, value in example.items()
         }
 
+    if is_empty:
+        examples = examples.take(0)
     return examples.map(shaped, num_parallel_calls=tf.data.AUTOTUNE)
 
 

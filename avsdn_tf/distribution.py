@@ -152,7 +152,7 @@ def lost_workers(placement: Placement) -> Iterator[None]:
         who = f"worker {found.group(1)}" if found else "one of the workers"
         raise UserError(
             f"worker {placement.part.worker}: lost {who} "
-            f"({' '.join(str(error).split())[:200]}). Expected all "
+            f"({type(error).__name__}). Expected all "
             f"{placement.part.num_workers} workers until the end; see what ended it, "
             "and start all of them again: the same command goes on from the last "
             "checkpoint."

@@ -90,6 +90,8 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
                     # Workers that fight for cores wait for each other all the time.
                     "TF_NUM_INTRAOP_THREADS": str(cores),
                     "PYTHONUNBUFFERED": "1",
+                    # TensorFlow warns that it can't rewrite a distributed iterator.
+                    "TF_CPP_MIN_LOG_LEVEL": "2",
                     **os.environ,
                     CLUSTER: json.dumps(cluster),
                 },
@@ -123,9 +125,10 @@ def _wait(workers: Sequence["subprocess.Popen[str]"]) -> int | None:
     """Returns the first worker that failed, or None when all have ended well."""
     while True:
         codes = [worker.poll() for worker in workers]
-        for index, code in enumerate(codes):
-            if code:
-                return index
+        failed = [index for index, code in enumerate(codes) if code]
+        if failed:
+            # One that was killed may have taken others with it.
+            return min(failed, key=lambda index: (codes[index] > 0, index))
         if all(code == 0 for code in codes):
             return None
         time.sleep(_POLL_S)

@@ -83,6 +83,10 @@ class MatchingTask:
         distances = self._measure(
             data.matching_clips(self._dataset, "validation", part=part)
         )
+        scored = cross_modal_evaluation.is_scored(distances.labels)
+        if part.num_workers > 1 and not scored.any():
+            # The shares of other workers may hold clips to score.
+            return 0, 0
         try:
             right = np.concatenate(cross_modal_evaluation.right_starts(distances))
         except ValueError as error:
@@ -101,7 +105,7 @@ def make_measure(model: keras.Model) -> Callable[[tf.data.Dataset], Distances]:
     def distances_of(audio: tf.Tensor, visual: tf.Tensor) -> tf.Tensor:
         heard = model.embed_audio(audio)[:, :, tf.newaxis]
         seen = model.embed_visual(visual)[:, tf.newaxis]
-        return embedding_distance(heard, seen)
+        return tf.cast(embedding_distance(heard, seen), tf.float32)
 
     def measure(batches: tf.data.Dataset) -> Distances:
         parts: dict[str, list[np.ndarray]] = {"row": [], "distances": [], "labels": []}

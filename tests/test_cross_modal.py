@@ -378,11 +378,11 @@ def test_a_split_without_a_clip_to_score_is_one_message(dataset, monkeypatch):
     task = training.build_task(config, dataset)
     clips = data.matching_clips
 
-    def whole_events(*args):
-        return clips(*args).map(
+    def whole_events(*args, **kwargs):
+        return clips(*args, **kwargs).map(
             lambda batch: {**batch, "is_event": tf.ones_like(batch["is_event"])}
         )
 
     monkeypatch.setattr(data, "matching_clips", whole_events)
     with pytest.raises(UserError, match=r"validation: .*none in 96 clips"):
-        task.validation_accuracy()
+        task.score_validation()

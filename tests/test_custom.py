@@ -63,7 +63,7 @@ def test_categories_and_shapes_come_from_the_data(tmp_path, visual_shape):
     assert found[0]["segment_labels"].tolist() == [0, 0, 2, 2]
     assert found[1]["segment_labels"].tolist() == [1, 1, 2, 2]
     assert found[2]["segment_labels"].tolist() == [2, 2, 2, 2]
-    batch = next(iter(data.training_batches(dataset, Config(batch_size=3), 1)))
+    batch = next(iter(data.training_batches(dataset, Config(batch_size=3))))
     assert batch["visual"].shape == (3, 4, *visual_shape)
     for row, visual in zip(batch["row"].numpy(), batch["visual"], strict=True):
         stored = np.load(tmp_path / "own" / f"clip {row}.v.npy")

@@ -35,7 +35,7 @@ def test_opening_tells_widths_categories_and_that_it_is_simulated(dataset):
 
 def test_training_batches_hold_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
     def order(seed, epoch):
-        batches = data.training_batches(dataset, Config(seed=seed), epoch)
+        batches = data.training_batches(dataset, Config(seed=seed), [epoch])
         return np.concatenate([weighing(batch)["row"] for batch in batches])
 
     first = order(0, 1)
@@ -46,7 +46,7 @@ def test_training_batches_hold_every_clip_once_in_an_order_of_seed_and_epoch(dat
 
 
 def test_every_batch_is_full_and_what_fills_the_last_one_weighs_nothing(dataset):
-    batches = list(data.training_batches(dataset, Config(batch_size=100), 1))
+    batches = list(data.training_batches(dataset, Config(batch_size=100)))
     weights = np.stack([batch["weight"].numpy() for batch in batches])
     assert weights.shape == (5, 100)
     assert weights[:4].all()
@@ -56,7 +56,7 @@ def test_every_batch_is_full_and_what_fills_the_last_one_weighs_nothing(dataset)
 
 
 def test_supervised_targets_are_the_segment_labels(dataset):
-    batch = next(iter(data.training_batches(dataset, Config(batch_size=480), 1)))
+    batch = next(iter(data.training_batches(dataset, Config(batch_size=480))))
     scored = {
         int(row): labels
         for part in data.scoring_batches(dataset, "train")
@@ -81,7 +81,7 @@ def test_weak_batches_never_read_segment_labels(dataset, weak_label, monkeypatch
 
     monkeypatch.setattr(data, "_read", spy)
     config = Config(mode="weak", weak_label=weak_label)
-    batches = data.training_batches(dataset, config, 1)
+    batches = data.training_batches(dataset, config)
     splits, (names, *_) = zip(*asked, strict=True)
     assert all("segment_labels" not in names for _, names in asked)
     names = {"audio", "visual", "row", "target", "weight"}
@@ -104,7 +104,7 @@ def test_average_is_the_mean_of_the_segment_labels(dataset):
     config = Config(mode="weak")
     means = {
         int(row): target
-        for batch in data.training_batches(dataset, config, 1)
+        for batch in data.training_batches(dataset, config)
         for row, target in zip(
             weighing(batch)["row"], weighing(batch)["target"], strict=True
         )
@@ -124,9 +124,7 @@ def test_missing_background_split_is_one_message(dataset):
 
     bare = dataclasses.replace(dataset, builder=WithoutBackground())
     with pytest.raises(UserError, match=r"has no background clips.*--weak_label=mil"):
-        data.training_batches(
-            bare, Config(mode="weak", weak_label="mil_background"), epoch=1
-        )
+        data.training_batches(bare, Config(mode="weak", weak_label="mil_background"))
 
 
 MATCHING_NAMES = {"audio", "visual", "target", "weight"}
@@ -162,7 +160,9 @@ def test_matching_pairs_are_simultaneous_and_know_whether_they_are_events(datase
 
 def test_matching_pairs_come_in_an_order_of_seed_and_epoch(dataset):
     def order(seed, epoch):
-        batches = data.matching_segments(dataset, "validation", seed=seed, epoch=epoch)
+        batches = data.matching_segments(
+            dataset, "validation", seed=seed, epochs=[epoch]
+        )
         return np.concatenate([batch["audio"][:, :3].numpy() for batch in batches])
 
     first = order(0, 1)

@@ -21,10 +21,20 @@ def dataset(data_dir):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    folder.create(Config())
-    return folder
+def new_folder(tmp_path):
+    """Returns a function that makes a new run folder."""
+
+    def make():
+        folder = RunFolder(tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+        folder.create(Config())
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def folder(new_folder):
+    return new_folder()
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -45,23 +55,23 @@ def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder, em
     assert list(folder.tensorboard.rglob("events*"))
 
 
-def test_epoch_loss_is_the_mean_over_clips_not_over_batches(dataset, folder):
+def test_epoch_loss_is_the_mean_over_clips_not_over_batches(dataset, new_folder):
     # Learning rate ~ 0: the loss of all clips, whatever the size of the last batch.
     losses = [
         training.train(
             Config(epochs=1, units=4, learning_rate=1e-12, batch_size=size),
             dataset,
-            folder,
+            new_folder(),
         ).history[0]["loss"]
         for size in (64, 7)
     ]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_same_seed_same_weights(dataset, folder):
+def test_same_seed_same_weights(dataset, new_folder):
     def weights(seed):
         config = Config(epochs=2, units=8, seed=seed, dropout=0.2)
-        return training.train(config, dataset, folder).model.get_weights()
+        return training.train(config, dataset, new_folder()).model.get_weights()
 
     first, again, other = weights(0), weights(0), weights(1)
     for one, two in zip(first, again, strict=True):
@@ -69,10 +79,10 @@ def test_same_seed_same_weights(dataset, folder):
     assert any((one != two).any() for one, two in zip(first, other, strict=True))
 
 
-def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, folder):
+def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, new_folder):
     def run(ema):
         config = Config(epochs=2, units=8, ema=ema)
-        result = training.train(config, dataset, folder)
+        result = training.train(config, dataset, new_folder())
         return [row["loss"] for row in result.history], result.model.get_weights()
 
     (plain_losses, plain), (losses, averaged) = run(0.0), run(0.99)
@@ -83,7 +93,7 @@ def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, folder):
 def test_smoothed_labels_are_what_is_learnt_and_not_what_is_scored(dataset):
     config = Config(units=4, label_smoothing=0.3, loss="categorical_crossentropy")
     task = training.build_task(config, dataset)
-    batch = next(iter(task.training_batches(epoch=1)))
+    batch = next(iter(task.training_batches()))
     losses, correct = task.score_batch(batch)
     inputs = {name: batch[name] for name in ("audio", "visual")}
     logits = task.model(inputs).numpy().astype(np.float64)
@@ -160,6 +170,8 @@ def test_a_run_can_be_read_repeated_and_evaluated_again(data_dir, tmp_path):
     commands.train(config, str(run), Console(quiet=True))
     names = {path.name for path in run.iterdir()}
     assert names == {
+        "SHA256SUMS",
+        "checkpoints",
         "config.json",
         "confusion.png",
         "learning_curves.png",

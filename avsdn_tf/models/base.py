@@ -87,8 +87,9 @@ class SegmentClassifier(keras.Model):
         raise NotImplementedError
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Returns the segment logits."""
-        return self.forward(inputs, training=training)["logits"]
+        """Returns the segment logits, in the precision of the weights."""
+        logits = self.forward(inputs, training=training)["logits"]
+        return keras.ops.cast(logits, self.variable_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `__init__` was given."""

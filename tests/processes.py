@@ -1,0 +1,41 @@
+"""Runs commands of the package as processes, the way people do."""
+
+import subprocess
+import sys
+import time
+
+TIMEOUT_S = 300
+
+
+def start(*arguments, module="avsdn_tf.main"):
+    """Starts a command; its output, both streams, can be read line by line."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(*arguments, **kwargs):
+    """Returns the exit code and the output of a command."""
+    process = start(*arguments, **kwargs)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    return process.returncode, output
+
+
+def read_until(process, text):
+    """Reads a command's output up to a line that holds a text."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"{text!r} was not printed:\n{''.join(lines)}")
+
+
+def finish(process):
+    """Returns the exit code, the rest of the output, and how long that took."""
+    begin = time.monotonic()
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    return process.returncode, output, time.monotonic() - begin

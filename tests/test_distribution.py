@@ -1,0 +1,231 @@
+import csv
+import json
+import os
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from avsdn_tf import data, distribution, training
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+from avsdn_tf.run_folder import RunFolder
+from tests import processes
+
+# 480 clips in batches of 100: the last one is uneven.
+COMMON = {"epochs": 2, "units": 8, "batch_size": 100}
+MODES = {
+    "supervised": {"mode": "supervised"},
+    "weak": {"mode": "weak", "weak_label": "average"},
+}
+COLUMNS = ("loss", "accuracy", "validation_accuracy")
+
+
+def read_metrics(run):
+    with (pathlib.Path(run) / "metrics.csv").open() as file:
+        return [[float(row[name]) for name in COLUMNS] for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def single(data_dir, tmp_path_factory):
+    """The metrics of one device, by mode."""
+    dataset = data.open_dataset("tfds_ave/synthetic", data_dir)
+    metrics = {}
+    for mode, settings in MODES.items():
+        folder = RunFolder(tmp_path_factory.mktemp(mode) / "run")
+        config = Config(**COMMON, **settings)
+        folder.create(config)
+        training.train(config, dataset, folder)
+        metrics[mode] = read_metrics(folder.path)
+    return metrics
+
+
+@pytest.mark.distributed
+def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path):
+    settings = [
+        json.dumps({**COMMON, **mode, "data_dir": data_dir}) for mode in MODES.values()
+    ]
+    code, output = processes.run(tmp_path, *settings, module="tests.mirrored")
+    assert code == 0, output
+    assert output.count("; 2 devices") == 2
+    for number, expected in enumerate(single.values()):
+        actual = read_metrics(tmp_path / str(number))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("mode", MODES)
+def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
+    flags = {**COMMON, **MODES[mode], "data_dir": data_dir, "run": tmp_path / "run"}
+    code, output = processes.run(
+        "--strategy=multi_worker",
+        "--local_workers=2",
+        *(f"--{name}={value}" for name, value in flags.items()),
+    )
+    assert code == 0, output
+    assert "[worker 0] kept epoch" in output
+    assert "2 workers, 2 devices in all" in output
+    # The other one has nothing to say.
+    assert "[worker 1]" not in output
+    np.testing.assert_allclose(
+        read_metrics(tmp_path / "run"), single[mode], rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.distributed
+def test_a_lost_worker_ends_the_others_and_all_go_on_later(data_dir, tmp_path):
+    run = tmp_path / "run"
+    command = (
+        "--local_workers=2",
+        "--epochs=40",
+        "--patience=40",
+        "--units=4",
+        f"--data_dir={data_dir}",
+        f"--run={run}",
+    )
+    process = processes.start(*command)
+    processes.read_until(process, "epoch   2/40")
+    victims = [
+        pid
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+        if is_worker(pid, process.pid, index=1)
+    ]
+    assert len(victims) == 1
+    os.kill(victims[0], signal.SIGKILL)
+    code, output, seconds = processes.finish(process)
+    assert code == 128 + signal.SIGKILL
+    assert "worker 1 ended with exit code 137; ending the others" in output
+    assert seconds < 60
+
+    process = processes.start(*command)
+    (*_, line) = processes.read_until(process, "[worker 0] going on in epoch")
+    assert int(line.split()[-1]) >= 3
+    processes.read_until(process, "[worker 0] epoch")
+    process.send_signal(signal.SIGTERM)
+    code, output, _ = processes.finish(process)
+    assert code == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM in epoch" in output
+
+    code, output = processes.run(*command)
+    assert code == 0, output
+    assert len(read_metrics(run)) == 40
+
+
+def is_worker(pid, parent, index):
+    """Whether a process is a worker that a launcher started."""
+    folder = pathlib.Path(f"/proc/{pid}")
+    try:
+        status = (folder / "status").read_text()
+        environment = (folder / "environ").read_bytes().decode()
+    except OSError:
+        return False
+    return f"PPid:\t{parent}\n" in status and f'"index": {index}' in environment
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (None, "TF_CONFIG: expected the addresses.*--local_workers=N.*: nothing"),
+        ("{", "TF_CONFIG: expected the addresses.*such as"),
+        ('{"cluster": {}}', "Received: 'worker'"),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+            "tasks other than workers",
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+            "task 1 of 1 workers",
+        ),
+        (
+            json.dumps(
+                {
+                    "cluster": {"worker": [f"a:{i}" for i in range(9)]},
+                    "task": {"type": "worker", "index": 0},
+                }
+            ),
+            "expected at most 8 workers.*Received: 9",
+        ),
+    ],
+)
+def test_a_wrong_cluster_is_one_message(monkeypatch, cluster, message):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if cluster is not None:
+        monkeypatch.setenv("TF_CONFIG", cluster)
+    with pytest.raises(UserError, match=message):
+        distribution.place("multi_worker")
+
+
+def test_one_device_is_the_default_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    placement = distribution.place("auto")
+    assert placement.is_chief
+    assert placement.describe() == ""
+    assert placement.strategy is tf.distribute.get_strategy()
+    np.testing.assert_array_equal(placement.sum_over_workers([1, 2.5]), [1, 2.5])
+
+
+def test_a_lost_worker_is_named():
+    class Peers:
+        has_peers = True
+        part = data.Part(worker=0, num_workers=3)
+
+    error = tf.errors.UnavailableError(None, None, "at /job:worker/replica:0/task:2:")
+    with (
+        pytest.raises(UserError, match=r"worker 0: lost worker 2 \(Unavailable.*all 3"),
+        distribution.lost_workers(Peers()),
+    ):
+        raise error
+    # On one device it is something else.
+    with (
+        pytest.raises(tf.errors.UnavailableError),
+        distribution.lost_workers(distribution.place("single")),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_workers_and_replicas_share_the_batches_of_one(data_dir, num_workers):
+    dataset = data.open_dataset("tfds_ave/synthetic", data_dir)
+    config = Config(batch_size=100)
+
+    def batches(part):
+        return [
+            (batch["row"].numpy()[kept], batch["row"].shape)
+            for batch in data.training_batches(dataset, config, [3, 4], part)
+            for kept in [batch["weight"].numpy() > 0]
+        ]
+
+    whole = [sorted(rows) for rows, _ in batches(data.WHOLE)]
+    assert len(whole) == 10
+    parts = [
+        batches(data.Part(worker, num_workers, num_replicas=2))
+        for worker in range(num_workers)
+    ]
+    for part in parts:
+        assert len({shape for _, shape in part}) == 1
+    for step, expected in enumerate(whole):
+        rows = [part[2 * step + replica][0] for part in parts for replica in (0, 1)]
+        assert sorted(np.concatenate(rows)) == expected
+    # In every epoch a clip is read by the same worker.
+    halves = [
+        {row for rows, _ in part[start : start + 10] for row in rows}
+        for part in parts
+        for start in (0, 10)
+    ]
+    for first, second in zip(halves[::2], halves[1::2], strict=True):
+        assert first == second
+    scored = [
+        np.concatenate(
+            [
+                batch["row"].numpy()
+                for batch in data.scoring_batches(
+                    dataset, "validation", part=data.Part(worker, num_workers)
+                )
+            ]
+        )
+        for worker in range(num_workers)
+    ]
+    assert len(np.unique(np.concatenate(scored))) == dataset.num_clips("validation")
+    assert sum(map(len, scored)) == dataset.num_clips("validation")
