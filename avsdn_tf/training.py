@@ -274,8 +274,7 @@ def train(
                 raise UserError(
                     _describe_broken_loss(config, task, progress, checkpoints)
                 )
-            logs = {"loss": totals[0] / totals[2], "accuracy": totals[1] / totals[2]}
-            callback_list.on_train_batch_end(progress.step - 1, logs)
+            callback_list.on_train_batch_end(progress.step - 1, _means(totals))
             progress.totals = totals.tolist()
             progress.seconds = time.monotonic() - start
             # Of several workers, all have to stop if one was asked to.
@@ -289,7 +288,8 @@ def train(
                 last_saved = time.monotonic()
         # What is validated is what is saved, and the last weights train on.
         with _averaged_weights(optimizer, model):
-            logs[_SELECTION] = _validate(task, placement, config)
+            accuracy = _validate(task, placement, config)
+            logs = {**_means(totals), _SELECTION: accuracy}
             seconds = time.monotonic() - start
             history.append({"epoch": epoch, **logs, "seconds": seconds})
             if placement.is_chief:
@@ -304,6 +304,8 @@ def train(
     callback_list.on_train_end()
     # The chief may not read before the others are done, nor they before it has written.
     placement.wait_for_workers()
+    if interruption is not None and interruption.signal is not None:
+        raise TrainingInterruptedError(interruption.signal, progress, checkpoints)
     return Training(
         model=folder.load_model(),
         history=history,
@@ -368,6 +370,11 @@ def _distribute(
         return batches.skip(num_done * placement.part.num_replicas)
 
     return iter(placement.strategy.distribute_datasets_from_function(read))
+
+
+def _means(totals: np.ndarray) -> dict[str, float]:
+    """Returns loss and accuracy of what was summed up."""
+    return {"loss": totals[0] / totals[2], "accuracy": totals[1] / totals[2]}
 
 
 def _validate(task: Task, placement: Placement, config: Config) -> float:

@@ -1,5 +1,6 @@
 """Runs commands of the package as processes, the way people do."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -7,20 +8,27 @@ import time
 TIMEOUT_S = 300
 
 
-def start(*arguments, module="avsdn_tf.main"):
+@contextlib.contextmanager
+def started(*arguments, module="avsdn_tf.main"):
     """Starts a command; its output, both streams, can be read line by line."""
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            # Asked, since a launcher then ends its workers.
+            if process.poll() is None:
+                process.terminate()
 
 
 def run(*arguments, **kwargs):
     """Returns the exit code and the output of a command."""
-    process = start(*arguments, **kwargs)
-    output, _ = process.communicate(timeout=TIMEOUT_S)
+    with started(*arguments, **kwargs) as process:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, output
 
 

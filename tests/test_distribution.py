@@ -85,26 +85,26 @@ def test_a_lost_worker_ends_the_others_and_all_go_on_later(data_dir, tmp_path):
         f"--data_dir={data_dir}",
         f"--run={run}",
     )
-    process = processes.start(*command)
-    processes.read_until(process, "epoch   2/40")
-    victims = [
-        pid
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
-        if is_worker(pid, process.pid, index=1)
-    ]
-    assert len(victims) == 1
-    os.kill(victims[0], signal.SIGKILL)
-    code, output, seconds = processes.finish(process)
+    with processes.started(*command) as process:
+        processes.read_until(process, "epoch   2/40")
+        victims = [
+            pid
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if is_worker(pid, process.pid, index=1)
+        ]
+        assert len(victims) == 1
+        os.kill(victims[0], signal.SIGKILL)
+        code, output, seconds = processes.finish(process)
     assert code == 128 + signal.SIGKILL
     assert "worker 1 ended with exit code 137; ending the others" in output
     assert seconds < 60
 
-    process = processes.start(*command)
-    (*_, line) = processes.read_until(process, "[worker 0] going on in epoch")
-    assert int(line.split()[-1]) >= 3
-    processes.read_until(process, "[worker 0] epoch")
-    process.send_signal(signal.SIGTERM)
-    code, output, _ = processes.finish(process)
+    with processes.started(*command) as process:
+        (*_, line) = processes.read_until(process, "[worker 0] going on in epoch")
+        assert int(line.split()[-1]) >= 3
+        processes.read_until(process, "[worker 0] epoch")
+        process.send_signal(signal.SIGTERM)
+        code, output, _ = processes.finish(process)
     assert code == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM in epoch" in output
 

@@ -69,7 +69,7 @@ class TrainingProgress(keras.callbacks.Callback):
         if logs:
             self._best = logs["best"]
             self._bar.console.print(
-                f"going on in epoch {logs['epoch']}", highlight=False
+                f"going on in epoch {logs['epoch']:.0f}", highlight=False
             )
         self._steps = self.params["steps"]
         self._task = self._bar.add_task(

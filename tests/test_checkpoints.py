@@ -1,0 +1,343 @@
+import dataclasses
+import itertools
+import json
+import resource
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from avsdn_tf import checkpoints, commands, data, training
+from avsdn_tf.checkpoints import Checkpoints, Progress
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+from avsdn_tf.interruption import Interruption, TrainingInterruptedError
+from avsdn_tf.run_folder import RunFolder
+from tests import processes
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def dataset(data_dir):
+    return data.open_dataset("tfds_ave/synthetic", data_dir)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(Config())
+    return folder
+
+
+class StopAt(keras.callbacks.Callback):
+    """Asks a training to stop when it has done some steps in all."""
+
+    def __init__(self, num_calls):
+        super().__init__()
+        self.interruption = Interruption()
+        self._left = num_calls
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._left -= 1
+        if not self._left:
+            self.interruption.signal = signal.SIGTERM
+
+
+def without_seconds(history):
+    return [{**row, "seconds": None} for row in history]
+
+
+@pytest.mark.parametrize("num_calls", [1, 3, 4])
+def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
+    dataset, tmp_path, monkeypatch, num_calls
+):
+    # Two calls an epoch of 8 steps.
+    monkeypatch.setattr(training, "_STEPS_PER_CALL", 5)
+    config = Config(
+        epochs=4, patience=2, units=4, dropout=0.3, ema=0.9, weight_decay=0.1
+    )
+    whole, broken = (RunFolder(tmp_path / name) for name in ("whole", "broken"))
+    for one in (whole, broken):
+        one.create(config)
+    expected = training.train(config, dataset, whole)
+    stop = StopAt(num_calls)
+    with pytest.raises(TrainingInterruptedError, match=r"Stopped by SIGTERM") as error:
+        training.train(config, dataset, broken, [stop], interruption=stop.interruption)
+    assert error.value.exit_code == 143
+    # The call that follows is told, and the steps of that are saved.
+    epoch, half = divmod(num_calls, 2)
+    assert f"epoch-{epoch + 1:05d}-step-00000{8 if half else 5}" in str(error.value)
+    result = training.train(config, dataset, broken)
+    assert without_seconds(result.history) == without_seconds(expected.history)
+    for one, two in zip(
+        result.model.get_weights(), expected.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path):
+    flags = ("--epochs=6", "--units=8", "--dropout=0.2", f"--data_dir={data_dir}")
+    command = (*flags, "--checkpoint_minutes=0.0001", f"--run={tmp_path / 'broken'}")
+    with processes.started(*command) as process:
+        processes.read_until(process, "epoch   2/6")
+        process.kill()
+    with processes.started(*command) as process:
+        processes.read_until(process, "going on in epoch")
+        process.send_signal(signal.SIGINT)
+        code, output, _ = processes.finish(process)
+    assert code == 128 + signal.SIGINT
+    assert "Stopped by SIGINT" in output
+    assert "the same command goes on from it" in output
+    code, output = processes.run(*command)
+    assert code == 0, output
+
+    config = Config(epochs=6, units=8, dropout=0.2, data_dir=data_dir)
+    commands.train(config, str(tmp_path / "whole"), QUIET)
+    models = [
+        keras.models.load_model(tmp_path / run / "model.keras")
+        for run in ("broken", "whole")
+    ]
+    for one, two in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def make_variables(shape=(3, 2)):
+    return [keras.Variable(np.arange(6.0).reshape(shape)), keras.Variable(7)]
+
+
+def test_a_checkpoint_holds_variables_and_progress(tmp_path):
+    saved = Checkpoints(tmp_path)
+    progress = Progress(3, 2, [1.0, 2.5, 3.0], [{"epoch": 1, "loss": 0.1}], 9.5)
+    saved.save(progress, make_variables())
+    variables = [keras.Variable(np.zeros((3, 2))), keras.Variable(0)]
+    assert Checkpoints(tmp_path).restore(variables) == progress
+    np.testing.assert_array_equal(variables[0], np.arange(6).reshape(3, 2))
+    assert int(variables[1]) == 7
+
+
+def test_the_last_three_are_kept(tmp_path):
+    saved = Checkpoints(tmp_path / "new")
+    assert saved.restore([]) == Progress()
+    for epoch, step in itertools.product((1, 2, 11), (0, 8)):
+        saved.save(Progress(epoch, step), make_variables())
+    assert [path.name for path in saved.paths()] == [
+        "epoch-00002-step-000008.ckpt",
+        "epoch-00011-step-000000.ckpt",
+        "epoch-00011-step-000008.ckpt",
+    ]
+    assert len(list(saved.folder.iterdir())) == 3
+
+
+def test_any_changed_byte_is_refused(tmp_path):
+    saved = Checkpoints(tmp_path)
+    path = saved.save(Progress(), make_variables())
+    content = path.read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match="its bytes are not those that were writt"):
+            saved.restore(make_variables())
+    for length in (0, 10, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match="its bytes are not those"):
+            saved.restore(make_variables())
+    path.write_bytes(content)
+    assert saved.restore(make_variables()) == Progress()
+    with pytest.raises(UserError, match="of another network or optimizer"):
+        saved.restore(make_variables((2, 3)))
+
+
+@pytest.fixture
+def full_disk():
+    """A disk on which no file can grow beyond some bytes."""
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(num_bytes):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, full_disk):
+    saved = Checkpoints(tmp_path)
+    path = saved.save(Progress(1, 0), make_variables())
+    before = path.read_bytes()
+    full_disk(100)
+    for progress in (Progress(1, 0), Progress(2, 0)):
+        with pytest.raises(UserError) as error:
+            saved.save(progress, make_variables())
+        assert "can't be written (File too large)" in str(error.value)
+        assert f"The last checkpoint is {path}" in str(error.value)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_best_model_whole(dataset, folder, full_disk):
+    class FillDisk(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                full_disk(10_000)
+
+    config = Config(epochs=4, units=4, learning_rate=0.01)
+    with pytest.raises(UserError, match=r"model.keras|checkpoints.*can't be written"):
+        training.train(config, dataset, folder, [FillDisk()])
+    full_disk(resource.RLIM_INFINITY)
+    assert keras.models.load_model(folder.model).num_classes == 29
+    assert training.train(config, dataset, folder).history[-1]["epoch"] == 4
+
+
+def test_a_changed_setting_is_refused_with_the_difference(data_dir, tmp_path):
+    config = Config(epochs=1, units=4, data_dir=data_dir)
+    run = str(tmp_path / "run")
+    RunFolder(run).create(config)
+    changed = dataclasses.replace(config, units=8, ema=0.9)
+    with pytest.raises(UserError, match=r"units is 4 there and 8 here") as error:
+        commands.train(changed, run, QUIET, resume=True)
+    assert "ema is 0.0 there and 0.9 here" in str(error.value)
+    assert "epochs" not in str(error.value)
+    with pytest.raises(UserError, match="expected a new or empty folder"):
+        commands.train(config, run, QUIET, resume=False)
+    commands.train(config, run, QUIET, resume=True)
+    with pytest.raises(UserError, match="Received one that has"):
+        commands.train(config, run, QUIET, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(UserError, match="expected a new or empty folder"):
+        commands.train(config, str(tmp_path / "other"), QUIET, resume=True)
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    run = tmp_path_factory.mktemp("finished") / "run"
+    commands.train(Config(epochs=1, units=4, data_dir=data_dir), str(run), QUIET)
+    return run
+
+
+def test_a_model_with_a_changed_byte_is_refused(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    folder = RunFolder(run)
+    content = folder.model.read_bytes()
+    for position in np.linspace(0, len(content) - 1, 20).astype(int):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        folder.model.write_bytes(changed)
+        with pytest.raises(UserError, match="not the file that training wrote"):
+            folder.load_model()
+    with pytest.raises(UserError, match="not the file that training wrote"):
+        commands.evaluate(str(run), None, QUIET)
+    # Without the digests, what is inside is still checked.
+    folder.checksums.unlink()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    folder.model.write_bytes(changed)
+    with pytest.raises(UserError, match=r"model.keras: expected a model that this"):
+        folder.load_model()
+
+
+def test_code_in_a_model_is_never_run(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    folder = RunFolder(run)
+    folder.checksums.unlink()
+    layer = keras.layers.Lambda(lambda x: x + 1)
+    keras.Sequential([keras.Input((3,)), layer]).save(folder.model)
+    with pytest.raises(UserError, match=r"(?i)lambda"):
+        folder.load_model()
+
+
+def test_a_damaged_shard_is_named(data_dir, tmp_path):
+    shutil.copytree(f"{data_dir}/tfds_ave", tmp_path / "tfds_ave")
+    (shard,) = tmp_path.rglob("*train.tfrecord*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    config = Config(epochs=1, units=4, data_dir=str(tmp_path))
+    with pytest.raises(UserError) as error:
+        commands.train(config, str(tmp_path / "run"), QUIET)
+    assert str(shard) in str(error.value)
+    assert "build the data set again" in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
+    config = Config(epochs=3, units=4, learning_rate=1e38)
+    with pytest.raises(
+        UserError, match=r"Epoch 1, step \d: expected a finite"
+    ) as error:
+        training.train(config, dataset, folder)
+    assert "rows [" in str(error.value)
+    assert "Try a lower --learning_rate than 1e+38, or --clip_norm=1" in str(
+        error.value
+    )
+    assert "There is none yet" in str(error.value)
+
+
+def test_features_that_are_not_finite_are_blamed(dataset, folder, monkeypatch):
+    batches = data.training_batches
+
+    def poisoned(*args, **kwargs):
+        return batches(*args, **kwargs).map(
+            lambda batch: {
+                **batch,
+                "audio": tf.where(
+                    (batch["row"] == batch["row"][0])[:, None, None],
+                    np.nan,
+                    batch["audio"],
+                ),
+            }
+        )
+
+    monkeypatch.setattr(data, "training_batches", poisoned)
+    with pytest.raises(UserError, match=r"step 1: .*Its features are not all finite"):
+        training.train(Config(epochs=1, units=4), dataset, folder)
+
+
+def test_gradients_are_cut_to_a_norm():
+    weight = keras.Variable([3.0, 4.0])
+    moments = []
+    for clip_norm in (0.0, 1.0):
+        optimizer = training.build_optimizer(Config(clip_norm=clip_norm))
+        optimizer.build([weight])
+        optimizer.apply([tf.constant([30.0, 40.0])])
+        moments.append(optimizer._momentums[0].numpy())
+    np.testing.assert_allclose(moments[0], [3, 4], rtol=1e-6)
+    np.testing.assert_allclose(moments[1], [0.06, 0.08], rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_saves_what_loads_anywhere(
+    dataset, folder, precision
+):
+    config = Config(epochs=2, units=8, learning_rate=0.01, precision=precision)
+    result = training.train(config, dataset, folder)
+    assert result.history[1]["loss"] < result.history[0]["loss"]
+    assert {weight.dtype for weight in result.model.weights} == {"float32"}
+    batches = data.scoring_batches(dataset, "test")
+    assert training.make_predict(result.model)(batches).logits.dtype == np.float32
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
+    losses = []
+    for xla in ("none", "update", "step"):
+        folder = RunFolder(tmp_path / xla)
+        config = Config(epochs=2, units=4, xla=xla)
+        folder.create(config)
+        history = training.train(config, dataset, folder).history
+        losses.append([row["loss"] for row in history])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
+
+
+def test_settings_of_a_run_are_part_of_its_folder(finished):
+    settings = json.loads((finished / "config.json").read_text())["config"]
+    assert settings["strategy"] == "auto"
+    assert checkpoints.Checkpoints(finished / "checkpoints").paths()
