@@ -69,30 +69,40 @@ def train(
         if not placement.is_chief:
             placement.wait_for_workers()
         dataset = data.open_dataset(config.dataset, config.data_dir)
-        folder = RunFolder(run or new_run_name(config))
-        # Settings and data are held against each other before anything is written.
-        with training.precision_policy(config.precision):
-            task = training.build_task(config, dataset)
-        num_batches, num_clips = task.num_batches, task.num_clips
-        if min(num_clips.values()) < placement.part.num_workers:
-            raise UserError(
-                f"{config.dataset}: expected a clip of each split for each of "
-                f"{placement.part.num_workers} workers. Received: {num_clips}"
-            )
-        resumed = placement.is_chief and folder.create(config, resume)
-        if placement.is_chief:
-            where = placement.describe()
-            console.print(
-                f"{config.model}, {config.mode}, {config.dataset}: train, validation, "
-                f"test {num_clips['train']:,} + {num_clips['validation']:,} + "
-                f"{num_clips['test']:,} clips, {num_batches} batches an epoch"
-                + (f"; {where}" if where else ""),
-                highlight=False,
-                soft_wrap=True,
-            )
-            placement.wait_for_workers()
         with data.named_damage(dataset):
+            folder = RunFolder(run or new_run_name(config))
+            _check(config, dataset, placement, console)
+            resumed = placement.is_chief and folder.create(config, resume)
+            if placement.is_chief:
+                placement.wait_for_workers()
             _train(config, dataset, folder, placement, resumed, console)
+
+
+def _check(
+    config: Config,
+    dataset: data.Dataset,
+    placement: distribution.Placement,
+    console: Console,
+) -> None:
+    """Holds settings and data against each other before anything is written."""
+    with training.precision_policy(config.precision):
+        task = training.build_task(config, dataset)
+    num_clips, num_workers = task.num_clips, placement.part.num_workers
+    if min(num_clips.values()) < num_workers:
+        raise UserError(
+            f"{config.dataset}: expected a clip of each split for each of "
+            f"{num_workers} workers. Received: {num_clips}"
+        )
+    if placement.is_chief:
+        where = placement.describe()
+        console.print(
+            f"{config.model}, {config.mode}, {config.dataset}: train, validation, "
+            f"test {num_clips['train']:,} + {num_clips['validation']:,} + "
+            f"{num_clips['test']:,} clips, {task.num_batches} batches an epoch"
+            + (f"; {where}" if where else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _train(

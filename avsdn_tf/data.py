@@ -24,6 +24,12 @@ _SHUFFLE_BYTES = 320 * 2**20
 # number of workers.
 NUM_SHARES = 8
 
+# A wrong checksum; fewer examples than were written.
+_DAMAGE = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.OutOfRangeError,
+)
 _SIMULATED = "Simulated data (tfds_ave/synthetic): these are not AVE results"
 _STAND_IN = (
     "Stand-in features (audio below zero, which AVE's released features never are): "
@@ -512,10 +518,8 @@ def named_damage(dataset: Dataset) -> Iterator[None]:
     """
     try:
         yield
-    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
-        damaged = [
-            str(path) for path in sorted(_files(dataset)) if not _is_readable(path)
-        ]
+    except _DAMAGE as error:
+        damaged = _damaged_files(dataset)
         raise UserError(
             f"{', '.join(damaged) or dataset.builder.data_path}: expected the examples "
             "that were written when the data set was built. Received damaged or missing"
@@ -524,18 +528,18 @@ def named_damage(dataset: Dataset) -> Iterator[None]:
         ) from error
 
 
-def _files(dataset: Dataset) -> set[str]:
-    splits = dataset.builder.info.splits.values()
-    return {str(path) for split in splits for path in split.filepaths}
-
-
-def _is_readable(path: str) -> bool:
-    try:
-        for _ in tf.data.TFRecordDataset(path):
-            pass
-    except tf.errors.OpError:
-        return False
-    return True
+def _damaged_files(dataset: Dataset) -> list[str]:
+    """Returns the files that can't be read, or hold another number of examples."""
+    damaged = []
+    for split in dataset.builder.info.splits.values():
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
+            try:
+                found = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
+            except tf.errors.OpError:
+                found = None
+            if found != length:
+                damaged.append(str(path))
+    return damaged
 
 
 def _clip_bytes(dataset: Dataset) -> int:

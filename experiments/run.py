@@ -88,8 +88,9 @@ class Run:
         if not (self.folder / "report.json").is_file():
             return False
         found = json.loads((self.folder / "config.json").read_text())["config"]
+        found = Config.from_dict(found).to_dict()
         wanted = self.config.to_dict()
-        other = sorted(n for n in wanted if found.get(n) != wanted[n])
+        other = sorted(n for n in wanted if found[n] != wanted[n])
         if other:
             raise UserError(
                 f"{self.folder}: holds a run with another {', '.join(other)}. Remove "
@@ -98,7 +99,7 @@ class Run:
         return True
 
     def train(self, threads: int) -> str | None:
-        """Trains unless it is done; what a broken run left is removed first.
+        """Trains unless it is done; one that was interrupted goes on.
 
         Args:
             threads: How many threads TensorFlow may use for one operation.
@@ -108,7 +109,8 @@ class Run:
         """
         if self.is_done():
             return None
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not (self.folder / "config.json").is_file():
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *shlex.split(repeat_command(self.config))[1:]]
         log = self.folder.with_name(f"{self.folder.name}.log")

@@ -253,18 +253,32 @@ def test_code_in_a_model_is_never_run(finished, tmp_path):
         folder.load_model()
 
 
-def test_a_damaged_shard_is_named(data_dir, tmp_path):
-    shutil.copytree(f"{data_dir}/tfds_ave", tmp_path / "tfds_ave")
-    (shard,) = tmp_path.rglob("*train.tfrecord*")
+def flip_a_bit(shard):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
+
+
+def drop_the_last_example(shard):
+    *kept, _ = tf.data.TFRecordDataset(str(shard))
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for example in kept:
+            writer.write(example.numpy())
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("damage", [flip_a_bit, drop_the_last_example])
+def test_a_damaged_shard_is_named(data_dir, tmp_path, split, damage):
+    shutil.copytree(f"{data_dir}/tfds_ave", tmp_path / "tfds_ave")
+    (shard,) = tmp_path.rglob(f"*{split}.tfrecord*")
+    damage(shard)
     config = Config(epochs=1, units=4, data_dir=str(tmp_path))
+    run = tmp_path / "run"
     with pytest.raises(UserError) as error:
-        commands.train(config, str(tmp_path / "run"), QUIET)
-    assert str(shard) in str(error.value)
+        commands.train(config, str(run), QUIET)
+    assert str(error.value).startswith(f"{shard}: expected the examples")
     assert "build the data set again" in str(error.value)
-    assert not (tmp_path / "run").exists()
+    assert run.exists() == (split == "test")
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):

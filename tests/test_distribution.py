@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path):
     settings = [
         json.dumps({**COMMON, **mode, "data_dir": data_dir}) for mode in MODES.values()
     ]
-    code, output = processes.run(tmp_path, *settings, module="tests.mirrored")
+    code, output = processes.run(tmp_path, *settings, module="experiments.two_devices")
     assert code == 0, output
     assert output.count("; 2 devices") == 2
     for number, expected in enumerate(single.values()):
@@ -229,3 +230,32 @@ def test_workers_and_replicas_share_the_batches_of_one(data_dir, num_workers):
     ]
     assert len(np.unique(np.concatenate(scored))) == dataset.num_clips("validation")
     assert sum(map(len, scored)) == dataset.num_clips("validation")
+
+
+def test_the_slurm_script_of_the_readme_names_workers_and_index(tmp_path):
+    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    block = text[text.index("    #!/bin/bash") :].split("\n\n")[0]
+    script = "\n".join(line.removeprefix("    ") for line in block.splitlines())
+    commands = {
+        "scontrol": "printf 'node1\\nnode2\\n'",
+        "srun": 'for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done',
+        "python": 'echo "$TF_CONFIG"',
+    }
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_JOB_NODELIST": "n[1-2]",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    clusters = done.stdout.splitlines()
+    assert len(clusters) == 2
+    for index, cluster in enumerate(clusters):
+        addresses = ["node1:12345", "node2:12345"]
+        assert distribution._read_cluster(cluster) == (addresses, index)

@@ -1,0 +1,33 @@
+"""Trains over two logical CPU devices, to see what several devices do without a GPU.
+
+    python -m experiments.two_devices FOLDER SETTINGS [SETTINGS ...]
+
+SETTINGS are those of a run, as JSON; the run folders are FOLDER/0 and so on. Logical
+devices must be made before TensorFlow starts, so it takes a process of its own.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+import tensorflow as tf
+from rich.console import Console
+
+from avsdn_tf import commands
+from avsdn_tf.config import Config
+
+
+def main(argv: Sequence[str]) -> None:
+    """Makes the devices, and trains one run after the other."""
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 2,
+    )
+    folder, *runs = argv
+    for number, settings in enumerate(runs):
+        config = Config(strategy="mirrored", **json.loads(settings))
+        commands.train(config, f"{folder}/{number}", Console(width=100))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
