@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from avsdn_tf import data, losses
-from avsdn_tf.checkpoints import Checkpoints, Progress, SaveBest
+from avsdn_tf.checkpoints import Checkpoints, Progress, SaveBest, write_aside
 from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.distribution import Placement
 from avsdn_tf.errors import UserError
@@ -219,45 +220,23 @@ def train(
     _separate_random_states(placement, model)
     history = progress.history
     train_steps = _make_train_steps(task, optimizer, placement, config.xla)
-
-    stopping = keras.callbacks.EarlyStopping(
-        monitor=_SELECTION, mode="max", patience=config.patience
-    )
     writing = [
         SaveBest(folder.model, history, _SELECTION, checkpoints),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
         *callbacks,
     ]
-    callback_list = keras.callbacks.CallbackList(
-        [stopping, *(writing if placement.is_chief else ())],
-        model=model,
-        epochs=config.epochs,
-        steps=task.num_batches,
+    callback_list = _begin(
+        config, task, progress, writing if placement.is_chief else ()
     )
-    # What Keras callbacks expect of a model that fit trains. The optimizer stays ours:
-    # as the model's, its state would be saved with every model.
-    model.stop_training = False
-    model.optimizer = None
-    begin = {}
-    if progress.epoch > 1 or progress.step:
-        best = max((row[_SELECTION] for row in history), default=float("-inf"))
-        begin = {"epoch": progress.epoch, "best": best}
-    callback_list.on_train_begin(begin)
-    for row in history:
-        stopping.on_epoch_end(row["epoch"] - 1, row)
 
     def save() -> None:
         if placement.is_chief:
             checkpoints.save(progress, variables)
 
-    epochs = range(progress.epoch, config.epochs + 1)
-    if model.stop_training:
-        epochs = range(0)
+    epochs = range(progress.epoch, 1 + (0 if model.stop_training else config.epochs))
+    batches = _distribute(task, placement, epochs, progress.step)
     last_saved = time.monotonic()
-    batches = None
     for epoch in epochs:
-        if batches is None:
-            batches = _distribute(task, placement, epochs, progress.step)
         start = time.monotonic() - progress.seconds
         callback_list.on_epoch_begin(epoch - 1)
         totals = np.array(progress.totals or [0.0] * 3)
@@ -293,7 +272,7 @@ def train(
             seconds = time.monotonic() - start
             history.append({"epoch": epoch, **logs, "seconds": seconds})
             if placement.is_chief:
-                _write_metrics(folder, history)
+                _write_metrics(folder, history, checkpoints)
             callback_list.on_epoch_end(epoch - 1, logs)
         progress.epoch, progress.step = epoch + 1, 0
         progress.totals, progress.seconds = [], 0.0
@@ -327,6 +306,37 @@ def precision_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _begin(
+    config: Config,
+    task: Task,
+    progress: Progress,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> keras.callbacks.CallbackList:
+    """Returns the callbacks, told what has been trained already."""
+    stopping = keras.callbacks.EarlyStopping(
+        monitor=_SELECTION, mode="max", patience=config.patience
+    )
+    # What Keras callbacks expect of a model that fit trains. The optimizer stays ours:
+    # as the model's, its state would be saved with every model.
+    task.model.stop_training = False
+    task.model.optimizer = None
+    callback_list = keras.callbacks.CallbackList(
+        [stopping, *callbacks],
+        model=task.model,
+        epochs=config.epochs,
+        steps=task.num_batches,
+    )
+    history = progress.history
+    if history or progress.step:
+        best = max((row[_SELECTION] for row in history), default=float("-inf"))
+        callback_list.on_train_begin({"epoch": progress.epoch, "best": best})
+    else:
+        callback_list.on_train_begin()
+    for row in history:
+        stopping.on_epoch_end(row["epoch"] - 1, row)
+    return callback_list
 
 
 def _agree(placement: Placement, progress: Progress, folder: RunFolder) -> None:
@@ -364,6 +374,8 @@ def _distribute(
     task: Task, placement: Placement, epochs: range, num_done: int
 ) -> Iterator[Any]:
     """Returns an iterator over the batches of epochs, less those already done."""
+    if not epochs:
+        return iter(())
 
     def read(_: tf.distribute.InputContext) -> tf.data.Dataset:
         batches = task.training_batches(epochs, placement.part)
@@ -610,11 +622,15 @@ def _mean_of_clip(values: tf.Tensor) -> tf.Tensor:
     return values if values.shape.rank == 1 else tf.reduce_mean(values, axis=1)
 
 
-def _write_metrics(folder: RunFolder, history: list[dict[str, float]]) -> None:
+def _write_metrics(
+    folder: RunFolder, history: list[dict[str, float]], checkpoints: Checkpoints
+) -> None:
     """Writes metrics.csv anew, so that it never holds half a line."""
-    aside = folder.metrics.with_suffix(".csv.tmp")
-    with aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
-    aside.replace(folder.metrics)
+
+    def write(aside: pathlib.Path) -> None:
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(history[0]))
+            writer.writeheader()
+            writer.writerows(history)
+
+    write_aside(folder.metrics, write, checkpoints.describe_last())

@@ -21,15 +21,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from rich.console import Console
+
+from avsdn_tf.run_folder import RunFolder
 
 # Dropout, averaged weights and weight decay have a state that must survive; a
 # checkpoint is saved after every call into the graph.
 _FLAGS = (
     "--units=16",
-    "--epochs=20",
-    "--patience=20",
+    "--epochs=8",
+    "--patience=8",
     "--bidirectional",
     "--dropout=0.3",
     "--ema=0.95",
@@ -98,7 +99,7 @@ def kill_after(run: pathlib.Path, seconds: float) -> None:
 
 def read_outcome(run: pathlib.Path) -> tuple[list[bytes], list[dict[str, Any]]]:
     """Returns all weights and all metrics but the seconds."""
-    model = keras.models.load_model(run / "model.keras")
+    model = RunFolder(run).load_model()
     with (run / "metrics.csv").open(newline="") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
     return [weight.tobytes() for weight in model.get_weights()], rows

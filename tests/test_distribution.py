@@ -80,14 +80,14 @@ def test_a_lost_worker_ends_the_others_and_all_go_on_later(data_dir, tmp_path):
     run = tmp_path / "run"
     command = (
         "--local_workers=2",
-        "--epochs=40",
-        "--patience=40",
+        "--epochs=20",
+        "--patience=20",
         "--units=4",
         f"--data_dir={data_dir}",
         f"--run={run}",
     )
     with processes.started(*command) as process:
-        processes.read_until(process, "epoch   2/40")
+        processes.read_until(process, "epoch   2/20")
         victims = [
             pid
             for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
@@ -111,7 +111,7 @@ def test_a_lost_worker_ends_the_others_and_all_go_on_later(data_dir, tmp_path):
 
     code, output = processes.run(*command)
     assert code == 0, output
-    assert len(read_metrics(run)) == 40
+    assert len(read_metrics(run)) == 20
 
 
 def is_worker(pid, parent, index):
