@@ -101,7 +101,7 @@ def make_measure(model: keras.Model) -> Callable[[tf.data.Dataset], Distances]:
     traced once.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def distances_of(audio: tf.Tensor, visual: tf.Tensor) -> tf.Tensor:
         heard = model.embed_audio(audio)[:, :, tf.newaxis]
         seen = model.embed_visual(visual)[:, tf.newaxis]

@@ -503,7 +503,7 @@ def make_predict(
     traced once.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def logits_of(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         return model(inputs, training=False)
 
@@ -553,7 +553,8 @@ def _make_train_steps(
         return strategy.experimental_local_results(per_replica)[0]
 
     # With dropout, XLA makes this slower: it draws a mask anew wherever it is used.
-    @tf.function(jit_compile=xla == "step")
+    # Layers hold no Python that depends on values: rewriting it only takes time.
+    @tf.function(jit_compile=xla == "step", autograph=False)
     def differentiate(
         batch: dict[str, tf.Tensor],
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
@@ -571,7 +572,9 @@ def _make_train_steps(
 
     # Compiled, the update reads and writes the weights once instead of once an
     # operation. XLA knows no weights that lie on several devices.
-    @tf.function(jit_compile=xla != "none" and placement.part.num_replicas == 1)
+    @tf.function(
+        jit_compile=xla != "none" and placement.part.num_replicas == 1, autograph=False
+    )
     def update(gradients: list[tf.Tensor], total_weight: tf.Tensor) -> None:
         optimizer.apply([g / total_weight for g in gradients], variables)
 

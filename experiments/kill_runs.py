@@ -1,6 +1,7 @@
 """Kills trainings at random moments, and compares what they end in once resumed.
 
-    python -m experiments.kill_runs [--times=20] [--seed=0] [--out=FILE.md]
+    python -m experiments.kill_runs [--times=20] [--jobs=2] [--seed=0]
+        [--out=FILE.md]
 
 A training runs unbroken. Then, again and again, the same training is killed (SIGKILL)
 at a moment drawn evenly from the time between its first line and its last epoch, and
@@ -10,6 +11,7 @@ The exit code is 1 unless all are.
 """
 
 import argparse
+import concurrent.futures
 import csv
 import dataclasses
 import pathlib
@@ -29,9 +31,8 @@ from avsdn_tf.run_folder import RunFolder
 # checkpoint is saved after every call into the graph.
 _FLAGS = (
     "--units=16",
-    "--epochs=8",
-    "--patience=8",
-    "--bidirectional",
+    "--epochs=40",
+    "--patience=40",
     "--dropout=0.3",
     "--ema=0.95",
     "--weight_decay=0.01",
@@ -129,6 +130,7 @@ def main(argv: Sequence[str]) -> None:
     )
     add = parser.add_argument
     add("--times", type=int, default=20, help="how many trainings to kill (20)")
+    add("--jobs", type=int, default=1, help="trainings at once (1)")
     add("--seed", type=int, default=0, help="seed of the moments (0)")
     add("--folder", type=pathlib.Path, help="where the runs go; a temporary folder")
     add("--out", type=pathlib.Path, help="a Markdown file for the result")
@@ -140,12 +142,15 @@ def main(argv: Sequence[str]) -> None:
         _, length_s = finish(folder / "unbroken")
         expected = read_outcome(folder / "unbroken")
         console.print(f"unbroken: {length_s:.1f} s from the first line to the last")
+        drawn = [moments.uniform(0, length_s) for _ in range(args.times)]
         attempts = []
-        for number in range(args.times):
-            moment_s = moments.uniform(0, length_s)
-            result = attempt(folder, number, moment_s, expected)
-            attempts.append(result)
-            console.print(f"{number + 1:3d}  {_describe(result)}")
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            for result in pool.map(
+                lambda number: attempt(folder, number, drawn[number], expected),
+                range(args.times),
+            ):
+                attempts.append(result)
+                console.print(f"{len(attempts):3d}  {_describe(result)}")
     count = sum(result.is_identical for result in attempts)
     console.print(f"{count} of {len(attempts)} identical")
     if args.out:
