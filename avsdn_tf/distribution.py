@@ -122,10 +122,11 @@ def _read_cluster(text: str | None) -> tuple[list[str], int]:
         if not 0 <= index < len(workers):
             raise ValueError(f"task {index} of {len(workers)} workers")
     except (ValueError, KeyError, TypeError) as error:
+        reason = f"no {error} in {text}" if isinstance(error, KeyError) else error
         raise UserError(
             f"{CLUSTER}: expected the addresses of all workers and the index of this "
             f"one, such as {_EXAMPLE}; or --local_workers=N, which sets it for workers "
-            f"on this machine. Received: {error}"
+            f"on this machine. Received: {reason}"
         ) from error
     if len(workers) > data.NUM_SHARES:
         raise UserError(

@@ -130,7 +130,7 @@ def is_worker(pid, parent, index):
     [
         (None, "TF_CONFIG: expected the addresses.*--local_workers=N.*: nothing"),
         ("{", "TF_CONFIG: expected the addresses.*such as"),
-        ('{"cluster": {}}', "Received: 'worker'"),
+        ('{"cluster": {}}', "Received: no 'worker' in "),
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
             "tasks other than workers",
