@@ -4,8 +4,7 @@
         [--out=FILE.md]
 
 A training runs unbroken. Then, again and again, the same training is killed (SIGKILL)
-at a moment drawn evenly from the time between its first line and its last epoch, and
-the same command is given again. It counts as identical if all weights of the model and
+at a moment drawn evenly from its epochs, and the same command is given again. It counts as identical if all weights of the model and
 all numbers of metrics.csv but the seconds are those of the unbroken one, bit for bit.
 The exit code is 1 unless all are.
 """
@@ -31,15 +30,14 @@ from avsdn_tf.run_folder import RunFolder
 # checkpoint is saved after every call into the graph.
 _FLAGS = (
     "--units=16",
-    "--epochs=40",
-    "--patience=40",
+    "--epochs=24",
+    "--patience=24",
     "--dropout=0.3",
     "--ema=0.95",
     "--weight_decay=0.01",
     "--checkpoint_minutes=0.00001",
 )
 _FIRST_LINE = "batches an epoch"
-_LAST_LINE = "kept epoch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +45,12 @@ class Attempt:
     """A training that was killed and resumed.
 
     Attributes:
-        killed_after_s: Seconds from its first line.
+        killed_at: When, in epochs.
         went_on_in: The epoch that it went on in; None if nothing had been saved.
         is_identical: Whether it ended like the unbroken one.
     """
 
-    killed_after_s: float
+    killed_at: float
     went_on_in: int | None
     is_identical: bool
 
@@ -67,55 +65,58 @@ def start(run: pathlib.Path) -> "subprocess.Popen[str]":
     )
 
 
-def finish(run: pathlib.Path) -> tuple[list[str], float]:
-    """Trains to the end.
-
-    Returns:
-        What was printed, and the seconds from the first line to the last epoch.
+def finish(run: pathlib.Path) -> list[str]:
+    """Trains to the end, and returns the lines that were printed.
 
     Raises:
         RuntimeError: If it failed.
     """
-    lines, times = [], {}
     with start(run) as process:
-        for line in process.stdout:
-            lines.append(line)
-            for mark in (_FIRST_LINE, _LAST_LINE):
-                if mark in line:
-                    times[mark] = time.monotonic()
+        lines = list(process.stdout)
     if process.returncode:
         raise RuntimeError(f"{run}: exit code {process.returncode}\n{''.join(lines)}")
-    return lines, times[_LAST_LINE] - times[_FIRST_LINE]
+    return lines
 
 
-def kill_after(run: pathlib.Path, seconds: float) -> None:
-    """Trains, and kills it so many seconds after its first line."""
+def kill_at(run: pathlib.Path, moment: float, epoch_s: Sequence[float]) -> None:
+    """Trains, and kills it in an epoch.
+
+    Args:
+        run: The run folder.
+        moment: When, in epochs: 2.5 is the middle of the third.
+        epoch_s: How long each epoch takes.
+    """
+    done, share = divmod(moment, 1)
+    mark = f"epoch {int(done):3d}/" if done else _FIRST_LINE
     with start(run) as process:
         for line in process.stdout:
-            if _FIRST_LINE in line:
+            if mark in line:
                 break
-        time.sleep(seconds)
+        time.sleep(share * epoch_s[int(done)])
         process.kill()
+
+
+def read_epochs(run: pathlib.Path) -> list[dict[str, str]]:
+    """Returns metrics.csv, a dictionary an epoch."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def read_outcome(run: pathlib.Path) -> tuple[list[bytes], list[dict[str, Any]]]:
     """Returns all weights and all metrics but the seconds."""
     model = RunFolder(run).load_model()
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
+    rows = [{**row, "seconds": ""} for row in read_epochs(run)]
     return [weight.tobytes() for weight in model.get_weights()], rows
 
 
 def attempt(
-    folder: pathlib.Path, number: int, moment_s: float, expected: Any
+    run: pathlib.Path, moment: float, epoch_s: Sequence[float], expected: Any
 ) -> Attempt:
-    """Kills and resumes one training."""
-    run = folder / f"killed{number:02d}"
-    kill_after(run, moment_s)
-    lines, _ = finish(run)
-    resumed = [line for line in lines if "going on in epoch" in line]
+    """Kills and resumes one training; see `kill_at`."""
+    kill_at(run, moment, epoch_s)
+    resumed = [line for line in finish(run) if "going on in epoch" in line]
     return Attempt(
-        moment_s,
+        moment,
         int(resumed[0].split()[-1]) if resumed else None,
         read_outcome(run) == expected,
     )
@@ -139,14 +140,17 @@ def main(argv: Sequence[str]) -> None:
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or pathlib.Path(temporary)
-        _, length_s = finish(folder / "unbroken")
-        expected = read_outcome(folder / "unbroken")
-        console.print(f"unbroken: {length_s:.1f} s from the first line to the last")
-        drawn = [moments.uniform(0, length_s) for _ in range(args.times)]
+        unbroken = folder / "unbroken"
+        finish(unbroken)
+        expected = read_outcome(unbroken)
+        epoch_s = [float(row["seconds"]) for row in read_epochs(unbroken)]
+        drawn = [moments.uniform(0, len(epoch_s)) for _ in range(args.times)]
         attempts = []
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             for result in pool.map(
-                lambda number: attempt(folder, number, drawn[number], expected),
+                lambda number: attempt(
+                    folder / f"killed{number:02d}", drawn[number], epoch_s, expected
+                ),
                 range(args.times),
             ):
                 attempts.append(result)
@@ -154,20 +158,20 @@ def main(argv: Sequence[str]) -> None:
     count = sum(result.is_identical for result in attempts)
     console.print(f"{count} of {len(attempts)} identical")
     if args.out:
-        args.out.write_text(_page(args, length_s, attempts))
+        args.out.write_text(_page(args, attempts))
     sys.exit(count != len(attempts))
 
 
 def _describe(result: Attempt) -> str:
     where = f"in epoch {result.went_on_in}" if result.went_on_in else "at the beginning"
     verdict = "identical" if result.is_identical else "DIFFERENT"
-    return f"killed after {result.killed_after_s:5.1f} s, went on {where}: {verdict}"
+    return f"killed at epoch {result.killed_at:5.2f}, went on {where}: {verdict}"
 
 
-def _page(args: argparse.Namespace, length_s: float, attempts: list[Attempt]) -> str:
+def _page(args: argparse.Namespace, attempts: list[Attempt]) -> str:
     count = sum(result.is_identical for result in attempts)
     rows = "\n".join(
-        f"| {number} | {result.killed_after_s:.1f} | "
+        f"| {number} | {result.killed_at:.2f} | "
         f"{result.went_on_in or 'nothing saved yet'} | "
         f"{'yes' if result.is_identical else 'NO'} |"
         for number, result in enumerate(attempts, 1)
@@ -176,16 +180,13 @@ def _page(args: argparse.Namespace, length_s: float, attempts: list[Attempt]) ->
 
     python -m experiments.kill_runs --times={args.times} --seed={args.seed}
 
-Simulated data (tfds_ave/synthetic). Each run was killed by SIGKILL at a moment of the
-{length_s:.1f} s that the unbroken one takes from its first line to its last epoch
-(TensorFlow builds its graphs in the first of them), and was started again by the same
-command:
-`{" ".join(_FLAGS)}`.
-
+Simulated data (tfds_ave/synthetic). Each run was killed by SIGKILL at a moment drawn evenly
+from its epochs (2.50 is the middle of the third), and was started again by the same
+command: `{" ".join(_FLAGS)}`. 
 **{count} of {len(attempts)} ended in the weights and metrics of the unbroken run, bit
 for bit.**
 
-| run | killed after (s) | went on in epoch | identical |
+| run | killed at epoch | went on in epoch | identical |
 |---|---|---|---|
 {rows}
 """
