@@ -4,9 +4,9 @@
         [--out=FILE.md]
 
 A training runs unbroken. Then, again and again, the same training is killed (SIGKILL)
-at a moment drawn evenly from its epochs, and the same command is given again. It counts as identical if all weights of the model and
-all numbers of metrics.csv but the seconds are those of the unbroken one, bit for bit.
-The exit code is 1 unless all are.
+at a moment drawn evenly from its epochs, and the same command is given again. It counts
+as identical if all weights of the model and all numbers of metrics.csv but the seconds
+are those of the unbroken one, bit for bit. The exit code is 1 unless all are.
 """
 
 import argparse
@@ -180,9 +180,10 @@ def _page(args: argparse.Namespace, attempts: list[Attempt]) -> str:
 
     python -m experiments.kill_runs --times={args.times} --seed={args.seed}
 
-Simulated data (tfds_ave/synthetic). Each run was killed by SIGKILL at a moment drawn evenly
-from its epochs (2.50 is the middle of the third), and was started again by the same
-command: `{" ".join(_FLAGS)}`. 
+Simulated data (tfds_ave/synthetic). Each run was killed by SIGKILL at a moment drawn
+evenly from its epochs (2.50 is the middle of the third), and was started again by the
+same command, with the flags `{" ".join(_FLAGS)}`.
+
 **{count} of {len(attempts)} ended in the weights and metrics of the unbroken run, bit
 for bit.**
 
