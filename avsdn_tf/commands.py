@@ -69,12 +69,14 @@ def train(
         if not placement.is_chief:
             placement.wait_for_workers()
         dataset = data.open_dataset(config.dataset, config.data_dir)
-        with data.named_damage(dataset):
+        with data.named_damage(dataset.builder):
             folder = RunFolder(run or new_run_name(config))
             _check(config, dataset, placement, console)
             resumed = placement.is_chief and folder.create(config, resume)
             if placement.is_chief:
                 placement.wait_for_workers()
+            else:
+                folder.check_settings(config)
             _train(config, dataset, folder, placement, resumed, console)
 
 
@@ -116,6 +118,9 @@ def _train(
     """Trains; the chief says how, and reports."""
     interruption = Interruption()
     progress = TrainingProgress(console) if placement.is_chief else None
+    if placement.is_chief:
+        # The digest is that of a finished training.
+        folder.checksums.unlink(missing_ok=True)
     try:
         with interruption.listen(), progress or contextlib.nullcontext():
             result = training.train(
@@ -157,7 +162,7 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
     folder = RunFolder(run)
     config = folder.read_config()
     dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
-    with data.named_damage(dataset):
+    with data.named_damage(dataset.builder):
         _write_report(folder, config, dataset, folder.load_model(), console)
 
 

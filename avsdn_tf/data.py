@@ -24,10 +24,11 @@ _SHUFFLE_BYTES = 320 * 2**20
 # number of workers.
 NUM_SHARES = 8
 
-# A wrong checksum; fewer examples than were written.
+# A wrong checksum; fewer examples than were written; a file that is gone.
 _DAMAGE = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
     tf.errors.OutOfRangeError,
 )
 _SIMULATED = "Simulated data (tfds_ave/synthetic): these are not AVE results"
@@ -328,9 +329,10 @@ def matching_clips(
         }
 
     names = ("audio", "visual", "row", "segment_labels")
-    shares = _cut(dataset, _match_sources(dataset), part.num_workers)
     return (
-        _read_match_split(dataset, shares[part.worker], match_split, names)
+        _read_match_split(dataset, _match_sources(dataset), match_split, names)
+        # A share of the stored splits may hold no clip of this one.
+        .shard(part.num_workers, part.worker)
         .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .prefetch(2)
@@ -508,7 +510,7 @@ def _take_turns(
 
 
 @contextlib.contextmanager
-def named_damage(dataset: Dataset) -> Iterator[None]:
+def named_damage(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
     """Names the damaged file where reading a data set fails.
 
     TFRecords have a checksum for every example and its length.
@@ -519,19 +521,19 @@ def named_damage(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        damaged = _damaged_files(dataset)
+        damaged = _damaged_files(builder)
         raise UserError(
-            f"{', '.join(damaged) or dataset.builder.data_path}: expected the examples "
+            f"{', '.join(damaged) or builder.data_path}: expected the examples "
             "that were written when the data set was built. Received damaged or missing"
             " ones, which no training may learn from. Remove the folder and build the "
             "data set again."
         ) from error
 
 
-def _damaged_files(dataset: Dataset) -> list[str]:
+def _damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
     """Returns the files that can't be read, or hold another number of examples."""
     damaged = []
-    for split in dataset.builder.info.splits.values():
+    for split in builder.info.splits.values():
         for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
             try:
                 found = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
@@ -621,6 +623,7 @@ def _notice(builder: tfds.core.DatasetBuilder) -> str | None:
     first = builder.as_dataset(
         split="train[:16]", decoders=tfds.decode.PartialDecoding({"audio": True})
     )
-    lowest = min(float(tf.reduce_min(example["audio"])) for example in first)
+    with named_damage(builder):
+        lowest = min(float(tf.reduce_min(example["audio"])) for example in first)
     # VGGish's features are taken after its final ReLU (DATASET: released features).
     return _STAND_IN if lowest < 0 else None

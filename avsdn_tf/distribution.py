@@ -75,7 +75,8 @@ class Placement:
     def _sum(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function
         def sum_values(values: tf.Tensor) -> tf.Tensor:
-            per_replica = self.strategy.run(lambda: values)
+            # A tensor of each replica: one that all share would count once a worker.
+            per_replica = self.strategy.run(lambda: tf.identity(values))
             return self.strategy.reduce("SUM", per_replica, axis=None)
 
         return sum_values
@@ -98,7 +99,14 @@ def place(name: str) -> Placement:
         name = "multi_worker"
     if name == "multi_worker":
         workers, index = _read_cluster(cluster)
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"worker {index}: can't meet the others at {workers[index]}. Expected "
+                f"a free port there, and all of {', '.join(workers)} started. Received:"
+                f" {str(error).splitlines()[0]}"
+            ) from error
         replicas = strategy.num_replicas_in_sync // len(workers)
         return Placement(strategy, data.Part(index, len(workers), replicas))
     gpus = tf.config.list_logical_devices("GPU")

@@ -207,11 +207,11 @@ def _launch(config: Config) -> int:
             "--local_workers: expected --strategy=multi_worker. Received: "
             f"--strategy={config.strategy}"
         )
-    flag = "--local_workers"
+    flag = "local_workers"
     own = [
         word
         for before, word in itertools.pairwise(sys.argv)
-        if not word.startswith(flag) and before != flag
+        if not word.lstrip("-").startswith(flag) and before.lstrip("-") != flag
     ]
     if _RUN.value is None:
         own.append(f"--run={commands.new_run_name(config)}")

@@ -85,7 +85,7 @@ class MatchingTask:
         )
         scored = cross_modal_evaluation.is_scored(distances.labels)
         if part.num_workers > 1 and not scored.any():
-            # The shares of other workers may hold clips to score.
+            # Those of other workers may be scored.
             return 0, 0
         try:
             right = np.concatenate(cross_modal_evaluation.right_starts(distances))

@@ -78,6 +78,14 @@ class RunFolder:
                 "ended. Received one that has. Choose another name; `evaluate --run=` "
                 "scores it again."
             )
+        self.check_settings(config)
+
+    def check_settings(self, config: Config) -> None:
+        """Checks that a run was begun with a configuration.
+
+        Raises:
+            UserError: If not; the message names the difference.
+        """
         found = Config.from_dict(self._read("config")).to_dict()
         changed = [
             f"{name} is {found[name]} there and {value} here"
@@ -134,7 +142,15 @@ class RunFolder:
         `sha256sum --check SHA256SUMS` compares it too.
         """
         line = f"{_digest(self.model)}  {self.model.name}\n"
-        self.checksums.write_text(line)
+        aside = self.checksums.with_name("SHA256SUMS.tmp")
+        try:
+            aside.write_text(line)
+            os.replace(aside, self.checksums)
+        except OSError as error:
+            raise UserError(
+                f"{self.checksums}: can't be written ({error.strerror}). Make space; "
+                "the same command goes on from the last checkpoint."
+            ) from error
 
     def _check_model(self) -> None:
         if not self.checksums.is_file():

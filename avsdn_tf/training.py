@@ -244,24 +244,25 @@ def train(
             num_steps = min(_STEPS_PER_CALL, task.num_batches - progress.step)
             callback_list.on_train_batch_begin(progress.step)
             wants_stop = interruption is not None and interruption.signal is not None
-            *sums, num_done, num_stops = train_steps(
+            *sums, num_done, num_stops, is_sound = train_steps(
                 batches, tf.constant(num_steps), tf.constant(float(wants_stop))
             ).numpy()
+            # Of several workers, all have to stop if one was asked to.
+            if num_stops:
+                save()
+                placement.wait_for_workers()
+                raise TrainingInterruptedError(
+                    interruption and interruption.signal, progress, checkpoints
+                )
             totals += sums
             progress.step += int(num_done)
-            if not np.isfinite(totals[0]):
+            if not (is_sound and np.isfinite(totals[0])):
                 raise UserError(
                     _describe_broken_loss(config, task, progress, checkpoints)
                 )
             callback_list.on_train_batch_end(progress.step - 1, _means(totals))
             progress.totals = totals.tolist()
             progress.seconds = time.monotonic() - start
-            # Of several workers, all have to stop if one was asked to.
-            if num_stops:
-                save()
-                raise TrainingInterruptedError(
-                    interruption.signal if wants_stop else None, progress, checkpoints
-                )
             if time.monotonic() - last_saved > 60 * config.checkpoint_minutes:
                 save()
                 last_saved = time.monotonic()
@@ -343,7 +344,7 @@ def _agree(placement: Placement, progress: Progress, folder: RunFolder) -> None:
     """Checks that all workers go on from the same checkpoint."""
     at = [progress.epoch, progress.step]
     mean = placement.sum_over_workers(at) / placement.part.num_workers
-    if not np.array_equal(mean, at):
+    if not np.allclose(mean, at, rtol=0, atol=1e-6):
         raise UserError(
             f"{folder.checkpoints}: expected that all workers see the same checkpoints."
             f" Received: epoch {at[0]}, step {at[1]} in worker {placement.part.worker},"
@@ -391,7 +392,8 @@ def _means(totals: np.ndarray) -> dict[str, float]:
 
 def _validate(task: Task, placement: Placement, config: Config) -> float:
     """Returns the validation accuracy; every worker scores a share of the split."""
-    right, total = placement.sum_over_workers(task.score_validation(placement.part))
+    counts = placement.sum_over_workers(task.score_validation(placement.part))
+    right, total = np.rint(counts)
     if not total:
         raise UserError(f"{config.dataset}, validation: there is nothing to score.")
     return float(right / total)
@@ -536,9 +538,10 @@ def _make_train_steps(
     """Returns a graph that takes several steps on all devices.
 
     Its arguments are the iterator, the number of steps, and 1 where this worker was
-    asked to stop. It returns the summed losses, accuracies and weights of the steps,
-    how many steps were done (the one whose loss is not finite was the last), and how
-    many devices are asked to stop.
+    asked to stop: if any is, no step is done. It returns the summed losses, accuracies
+    and weights of the steps, how many steps were done (the one whose loss is not finite
+    was the last), how many devices are asked to stop, and whether all weights are
+    finite afterwards: a broken update shows in the loss of the next step alone.
     """
     strategy = placement.strategy
     variables = task.model.trainable_variables
@@ -588,17 +591,23 @@ def _make_train_steps(
     def train_steps(
         iterator: Any, num_steps: tf.Tensor, wants_stop: tf.Tensor
     ) -> tf.Tensor:
-        totals = tf.zeros(3)
-        num_done = 0
-        while num_done < num_steps and tf.math.is_finite(totals[0]):
-            totals += step(next(iterator))
-            num_done += 1
         (per_replica,) = strategy.run(
             # A copy on the replica's device: the argument lies on none.
             lambda: sum_over_replicas([tf.identity(wants_stop)])
         )
         num_stops = value_of(per_replica)
-        return tf.concat([totals, [tf.cast(num_done, tf.float32), num_stops]], axis=0)
+        if num_stops > 0:
+            num_steps = 0
+        totals = tf.zeros(3)
+        num_done = 0
+        while num_done < num_steps and tf.math.is_finite(totals[0]):
+            totals += step(next(iterator))
+            num_done += 1
+        is_sound = tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(variable)) for variable in variables]
+        )
+        told = [tf.cast(num_done, tf.float32), num_stops, tf.cast(is_sound, tf.float32)]
+        return tf.concat([totals, told], axis=0)
 
     return train_steps
 

@@ -68,9 +68,9 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
     with pytest.raises(TrainingInterruptedError, match=r"Stopped by SIGTERM") as error:
         training.train(config, dataset, broken, [stop], interruption=stop.interruption)
     assert error.value.exit_code == 143
-    # The call that follows is told, and the steps of that are saved.
+    # After the call in which it was asked, no step is done.
     epoch, half = divmod(num_calls, 2)
-    assert f"epoch-{epoch + 1:05d}-step-00000{8 if half else 5}" in str(error.value)
+    assert f"epoch-{epoch + 1:05d}-step-00000{5 if half else 0}" in str(error.value)
     result = training.train(config, dataset, broken)
     assert without_seconds(result.history) == without_seconds(expected.history)
     for one, two in zip(
@@ -288,6 +288,15 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
         error.value
     )
     assert "There is none yet" in str(error.value)
+
+
+def test_an_update_that_breaks_the_weights_is_never_saved(dataset, folder):
+    # One batch an epoch: its loss is finite, and what it leaves is not.
+    config = Config(epochs=3, units=4, learning_rate=1e39, batch_size=480)
+    with pytest.raises(UserError, match="Epoch 1, step 1: expected a finite loss"):
+        training.train(config, dataset, folder)
+    assert not Checkpoints(folder.checkpoints).paths()
+    assert not folder.model.exists()
 
 
 def test_features_that_are_not_finite_are_blamed(dataset, folder, monkeypatch):
