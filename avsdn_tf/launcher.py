@@ -90,9 +90,9 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
                     # Workers that fight for cores wait for each other all the time.
                     "TF_NUM_INTRAOP_THREADS": str(cores),
                     "PYTHONUNBUFFERED": "1",
+                    **os.environ,
                     # TensorFlow warns that it can't rewrite a distributed iterator.
                     "TF_CPP_MIN_LOG_LEVEL": "2",
-                    **os.environ,
                     CLUSTER: json.dumps(cluster),
                 },
                 stdout=subprocess.PIPE,
