@@ -16,8 +16,8 @@ import tfds_ave
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
 
-# A shuffle this large holds all of AVE's pooled features, and a share of its maps:
-# memory stays bounded whatever the number of clips.
+# A shuffle this large holds all of AVE's pooled features, which are then read once a
+# run, and a share of its maps: memory stays bounded whatever the number of clips.
 _SHUFFLE_BYTES = 320 * 2**20
 # A training split is read in this many shares that take turns. Workers have shares of
 # their own, so each reads only these, and yet a batch holds the same clips whatever the
@@ -469,6 +469,9 @@ def _take_turns(
 
     buffer = max(1, order.buffer // len(shares))
     elements = [shares[i].read() for i in owned]
+    if order.buffer >= len(turns):
+        # The shuffle holds them all in memory anyway: they are decoded once a run.
+        elements = [share.cache() for share in elements]
     nothing = {
         name: tf.zeros(spec.shape, spec.dtype)
         for name, spec in elements[0].element_spec.items()
