@@ -4,15 +4,14 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import explain_unwritable, whole_file
 
 _MAGIC = b"avsdn_tf checkpoint 1\n"
 _KEPT = 3
@@ -72,12 +71,11 @@ class Checkpoints:
         content = file.getbuffer()
         header = _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
-        def write(aside: pathlib.Path) -> None:
-            with aside.open("wb") as target:
+        with explain_unwritable(path, self.how_to_go_on()):
+            self.folder.mkdir(exist_ok=True)
+            with whole_file(path) as aside, aside.open("wb") as target:
                 target.write(header)
                 target.write(content)
-
-        write_aside(path, write, self.describe_last())
         for old in self.paths()[:-_KEPT]:
             old.unlink(missing_ok=True)
         return path
@@ -86,6 +84,12 @@ class Checkpoints:
         """Returns where the latest checkpoint is, for a message."""
         paths = self.paths()
         return f"The last checkpoint is {paths[-1]}" if paths else "There is none yet"
+
+    def how_to_go_on(self) -> str:
+        """Returns what is left of a run that has stopped, for a message."""
+        if not self.paths():
+            return "Nothing has been saved yet; the same command begins anew."
+        return f"{self.describe_last()}; the same command goes on from it."
 
     def restore(self, variables: list[keras.Variable]) -> Progress:
         """Gives variables the values of the latest checkpoint.
@@ -126,35 +130,6 @@ class Checkpoints:
         return progress
 
 
-def write_aside(
-    path: pathlib.Path, write: Callable[[pathlib.Path], Any], what_is_left: str
-) -> None:
-    """Writes a file under another name, and renames it when it is on the disk.
-
-    Args:
-        path: The file.
-        write: Writes a file of the path that it is given.
-        what_is_left: What the user still has if it fails, for the message.
-
-    Raises:
-        UserError: If it can't be written; `path` is then what it was.
-    """
-    # Keras tells by the name what to write.
-    aside = path.with_name(f"tmp-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: can't be written ({error.strerror or error}). Expected space and "
-            f"leave to write there. {what_is_left}; the same command goes on from it."
-        ) from error
-
-
 class SaveBest(keras.callbacks.Callback):
     """Saves the model of the best epoch, whole or not at all.
 
@@ -184,5 +159,8 @@ class SaveBest(keras.callbacks.Callback):
         del epoch, logs
         *earlier, value = [row[self._monitor] for row in self._history]
         if value > max(earlier, default=float("-inf")):
-            what_is_left = self._checkpoints.describe_last()
-            write_aside(self._path, self.model.save, what_is_left)
+            with (
+                explain_unwritable(self._path, self._checkpoints.how_to_go_on()),
+                whole_file(self._path) as aside,
+            ):
+                self.model.save(aside)

@@ -32,14 +32,16 @@ from avsdn_tf.features.extract import (
     find_videos,
 )
 from avsdn_tf.features.video import VideoError
+from avsdn_tf.files import explain_unwritable, write_json
 from avsdn_tf.interruption import Interruption
 from avsdn_tf.report import event_files, figures, page
 from avsdn_tf.report.player import write_player_page
 from avsdn_tf.report.progress import TrainingProgress, extraction_progress
 from avsdn_tf.report.terminal import events_table, results_table
-from avsdn_tf.run_folder import RunFolder, write_json
+from avsdn_tf.run_folder import RunFolder
 
 _TIMELINE_CLIPS = 8
+_AGAIN = "Make space, and give the same command again."
 
 
 def train(
@@ -72,12 +74,13 @@ def train(
         with data.named_damage(dataset.builder):
             folder = RunFolder(run or new_run_name(config))
             _check(config, dataset, placement, console)
-            resumed = placement.is_chief and folder.create(config, resume)
-            if placement.is_chief:
-                placement.wait_for_workers()
-            else:
-                folder.check_settings(config)
-            _train(config, dataset, folder, placement, resumed, console)
+            with folder.hold() if placement.is_chief else contextlib.nullcontext():
+                resumed = placement.is_chief and folder.create(config, resume)
+                if placement.is_chief:
+                    placement.wait_for_workers()
+                else:
+                    folder.check_settings(config)
+                _train(config, dataset, folder, placement, resumed, console)
 
 
 def _check(
@@ -120,7 +123,8 @@ def _train(
     progress = TrainingProgress(console) if placement.is_chief else None
     if placement.is_chief:
         # The digest is that of a finished training.
-        folder.checksums.unlink(missing_ok=True)
+        with explain_unwritable(folder.path, _AGAIN):
+            folder.checksums.unlink(missing_ok=True)
     try:
         with interruption.listen(), progress or contextlib.nullcontext():
             result = training.train(
@@ -138,7 +142,8 @@ def _train(
         raise
     if not placement.is_chief:
         return
-    folder.seal()
+    with explain_unwritable(folder.path, _AGAIN):
+        folder.seal()
     waited = len(result.history) - result.selected_epoch
     console.print(
         f"kept epoch {result.selected_epoch}: the best on validation"
@@ -226,11 +231,11 @@ def predict(
             failures += 1
             console.print(str(error), style="red", highlight=False, soft_wrap=True)
             continue
-        event_files.write_event_files(folder, video.stem, found)
-        figure = figures.prediction(found)
-        figure.savefig(folder / f"{video.stem}.png", dpi=150, facecolor="white")
         page_path = folder / f"{video.stem}.html"
-        write_player_page(page_path, found, video)
+        with explain_unwritable(folder, _AGAIN):
+            event_files.write_event_files(folder, video.stem, found)
+            figures.save(figures.prediction(found), folder / f"{video.stem}.png")
+            write_player_page(page_path, found, video)
         console.print(events_table(found))
         console.print(f"Page to open: {page_path}", highlight=False, soft_wrap=True)
     if failures:
@@ -279,13 +284,8 @@ def extract(
 
 def _output_folder(out: str) -> pathlib.Path:
     folder = pathlib.Path(out)
-    try:
+    with explain_unwritable(folder, "Choose another folder by --out."):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out={out}: can't be written ({error.strerror}). Expected a folder that "
-            "this user may write to; choose another."
-        ) from error
     return folder
 
 
@@ -311,24 +311,26 @@ def _write_report(
         "dataset": config.dataset,
         "notice": dataset.notice,
     }
-    write_json(folder.report, report)
     drawn = {
         "learning_curves": figures.learning_curves(history, report["selected_epoch"]),
         **drawn,
     }
-    for name, figure in drawn.items():
-        figure.savefig(folder.path / f"{name}.png", dpi=150, facecolor="white")
     title = f"{config.model}, {config.mode}, on {config.dataset}"
-    page.write_page(
-        folder.page,
-        title=title,
-        notice=dataset.notice,
-        command=repeat_command(config),
-        config=config.to_dict(),
-        versions=folder.read_versions(),
-        report=report,
-        figures=drawn,
-    )
+    with explain_unwritable(folder.path, _AGAIN):
+        for name, figure in drawn.items():
+            figures.save(figure, folder.path / f"{name}.png")
+        page.write_page(
+            folder.page,
+            title=title,
+            notice=dataset.notice,
+            command=repeat_command(config),
+            config=config.to_dict(),
+            versions=folder.read_versions(),
+            report=report,
+            figures=drawn,
+        )
+        # A folder that holds this is that of a run that has ended.
+        write_json(folder.report, report)
     console.print(results_table(report, title, dataset.notice))
     # A path that wraps can't be copied.
     console.print(
@@ -345,7 +347,8 @@ def _score_segments(
     predict = training.make_predict(model)
     predictions = predict(data.scoring_batches(dataset, "test"))
     validation = predict(data.scoring_batches(dataset, "validation"))
-    predictions.save(folder.predictions)
+    with explain_unwritable(folder.predictions, _AGAIN):
+        predictions.save(folder.predictions)
     scores = {
         **evaluation.evaluate(predictions, dataset.categories),
         "validation_accuracy": evaluation.accuracy(
@@ -380,7 +383,8 @@ def _score_matching(
     measure = matching.make_measure(model)
     distances = measure(data.matching_clips(dataset, "test"))
     validation = measure(data.matching_clips(dataset, "validation"))
-    distances.save(folder.predictions)
+    with explain_unwritable(folder.predictions, _AGAIN):
+        distances.save(folder.predictions)
     try:
         scores = {
             **cross_modal_evaluation.evaluate(distances),

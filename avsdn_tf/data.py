@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 import tfds_ave
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import explain_unwritable
 
 # A shuffle this large holds all of AVE's pooled features, which are then read once a
 # run, and a share of its maps: memory stays bounded whatever the number of clips.
@@ -562,17 +563,12 @@ def _clip_bytes(dataset: Dataset) -> int:
 
 def _build_quietly(builder: tfds.core.DatasetBuilder) -> None:
     """Builds simulated data, of which TFDS would say that it downloads it."""
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            builder.download_and_prepare()
-    except OSError as error:
-        raise UserError(
-            f"{builder.data_path}: can't be written ({error.strerror or error}). "
-            "Expected a folder that this user may write to; choose one by --data_dir."
-        ) from error
+    with (
+        explain_unwritable(builder.data_path, "Choose another folder by --data_dir."),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        builder.download_and_prepare()
 
 
 def _read(

@@ -157,8 +157,10 @@ def lost_workers(placement: Placement) -> Iterator[None]:
     except _LOST as error:
         if not placement.has_peers:
             raise
-        found = re.search(r"/job:worker/replica:0/task:(\d+)", str(error))
-        who = f"worker {found.group(1)}" if found else "one of the workers"
+        # The message also names the device that noticed.
+        named = map(int, re.findall(r"/task:(\d+)", str(error)))
+        others = [index for index in named if index != placement.part.worker]
+        who = f"worker {others[0]}" if others else "one of the workers"
         raise UserError(
             f"worker {placement.part.worker}: lost {who} "
             f"({type(error).__name__}). Expected all "

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from avsdn_tf.files import whole_file
 from avsdn_tf.localization import number_events
 
 
@@ -105,14 +106,8 @@ _T = TypeVar("_T")
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an npz file, whole or not at all; a file of that name is replaced."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            np.savez(file, **arrays)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with whole_file(Path(path)) as aside:
+        np.savez(aside, **arrays)
 
 
 def load_arrays(

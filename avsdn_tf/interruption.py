@@ -60,7 +60,7 @@ class TrainingInterruptedError(Exception):
         who = number.name if number else "a signal to another worker"
         super().__init__(
             f"Stopped by {who} in epoch {progress.epoch}, after step {progress.step}. "
-            f"{checkpoints.describe_last()}; the same command goes on from it."
+            f"{checkpoints.how_to_go_on()}"
         )
         # What shells and schedulers take as ended by a signal.
         self.exit_code = 128 + (number or signal.SIGTERM)

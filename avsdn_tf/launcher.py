@@ -12,12 +12,16 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+import tensorflow as tf
+
 from avsdn_tf.distribution import CLUSTER
 from avsdn_tf.errors import UserError
 
 # How long workers may take to save and end before they are killed.
 _GRACE_S = 30.0
 _POLL_S = 0.2
+# What CUDA reads: which GPUs a process may use.
+_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def launch(arguments: Sequence[str], num_workers: int) -> int:
@@ -35,7 +39,8 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
         killed by a signal counts as 128 and the signal's number.
 
     Raises:
-        UserError: If TF_CONFIG is set: these would not be the workers that it names.
+        UserError: If TF_CONFIG is set: these would not be the workers that it names;
+            or there are too few GPUs.
     """
     if CLUSTER in os.environ:
         raise UserError(
@@ -77,6 +82,7 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
 def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen[str]"]:
     addresses = [f"localhost:{port}" for port in _free_ports(num_workers)]
     cores = max(1, len(os.sched_getaffinity(0)) // num_workers)
+    gpus = _share_gpus(len(tf.config.list_physical_devices("GPU")), num_workers)
     workers = []
     for index in range(num_workers):
         cluster = {
@@ -93,6 +99,7 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
                     **os.environ,
                     # TensorFlow warns that it can't rewrite a distributed iterator.
                     "TF_CPP_MIN_LOG_LEVEL": "2",
+                    **gpus[index],
                     CLUSTER: json.dumps(cluster),
                 },
                 stdout=subprocess.PIPE,
@@ -104,6 +111,28 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
             )
         )
     return workers
+
+
+def _share_gpus(num_gpus: int, num_workers: int) -> list[dict[str, str]]:
+    """Returns what the environment of every worker says of GPUs: none has two owners.
+
+    Raises:
+        UserError: If there are some, and fewer than workers.
+    """
+    if not num_gpus:
+        return [{}] * num_workers
+    if num_gpus < num_workers:
+        raise UserError(
+            f"--local_workers={num_workers}: expected a GPU for each of the workers. "
+            f"Received: {num_gpus}. Start fewer, or none: --strategy=mirrored takes "
+            "all GPUs of a machine, and CUDA_VISIBLE_DEVICES= hides them."
+        )
+    visible = os.environ.get(_GPUS, ",".join(map(str, range(num_gpus)))).split(",")
+    share = num_gpus // num_workers
+    return [
+        {_GPUS: ",".join(visible[index * share : (index + 1) * share])}
+        for index in range(num_workers)
+    ]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,5 +1,7 @@
 """The folder that one run writes: all that is needed to read and to repeat it."""
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -8,12 +10,14 @@ import pathlib
 import platform
 import shutil
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import explain_unwritable, write_json, write_text
 
 _PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 
@@ -37,6 +41,34 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.checksums = self.path / "SHA256SUMS"
 
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Makes the folder if need be, and keeps other processes from training in it.
+
+        Raises:
+            UserError: If it can't be made, or another process holds it.
+        """
+        with explain_unwritable(self.path, "Choose another folder by --run."):
+            self.path.mkdir(parents=True, exist_ok=True)
+            # The system lets go of it however this process ends, and no file is left.
+            descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UserError(
+                f"--run={self.path}: expected a folder that nobody else writes to. "
+                "Received one that another process is training in. Wait until it has "
+                "ended, or choose another folder."
+            ) from error
+        except OSError:
+            # Some network file systems lock no folders; all else works there.
+            pass
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
     def create(self, config: Config, resume: bool = False) -> bool:
         """Makes the folder, and writes the configuration and the versions.
 
@@ -51,7 +83,7 @@ class RunFolder:
         Raises:
             UserError: If it can't be written, or already holds something else.
         """
-        try:
+        with explain_unwritable(self.path, "Choose another folder by --run."):
             if self.path.is_dir() and any(self.path.iterdir()):
                 if resume and self.config.is_file():
                     self._check_resumable(config)
@@ -65,11 +97,6 @@ class RunFolder:
                 self.config, {"config": config.to_dict(), "versions": versions()}
             )
             return False
-        except OSError as error:
-            raise UserError(
-                f"--run={self.path}: can't be written ({error.strerror}). Expected a "
-                "folder that this user may write to; choose another."
-            ) from error
 
     def _check_resumable(self, config: Config) -> None:
         if self.report.is_file():
@@ -141,16 +168,7 @@ class RunFolder:
 
         `sha256sum --check SHA256SUMS` compares it too.
         """
-        line = f"{_digest(self.model)}  {self.model.name}\n"
-        aside = self.checksums.with_name("SHA256SUMS.tmp")
-        try:
-            aside.write_text(line)
-            os.replace(aside, self.checksums)
-        except OSError as error:
-            raise UserError(
-                f"{self.checksums}: can't be written ({error.strerror}). Make space; "
-                "the same command goes on from the last checkpoint."
-            ) from error
+        write_text(self.checksums, f"{_digest(self.model)}  {self.model.name}\n")
 
     def _check_model(self) -> None:
         if not self.checksums.is_file():
@@ -192,13 +210,6 @@ class RunFolder:
 
 def _digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON aside and renames it, so that the file is whole or not there."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(aside, path)
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -13,19 +12,21 @@ import numpy as np
 import tensorflow as tf
 
 from avsdn_tf import data, losses
-from avsdn_tf.checkpoints import Checkpoints, Progress, SaveBest, write_aside
+from avsdn_tf.checkpoints import Checkpoints, Progress, SaveBest
 from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.distribution import Placement
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
+from avsdn_tf.files import explain_unwritable, whole_file
 from avsdn_tf.interruption import Interruption, TrainingInterruptedError
 from avsdn_tf.matching import MatchingTask
 from avsdn_tf.models import DMRN, MODEL_OPTIONS, MODELS, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder
 
-# Steps between two looks at the progress: a call into the graph costs more than it
-# does, and a bar need not move more often.
-_STEPS_PER_CALL = 16
+# A call into the graph costs more than it does, so one takes several steps; yet
+# progress and signals are to be looked at about so often.
+_MOST_STEPS_A_CALL = 16
+_CALL_S = 1.0
 _SELECTION = "validation_accuracy"
 
 
@@ -194,8 +195,8 @@ def train(
         dataset: The data.
         folder: The run folder.
         callbacks: Further Keras callbacks, such as a progress bar. `on_train_begin` is
-            told the `epoch` that training starts in and the `best` value before it, if
-            it goes on from a checkpoint.
+            told the `epoch` that training starts in, the `step` after which it does,
+            and the `best` value before, if it goes on from a checkpoint.
         placement: The devices; one if not given.
         interruption: Asked after every few steps whether to stop.
 
@@ -235,18 +236,28 @@ def train(
 
     epochs = range(progress.epoch, 1 + (0 if model.stop_training else config.epochs))
     batches = _distribute(task, placement, epochs, progress.step)
+    own_step_s = _CALL_S
+    num_steps = _steps_a_call(own_step_s)
     last_saved = time.monotonic()
     for epoch in epochs:
         start = time.monotonic() - progress.seconds
         callback_list.on_epoch_begin(epoch - 1)
-        totals = np.array(progress.totals or [0.0] * 3)
+        totals = progress.totals or [0.0] * 3
         while progress.step < task.num_batches:
-            num_steps = min(_STEPS_PER_CALL, task.num_batches - progress.step)
+            num_steps = min(num_steps, task.num_batches - progress.step)
             callback_list.on_train_batch_begin(progress.step)
             wants_stop = interruption is not None and interruption.signal is not None
-            *sums, num_done, num_stops, is_sound = train_steps(
-                batches, tf.constant(num_steps), tf.constant(float(wants_stop))
+            called = time.monotonic()
+            *totals, num_done, is_sound, num_stops, all_step_s = train_steps(
+                batches,
+                tf.constant(num_steps),
+                tf.constant(totals, tf.float64),
+                tf.constant([wants_stop, own_step_s], tf.float64),
             ).numpy()
+            own_step_s = (time.monotonic() - called) / num_steps
+            num_steps = _steps_a_call(
+                all_step_s / placement.strategy.num_replicas_in_sync
+            )
             # Of several workers, all have to stop if one was asked to.
             if num_stops:
                 save()
@@ -254,14 +265,13 @@ def train(
                 raise TrainingInterruptedError(
                     interruption and interruption.signal, progress, checkpoints
                 )
-            totals += sums
             progress.step += int(num_done)
             if not (is_sound and np.isfinite(totals[0])):
                 raise UserError(
                     _describe_broken_loss(config, task, progress, checkpoints)
                 )
             callback_list.on_train_batch_end(progress.step - 1, _means(totals))
-            progress.totals = totals.tolist()
+            progress.totals = list(map(float, totals))
             progress.seconds = time.monotonic() - start
             if time.monotonic() - last_saved > 60 * config.checkpoint_minutes:
                 save()
@@ -332,7 +342,9 @@ def _begin(
     history = progress.history
     if history or progress.step:
         best = max((row[_SELECTION] for row in history), default=float("-inf"))
-        callback_list.on_train_begin({"epoch": progress.epoch, "best": best})
+        callback_list.on_train_begin(
+            {"epoch": progress.epoch, "step": progress.step, "best": best}
+        )
     else:
         callback_list.on_train_begin()
     for row in history:
@@ -385,7 +397,16 @@ def _distribute(
     return iter(placement.strategy.distribute_datasets_from_function(read))
 
 
-def _means(totals: np.ndarray) -> dict[str, float]:
+def _steps_a_call(step_s: float) -> int:
+    """Returns how many steps to take in one call.
+
+    Args:
+        step_s: Seconds that one takes, the same in all workers: so must be the answer.
+    """
+    return max(1, min(_MOST_STEPS_A_CALL, int(_CALL_S / step_s)))
+
+
+def _means(totals: Sequence[float]) -> dict[str, float]:
     """Returns loss and accuracy of what was summed up."""
     return {"loss": totals[0] / totals[2], "accuracy": totals[1] / totals[2]}
 
@@ -537,11 +558,15 @@ def _make_train_steps(
 ) -> Callable[..., tf.Tensor]:
     """Returns a graph that takes several steps on all devices.
 
-    Its arguments are the iterator, the number of steps, and 1 where this worker was
-    asked to stop: if any is, no step is done. It returns the summed losses, accuracies
-    and weights of the steps, how many steps were done (the one whose loss is not finite
-    was the last), how many devices are asked to stop, and whether all weights are
-    finite afterwards: a broken update shows in the loss of the next step alone.
+    Its arguments are the iterator, the number of steps, the totals so far, and what
+    this worker has to tell: 1 if it was asked to stop, and seconds a step. If any was
+    asked to stop, no step is done.
+
+    It returns the totals (sums of losses, accuracies and weights, to which each step
+    adds its own, so that they don't depend on how steps are divided into calls), how
+    many steps were done (the one whose loss is not finite was the last), whether all
+    weights are finite afterwards (a broken update shows in the loss of the next step
+    alone), and the sums over all devices of what the workers told.
     """
     strategy = placement.strategy
     variables = task.model.trainable_variables
@@ -589,25 +614,24 @@ def _make_train_steps(
 
     @tf.function(reduce_retracing=True)
     def train_steps(
-        iterator: Any, num_steps: tf.Tensor, wants_stop: tf.Tensor
+        iterator: Any, num_steps: tf.Tensor, totals: tf.Tensor, own: tf.Tensor
     ) -> tf.Tensor:
         (per_replica,) = strategy.run(
             # A copy on the replica's device: the argument lies on none.
-            lambda: sum_over_replicas([tf.identity(wants_stop)])
+            lambda: sum_over_replicas([tf.identity(own)])
         )
-        num_stops = value_of(per_replica)
-        if num_stops > 0:
+        told = value_of(per_replica)
+        if told[0] > 0:
             num_steps = 0
-        totals = tf.zeros(3)
         num_done = 0
         while num_done < num_steps and tf.math.is_finite(totals[0]):
-            totals += step(next(iterator))
+            totals += tf.cast(step(next(iterator)), totals.dtype)
             num_done += 1
         is_sound = tf.reduce_all(
             [tf.reduce_all(tf.math.is_finite(variable)) for variable in variables]
         )
-        told = [tf.cast(num_done, tf.float32), num_stops, tf.cast(is_sound, tf.float32)]
-        return tf.concat([totals, told], axis=0)
+        found = [tf.cast(value, totals.dtype) for value in (num_done, is_sound)]
+        return tf.concat([totals, found, told], axis=0)
 
     return train_steps
 
@@ -638,11 +662,11 @@ def _write_metrics(
     folder: RunFolder, history: list[dict[str, float]], checkpoints: Checkpoints
 ) -> None:
     """Writes metrics.csv anew, so that it never holds half a line."""
-
-    def write(aside: pathlib.Path) -> None:
-        with aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(history[0]))
-            writer.writeheader()
-            writer.writerows(history)
-
-    write_aside(folder.metrics, write, checkpoints.describe_last())
+    with (
+        explain_unwritable(folder.metrics, checkpoints.how_to_go_on()),
+        whole_file(folder.metrics) as aside,
+        aside.open("w", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)

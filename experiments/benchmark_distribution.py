@@ -1,7 +1,7 @@
 """Measures how fast one device, two devices and two workers train on this machine.
 
     python -m experiments.benchmark_distribution [--dataset=NAME] [--repeats=3]
-        [--epochs=4] [--out=FILE.md]
+        [--epochs=16] [--out=FILE.md]
 
 They take turns. An epoch's time is that of metrics.csv, validation included; the first
 epoch of a run, in which TensorFlow builds its graphs, is left out.
@@ -24,17 +24,24 @@ from avsdn_tf import data
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import versions
 
+_MEANING = """\
+The cores are the same everywhere. Two logical devices or two workers compute what one
+device computes, in halves, and besides sum up all gradients after every step and update
+two copies of the weights. So a ratio of 1 is the best that can be had here, and what
+lacks is the price of distribution for a small network with small batches; nothing can
+be told from it of several GPUs or machines, which bring cores of their own.
+"""
 _PLACES = ("one device", "two logical devices", "two workers")
 
 
 def command(place: str, run: pathlib.Path, settings: dict[str, object]) -> list[str]:
-    """Returns the command that trains at a place; its run folder is `run`/0."""
+    """Returns the command that trains at a place, as `python -m` takes it."""
     if place == "two logical devices":
         return ["experiments.two_devices", str(run), json.dumps(settings)]
     flags = [f"--{name}={value}" for name, value in settings.items()]
     if place == "two workers":
         flags.append("--local_workers=2")
-    return ["avsdn_tf.main", *flags, f"--run={run / '0'}"]
+    return ["avsdn_tf.main", *flags, f"--run={run}"]
 
 
 def epoch_times(place: str, settings: dict[str, object]) -> list[float]:
@@ -44,7 +51,7 @@ def epoch_times(place: str, settings: dict[str, object]) -> list[float]:
         UserError: If it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run = pathlib.Path(folder)
+        run = pathlib.Path(folder) / "run"
         done = subprocess.run(
             [sys.executable, "-m", *command(place, run, settings)],
             capture_output=True,
@@ -52,7 +59,7 @@ def epoch_times(place: str, settings: dict[str, object]) -> list[float]:
         )
         if done.returncode:
             raise UserError(f"{place}: exit code {done.returncode}\n{done.stderr}")
-        with (run / "0" / "metrics.csv").open(newline="") as file:
+        with (run / "metrics.csv").open(newline="") as file:
             return [float(row["seconds"]) for row in csv.DictReader(file)][1:]
 
 
@@ -66,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add("--dataset", default="tfds_ave/synthetic")
     add("--repeats", type=int, default=3)
-    add("--epochs", type=int, default=4)
+    add("--epochs", type=int, default=16)
     add("--out", type=pathlib.Path)
     args = parser.parse_args(argv)
     settings = {"dataset": args.dataset, "epochs": args.epochs, "patience": args.epochs}
@@ -80,7 +87,12 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(f"experiments.benchmark_distribution: {error}")
     num_clips = dataset.num_clips("train")
     rates = {place: num_clips / statistics.median(of) for place, of in times.items()}
+    flags = "".join(f" --{n}={v}" for n, v in vars(args).items() if n != "out")
     lines = [
+        "# One device, two devices and two workers",
+        "",
+        f"    python -m experiments.benchmark_distribution{flags}",
+        "",
         f"AVSDN, supervised, {args.dataset}, batch 64, {len(os.sched_getaffinity(0))} "
         f"cores, TensorFlow {versions()['tensorflow']}"
         + (f". {dataset.notice}" if dataset.notice else ""),
@@ -92,7 +104,7 @@ def main(argv: Sequence[str]) -> None:
         spread = (max(of) - min(of)) / statistics.median(of)
         ratio = rates[place] / rates[_PLACES[0]]
         lines.append(f"| {place} | {rates[place]:.0f} | {ratio:.2f} | {spread:.0%} |")
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, "", _MEANING])
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
     if args.out:
         args.out.write_text(text)

@@ -30,7 +30,8 @@ from avsdn_tf.features.audio import VGGISH
 from avsdn_tf.features.extract import build_extractor, find_videos
 from avsdn_tf.features.video import read_seconds
 from avsdn_tf.features.visual import RECIPES
-from avsdn_tf.run_folder import versions, write_json
+from avsdn_tf.files import write_json
+from avsdn_tf.run_folder import versions
 
 _MATRIX = 2048
 

@@ -27,16 +27,18 @@ from rich.console import Console
 from avsdn_tf.run_folder import RunFolder
 
 # Dropout, averaged weights and weight decay have a state that must survive; a
-# checkpoint is saved after every call into the graph.
+# checkpoint is saved after every call into the graph, several times an epoch.
 _FLAGS = (
     "--units=16",
-    "--epochs=24",
-    "--patience=24",
+    "--batch_size=8",
+    "--epochs=12",
+    "--patience=12",
     "--dropout=0.3",
     "--ema=0.95",
     "--weight_decay=0.01",
     "--checkpoint_minutes=0.00001",
 )
+_GOING_ON = "going on in "
 _FIRST_LINE = "batches an epoch"
 
 
@@ -46,12 +48,12 @@ class Attempt:
 
     Attributes:
         killed_at: When, in epochs.
-        went_on_in: The epoch that it went on in; None if nothing had been saved.
+        went_on: Where, as the command said it; empty if nothing had been saved.
         is_identical: Whether it ended like the unbroken one.
     """
 
     killed_at: float
-    went_on_in: int | None
+    went_on: str
     is_identical: bool
 
 
@@ -114,12 +116,10 @@ def attempt(
 ) -> Attempt:
     """Kills and resumes one training; see `kill_at`."""
     kill_at(run, moment, epoch_s)
-    resumed = [line for line in finish(run) if "going on in epoch" in line]
-    return Attempt(
-        moment,
-        int(resumed[0].split()[-1]) if resumed else None,
-        read_outcome(run) == expected,
-    )
+    said = [
+        line.split(_GOING_ON)[1].strip() for line in finish(run) if _GOING_ON in line
+    ]
+    return Attempt(moment, "".join(said).strip(), read_outcome(run) == expected)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _describe(result: Attempt) -> str:
-    where = f"in epoch {result.went_on_in}" if result.went_on_in else "at the beginning"
+    where = f"in {result.went_on}" if result.went_on else "at the beginning"
     verdict = "identical" if result.is_identical else "DIFFERENT"
     return f"killed at epoch {result.killed_at:5.2f}, went on {where}: {verdict}"
 
@@ -172,7 +172,7 @@ def _page(args: argparse.Namespace, attempts: list[Attempt]) -> str:
     count = sum(result.is_identical for result in attempts)
     rows = "\n".join(
         f"| {number} | {result.killed_at:.2f} | "
-        f"{result.went_on_in or 'nothing saved yet'} | "
+        f"{result.went_on or 'nothing saved yet'} | "
         f"{'yes' if result.is_identical else 'NO'} |"
         for number, result in enumerate(attempts, 1)
     )
@@ -187,7 +187,7 @@ same command, with the flags `{" ".join(_FLAGS)}`.
 **{count} of {len(attempts)} ended in the weights and metrics of the unbroken run, bit
 for bit.**
 
-| run | killed at epoch | went on in epoch | identical |
+| run | killed at epoch | went on in | identical |
 |---|---|---|---|
 {rows}
 """

@@ -1,9 +1,9 @@
 """Trains over two logical CPU devices, to see what several devices do without a GPU.
 
-    python -m experiments.two_devices FOLDER SETTINGS [SETTINGS ...]
+    python -m experiments.two_devices RUN SETTINGS
 
-SETTINGS are those of a run, as JSON; the run folders are FOLDER/0 and so on. Logical
-devices must be made before TensorFlow starts, so it takes a process of its own.
+RUN is the run folder, and SETTINGS are those of a run, as JSON. Logical devices must be
+made before TensorFlow starts, so it takes a process of its own.
 """
 
 import json
@@ -18,15 +18,14 @@ from avsdn_tf.config import Config
 
 
 def main(argv: Sequence[str]) -> None:
-    """Makes the devices, and trains one run after the other."""
+    """Makes the devices, and trains."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-    folder, *runs = argv
-    for number, settings in enumerate(runs):
-        config = Config(strategy="mirrored", **json.loads(settings))
-        commands.train(config, f"{folder}/{number}", Console(width=100))
+    run, settings = argv
+    config = Config(strategy="mirrored", **json.loads(settings))
+    commands.train(config, run, Console(width=100))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Runs commands of the package as processes, the way people do."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -9,13 +10,14 @@ TIMEOUT_S = 300
 
 
 @contextlib.contextmanager
-def started(*arguments, module="avsdn_tf.main"):
+def started(*arguments, module="avsdn_tf.main", env=None):
     """Starts a command; its output, both streams, can be read line by line."""
     with subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, **(env or {})},
     ) as process:
         try:
             yield process

@@ -56,7 +56,7 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
     dataset, tmp_path, monkeypatch, num_calls
 ):
     # Two calls an epoch of 8 steps.
-    monkeypatch.setattr(training, "_STEPS_PER_CALL", 5)
+    monkeypatch.setattr(training, "_steps_a_call", lambda _: 5)
     config = Config(
         epochs=4, patience=2, units=4, dropout=0.3, ema=0.9, weight_decay=0.1
     )
@@ -80,7 +80,9 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
 
 
 def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path):
-    flags = ("--epochs=6", "--units=8", "--dropout=0.2", f"--data_dir={data_dir}")
+    # 60 steps, more than a call takes.
+    flags = ("--epochs=6", "--units=8", "--dropout=0.2", "--batch_size=8")
+    flags = (*flags, f"--data_dir={data_dir}")
     command = (*flags, "--checkpoint_minutes=0.0001", f"--run={tmp_path / 'broken'}")
     with processes.started(*command) as process:
         processes.read_until(process, "epoch   2/6")
@@ -95,7 +97,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path)
     code, output = processes.run(*command)
     assert code == 0, output
 
-    config = Config(epochs=6, units=8, dropout=0.2, data_dir=data_dir)
+    config = Config(epochs=6, units=8, dropout=0.2, batch_size=8, data_dir=data_dir)
     commands.train(config, str(tmp_path / "whole"), QUIET)
     models = [
         keras.models.load_model(tmp_path / run / "model.keras")
@@ -187,6 +189,40 @@ def test_a_full_disk_leaves_the_best_model_whole(dataset, folder):
         training.train(config, dataset, folder, [FillDisk()])
     assert keras.models.load_model(folder.model).num_classes == 29
     assert training.train(config, dataset, folder).history[-1]["epoch"] == 3
+
+
+def test_a_full_disk_while_a_report_is_written_is_one_message(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    names = sorted(path.name for path in run.iterdir())
+    for name in ("predictions.npz", "timelines.png", "report.html", "report.json"):
+        before = (run / name).read_bytes()
+        fill_disk(run / name)
+        with pytest.raises(UserError, match=r"can't be written \(No space left") as e:
+            commands.evaluate(str(run), None, QUIET)
+        assert "Make space, and give the same command again." in str(e.value)
+        assert (run / name).read_bytes() == before
+        assert sorted(path.name for path in run.iterdir()) == names
+
+
+def test_one_process_at_a_time_trains_in_a_folder(data_dir, tmp_path):
+    run = tmp_path / "run"
+    config = Config(epochs=1, units=4, data_dir=data_dir)
+    with (
+        RunFolder(run).hold(),
+        pytest.raises(UserError, match="another process is training in"),
+    ):
+        commands.train(config, str(run), QUIET)
+    assert list(run.iterdir()) == []
+    commands.train(config, str(run), QUIET)
+    assert (run / "report.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("step_s", "expected"), [(1e-4, 16), (0.1, 10), (0.9, 1), (30.0, 1)]
+)
+def test_a_call_takes_about_a_second(step_s, expected):
+    assert training._steps_a_call(step_s) == expected
 
 
 def test_a_changed_setting_is_refused_with_the_difference(data_dir, tmp_path):

@@ -14,6 +14,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, AudioNetwork
 from avsdn_tf.features.video import VideoError, probe, read_seconds
 from avsdn_tf.features.visual import VisualNetwork
+from avsdn_tf.files import whole_file, write_json
 
 # Seconds that go through the networks together: enough to keep them busy, and little
 # enough that memory does not depend on the video's length.
@@ -246,10 +247,8 @@ def write_features(
 ) -> None:
     """Writes a video's audio and visual features, each file whole or not at all."""
     for path, values in zip(feature_paths(out, key), features, strict=True):
-        aside = path.with_name(path.name + ".tmp")
-        with aside.open("wb") as file:
-            np.save(file, values)
-        os.replace(aside, path)
+        with whole_file(path) as aside:
+            np.save(aside, values)
 
 
 def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -272,7 +271,7 @@ def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
                     f"{out}: holds features of {found}. Received: {settings}. "
                     "Choose another folder."
                 )
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        write_json(path, settings)
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(
             f"{out}: expected a folder that this user may write to. Received: {error}"

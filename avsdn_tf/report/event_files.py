@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avsdn_tf.files import write_json, write_text
 from avsdn_tf.localization import Event
 from avsdn_tf.report.scores import percent
-from avsdn_tf.run_folder import write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +97,9 @@ def write_event_files(
     csv_path = folder / f"{stem}.events.csv"
     vtt_path = folder / f"{stem}.vtt"
     write_json(json_path, _json_value(prediction))
-    write_whole(csv_path, _csv_text(prediction))
-    write_whole(vtt_path, _webvtt_text(prediction))
+    write_text(csv_path, _csv_text(prediction))
+    write_text(vtt_path, _webvtt_text(prediction))
     return json_path, csv_path, vtt_path
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes text aside and renames it, so that the file is whole or not there."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8", newline="")
-    aside.replace(path)
 
 
 def _json_value(prediction: VideoPrediction) -> dict[str, object]:

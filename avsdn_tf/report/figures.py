@@ -5,6 +5,7 @@ The colours below are few and exact, so that a page can swap them in dark mode.
 """
 
 import colorsys
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
 from avsdn_tf.evaluation import partial_clips
+from avsdn_tf.files import whole_file
 from avsdn_tf.localization import number_events
 from avsdn_tf.report.event_files import VideoPrediction
 
@@ -75,6 +77,12 @@ class TimelineClip:
     title: str
     truth: np.ndarray
     predictions: Mapping[str, np.ndarray]
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a figure as a PNG, whole or not at all."""
+    with whole_file(path) as aside:
+        figure.savefig(aside, dpi=150, facecolor="white")
 
 
 def choose_clips(

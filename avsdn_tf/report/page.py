@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from avsdn_tf.files import write_text
 from avsdn_tf.report import figures as drawing
-from avsdn_tf.report.event_files import write_whole
 from avsdn_tf.report.scores import is_matching, list_scores, percent
 
 # The colours that figures draw text, axes and empty tracks in, as properties that the
@@ -123,7 +123,7 @@ line is epoch {report["selected_epoch"]}, whose weights were kept.</p>
 <title>{html.escape(title)}</title><style>{STYLE}</style></head>
 <body>{body}</body></html>
 """
-    write_whole(pathlib.Path(path), page)
+    write_text(pathlib.Path(path), page)
 
 
 def _segment_sections(report: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avsdn_tf.report.event_files import VideoPrediction, write_whole
+from avsdn_tf.files import write_text
+from avsdn_tf.report.event_files import VideoPrediction
 from avsdn_tf.report.figures import category_colors
 from avsdn_tf.report.page import STYLE as _PAGE_STYLE
 from avsdn_tf.report.scores import percent
@@ -353,7 +354,7 @@ aria-valuenow="0">
 {_event_table(prediction)}</section>
 <script type="application/json" id="data">{_script_data(prediction)}</script>
 <script>{_SCRIPT}</script>"""
-    write_whole(
+    write_text(
         path,
         f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

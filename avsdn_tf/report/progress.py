@@ -64,14 +64,17 @@ class TrainingProgress(keras.callbacks.Callback):
         """Starts counting, or says where an interrupted training goes on.
 
         Args:
-            logs: Of one that goes on: the `epoch` it is in, and the `best` so far.
+            logs: Of one that goes on: the `epoch` it is in, the `step` after which it
+                goes on, and the `best` so far.
         """
+        self._steps = self.params["steps"]
         if logs:
             self._best = logs["best"]
+            step = f", after step {logs['step']:.0f} of {self._steps}"
             self._bar.console.print(
-                f"going on in epoch {logs['epoch']:.0f}", highlight=False
+                f"going on in epoch {logs['epoch']:.0f}{step if logs['step'] else ''}",
+                highlight=False,
             )
-        self._steps = self.params["steps"]
         self._task = self._bar.add_task(
             "training", total=self.params["epochs"] * self._steps, numbers=""
         )

@@ -1,0 +1,67 @@
+"""Files that are whole or not there, and what to say where none can be written."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from avsdn_tf.errors import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a name to write to, and renames that file when it is on the disk.
+
+    Whatever happens before, `path` stays what it was, and nothing else is left.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The name to write to, which ends as that of the file.
+
+    Raises:
+        OSError: If it can't be written.
+    """
+    # Keras and matplotlib tell by the end of the name what to write.
+    aside = path.with_name(f"tmp-{path.name}")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
+    """Turns a full disk or a read-only folder into one message.
+
+    Args:
+        path: The file or the folder that is written.
+        what_next: A sentence on what the user still has and can do.
+
+    Raises:
+        UserError: If it can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: can't be written ({error.strerror or error}). Expected space and "
+            f"leave to write there. {what_next}"
+        ) from error
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes text, with its line ends as they are."""
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
