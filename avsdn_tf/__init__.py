@@ -8,7 +8,9 @@ from avsdn_tf.startup import quiet_startup
 from avsdn_tf.version import __version__
 
 with quiet_startup():
-    from avsdn_tf.localization import Event, events_from_logits, localize
+    from avsdn_tf.api import load, localize
+    from avsdn_tf.errors import UserError
+    from avsdn_tf.localization import Event, events_from_logits
     from avsdn_tf.losses import (
         ClipLoss,
         ContrastiveLoss,
@@ -29,7 +31,9 @@ __all__ = [
     "Event",
     "SoftMarginLoss",
     "SoftmaxBinaryCrossentropy",
+    "UserError",
     "__version__",
     "events_from_logits",
+    "load",
     "localize",
 ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,7 @@ from avsdn_tf import (
     prediction,
     training,
 )
+from avsdn_tf import export as exporting
 from avsdn_tf.checkpoints import Checkpoints
 from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
@@ -39,8 +41,10 @@ from avsdn_tf.report.player import write_player_page
 from avsdn_tf.report.progress import TrainingProgress, extraction_progress
 from avsdn_tf.report.terminal import events_table, results_table
 from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.version import __version__
 
 _TIMELINE_CLIPS = 8
+_CHECKED_CLIPS = 16
 _AGAIN = "Make space, and give the same command again."
 
 
@@ -280,6 +284,84 @@ def extract(
         soft_wrap=True,
     )
     return len(failures)
+
+
+def export(
+    run: str,
+    format_name: str,
+    out: str | None,
+    networks: dict[str, Any] | None,
+    data_dir: str | None,
+    console: Console,
+) -> None:
+    """Writes a run's network in another format, checked against Keras.
+
+    Args:
+        run: The run folder.
+        format_name: One of `exporting.FORMATS`.
+        out: The folder to write to; None for `export` in the run folder.
+        networks: What `features.extract.build_extractor` takes besides the network's
+            name, to export from sound and pictures on; None to export from features on.
+        data_dir: Where the run's data set is now, or None for where training read it.
+        console: Where to say what happens.
+
+    Raises:
+        UserError: If the folder holds no finished run, or its network can't be
+            exported. Nothing is left behind then.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    model = folder.load_model()
+    target = out or folder.path / "export"
+    metadata = {
+        "avsdn_tf": __version__,
+        "classes": [*model.categories, "Background"],
+        "segment_s": prediction.SEGMENT_S,
+        "num_segments": prediction.num_segments_of(folder),
+        "audio_width": model.audio_width,
+        "visual_shape": list(model.visual_shape),
+        "model": config.model,
+        "mode": config.mode,
+        "dataset": config.dataset,
+        "notice": folder.read_report().get("notice"),
+    }
+    if networks is not None:
+        extractor = build_extractor(prediction.network_for(model), **networks)
+        path, largest = exporting.export_end_to_end(model, extractor, target, metadata)
+        checked = "random sound and pictures, against features made step by step"
+    else:
+        clips, checked = _clips_to_check(config, metadata, data_dir)
+        path, largest = exporting.export_model(
+            model, format_name, target, metadata, clips
+        )
+    console.print(
+        f"{path}: largest difference from Keras {largest:.2g}, on {checked}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _clips_to_check(
+    config: Config, metadata: dict[str, Any], data_dir: str | None
+) -> tuple[list[dict[str, np.ndarray]], str]:
+    """Returns clips to compare networks on, and what they are."""
+    random = np.random.default_rng(0)
+    segments = (_CHECKED_CLIPS, metadata["num_segments"])
+    shapes = {
+        "audio": (*segments, metadata["audio_width"]),
+        "visual": (*segments, *metadata["visual_shape"]),
+    }
+    clips = [{n: random.random(shape, np.float32) for n, shape in shapes.items()}]
+    checked = f"{_CHECKED_CLIPS} random clips"
+    try:
+        dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
+    except UserError:
+        return clips, f"{checked} ({config.dataset} is not built here)"
+    with data.named_damage(dataset.builder):
+        batches = data.scoring_batches(dataset, "test", _CHECKED_CLIPS)
+        real = next(iter(batches.take(1).as_numpy_iterator()))
+    clips.append({name: real[name] for name in shapes})
+    return clips, f"{checked} and {len(real['row'])} of {config.dataset}'s test split"
 
 
 def _output_folder(out: str) -> pathlib.Path:

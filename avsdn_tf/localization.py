@@ -130,42 +130,6 @@ def events_from_logits(
     return events_from_probabilities(softmax(logits), categories, segment_s)
 
 
-def localize(
-    model: Any, audio: np.ndarray, visual: np.ndarray, segment_s: float = 1.0
-) -> list[list[Event]]:
-    """Localizes the events of a batch of clips.
-
-    Args:
-        model: A network of this package, for example from
-            `keras.models.load_model("model.keras")`. Its `categories` name the events.
-        audio: Audio features, `(batch, num_segments, audio_width)`.
-        visual: Visual features, `(batch, num_segments, ...)`: vectors or feature maps,
-            as the model was trained on.
-        segment_s: Length of a segment in seconds.
-
-    Returns:
-        One list of events a clip, each in order of time.
-
-    Raises:
-        ValueError: If the two modalities differ in batch or num_segments, or the
-            model's logits are not finite.
-
-    Example:
-        >>> for event in localize(model, audio, visual)[0]:
-        ...     print(f"{event.start_s:4.1f} {event.end_s:4.1f} {event.category}")
-         2.0  7.0 Bark
-    """
-    audio, visual = np.asarray(audio), np.asarray(visual)
-    if audio.ndim != 3 or visual.ndim < 3 or audio.shape[:2] != visual.shape[:2]:
-        raise ValueError(
-            "Expected audio (batch, num_segments, audio_width) and visual (batch, "
-            "num_segments, ...) of the same batch and num_segments. "
-            f"Received: audio {audio.shape}, visual {visual.shape}"
-        )
-    logits = model.predict_on_batch({"audio": audio, "visual": visual})
-    return [events_from_logits(clip, model.categories, segment_s) for clip in logits]
-
-
 def stitch_logits(
     model: Any,
     chunks: Iterable[tuple[np.ndarray, np.ndarray]],

@@ -8,6 +8,8 @@ Commands:
     predict    localizes events in videos: predict --run=DIR VIDEO [VIDEO ...],
                or predict --demo, which needs nothing
     extract    makes feature files of videos: extract --out=DIR VIDEO [VIDEO ...]
+    export     writes a run's network for programs without this package:
+               export --run=DIR --format=onnx
 
 VIDEO is a file, or a folder of videos.
 """
@@ -30,6 +32,7 @@ with quiet_startup():
 
     import tfds_ave
     from avsdn_tf import commands
+    from avsdn_tf.export import FORMATS
     from avsdn_tf.features.audio import VGGISH
     from avsdn_tf.features.visual import RECIPES
     from avsdn_tf.interruption import TrainingInterruptedError
@@ -53,7 +56,10 @@ _LOCAL_WORKERS = flags.DEFINE_integer(
     lower_bound=1,
 )
 _OUT = flags.DEFINE_string(
-    "out", None, "predict, extract: the folder to write to; predictions or features."
+    "out",
+    None,
+    "predict, extract, export: the folder to write to; predictions, features, or "
+    "`export` in the run folder.",
 )
 _DEMO = flags.DEFINE_bool(
     "demo", False, "predict: a rendered video and stand-in networks, no download."
@@ -61,7 +67,8 @@ _DEMO = flags.DEFINE_bool(
 flags.DEFINE_string(
     "vggish",
     VGGISH,
-    "predict, extract: address of the VGGish module, or its folder if downloaded.",
+    "predict, extract, export: address of the VGGish module, or its folder if "
+    "downloaded.",
 )
 _VISUAL_NETWORK = flags.DEFINE_enum(
     "visual_network",
@@ -73,8 +80,8 @@ _VISUAL_NETWORK = flags.DEFINE_enum(
 flags.DEFINE_string(
     "visual_weights",
     "imagenet",
-    "predict, extract: imagenet to download the visual network's weights, or its local "
-    "weights file without the top.",
+    "predict, extract, export: imagenet to download the visual network's weights, or "
+    "its local weights file without the top.",
 )
 flags.DEFINE_enum(
     "empty",
@@ -84,6 +91,19 @@ flags.DEFINE_enum(
 )
 _WORKERS = flags.DEFINE_integer(
     "workers", 2, "extract: how many videos are read at once.", lower_bound=1
+)
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    "savedmodel",
+    list(FORMATS),
+    "export: the format. "
+    + " ".join(f"{name}: {entry.summary}." for name, entry in FORMATS.items()),
+)
+_END_TO_END = flags.DEFINE_bool(
+    "end_to_end",
+    False,
+    "export: a SavedModel from sound and pictures to events, with the networks that "
+    "make features in it.",
 )
 _FIELDS = dataclasses.fields(Config)
 
@@ -119,6 +139,7 @@ _COMMANDS = {
     "evaluate": ("run", "data_dir"),
     "predict": ("run", "out", "demo", *_NETWORKS),
     "extract": ("out", "visual_network", "workers", *_NETWORKS),
+    "export": ("run", "format", "out", "end_to_end", "data_dir", *_NETWORKS[:2]),
 }
 
 
@@ -141,6 +162,8 @@ def main(argv: Sequence[str]) -> None:
             _evaluate(console)
         elif command == "predict":
             failures = _predict(argv[2:], console)
+        elif command == "export":
+            _export(console)
         else:
             failures = commands.extract(
                 argv[2:],
@@ -163,9 +186,7 @@ def main(argv: Sequence[str]) -> None:
 def _check_command(command: str, words: Sequence[str]) -> None:
     """Checks that a command exists, and takes the flags and words that it is given."""
     if command not in _COMMANDS:
-        raise UserError(
-            f"Expected train, evaluate, predict or extract. Received: {command}"
-        )
+        raise UserError(f"Expected one of {', '.join(_COMMANDS)}. Received: {command}")
     if words and command not in ("predict", "extract"):
         raise UserError(
             f"{command}: expected flags alone, as --name=value. "
@@ -222,6 +243,24 @@ def _evaluate(console: Console) -> None:
     if _RUN.value is None:
         raise UserError("evaluate: expected --run=DIR, the folder of a finished run.")
     commands.evaluate(_RUN.value, flags.FLAGS.data_dir, console)
+
+
+def _export(console: Console) -> None:
+    if _RUN.value is None:
+        raise UserError("export: expected --run=DIR, the folder of a finished run.")
+    if _END_TO_END.value and _FORMAT.value != "savedmodel":
+        raise UserError(
+            "--end_to_end: expected --format=savedmodel. Received: "
+            f"--format={_FORMAT.value}"
+        )
+    commands.export(
+        _RUN.value,
+        _FORMAT.value,
+        _OUT.value,
+        _networks() if _END_TO_END.value else None,
+        flags.FLAGS.data_dir,
+        console,
+    )
 
 
 def run() -> None:

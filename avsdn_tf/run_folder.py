@@ -153,15 +153,15 @@ class RunFolder:
         Raises:
             UserError: If it can't be loaded, or is not what training wrote.
         """
-        try:
-            self._check_model()
-            return keras.models.load_model(self.model, safe_mode=True)
-        # What h5py and zipfile raise on damaged files.
-        except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self.model}: expected a model that this version of avsdn_tf can "
-                f"load. Received: {str(error).splitlines()[0]}"
-            ) from error
+        if self.checksums.is_file():
+            expected = self.checksums.read_text().split()[:1]
+            if self.model.is_file() and [_digest(self.model)] != expected:
+                raise UserError(
+                    f"{self.model}: expected the model that training wrote. Received "
+                    f"a file that is not the one whose digest {self.checksums.name} "
+                    "has. Copy it anew, or train again."
+                )
+        return load_model_file(self.model)
 
     def seal(self) -> None:
         """Writes down the digest of the model, which `load_model` compares.
@@ -169,16 +169,6 @@ class RunFolder:
         `sha256sum --check SHA256SUMS` compares it too.
         """
         write_text(self.checksums, f"{_digest(self.model)}  {self.model.name}\n")
-
-    def _check_model(self) -> None:
-        if not self.checksums.is_file():
-            return
-        expected = self.checksums.read_text().split()[:1]
-        if [_digest(self.model)] != expected:
-            raise ValueError(
-                f"it is not the file that training wrote: {self.checksums.name} has "
-                "another digest. Copy it anew, or train again"
-            )
 
     def read_report(self) -> dict[str, Any]:
         """Returns the report of the test split.
@@ -206,6 +196,22 @@ class RunFolder:
                 f"{self.config}: expected what a training run wrote. "
                 f"Received: {type(error).__name__}: {error}"
             ) from error
+
+
+def load_model_file(path: pathlib.Path) -> keras.Model:
+    """Returns the network of a `.keras` file; code in the file is never run.
+
+    Raises:
+        UserError: If it can't be loaded.
+    """
+    try:
+        return keras.models.load_model(path, safe_mode=True)
+    # What h5py and zipfile raise on damaged files.
+    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: expected a model that this version of avsdn_tf can load. "
+            f"Received: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _digest(path: pathlib.Path) -> str:

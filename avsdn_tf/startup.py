@@ -13,7 +13,10 @@ _NOTICE = re.compile(
     rb"I0000 |WARNING: All log messages before absl::InitializeLog\(\)|"
     rb"To enable the following instructions: |"
     # A machine without a GPU has no driver for one.
-    rb"E0000 .*failed call to cuInit"
+    rb"E0000 .*failed call to cuInit|"
+    # Of LiteRT's converter and runtime, whatever the model.
+    rb"W0000 .*Ignored (output_format|drop_control_dependency)|"
+    rb"INFO: Created TensorFlow Lite XNNPACK delegate"
 )
 
 

@@ -261,9 +261,9 @@ def test_a_model_with_a_changed_byte_is_refused(finished, tmp_path):
         changed = bytearray(content)
         changed[position] ^= 1
         folder.model.write_bytes(changed)
-        with pytest.raises(UserError, match="not the file that training wrote"):
+        with pytest.raises(UserError, match="expected the model that training wrote"):
             folder.load_model()
-    with pytest.raises(UserError, match="not the file that training wrote"):
+    with pytest.raises(UserError, match="expected the model that training wrote"):
         commands.evaluate(str(run), None, QUIET)
     # Without the digests, what is inside is still checked.
     folder.checksums.unlink()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avsdn_tf import localization
+from avsdn_tf import api, localization
 from avsdn_tf.localization import Event
 
 CATEGORIES = ["Bark", "Violin, fiddle"]
@@ -126,7 +126,9 @@ class EchoModel:
 
 def test_localize_gives_each_clip_its_own_events():
     visual = np.log(np.stack([one_hot([2, 0], 0.9), one_hot([1, 2], 0.7)]))
-    events = localization.localize(EchoModel(), np.zeros((2, 2, 128)), visual)
+    events = api.localize(
+        EchoModel(), {"audio": np.zeros((2, 2, 128)), "visual": visual}
+    )
     assert [[event[:3] for event in clip] for clip in events] == [
         [(1.0, 2.0, "Bark")],
         [(0.0, 1.0, "Violin, fiddle")],
@@ -139,7 +141,9 @@ def test_localize_gives_each_clip_its_own_events():
 )
 def test_localize_wants_both_modalities_alike(audio, visual):
     with pytest.raises(ValueError, match="same batch and num_segments"):
-        localization.localize(EchoModel(), np.zeros(audio), np.zeros(visual))
+        api.localize(
+            EchoModel(), {"audio": np.zeros(audio), "visual": np.zeros(visual)}
+        )
 
 
 def test_localize_runs_a_keras_model():
@@ -153,7 +157,7 @@ def test_localize_runs_a_keras_model():
             return inputs["audio"] + inputs["visual"]
 
     audio = np.log(np.stack([one_hot([2, 0, 0], 0.8)])).astype("float32")
-    events = localization.localize(Louder(), audio, np.zeros_like(audio))
+    events = api.localize(Louder(), {"audio": audio, "visual": np.zeros_like(audio)})
     assert [event[:3] for event in events[0]] == [(1.0, 3.0, "Bark")]
     assert events[0][0].score == pytest.approx(0.8)
 

@@ -57,6 +57,10 @@ class AudioNetwork:
             same signature: `(samples,)` float32 at 16 kHz, mono, in [-1, 1], to
             `(patches, width)`.
 
+    Attributes:
+        module: The TensorFlow Hub module.
+        features_of: What a call does, for graphs: from a tensor to a tensor.
+
     Raises:
         UserError: If it can't be loaded, or has another signature.
 
@@ -85,7 +89,7 @@ class AudioNetwork:
             apart = tf.pad(seconds, [(0, 0), (0, 2 * patch_samples - rate_hz)])
             return tf.nn.relu(module(tf.reshape(apart, [-1]))[::2])
 
-        self._features_of = features_of
+        self.module, self.features_of = module, features_of
         try:
             num_rows, self.width = features_of(np.zeros((2, rate_hz), np.float32)).shape
             if num_rows != 2:
@@ -107,4 +111,4 @@ class AudioNetwork:
         Returns:
             `(num_seconds, width)` float32, at least 0.
         """
-        return self._features_of(seconds).numpy()
+        return self.features_of(seconds).numpy()

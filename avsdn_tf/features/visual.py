@@ -75,6 +75,11 @@ class VisualNetwork:
         weights: `"imagenet"` to download the weights of keras.applications, or a local
             weights file of that network without its top.
 
+    Attributes:
+        network: The Keras network.
+        shape: Shape of a segment's feature.
+        frames_per_second: How many frames of a second are averaged.
+
     Raises:
         UserError: If the weights can't be had or don't fit.
 
@@ -117,6 +122,17 @@ class VisualNetwork:
 
         self._features_of = features_of
 
+    def features_of_second(self, frames: tf.Tensor) -> tf.Tensor:
+        """Does what a call does, for one second and in a graph.
+
+        Args:
+            frames: `(frames_per_second, height, width, 3)` uint8, RGB.
+
+        Returns:
+            `shape` float32.
+        """
+        return tf.reduce_mean(self._features_of(self._resize(frames)), axis=0)
+
     def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
         """Returns the features of seconds of picture.
 
@@ -127,7 +143,7 @@ class VisualNetwork:
         Returns:
             `(num_seconds, *shape)` float32.
         """
-        images = np.concatenate([self._resize(second) for second in frames])
+        images = np.concatenate([self._resize(second).numpy() for second in frames])
         features = np.concatenate(
             [
                 self._features_of(images[start : start + _BATCH]).numpy()
@@ -138,8 +154,8 @@ class VisualNetwork:
         return features.reshape(by_second).mean(axis=1)
 
     @staticmethod
-    def _resize(frames: np.ndarray) -> np.ndarray:
-        return tf.image.resize(frames, (_IMAGE_SIZE, _IMAGE_SIZE)).numpy()
+    def _resize(frames: Any) -> tf.Tensor:
+        return tf.image.resize(frames, (_IMAGE_SIZE, _IMAGE_SIZE))
 
 
 def fold_normalization(network: keras.Model) -> keras.Model:

@@ -1,0 +1,90 @@
+"""The two calls that other programs begin with: load a network, localize events."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from avsdn_tf.localization import Event, events_from_logits
+from avsdn_tf.run_folder import RunFolder, load_model_file
+
+if TYPE_CHECKING:
+    from avsdn_tf.features.extract import Extractor
+
+
+def load(path: str | os.PathLike[str]) -> keras.Model:
+    """Returns a trained network; code in the file is never run.
+
+    Args:
+        path: A run folder, or a `.keras` file.
+
+    Raises:
+        UserError: If it can't be loaded, or is not the file that training wrote.
+
+    Example:
+        >>> model = avsdn_tf.load("runs/first")
+    """
+    path = pathlib.Path(path)
+    return RunFolder(path).load_model() if path.is_dir() else load_model_file(path)
+
+
+def localize(
+    model: keras.Model,
+    source: str | os.PathLike[str] | Mapping[str, np.ndarray],
+    *,
+    segment_s: float = 1.0,
+    window: int = 10,
+    extractor: "Extractor | None" = None,
+) -> list[Event] | list[list[Event]]:
+    """Localizes the events of a video, or of clips' features.
+
+    Args:
+        model: A network that labels segments, from `load`.
+        source: A video file; or `{"audio": (batch, num_segments, audio_width),
+            "visual": (batch, num_segments, ...)}`, the features of clips.
+        segment_s: Length of a segment in seconds. Of a video it is always 1.
+        window: Video only: segments of the clips that the model was trained on.
+        extractor: Video only: what makes features, from
+            `avsdn_tf.features.extract.build_extractor`. If not given, VGGish and the
+            visual network are loaded anew, as for `avsdn predict`; give one for many
+            videos.
+
+    Returns:
+        Of a video, its events in order of time; of clips, a list of events each.
+
+    Raises:
+        ValueError: If the two modalities differ in batch or num_segments, or the
+            model's logits are not finite.
+        UserError: If a video's networks can't be loaded, or don't fit the model.
+        VideoError: If a video can't be read, or lacks a modality.
+
+    Example:
+        >>> for event in avsdn_tf.localize(model, "dog.mp4"):
+        ...     print(f"{event.start_s:4.1f} {event.end_s:4.1f} {event.category}")
+         2.0  7.0 Bark
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _localize_video(model, pathlib.Path(source), window, extractor)
+    audio, visual = np.asarray(source["audio"]), np.asarray(source["visual"])
+    if audio.ndim != 3 or visual.ndim < 3 or audio.shape[:2] != visual.shape[:2]:
+        raise ValueError(
+            "Expected audio (batch, num_segments, audio_width) and visual (batch, "
+            "num_segments, ...) of the same batch and num_segments. "
+            f"Received: audio {audio.shape}, visual {visual.shape}"
+        )
+    logits = model.predict_on_batch({"audio": audio, "visual": visual})
+    return [events_from_logits(clip, model.categories, segment_s) for clip in logits]
+
+
+def _localize_video(
+    model: Any, path: pathlib.Path, window: int, extractor: "Extractor | None"
+) -> list[Event]:
+    # TensorFlow Hub and the video decoder are of no use to those who bring features.
+    from avsdn_tf.features.extract import build_extractor
+    from avsdn_tf.prediction import network_for, predict_video
+
+    extractor = extractor or build_extractor(network_for(model))
+    return list(predict_video(model, extractor, path, window).events)

@@ -1,0 +1,283 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+import avsdn_tf
+from avsdn_tf import commands, export, localization
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+from avsdn_tf.features import visual
+from avsdn_tf.features.audio import AudioNetwork
+from avsdn_tf.features.extract import Extractor
+from avsdn_tf.features.visual import VisualNetwork, VisualRecipe
+from avsdn_tf.models.fusion import mlp
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+QUIET = Console(quiet=True)
+CATEGORIES = ["Bark", "Violin, fiddle", "Kettle"]
+METADATA = {"classes": [*CATEGORIES, "Background"], "segment_s": 0.5, "num_segments": 5}
+
+
+def small_models():
+    return {
+        "avsdn": avsdn_tf.AVSDN(CATEGORIES, 6, (8,), units=4, dropout=0.5),
+        "both ways": avsdn_tf.AVSDN(CATEGORIES, 6, (8,), units=4, bidirectional=True),
+        "attention": avsdn_tf.AVEL(CATEGORIES, 6, (2, 2, 8), units=4, attention=True),
+        "half": avsdn_tf.AVSDN(CATEGORIES, 6, (8,), units=4, dtype="mixed_bfloat16"),
+    }
+
+
+def make_clips(model, rng, num_segments=5, count=3):
+    shape = (count, num_segments)
+    return {
+        "audio": rng.normal(size=(*shape, model.audio_width)).astype("f"),
+        # Large, so that all classes occur.
+        "visual": 9 * rng.normal(size=(*shape, *model.visual_shape)).astype("f"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("savedmodel", "both ways"),
+        ("savedmodel", "half"),
+        ("onnx", "both ways"),
+        ("onnx", "attention"),
+        ("litert", "both ways"),
+        ("litert", "attention"),
+        ("keras", "avsdn"),
+        ("keras", "half"),
+    ],
+)
+def test_an_artefact_computes_what_keras_computes(tmp_path, rng, name, kind):
+    model = small_models()[kind]
+    clips = [make_clips(model, rng), make_clips(model, rng, count=1)]
+    path, largest = export.export_model(model, name, tmp_path, METADATA, clips)
+    assert path == tmp_path / export.FORMATS[name].name
+    assert 0 <= largest <= 1e-4
+    # Nothing of the making is left.
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    logits = export.FORMATS[name].run(path, clips[0])
+    # Trained in half precision, it is exported in whole.
+    tolerance = 0.3 if kind == "half" else 1e-4
+    expected = model.predict_on_batch(clips[0])
+    np.testing.assert_allclose(logits, expected, atol=tolerance)
+    if name == "savedmodel":
+        told = json.loads((path / "assets.extra" / "avsdn_tf.json").read_text())
+    elif name == "onnx":
+        import onnx
+
+        (prop,) = onnx.load(path).metadata_props
+        assert prop.key == "avsdn_tf.json"
+        told = json.loads(prop.value)
+    else:
+        told = json.loads(zipfile.ZipFile(path).read("avsdn_tf.json"))
+    assert told == METADATA
+    if name in ("savedmodel", "onnx"):
+        longer = make_clips(model, rng, num_segments=7)
+        np.testing.assert_allclose(
+            export.FORMATS[name].run(path, longer),
+            model.predict_on_batch(longer),
+            atol=tolerance,
+        )
+
+
+def test_a_savedmodel_says_the_events_of_localize(tmp_path, rng):
+    model = small_models()["avsdn"]
+    for weight in model.weights:
+        # An untrained network says the same everywhere.
+        if weight.dtype == "float32":
+            weight.assign(weight.numpy() * 3)
+    clips = make_clips(model, rng, num_segments=9, count=6)
+    path, _ = export.export_model(model, "savedmodel", tmp_path, METADATA, [clips])
+    predict = tf.saved_model.load(str(path)).signatures["serving_default"]
+    found = predict(**{name: tf.constant(values) for name, values in clips.items()})
+    found = {name: values.numpy() for name, values in found.items()}
+    expected = [
+        (clip, event)
+        for clip, events in enumerate(avsdn_tf.localize(model, clips, segment_s=0.5))
+        for event in events
+    ]
+    assert len({event.category for _, event in expected}) > 1
+    assert found["event_clip"].tolist() == [clip for clip, _ in expected]
+    events = [event for _, event in expected]
+    assert [CATEGORIES[number] for number in found["event_class"]] == [
+        event.category for event in events
+    ]
+    for name in ("start_s", "end_s", "score"):
+        wanted = [getattr(event, name) for event in events]
+        np.testing.assert_allclose(found[f"event_{name}"], wanted, rtol=1e-5)
+
+
+def test_a_clip_of_background_has_no_events():
+    found = export._events_of(tf.constant([[[0.1, 0.9], [0.4, 0.6]]]), 1.0)
+    assert all(values.shape == [0] for values in found.values())
+    assert len(found) == 5
+
+
+def test_an_artefact_that_computes_something_else_is_not_kept(
+    tmp_path, rng, monkeypatch
+):
+    chosen = export.FORMATS["keras"]
+    monkeypatch.setitem(
+        export.FORMATS,
+        "keras",
+        export.dataclasses.replace(
+            chosen, run=lambda path, clips: chosen.run(path, clips) + 1e-3
+        ),
+    )
+    model = small_models()["avsdn"]
+    clips = [make_clips(model, rng)]
+    with pytest.raises(UserError, match=r"Received a difference of 0\.001; nothing"):
+        export.export_model(model, "keras", tmp_path, METADATA, clips)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_one_message(tmp_path, rng, monkeypatch):
+    model = small_models()["avsdn"]
+    clips = [make_clips(model, rng)]
+    (tmp_path / "model.keras").touch()
+    with pytest.raises(UserError, match=r"model.keras: is there already. Remove it"):
+        export.export_model(model, "keras", tmp_path, METADATA, clips)
+    with pytest.raises(UserError, match=r"labels segments\. Received: AVDLN"):
+        export.export_model(avsdn_tf.AVDLN(), "keras", tmp_path, METADATA, clips)
+    find = export.importlib.util.find_spec
+    monkeypatch.setattr(
+        export.importlib.util,
+        "find_spec",
+        lambda name: None if name == "tf2onnx" else find(name),
+    )
+    with pytest.raises(UserError, match=r"expected tf2onnx.*'avsdn_tf\[export\]'"):
+        export.export_model(model, "onnx", tmp_path, METADATA, clips)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be written"):
+        export.export_model(model, "savedmodel", tmp_path / "file", METADATA, clips)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model.keras"]
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        commands.export(str(tmp_path), "keras", None, None, None, QUIET)
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    """The run folder of a small run, with every export in it."""
+    folder = tmp_path_factory.mktemp("exported") / "run"
+    config = Config(epochs=1, units=4, data_dir=data_dir)
+    commands.train(config, str(folder), QUIET)
+    for name in export.FORMATS:
+        commands.export(str(folder), name, None, None, data_dir, QUIET)
+    return folder
+
+
+def readme_scripts():
+    """The programs of the README's section on exporting."""
+    text = (ROOT / "README.md").read_text()
+    section = text.split("\n## Export")[1].split("\n## ")[0]
+    blocks = section.split("\n\n")
+    return [
+        "\n".join(line[4:] for line in block.splitlines())
+        for block in blocks
+        if block.startswith("    import")
+    ]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_scripts_of_the_readme_need_no_avsdn_tf(run, number):
+    scripts = readme_scripts()
+    assert len(scripts) == 3
+    assert len(scripts[number].splitlines()) <= 10
+    blocked = "import sys; sys.modules['avsdn_tf'] = sys.modules['tfds_ave'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked + scripts[number]],
+        cwd=run,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "avsdn_tf" not in scripts[number].replace("avsdn_tf.json", "")
+
+
+def test_the_command_checks_on_real_and_random_clips(run, data_dir, tmp_path, capsys):
+    console = Console(width=200)
+    out = str(tmp_path / "out")
+    commands.export(str(run), "keras", out, None, data_dir, console)
+    said = capsys.readouterr().out
+    assert "on 16 random clips and 16 of tfds_ave/synthetic's test split" in said
+    told = json.loads(zipfile.ZipFile(f"{out}/model.keras").read("avsdn_tf.json"))
+    assert told["classes"][-1] == "Background"
+    assert told["num_segments"] == 10
+    assert "not AVE" in told["notice"]
+    assert told["avsdn_tf"] == avsdn_tf.__version__
+    # A run folder can be read where its data set is not.
+    config = json.loads((run / "config.json").read_text())
+    clips, checked = commands._clips_to_check(
+        Config(**{**config["config"], "dataset": "tfds_ave/resnet152"}),
+        told,
+        str(tmp_path),
+    )
+    assert checked == "16 random clips (tfds_ave/resnet152 is not built here)"
+    assert clips[0]["visual"].shape == (16, 10, 2048)
+
+
+class SmallVGGish(tf.Module):
+    """Called as the module of TensorFlow Hub is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(tf.random.stateless_normal((8, 6), (1, 2)))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def __call__(self, waveform):
+        patches = tf.shape(waveform)[0] // 15_360
+        used = tf.reshape(waveform[: patches * 15_360], (-1, 8, 1920))
+        return tf.linalg.matmul(tf.reduce_mean(used, -1), self.weights) * 30
+
+
+def small_network(include_top, weights, pooling, input_shape):
+    assert not include_top
+    inputs = keras.Input(input_shape)
+    outputs = keras.layers.Conv2D(4, 16, 16)(inputs)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(outputs))
+
+
+def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monkeypatch):
+    recipe = VisualRecipe(small_network, lambda x: x / 255.0, "avg", (4,), 2, "")
+    monkeypatch.setitem(visual.RECIPES, "small", recipe)
+    tf.saved_model.save(SmallVGGish(), str(tmp_path / "vggish"))
+    extractor = Extractor(
+        AudioNetwork(tmp_path / "vggish"), VisualNetwork("small", "none")
+    )
+    model = avsdn_tf.AVSDN(CATEGORIES, 6, (4,), units=4)
+    path, largest = export.export_end_to_end(model, extractor, tmp_path, METADATA)
+    assert path == tmp_path / "end_to_end"
+    assert largest <= 1e-5
+    told = json.loads((path / "assets.extra" / "avsdn_tf.json").read_text())
+    assert told["frames_per_second"] == 2
+    assert told["sample_rate_hz"] == 16_000
+
+    predict = tf.saved_model.load(str(path)).signatures["serving_default"]
+    frames = tf.constant(rng.integers(0, 256, (7, 2, 40, 60, 3), np.uint8))
+    found = predict(waveform=tf.zeros(7 * 16_000), frames=frames)
+    events = localization.events_from_probabilities(
+        found["probabilities"].numpy(), CATEGORIES, 0.5
+    )
+    assert found["event_start_s"].numpy().tolist() == [e.start_s for e in events]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="as many seconds"):
+        predict(waveform=tf.zeros(6 * 16_000), frames=frames)
+
+
+def test_only_networks_with_a_graph_go_end_to_end(tmp_path):
+    extractor = Extractor(audio=mlp(2, 2), visual=mlp(2, 2))
+    model = small_models()["avsdn"]
+    with pytest.raises(UserError, match="expected VGGish and a network"):
+        export.export_end_to_end(model, extractor, tmp_path, METADATA)
