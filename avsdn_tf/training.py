@@ -485,7 +485,7 @@ class SegmentTask:
         clip_loss = self._loss if isinstance(self._loss, losses.ClipLoss) else None
         guide_loss = clip_loss.loss if clip_loss else self._loss
         target = batch["target"]
-        outputs = self.model.forward(
+        outputs = self.model.compute_outputs(
             {"audio": batch["audio"], "visual": batch["visual"]}, training=True
         )
         outputs = {name: tf.cast(v, tf.float32) for name, v in outputs.items()}

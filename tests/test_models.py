@@ -228,7 +228,7 @@ def test_every_weight_has_a_gradient(name, rng):
     model = make_model(name, (2, 3, 4))
     inputs = make_inputs(rng, visual_shape=(2, 3, 4))
     with tf.GradientTape() as tape:
-        outputs = model.forward(inputs, training=True)
+        outputs = model.compute_outputs(inputs, training=True)
         total = sum(tf.reduce_sum(output**2) for output in outputs.values())
     gradients = tape.gradient(total, model.trainable_variables)
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
@@ -351,7 +351,7 @@ def test_label_guides_predict_the_clip_from_the_states(rng):
     model = avsdn_tf.AVSDN(CATEGORIES, 5, (7,), units=4, label_guided=True)
     randomize(model, rng)
     inputs = make_inputs(rng)
-    outputs = model.forward(inputs)
+    outputs = model.compute_outputs(inputs)
     _, hidden, _ = expected.lstm(inputs["audio"], *model.audio_encoder.get_weights())
     np.testing.assert_allclose(
         outputs["audio_clip_logits"],

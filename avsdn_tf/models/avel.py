@@ -124,7 +124,9 @@ class AVEL(SegmentClassifier):
         joined = self.output_dropout(joined, training=training)
         return self.head(self.hidden(joined))
 
-    def forward(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
+    def compute_outputs(
+        self, inputs: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
         """Returns the segment `"logits"`."""
         encoded = self.encode(inputs, training=training)
         return {"logits": self.classify(encoded, training=training)}

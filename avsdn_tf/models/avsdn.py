@@ -42,7 +42,7 @@ class AVSDN(SegmentClassifier):
             decoder's input stays the same.
         label_guided: Boolean. True: an MLP on each modality's hidden state predicts the
             clip's label in training, as `"audio_clip_logits"` and
-            `"visual_clip_logits"` of `forward`.
+            `"visual_clip_logits"` of `compute_outputs`.
         dropout: Share of features (the same ones in all segments of a clip) and of
             decoder outputs that training drops.
 
@@ -131,7 +131,9 @@ class AVSDN(SegmentClassifier):
         )
         self._build_weights()
 
-    def forward(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
+    def compute_outputs(
+        self, inputs: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
         """Returns the segment `"logits"`, and clip logits if label guided."""
         audio = self.audio_dropout(inputs["audio"], training=training)
         visual = self.visual_dropout(

@@ -27,7 +27,7 @@ class SegmentClassifier(keras.Model):
     It keeps what an application needs besides weights: the category names and the
     feature widths. They are part of the saved model.
 
-    Subclasses create their layers in `__init__`, implement `forward`, and end
+    Subclasses create their layers in `__init__`, implement `compute_outputs`, and end
     `__init__` with `self._build_weights()`, so that a model has its weights as soon as
     it exists.
 
@@ -75,20 +75,23 @@ class SegmentClassifier(keras.Model):
 
     def _build_weights(self) -> None:
         """Creates every weight: the shapes are known before any data is."""
+        # Weights don't depend on the number of segments; one is the quickest to trace.
         self(
             {
-                "audio": keras.Input((None, self.audio_width)),
-                "visual": keras.Input((None, *self.visual_shape)),
+                "audio": keras.Input((1, self.audio_width)),
+                "visual": keras.Input((1, *self.visual_shape)),
             }
         )
 
-    def forward(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
+    def compute_outputs(
+        self, inputs: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
         """Returns `"logits"`, and what else a network's training needs, by name."""
         raise NotImplementedError
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Returns the segment logits, in the precision of the weights."""
-        logits = self.forward(inputs, training=training)["logits"]
+        logits = self.compute_outputs(inputs, training=training)["logits"]
         return keras.ops.cast(logits, self.variable_dtype)
 
     def get_config(self) -> dict[str, Any]:

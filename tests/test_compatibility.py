@@ -1,0 +1,29 @@
+"""Models that a release has saved load for ever, with the outputs that they had.
+
+The folder of a release is made once, by that release, and never again.
+"""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+import avsdn_tf
+
+SAVED = sorted(pathlib.Path(__file__).parent.glob("fixtures/*/*.keras"))
+
+
+def test_a_release_is_there():
+    assert len(SAVED) >= 6
+
+
+@pytest.mark.parametrize(
+    "path", SAVED, ids=lambda path: f"{path.parent.name} {path.stem}"
+)
+def test_a_saved_model_loads_with_equal_outputs(path):
+    model = avsdn_tf.load(path)
+    assert model.categories == ["Bark", "Violin, fiddle"]
+    with np.load(path.with_suffix(".npz")) as arrays:
+        arrays = dict(arrays)
+    expected = arrays.pop("outputs")
+    np.testing.assert_allclose(model.predict_on_batch(arrays), expected, atol=1e-5)
