@@ -108,7 +108,7 @@ def call(capsys):
 
 def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
     message = call("fly")
-    assert "train, evaluate, predict or extract" in message
+    assert "train, evaluate, predict, extract, export" in message
     assert "fly" in message
     message = call("--dataset=tfds_ave/nope", f"--data_dir={data_dir}")
     assert "nope" in message
