@@ -120,6 +120,9 @@ def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
     assert "Received: --demo" in call("--demo")
     assert "Received: --units" in call("extract", "--units=3", "a.mp4")
     assert "Received: a.mp4" in call("train", "a.mp4")
+    assert "--run=DIR" in call("export")
+    message = call("export", "--run=x", "--end_to_end", "--format=onnx")
+    assert "expected --format=savedmodel. Received: --format=onnx" in message
     run_folder = tmp_path / "run"
     message = call("--model=avel_att", f"--data_dir={data_dir}", f"--run={run_folder}")
     assert "feature maps" in message
