@@ -384,7 +384,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def full_disk(file, **arrays):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(evaluation.np, "savez", full_disk)
