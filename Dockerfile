@@ -1,0 +1,15 @@
+# avsdn_tf on CPUs.
+#   docker build -t avsdn .
+#   docker run --rm -v "$PWD/work:/work" avsdn --run=/work/runs/first
+FROM python:3.11-slim
+
+RUN useradd --create-home --uid=1000 avsdn
+COPY . /src
+RUN pip install --no-cache-dir "/src[export]" && rm -rf /src
+
+# Data sets and runs belong into a volume that this user may write to.
+ENV TFDS_DATA_DIR=/work/tensorflow_datasets
+RUN mkdir /work && chown 1000 /work
+USER 1000
+WORKDIR /work
+ENTRYPOINT ["avsdn"]

@@ -1,0 +1,59 @@
+"""Makes pages of the site from texts that live elsewhere in the repository.
+
+Links are written as paths between files of the repository, so that they work where the
+repository is read; here they become links between the pages of the site.
+"""
+
+import pathlib
+import posixpath
+import re
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_RESULTS = "experiments/results"
+# Where a file of the repository is in the site; those of docs/ need no entry.
+_MOVED = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "tfds_ave/README.md": "tfds_ave.md",
+    "experiments/best.json": "results/best.json",
+    **{
+        f"{_RESULTS}/{path.name}": f"results/{path.name}"
+        for path in sorted((_ROOT / _RESULTS).iterdir())
+    },
+}
+_ORIGINS = {uri: origin for origin, uri in _MOVED.items()}
+# [text](target) and ![text](target), but for addresses and anchors of the same page.
+_LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Lists the results in the navigation, by the titles that they have."""
+    pages = [uri for uri in _ORIGINS if uri.startswith("results/")]
+    results = next(entry for entry in config.nav if "Results" in entry)
+    results["Results"] = [uri for uri in pages if uri.endswith(".md")]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the files that live outside docs/."""
+    for origin, uri in _MOVED.items():
+        files.append(File.generated(config, uri, abs_src_path=str(_ROOT / origin)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Turns links between files of the repository into links between pages."""
+    uri = page.file.src_uri
+    origin = _ORIGINS.get(uri, f"docs/{uri}")
+
+    def link(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), match[2]))
+        target = _MOVED.get(target, target.removeprefix("docs/"))
+        return match[1] + posixpath.relpath(target, posixpath.dirname(uri) or ".")
+
+    return _LINK.sub(link, markdown)

@@ -1,0 +1,82 @@
+"""The package as others get it: built, checked, and installed elsewhere."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+def call(*words, cwd, env=None):
+    done = subprocess.run(
+        words, cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with the source distribution and the wheel, built without a warning."""
+    folder = tmp_path_factory.mktemp("package")
+    source = folder / "source"
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "runs")
+    )
+    said = call(sys.executable, "-m", "build", ".", cwd=source)
+    lines = [line for line in said.splitlines() if "warn" in line.lower()]
+    assert not lines
+    return source / "dist"
+
+
+def test_both_distributions_are_what_they_should_be(built):
+    files = sorted(built.iterdir())
+    said = call(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=built)
+    assert said.count("PASSED") == 2
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    wanted = {"LICENSE", "CHANGELOG.md", "CITATION.cff", "README.md", "mkdocs.yml"}
+    wanted |= {"tests/conftest.py", "tests/fixtures/0.1.0/avsdn.keras"}
+    assert wanted <= names
+    assert {"docs/notebooks/train.ipynb", "experiments/best.json"} <= names
+
+
+def test_the_wheel_works_outside_the_repository(built, tmp_path):
+    environment = tmp_path / "venv"
+    call(sys.executable, "-m", "venv", environment, cwd=tmp_path)
+    packages = next(environment.glob("lib/*/site-packages"))
+    # The dependencies as they are installed here, and not this repository.
+    dependencies = tmp_path / "dependencies"
+    dependencies.mkdir()
+    for path in pathlib.Path(sysconfig.get_path("purelib")).iterdir():
+        if "avsdn" not in path.name:
+            (dependencies / path.name).symlink_to(path)
+    (packages / "dependencies.pth").write_text(f"{dependencies}\n")
+    programs = environment / "bin"
+    wheel = next(built.glob("*.whl"))
+    call(programs / "pip", "install", "--no-deps", wheel, cwd=tmp_path)
+    env = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    program = "import avsdn_tf; print(avsdn_tf.__file__)"
+    where = call(programs / "python", "-c", program, cwd=tmp_path, env=env)
+    assert str(packages) in where
+    assert "cross_modal" in call(programs / "avsdn", "--help", cwd=tmp_path, env=env)
+    call(
+        *(programs / "python", "-m", "tensorflow_datasets.scripts.cli.main"),
+        *("build", "tfds_ave", "--imports=tfds_ave", f"--data_dir={tmp_path / 'data'}"),
+        cwd=tmp_path,
+        env=env,
+    )
+    assert list(tmp_path.glob("data/tfds_ave/synthetic/*/dataset_info.json"))
+    model = ROOT / "tests" / "fixtures" / "0.1.0" / "avsdn.keras"
+    program = (
+        "import avsdn_tf, keras\n"
+        f"print(keras.models.load_model({str(model)!r}).categories)"
+    )
+    assert "Bark" in call(programs / "python", "-c", program, cwd=tmp_path, env=env)
