@@ -66,7 +66,11 @@ def test_the_wheel_works_outside_the_repository(built, tmp_path):
     program = "import avsdn_tf; print(avsdn_tf.__file__)"
     where = call(programs / "python", "-c", program, cwd=tmp_path, env=env)
     assert str(packages) in where
-    assert "cross_modal" in call(programs / "avsdn", "--help", cwd=tmp_path, env=env)
+    done = subprocess.run(
+        [programs / "avsdn", "fly"], cwd=tmp_path, env=env, stderr=subprocess.PIPE
+    )
+    assert done.returncode == 2
+    assert b"Expected one of train, evaluate" in done.stderr
     call(
         *(programs / "python", "-m", "tensorflow_datasets.scripts.cli.main"),
         *("build", "tfds_ave", "--imports=tfds_ave", f"--data_dir={tmp_path / 'data'}"),
