@@ -1,3 +1,5 @@
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -390,3 +392,34 @@ def test_model_runs_in_mixed_precision(rng):
     logits = model(make_inputs(rng))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert all(w.dtype == "float32" for w in model.weights)
+
+
+@keras.saving.register_keras_serializable(package="test_models")
+class ManyLSTMs(keras.Model):
+    """A network of many LSTMs that read both ways."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.lstms = []
+        for _ in range(40):
+            self.lstms.append(SequenceLSTM(2, bidirectional=True))
+            # What nobody holds any more leaves its address to the next one.
+            gc.collect()
+        self(keras.Input((1, 2)))
+
+    def call(self, sequence):
+        return sum(lstm(sequence)[0] for lstm in self.lstms)
+
+
+def test_loaded_lstms_share_nothing(tmp_path, rng):
+    model = ManyLSTMs()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    layers = [
+        layer
+        for lstm in loaded.lstms
+        for layer in (lstm.lstm.forward_layer, lstm.lstm.backward_layer)
+    ]
+    assert len({id(layer) for layer in layers}) == 80
+    sequence = rng.normal(size=(2, 3, 2)).astype("f")
+    np.testing.assert_allclose(loaded(sequence), model(sequence), atol=1e-5)

@@ -88,11 +88,13 @@ class SequenceLSTM(keras.layers.Layer):
         lstm = SegmentLSTM(
             units, return_sequences=True, return_state=True, dtype=self.dtype_policy
         )
-        self.lstm = (
-            keras.layers.Bidirectional(lstm, dtype=self.dtype_policy)
-            if bidirectional
-            else lstm
-        )
+        self.lstm = lstm
+        if bidirectional:
+            self.lstm = keras.layers.Bidirectional(lstm, dtype=self.dtype_policy)
+            # Bidirectional copies the layer, and while a model is loaded, Keras takes
+            # two of the same address for one: no other may get that of this one. In a
+            # function, Keras does not take it for a layer of ours.
+            self._copied = lambda: lstm
 
     @property
     def output_width(self) -> int:
