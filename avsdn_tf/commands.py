@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib.util
 import pathlib
 import shlex
 import time
@@ -24,6 +25,8 @@ from avsdn_tf import (
     training,
 )
 from avsdn_tf import export as exporting
+from avsdn_tf.benchmark import results
+from avsdn_tf.benchmark.parts import PARTS, Setting
 from avsdn_tf.checkpoints import Checkpoints
 from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
@@ -34,7 +37,7 @@ from avsdn_tf.features.extract import (
     find_videos,
 )
 from avsdn_tf.features.video import VideoError
-from avsdn_tf.files import explain_unwritable, write_json
+from avsdn_tf.files import explain_unwritable, write_json, write_text
 from avsdn_tf.interruption import Interruption
 from avsdn_tf.report import event_files, figures, page
 from avsdn_tf.report.player import write_player_page
@@ -339,6 +342,57 @@ def export(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def benchmark(
+    parts: Sequence[str],
+    dataset_name: str,
+    data_dir: str | None,
+    repeats: int,
+    out: str,
+    console: Console,
+) -> None:
+    """Measures speed and memory beside PyTorch programs of the same networks.
+
+    Args:
+        parts: Names of `benchmark.parts.PARTS`.
+        dataset_name: The data set that is read, as `--dataset` names it.
+        data_dir: TFDS's folder, or None for its default.
+        repeats: How many turns every program takes.
+        out: The folder to write to.
+        console: Where to say what happens.
+
+    Raises:
+        UserError: If PyTorch or the data set is not there, or a program fails. Nothing
+            is written then.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(
+            "benchmark: expected PyTorch, the baseline, which the extra `bench` "
+            "installs: pip install 'avsdn_tf[bench]'"
+        )
+    dataset = data.open_dataset(dataset_name, data_dir)
+    folder = _output_folder(out)
+    setting = Setting(dataset, dataset_name, data_dir, repeats)
+    comparisons = []
+    for part in parts:
+        with console.status(f"[bold]{part}"):
+            for comparison in PARTS[part](setting):
+                comparisons.append(comparison)
+                console.print(results.to_table(comparison))
+    words = ["python -m avsdn_tf.main benchmark", *parts, f"--dataset={dataset_name}"]
+    header = {
+        "command": " ".join([*words, f"--repeats={repeats}"]),
+        "machine": results.describe_machine(),
+        "dataset": dataset_name,
+        "notice": dataset.notice,
+        "repeats": repeats,
+    }
+    with explain_unwritable(folder, _AGAIN):
+        write_json(folder / "benchmark.json", results.to_json(header, comparisons))
+        write_text(folder / "benchmark.md", results.to_markdown(header, comparisons))
+        figures.save(results.draw(comparisons), folder / "benchmark.png")
+    console.print(f"Result: {folder}", highlight=False, soft_wrap=True)
 
 
 def _clips_to_check(

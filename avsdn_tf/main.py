@@ -10,8 +10,10 @@ Commands:
     extract    makes feature files of videos: extract --out=DIR VIDEO [VIDEO ...]
     export     writes a run's network for programs without this package:
                export --run=DIR --format=onnx
+    benchmark  measures speed and memory beside PyTorch: benchmark [PART ...]
 
-VIDEO is a file, or a folder of videos.
+VIDEO is a file, or a folder of videos. PART is one of step, latency, reading, epoch,
+start and growth; all if none is given.
 """
 
 import dataclasses
@@ -32,6 +34,7 @@ with quiet_startup():
 
     import tfds_ave
     from avsdn_tf import commands
+    from avsdn_tf.benchmark.parts import PARTS
     from avsdn_tf.export import FORMATS
     from avsdn_tf.features.audio import VGGISH
     from avsdn_tf.features.visual import RECIPES
@@ -58,8 +61,8 @@ _LOCAL_WORKERS = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string(
     "out",
     None,
-    "predict, extract, export: the folder to write to; predictions, features, or "
-    "`export` in the run folder.",
+    "predict, extract, export, benchmark: the folder to write to; predictions, "
+    "features, `export` in the run folder, or benchmark.",
 )
 _DEMO = flags.DEFINE_bool(
     "demo", False, "predict: a rendered video and stand-in networks, no download."
@@ -105,6 +108,9 @@ _END_TO_END = flags.DEFINE_bool(
     "export: a SavedModel from sound and pictures to events, with the networks that "
     "make features in it.",
 )
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "benchmark: how many turns every program takes.", lower_bound=1
+)
 _FIELDS = dataclasses.fields(Config)
 
 
@@ -140,7 +146,10 @@ _COMMANDS = {
     "predict": ("run", "out", "demo", *_NETWORKS),
     "extract": ("out", "visual_network", "workers", *_NETWORKS),
     "export": ("run", "format", "out", "end_to_end", "data_dir", *_NETWORKS[:2]),
+    "benchmark": ("dataset", "data_dir", "repeats", "out"),
 }
+# What a command takes besides flags: any words, or some of a list.
+_WORDS = {"predict": None, "extract": None, "benchmark": tuple(PARTS)}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -164,6 +173,8 @@ def main(argv: Sequence[str]) -> None:
             failures = _predict(argv[2:], console)
         elif command == "export":
             _export(console)
+        elif command == "benchmark":
+            _benchmark(argv[2:], console)
         else:
             failures = commands.extract(
                 argv[2:],
@@ -187,10 +198,13 @@ def _check_command(command: str, words: Sequence[str]) -> None:
     """Checks that a command exists, and takes the flags and words that it is given."""
     if command not in _COMMANDS:
         raise UserError(f"Expected one of {', '.join(_COMMANDS)}. Received: {command}")
-    if words and command not in ("predict", "extract"):
+    known = _WORDS.get(command, ())
+    unknown = [word for word in words if known is not None and word not in known]
+    if unknown:
         raise UserError(
-            f"{command}: expected flags alone, as --name=value. "
-            f"Received: {' '.join(words)}"
+            f"{command}: expected flags, as --name=value"
+            + (f", and of {', '.join(known)}. " if known else ", alone. ")
+            + f"Received: {' '.join(unknown)}"
         )
     every = {name for names in _COMMANDS.values() for name in names}
     foreign = sorted(
@@ -259,6 +273,17 @@ def _export(console: Console) -> None:
         _OUT.value,
         _networks() if _END_TO_END.value else None,
         flags.FLAGS.data_dir,
+        console,
+    )
+
+
+def _benchmark(parts: Sequence[str], console: Console) -> None:
+    commands.benchmark(
+        list(dict.fromkeys(parts)) or list(PARTS),
+        flags.FLAGS.dataset,
+        flags.FLAGS.data_dir,
+        _REPEATS.value,
+        _OUT.value or "benchmark",
         console,
     )
 

@@ -25,7 +25,7 @@ from avsdn_tf.run_folder import RunFolder
 
 # A call into the graph costs more than it does, so one takes several steps; yet
 # progress and signals are to be looked at about so often.
-_MOST_STEPS_A_CALL = 16
+MOST_STEPS_A_CALL = 16
 _CALL_S = 1.0
 _SELECTION = "validation_accuracy"
 
@@ -220,7 +220,7 @@ def train(
     _agree(placement, progress, folder)
     _separate_random_states(placement, model)
     history = progress.history
-    train_steps = _make_train_steps(task, optimizer, placement, config.xla)
+    train_steps = make_train_steps(task, optimizer, placement, config.xla)
     writing = [
         SaveBest(folder.model, history, _SELECTION, checkpoints),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
@@ -403,7 +403,7 @@ def _steps_a_call(step_s: float) -> int:
     Args:
         step_s: Seconds that one takes, the same in all workers: so must be the answer.
     """
-    return max(1, min(_MOST_STEPS_A_CALL, int(_CALL_S / step_s)))
+    return max(1, min(MOST_STEPS_A_CALL, int(_CALL_S / step_s)))
 
 
 def _means(totals: Sequence[float]) -> dict[str, float]:
@@ -517,6 +517,16 @@ class SegmentTask:
         return right.sum(), right.size
 
 
+def make_logits(model: SegmentClassifier) -> Callable[[dict[str, Any]], tf.Tensor]:
+    """Returns a graph that predicts segment logits, made once for all batch sizes."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def logits_of(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return model(inputs, training=False)
+
+    return logits_of
+
+
 def make_predict(
     model: SegmentClassifier,
 ) -> Callable[[tf.data.Dataset], Predictions]:
@@ -525,10 +535,7 @@ def make_predict(
     It returns the segment logits of all clips, with their labels; made once, it is
     traced once.
     """
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def logits_of(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        return model(inputs, training=False)
+    logits_of = make_logits(model)
 
     def predict(batches: tf.data.Dataset) -> Predictions:
         parts: dict[str, list[np.ndarray]] = {
@@ -550,7 +557,7 @@ def make_predict(
     return predict
 
 
-def _make_train_steps(
+def make_train_steps(
     task: Task,
     optimizer: keras.optimizers.Optimizer,
     placement: Placement,

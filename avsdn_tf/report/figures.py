@@ -492,3 +492,44 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     axes.xaxis.set_label_position("top")
     axes.set_ylabel("true class (segments)")
     return figure
+
+
+@mpl.rc_context(_STYLE)
+def ratio_bars(
+    panels: Sequence[tuple[str, Sequence[tuple[str, float, str]]]],
+) -> Figure:
+    """Draws how many times as good as a baseline programs are.
+
+    Args:
+        panels: Pairs of a title and its bars: the program, its ratio to the baseline,
+            which is the first one, and what it reached, as text.
+
+    Returns:
+        A figure with a panel below the other.
+    """
+    heights = [1 + len(bars) for _, bars in panels]
+    figure = Figure(figsize=(8, 0.3 * sum(heights) + 0.3), layout="constrained")
+    all_axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
+    for axes, (title, bars) in zip(all_axes[:, 0], panels, strict=True):
+        names, ratios, texts = zip(*bars, strict=True)
+        places = range(len(bars))
+        colors = [LINES, *[VALIDATION] * (len(bars) - 1)]
+        drawn = axes.barh(places, ratios, color=colors, height=0.7)
+        axes.bar_label(
+            drawn,
+            [
+                f"{ratio:.2f}   {text}"
+                for ratio, text in zip(ratios, texts, strict=True)
+            ],
+            padding=4,
+            color=INK,
+        )
+        axes.axvline(1, color=MUTED, linewidth=0.8)
+        axes.set_yticks(places, names)
+        axes.tick_params(axis="y", labelcolor=INK, length=0)
+        axes.invert_yaxis()
+        axes.set_xticks([])
+        axes.set_xlim(0, 1.6 * max(ratios))
+        axes.spines[["bottom"]].set_visible(False)
+        axes.set_title(title)
+    return figure

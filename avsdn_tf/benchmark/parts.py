@@ -1,0 +1,382 @@
+"""What the benchmark measures, part by part."""
+
+import contextlib
+import csv
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from avsdn_tf import data
+from avsdn_tf.benchmark import operations
+from avsdn_tf.benchmark.contenders import (
+    H5PY,
+    KERAS,
+    TORCH,
+    Contender,
+    command,
+    medians,
+    run_command,
+    take_turns,
+    wait_for,
+)
+from avsdn_tf.benchmark.feature_file import write_feature_file
+from avsdn_tf.benchmark.keras_program import MATRIX_OPERATIONS
+from avsdn_tf.benchmark.results import Comparison, measurement
+from avsdn_tf.checkpoints import Checkpoints
+from avsdn_tf.config import Config
+from avsdn_tf.errors import UserError
+from avsdn_tf.run_folder import RunFolder
+
+_DEFAULT = Config()
+_EAGER, _COMPILED = "PyTorch", "PyTorch, torch.compile"
+_OURS = "avsdn_tf"
+_STEP_XLA = "avsdn_tf, --xla=step"
+_CLIPS = "clips a second"
+_VISUAL_SHAPES = {"avsdn": (2048,), "avel_att": (7, 7, 512)}
+# Of a run, the first epoch builds graphs and reads for the first time.
+_EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the benchmark was asked for.
+
+    Attributes:
+        dataset: The data set that the parts read that read one.
+        data_dir: TFDS's folder, or None for its default.
+        repeats: How many turns every program takes.
+        seconds: Length of a turn.
+    """
+
+    dataset: data.Dataset
+    name: str
+    data_dir: str | None
+    repeats: int
+    seconds: float = 1.0
+
+    @property
+    def network(self) -> str:
+        """The network that fits the data set."""
+        return "avel_att" if len(self.dataset.visual_shape) == 3 else "avsdn"
+
+
+def measure_step(setting: Setting) -> Iterator[Comparison]:
+    """Measures training steps and inference of batches in memory."""
+    for network, shape in _VISUAL_SHAPES.items():
+        for training in (True, False):
+            yield _compare_steps(setting, network, shape, training=training)
+
+
+def _compare_steps(
+    setting: Setting,
+    network: str,
+    visual_shape: Sequence[int],
+    *,
+    training: bool,
+    num_segments: int = 10,
+    units: int = _DEFAULT.units,
+) -> Comparison:
+    size = _DEFAULT.batch_size
+    common = {
+        "network": network,
+        "batch_size": size,
+        "num_segments": num_segments,
+        "visual_shape": list(visual_shape),
+        "units": units,
+    }
+    work = "training" if training else "inference"
+    programs = {
+        _EAGER: (TORCH, work, {"compiled": False}),
+        _COMPILED: (TORCH, work, {"compiled": True}),
+    }
+    if training:
+        own = {"data_dir": setting.data_dir}
+        programs[_OURS] = (KERAS, "step", {**own, "xla": _DEFAULT.xla})
+        programs[_STEP_XLA] = (KERAS, "step", {**own, "xla": "step"})
+    else:
+        programs[_OURS] = (KERAS, "inference", {"how": "graph"})
+    with contextlib.ExitStack() as stack:
+        contenders = {
+            name: stack.enter_context(Contender(module, function, **common, **own))
+            for name, (module, function, own) in programs.items()
+        }
+        matrix = stack.enter_context(Contender(KERAS, "matrix"))
+        turns = take_turns(
+            {**contenders, "matrix": matrix}, setting.repeats, setting.seconds
+        )
+    rate = MATRIX_OPERATIONS / statistics.median(medians(turns.pop("matrix")))
+    per_clip = operations.count(network, num_segments, visual_shape, units, training)
+    rows = []
+    for name, of in turns.items():
+        speeds = [size / seconds for seconds in medians(of)]
+        share = statistics.median(speeds) * per_clip / rate
+        rows.append(measurement(name, speeds, limit_share=share))
+    return Comparison(
+        f"{network}, {'training step' if training else 'inference'}: batch {size}, "
+        f"{num_segments} segments, visual features {_shape_text(visual_shape)}, "
+        f"{units} units",
+        _CLIPS,
+        rows,
+        limit=f"the matrix rate measured beside it, {rate / 1e9:.0f} Gflop/s; "
+        f"{per_clip / 1e6:.1f} Mflop a clip",
+    )
+
+
+def measure_latency(setting: Setting) -> Iterator[Comparison]:
+    """Measures how long one clip takes, in all the ways to ask."""
+    common = {
+        "network": "avsdn",
+        "batch_size": 1,
+        "num_segments": 10,
+        "visual_shape": list(_VISUAL_SHAPES["avsdn"]),
+        "units": _DEFAULT.units,
+    }
+    programs: dict[str, tuple[str, dict[str, Any]]] = {
+        _EAGER: (TORCH, {"compiled": False}),
+        _COMPILED: (TORCH, {"compiled": True}),
+        "model(clip)": (KERAS, {"how": "keras"}),
+        "tf.function, as predict": (KERAS, {"how": "graph"}),
+        "tf.function with XLA": (KERAS, {"how": "xla"}),
+        "SavedModel": (KERAS, {"how": "savedmodel"}),
+    }
+    with contextlib.ExitStack() as stack:
+        contenders = {
+            name: stack.enter_context(Contender(module, "inference", **common, **own))
+            for name, (module, own) in programs.items()
+        }
+        turns = take_turns(contenders, setting.repeats, setting.seconds)
+    for percent in (50, 99):
+        rows = [
+            measurement(name, [1000 * np.percentile(turn, percent) for turn in of])
+            for name, of in turns.items()
+        ]
+        title = f"avsdn, latency of one clip, p{percent}"
+        yield Comparison(title, "ms", rows, less_is_better=True)
+
+
+def measure_reading(setting: Setting) -> Iterator[Comparison]:
+    """Measures the input pipeline alone, and what a training step takes of it."""
+    num_clips = setting.dataset.num_clips("train")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        files = pathlib.Path(folder) / "features.h5"
+        write_feature_file(setting.dataset, files)
+        contenders = {
+            "h5py, batch by batch": Contender(
+                H5PY, "reading", files=str(files), batch_size=_DEFAULT.batch_size
+            ),
+            _OURS: Contender(
+                KERAS, "reading", dataset=setting.name, data_dir=setting.data_dir
+            ),
+            f"the training step of {setting.network}": Contender(
+                KERAS,
+                "step",
+                network=setting.network,
+                batch_size=_DEFAULT.batch_size,
+                num_segments=setting.dataset.num_segments,
+                visual_shape=list(setting.dataset.visual_shape),
+                units=_DEFAULT.units,
+                xla=_DEFAULT.xla,
+                data_dir=setting.data_dir,
+            ),
+        }
+        for contender in contenders.values():
+            stack.enter_context(contender)
+        turns = take_turns(contenders, setting.repeats, setting.seconds)
+    rows = []
+    for name, of in turns.items():
+        # A repetition is an epoch, but of the step it is a step.
+        done = _DEFAULT.batch_size if "step" in name else num_clips
+        rows.append(measurement(name, [done / seconds for seconds in medians(of)]))
+    title = f"{setting.name}, reading of shuffled batches, from the second epoch on"
+    yield Comparison(title, _CLIPS, rows)
+
+
+def measure_epoch(setting: Setting) -> Iterator[Comparison]:
+    """Measures an epoch as people run it, and the memory that it takes."""
+    seconds: dict[str, list[float]] = {_EAGER: [], _OURS: []}
+    peaks: dict[str, list[float]] = {_EAGER: [], _OURS: []}
+    with tempfile.TemporaryDirectory() as folder:
+        files = pathlib.Path(folder) / "features.h5"
+        write_feature_file(setting.dataset, files)
+        for _ in range(setting.repeats):
+            with Contender(TORCH, "epoch", **_program(setting, files)) as contender:
+                of = [contender.take_turn(0)[0] for _ in range(_EPOCHS)]
+            seconds[_EAGER].append(statistics.median(of[1:]))
+            peaks[_EAGER].append(contender.peak_bytes)
+            of, peak_bytes = _train(setting, setting.data_dir)
+            seconds[_OURS].append(statistics.median(of[1:]))
+            peaks[_OURS].append(peak_bytes)
+    title = f"{setting.network} on {setting.name}"
+    rows = [measurement(name, of) for name, of in seconds.items()]
+    yield Comparison(
+        f"{title}, an epoch with validation", "s", rows, less_is_better=True
+    )
+    yield _memory(f"{title}, peak memory of the process", peaks)
+
+
+def measure_start(setting: Setting) -> Iterator[Comparison]:
+    """Measures the time from the command to the end of the first training step."""
+    times: dict[str, list[float]] = {_EAGER: [], _OURS: [], _STEP_XLA: []}
+    with tempfile.TemporaryDirectory() as folder:
+        files = pathlib.Path(folder) / "features.h5"
+        write_feature_file(setting.dataset, files)
+        for repeat in range(setting.repeats):
+            start = time.perf_counter()
+            with Contender(TORCH, "first_step", **_program(setting, files)) as program:
+                program.take_turn(0)
+                times[_EAGER].append(time.perf_counter() - start)
+            for name, xla in ((_OURS, _DEFAULT.xla), (_STEP_XLA, "step")):
+                run = pathlib.Path(folder) / f"{xla}{repeat}"
+                times[name].append(_time_first_checkpoint(setting, run, xla))
+    title = f"{setting.network} on {setting.name}, from the command to the first step"
+    rows = [measurement(name, of) for name, of in times.items()]
+    yield Comparison(title, "s", rows, less_is_better=True)
+
+
+def measure_growth(setting: Setting) -> Iterator[Comparison]:
+    """Measures how cost grows with clips, with segments and with units."""
+    times: dict[str, list[float]] = {}
+    peaks: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        folders = {
+            times_as_many: _enlarge(
+                setting, times_as_many, stack.enter_context(_temporary_folder())
+            )
+            for times_as_many in (1, 4, 16)
+        }
+        for _ in range(setting.repeats):
+            for times_as_many, folder in folders.items():
+                name = f"clips x {times_as_many}"
+                of, peak_bytes = _train(setting, str(folder))
+                num_clips = times_as_many * setting.dataset.num_clips("train")
+                per_clip = 1e6 * statistics.median(of[1:]) / num_clips
+                times.setdefault(name, []).append(per_clip)
+                peaks.setdefault(name, []).append(peak_bytes)
+    title = f"{setting.network} on {setting.name} again and again"
+    rows = [measurement(name, of) for name, of in times.items()]
+    yield Comparison(
+        f"{title}, an epoch with validation, by training clip",
+        "µs",
+        rows,
+        less_is_better=True,
+    )
+    yield _memory(f"{title}, peak memory of the process", peaks)
+    shape = _VISUAL_SHAPES["avsdn"]
+    for num_segments in (40, 160):
+        yield _compare_steps(
+            setting, "avsdn", shape, training=True, num_segments=num_segments
+        )
+    yield _compare_steps(setting, "avsdn", shape, training=True, units=512)
+
+
+PARTS: Mapping[str, Callable[[Setting], Iterator[Comparison]]] = {
+    "step": measure_step,
+    "latency": measure_latency,
+    "reading": measure_reading,
+    "epoch": measure_epoch,
+    "start": measure_start,
+    "growth": measure_growth,
+}
+
+
+def _program(setting: Setting, files: pathlib.Path) -> dict[str, Any]:
+    """Returns what the PyTorch program that trains on a file takes."""
+    return {
+        "network": setting.network,
+        "visual_shape": list(setting.dataset.visual_shape),
+        "units": _DEFAULT.units,
+        "batch_size": _DEFAULT.batch_size,
+        "files": str(files),
+    }
+
+
+def _flags(
+    setting: Setting, data_dir: str | None, run: pathlib.Path, **more: Any
+) -> list[str]:
+    """Returns the words of the command that trains."""
+    settings = {
+        "model": setting.network,
+        "dataset": setting.name,
+        "run": run,
+        **({"data_dir": data_dir} if data_dir else {}),
+        **more,
+    }
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def _train(setting: Setting, data_dir: str | None) -> tuple[list[float], int]:
+    """Trains some epochs; returns the seconds of each, and the peak memory in bytes."""
+    with _temporary_folder() as folder:
+        run = RunFolder(folder / "run")
+        peak_bytes = run_command(_flags(setting, data_dir, run.path, epochs=_EPOCHS))
+        with run.metrics.open(newline="") as file:
+            return [float(row["seconds"]) for row in csv.DictReader(file)], peak_bytes
+
+
+def _time_first_checkpoint(setting: Setting, run: pathlib.Path, xla: str) -> float:
+    """Starts a training that saves after its first step; returns when it has done so.
+
+    The checkpoint, too, is in the time: some tens of milliseconds.
+    """
+    flags = _flags(setting, setting.data_dir, run, xla=xla, checkpoint_minutes=1e-6)
+    checkpoints = Checkpoints(RunFolder(run).checkpoints)
+    start = time.perf_counter()
+    with command(flags) as process:
+        while not checkpoints.paths():
+            if process.poll() is not None:
+                raise UserError(f"benchmark: {process.stderr.read()}")
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        process.kill()
+        wait_for(process)
+    return seconds
+
+
+def _enlarge(
+    setting: Setting, times_as_many: int, folder: pathlib.Path
+) -> pathlib.Path:
+    """Makes a data set of the same clips again and again, by links to its files.
+
+    Returns:
+        TFDS's folder that it lies in.
+    """
+    source = pathlib.Path(setting.dataset.builder.data_dir)
+    target = folder.joinpath(*source.parts[-3:])
+    target.mkdir(parents=True)
+    info = json.loads((source / "dataset_info.json").read_text())
+    splits = setting.dataset.builder.info.splits
+    for split in info["splits"]:
+        paths = splits[split["name"]].filepaths * times_as_many
+        split["shardLengths"] *= times_as_many
+        split["numBytes"] = str(times_as_many * int(split["numBytes"]))
+        for number, path in enumerate(paths):
+            stem = path.name.split("-of-")[0].rsplit("-", 1)[0]
+            name = f"{stem}-{number:05d}-of-{len(paths):05d}"
+            (target / name).symlink_to(path)
+    for path in source.iterdir():
+        if path.suffix in (".json", ".txt"):
+            (target / path.name).write_bytes(path.read_bytes())
+    (target / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+def _memory(title: str, peaks: Mapping[str, Sequence[float]]) -> Comparison:
+    rows = [measurement(name, [b / 1e9 for b in of]) for name, of in peaks.items()]
+    return Comparison(title, "GB", rows, less_is_better=True)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[pathlib.Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
