@@ -122,9 +122,9 @@ class Config:
         ("float32", "mixed_bfloat16", "mixed_float16"),
     )
     xla: str = _setting(
-        "update",
+        "none",
         "What XLA compiles: nothing, the optimizer's update (on one device), or the "
-        "whole step, which is faster without dropout and starts later.",
+        "whole step, which is a little faster without dropout and starts later.",
         ("none", "update", "step"),
     )
     deterministic: bool = _setting(

@@ -17,9 +17,9 @@ from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 
-# A shuffle this large holds all of AVE's pooled features, which are then read once a
-# run, and a share of its maps: memory stays bounded whatever the number of clips.
-_SHUFFLE_BYTES = 320 * 2**20
+# Memory stays bounded whatever the number of clips. Those that wait are a good
+# part of AVE, and TFDS has stored all of them in a random order.
+_SHUFFLE_BYTES = 128 * 2**20
 # A training split is read in this many shares that take turns. Workers have shares of
 # their own, so each reads only these, and yet a batch holds the same clips whatever the
 # number of workers.
@@ -148,9 +148,9 @@ def training_batches(
 
     Returns:
         A dataset of dictionaries: `audio` `(batch, num_segments, audio_width)`,
-        `visual` `(batch, num_segments, *visual_shape)`, `row` and `weight` `(batch,)`,
-        and `target`, a distribution over the classes: `(batch, num_segments,
-        num_classes)`, or `(batch, num_classes)` in weak mode.
+        `visual` `(batch, num_segments, *visual_shape)`, as precise as it is stored,
+        `row` and `weight` `(batch,)`, and `target`, a distribution over the classes:
+        `(batch, num_segments, num_classes)`, or `(batch, num_classes)` in weak mode.
 
     Raises:
         UserError: If the data set lacks the background clips or the times that are
@@ -165,7 +165,7 @@ def training_batches(
             target = tf.one_hot(target, num_classes)
         return {
             "audio": example["audio"],
-            "visual": tf.cast(example["visual"], tf.float32),
+            "visual": example["visual"],
             "row": example["row"],
             "target": target,
         }
@@ -233,12 +233,8 @@ def scoring_batches(
     """
     names = ("audio", "visual", "row", "segment_labels", "clip_label")
 
-    def widen(example: dict[str, Any]) -> dict[str, Any]:
-        return {**example, "visual": tf.cast(example["visual"], tf.float32)}
-
     return (
         _read(dataset, _cut(dataset, split, part.num_workers)[part.worker], names)
-        .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .prefetch(2)
     )
@@ -283,9 +279,6 @@ def matching_segments(
             }
         )
 
-    def widen(pair: dict[str, Any]) -> dict[str, Any]:
-        return {**pair, "visual": tf.cast(pair["visual"], tf.float32)}
-
     def read(share: str) -> tf.data.Dataset:
         return _read_match_split(dataset, share, match_split, names).flat_map(split_up)
 
@@ -301,7 +294,7 @@ def matching_segments(
         buffer=int(_SHUFFLE_BYTES // _clip_bytes(dataset) * dataset.num_segments),
         batch_size=batch_size,
     )
-    return _take_turns(shares, order, part, widen).prefetch(8)
+    return _take_turns(shares, order, part).prefetch(8)
 
 
 def matching_clips(
@@ -321,20 +314,16 @@ def matching_clips(
         `is_event` `(batch, num_segments)`.
     """
 
-    def widen(example: dict[str, Any]) -> dict[str, Any]:
+    def mark_events(example: dict[str, Any]) -> dict[str, Any]:
         labels = example.pop("segment_labels")
-        return {
-            **example,
-            "visual": tf.cast(example["visual"], tf.float32),
-            "is_event": labels != len(dataset.categories),
-        }
+        return {**example, "is_event": labels != len(dataset.categories)}
 
     names = ("audio", "visual", "row", "segment_labels")
     return (
         _read_match_split(dataset, _match_sources(dataset), match_split, names)
         # A share of the stored splits may hold no clip of this one.
         .shard(part.num_workers, part.worker)
-        .map(widen, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(mark_events, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .prefetch(2)
     )
@@ -438,7 +427,7 @@ def _take_turns(
     shares: Sequence[_Share],
     order: _Order,
     part: Part,
-    finish: Callable[[dict[str, Any]], dict[str, Any]],
+    finish: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> tf.data.Dataset:
     """Returns a worker's part of batches to which shuffled shares contribute in turn.
 
@@ -470,9 +459,6 @@ def _take_turns(
 
     buffer = max(1, order.buffer // len(shares))
     elements = [shares[i].read() for i in owned]
-    if order.buffer >= len(turns):
-        # The shuffle holds them all in memory anyway: they are decoded once a run.
-        elements = [share.cache() for share in elements]
     nothing = {
         name: tf.zeros(spec.shape, spec.dtype)
         for name, spec in elements[0].element_spec.items()
@@ -586,6 +572,12 @@ def _read(
             # TFDS would keep small data sets in memory, twice with the shuffle.
             try_autocache=False,
             skip_prefetch=True,
+            # The shares are read beside each other already. Each reads one file after
+            # the other, and nothing ahead: that would cost 60 MB a share of maps.
+            interleave_cycle_length=1,
+            interleave_block_length=1,
+            num_parallel_calls_for_interleave_files=None,
+            override_buffer_size=2**20,
         ),
     )
     shapes = {
@@ -604,7 +596,7 @@ def _read(
 
     if is_empty:
         examples = examples.take(0)
-    return examples.map(shaped, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.map(shaped)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

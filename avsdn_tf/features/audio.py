@@ -10,7 +10,6 @@ import os
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_hub as hub
 
 from avsdn_tf.errors import UserError
 
@@ -72,6 +71,9 @@ class AudioNetwork:
     def __init__(self, handle: str | os.PathLike[str] = VGGISH) -> None:
         self.handle = os.fspath(handle)
         try:
+            # Half a second that training can do without.
+            import tensorflow_hub as hub
+
             module = hub.load(self.handle)
         # What goes wrong below is of many kinds: no network, no such file, no model.
         except Exception as error:
