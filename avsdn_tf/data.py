@@ -182,7 +182,7 @@ def training_batches(
         buffer=int(_SHUFFLE_BYTES // _clip_bytes(dataset)),
         batch_size=config.batch_size,
     )
-    return _take_turns(shares, order, part, to_batch_element).prefetch(2)
+    return _take_turns(shares, order, part, to_batch_element).prefetch(1)
 
 
 def training_split(dataset: Dataset, config: Config) -> str:
@@ -236,7 +236,7 @@ def scoring_batches(
     return (
         _read(dataset, _cut(dataset, split, part.num_workers)[part.worker], names)
         .batch(batch_size)
-        .prefetch(2)
+        .prefetch(1)
     )
 
 
@@ -325,7 +325,7 @@ def matching_clips(
         .shard(part.num_workers, part.worker)
         .map(mark_events, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
-        .prefetch(2)
+        .prefetch(1)
     )
 
 
@@ -576,7 +576,7 @@ def _read(
             # the other, and nothing ahead: that would cost 60 MB a share of maps.
             interleave_cycle_length=1,
             interleave_block_length=1,
-            num_parallel_calls_for_interleave_files=None,
+            num_parallel_calls_for_interleave_files=1,
             override_buffer_size=2**20,
         ),
     )
