@@ -383,6 +383,7 @@ def benchmark(
     words = ["python -m avsdn_tf.main benchmark", *parts, f"--dataset={dataset_name}"]
     header = {
         "command": " ".join([*words, f"--repeats={repeats}"]),
+        "parts": list(parts),
         "machine": results.describe_machine(),
         "dataset": dataset_name,
         "notice": dataset.notice,

@@ -246,7 +246,7 @@ def measure_growth(setting: Setting) -> Iterator[Comparison]:
     peaks: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         folders = {
-            times_as_many: _enlarge(
+            times_as_many: enlarge(
                 setting, times_as_many, stack.enter_context(_temporary_folder())
             )
             for times_as_many in (1, 4, 16)
@@ -339,9 +339,7 @@ def _time_first_checkpoint(setting: Setting, run: pathlib.Path, xla: str) -> flo
     return seconds
 
 
-def _enlarge(
-    setting: Setting, times_as_many: int, folder: pathlib.Path
-) -> pathlib.Path:
+def enlarge(setting: Setting, times_as_many: int, folder: pathlib.Path) -> pathlib.Path:
     """Makes a data set of the same clips again and again, by links to its files.
 
     Returns:

@@ -126,7 +126,7 @@ def to_markdown(header: dict[str, Any], comparisons: Sequence[Comparison]) -> st
     machine = header["machine"]
     packages = ", ".join(f"{n} {v}" for n, v in machine["versions"].items())
     lines = [
-        "# Benchmark",
+        f"# Benchmark: {', '.join(header['parts'])}; {header['dataset']}",
         "",
         f"    {header['command']}",
         "",
@@ -134,11 +134,13 @@ def to_markdown(header: dict[str, Any], comparisons: Sequence[Comparison]) -> st
         f"{machine['memory_gb']:g} GB. {packages}.",
         "",
         "Every program ran in a process of its own with all cores, and they took "
-        f"{header['repeats']} turns each: the first column is the median of the turns, "
-        "the second their range, and the third how many times as good as the first "
+        f"turns, {header['repeats']} each. The first column is the median of the "
+        "turns, the second their range, the third how many times as good as the first "
         "program each is. Speeds depend on shapes, not on values: features and weights "
         "are random where no data set is named.",
         *(["", f"{header['notice']}."] if header["notice"] else []),
+        "",
+        "![How many times as good as the first program](benchmark.png)",
     ]
     for comparison in comparisons:
         lines += ["", f"## {comparison.title}", ""]

@@ -110,13 +110,16 @@ class AudioGuidedAttention(keras.layers.Layer):
     def call(self, audio: Any, visual: Any) -> tuple[Any, Any]:
         """Attends to the cells."""
         rows, columns = self.cells_shape
-        shape = ops.shape(visual)
-        cells = ops.reshape(visual, (shape[0], shape[1], rows * columns, shape[-1]))
+        shape, num_cells = ops.shape(visual), rows * columns
         heard = self.audio_scores(self.audio_projection(audio))
-        seen = self.visual_scores(self.visual_projection(cells))
+        # As rows of one matrix, to whose product compilers fuse bias and ReLU.
+        all_cells = ops.reshape(visual, (-1, shape[-1]))
+        seen = self.visual_scores(self.visual_projection(all_cells))
+        seen = ops.reshape(seen, (shape[0], shape[1], num_cells, num_cells))
         heard = ops.expand_dims(heard, 2 if self.audio_axis == "hidden" else 3)
         scores = self.cell_score(ops.tanh(seen + heard))
         weights = ops.softmax(ops.squeeze(scores, -1), axis=-1)
+        cells = ops.reshape(visual, (shape[0], shape[1], num_cells, shape[-1]))
         attended = ops.einsum("btn,btnd->btd", weights, cells)
         return attended, ops.reshape(weights, (shape[0], shape[1], rows, columns))
 

@@ -513,7 +513,10 @@ def ratio_bars(
     for axes, (title, bars) in zip(all_axes[:, 0], panels, strict=True):
         names, ratios, texts = zip(*bars, strict=True)
         places = range(len(bars))
-        colors = [LINES, *[VALIDATION] * (len(bars) - 1)]
+        # As grey as the baseline are its variants: its name, a comma, and what differs.
+        colors = [
+            LINES if name.split(",")[0] == names[0] else VALIDATION for name in names
+        ]
         drawn = axes.barh(places, ratios, color=colors, height=0.7)
         axes.bar_label(
             drawn,
@@ -523,8 +526,9 @@ def ratio_bars(
             ],
             padding=4,
             color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
-        axes.axvline(1, color=MUTED, linewidth=0.8)
+        axes.axvline(1, color=MUTED, linewidth=0.8, zorder=0)
         axes.set_yticks(places, names)
         axes.tick_params(axis="y", labelcolor=INK, length=0)
         axes.invert_yaxis()
