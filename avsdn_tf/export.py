@@ -51,6 +51,7 @@ class Format:
         run: Runs what was written on clips, by the format's own runtime; returns
             logits.
         summary: One line for `--help`.
+        oldest_keras: The first version of Keras that can write it.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Format:
     write: Callable[["Exportable", pathlib.Path, Mapping[str, Any]], None]
     run: Callable[[pathlib.Path, Clips], np.ndarray]
     summary: str
+    oldest_keras: tuple[int, int] = (3, 12)
 
 
 class Exportable(keras.Model):
@@ -135,7 +137,7 @@ def export_model(
             f"{type(model).__name__}"
         )
     chosen = FORMATS[name]
-    _check_installed(name, chosen.packages)
+    _check_installed(name, chosen)
     exportable = Exportable(model)
     largest = 0.0
     with _made_aside(pathlib.Path(out) / chosen.name) as (path, aside), quiet_startup():
@@ -440,6 +442,7 @@ FORMATS = {
         _write_litert,
         _run_litert,
         "LiteRT, for clips as long as those of training",
+        oldest_keras=(3, 13),
     ),
     "keras": Format(
         "model.keras", (), _write_keras, _run_keras, "Keras, with metadata"
@@ -447,9 +450,18 @@ FORMATS = {
 }
 
 
-def _check_installed(name: str, packages: Sequence[str]) -> None:
+def _check_installed(name: str, chosen: Format) -> None:
+    version = keras.version()
+    if tuple(map(int, version.split(".")[:2])) < chosen.oldest_keras:
+        oldest = ".".join(map(str, chosen.oldest_keras))
+        raise UserError(
+            f"--format={name}: expected Keras {oldest} or newer, which needs Python "
+            f"3.11 or newer. Received: Keras {version}"
+        )
     missing = [
-        package for package in packages if importlib.util.find_spec(package) is None
+        package
+        for package in chosen.packages
+        if importlib.util.find_spec(package) is None
     ]
     if missing:
         raise UserError(
