@@ -123,9 +123,9 @@ class Config:
     )
     xla: str = _setting(
         "none",
-        "What XLA compiles: nothing, the optimizer's update (on one device), or the "
-        "whole step, which is a little faster without dropout and starts later.",
-        ("none", "update", "step"),
+        "What XLA compiles: nothing, or the network and its gradients, which can be "
+        "faster without dropout, starts later and takes more memory.",
+        ("none", "step"),
     )
     deterministic: bool = _setting(
         False,

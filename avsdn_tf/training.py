@@ -21,6 +21,7 @@ from avsdn_tf.files import explain_unwritable, whole_file
 from avsdn_tf.interruption import Interruption, TrainingInterruptedError
 from avsdn_tf.matching import MatchingTask
 from avsdn_tf.models import DMRN, MODEL_OPTIONS, MODELS, SegmentClassifier
+from avsdn_tf.optimizer import FusedAdam
 from avsdn_tf.run_folder import RunFolder
 
 # A call into the graph costs more than it does, so one takes several steps; yet
@@ -35,7 +36,8 @@ class Training:
     """What a training run ended with.
 
     Attributes:
-        model: The model of the selected epoch, as loaded from the run folder.
+        model: The model of the selected epoch, as loaded from the run folder by the
+            chief; that of the last epoch in the other workers.
         history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
             `validation_accuracy`, `seconds`.
         selected_epoch: The epoch with the best validation accuracy, from 1.
@@ -157,7 +159,7 @@ def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
         learning_rate = keras.optimizers.schedules.PiecewiseConstantDecay(
             [config.decay_steps], [learning_rate, learning_rate / 10]
         )
-    return keras.optimizers.Adam(
+    return FusedAdam(
         learning_rate,
         weight_decay=config.weight_decay or None,
         use_ema=config.ema > 0,
@@ -297,7 +299,9 @@ def train(
     if interruption is not None and interruption.signal is not None:
         raise TrainingInterruptedError(interruption.signal, progress, checkpoints)
     return Training(
-        model=folder.load_model(),
+        # The others leave at once: TensorFlow logs an error in a worker that is still
+        # there when the chief has gone.
+        model=folder.load_model() if placement.is_chief else model,
         history=history,
         selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),
         seconds=sum(row["seconds"] for row in history),
@@ -605,18 +609,10 @@ def make_train_steps(
         gradients, sums = differentiate(batch)
         return sum_over_replicas([*gradients, sums])
 
-    # Compiled, the update reads and writes the weights once instead of once an
-    # operation. XLA knows no weights that lie on several devices.
-    @tf.function(
-        jit_compile=xla != "none" and placement.part.num_replicas == 1, autograph=False
-    )
-    def update(gradients: list[tf.Tensor], total_weight: tf.Tensor) -> None:
-        optimizer.apply([g / total_weight for g in gradients], variables)
-
     def step(batch: dict[str, Any]) -> tf.Tensor:
         *gradients, sums = map(value_of, strategy.run(replica_step, args=(batch,)))
         # The gradients are those of a sum over the clips of all replicas.
-        update(gradients, sums[2])
+        optimizer.apply([g / sums[2] for g in gradients], variables)
         return sums
 
     @tf.function(reduce_retracing=True)

@@ -382,14 +382,13 @@ def test_mixed_precision_trains_and_saves_what_loads_anywhere(
 
 def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
     losses = []
-    for xla in ("none", "update", "step"):
+    for xla in ("none", "step"):
         folder = RunFolder(tmp_path / xla)
         config = Config(epochs=2, units=4, xla=xla)
         folder.create(config)
         history = training.train(config, dataset, folder).history
         losses.append([row["loss"] for row in history])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
 
 
 def test_settings_of_a_run_are_part_of_its_folder(finished):
