@@ -68,10 +68,12 @@ class Checkpoints:
         arrays = {f"v{i}": np.array(v) for i, v in enumerate(variables)}
         file = io.BytesIO()
         np.savez(file, progress=np.frombuffer(state, np.uint8), **arrays)
-        content = file.getbuffer()
-        header = _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
-
-        with explain_unwritable(path, self.how_to_go_on()):
+        with (
+            # A view that is left open keeps its file from being closed.
+            file.getbuffer() as content,
+            explain_unwritable(path, self.how_to_go_on()),
+        ):
+            header = _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
             self.folder.mkdir(exist_ok=True)
             with whole_file(path) as aside, aside.open("wb") as target:
                 target.write(header)
