@@ -49,13 +49,25 @@ SAMPLE_RATE_HZ = 16_000
 _LONGER_SIDE = 1080
 # A damaged header may claim any size; 8K is 7680 x 4320.
 _MAX_PIXELS = 8192 * 8192
-_CONTINUOUS_S = Fraction(1, 20)
-_MAX_STEP_BACK_S = 1
+# Times are whole flicks, names ending in _fl: the usual frame rates, sample rates and
+# clocks of containers are fractions of a second in them, and they cost a tenth of
+# Python's exact fractions.
+_SECOND_FL = 705_600_000
+# Sound is taken from the resampler in pieces of this size, not in those of the codec,
+# which are smaller and cost as much each.
+_PIECE_SAMPLES = SAMPLE_RATE_HZ // 10
+_SAMPLE_FL = _SECOND_FL // SAMPLE_RATE_HZ
+_CONTINUOUS_FL = _SECOND_FL // 20
+_MAX_STEP_BACK_FL = _SECOND_FL
 _MAX_JUMP_S = 600
+_MAX_JUMP_FL = _MAX_JUMP_S * _SECOND_FL
 _MAX_APART_S = 60
+_MAX_APART_FL = _MAX_APART_S * _SECOND_FL
 _MAX_WAITING_BYTES = 1 << 28
-_DROPPED_TAIL_S = Fraction(1, 10)
-_MAX_MISSING_S = 1
+_DROPPED_TAIL_FL = _SECOND_FL // 10
+_MAX_MISSING_FL = _SECOND_FL
+# FFmpeg's unit for the times of a container as a whole.
+_CONTAINERS_UNIT_S = Fraction(1, av.time_base)
 # For others, FFmpeg derives the duration from what is there of the file.
 _STATE_THEIR_DURATION = {"asf", "flv", "matroska", "mov"}
 # FFmpeg reads pictures and plain text as videos too.
@@ -274,6 +286,15 @@ def _upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     return pixels
 
 
+def _flicks(count: int, unit_s: Fraction) -> int:
+    """Returns the whole flicks in a number of units of time.
+
+    Rounded down: moments that are whole seconds apart stay so.
+    """
+    numerator, denominator = unit_s.as_integer_ratio()
+    return count * numerator * _SECOND_FL // denominator
+
+
 class _Sound:
     """The sound's samples at 16 kHz, from decoding until their second is taken.
 
@@ -281,35 +302,37 @@ class _Sound:
     """
 
     def __init__(self) -> None:
-        self.first_s: Fraction | None = None
+        self.first_fl: int | None = None
         # Where the next frame should start, by the timestamps.
-        self.next_s: Fraction | float = -math.inf
+        self.next_fl: int | float = -math.inf
         # Up to where there are samples.
-        self.end_s: Fraction | float = -math.inf
+        self.end_fl: int | float = -math.inf
         self._num_samples = 0
         self._num_overlapping = 0
         self._pieces: deque[tuple[int, np.ndarray]] = deque()
         self._format: tuple[str, str, int] | None = None
         self._resampler: av.AudioResampler | None = None
 
-    def add(self, frame: av.AudioFrame, time_s: Fraction) -> None:
+    def add(self, frame: av.AudioFrame, time_fl: int) -> None:
         """Appends a decoded frame that starts at a time."""
-        if self.first_s is None:
-            self.first_s = self.next_s = time_s
+        if self.first_fl is None:
+            self.first_fl = self.next_fl = time_fl
         audio_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-        is_continuous = abs(time_s - self.next_s) <= _CONTINUOUS_S
+        is_continuous = abs(time_fl - self.next_fl) <= _CONTINUOUS_FL
         if audio_format != self._format or not is_continuous:
             self.finish()
             self._format = audio_format
             # Only the rate: FFmpeg's own mix makes two equal channels 3 dB louder, and
             # lets 5.1 clip.
-            self._resampler = av.AudioResampler("flt", rate=SAMPLE_RATE_HZ)
+            self._resampler = av.AudioResampler(
+                "flt", rate=SAMPLE_RATE_HZ, frame_size=_PIECE_SAMPLES
+            )
         if not is_continuous:
-            self.next_s = time_s
-            start = round((time_s - self.first_s) * SAMPLE_RATE_HZ)
+            self.next_fl = time_fl
+            start = round((time_fl - self.first_fl) / _SAMPLE_FL)
             self._num_overlapping = max(0, self._num_samples - start)
             self._num_samples = max(self._num_samples, start)
-        self.next_s += Fraction(frame.samples, frame.sample_rate)
+        self.next_fl += _flicks(frame.samples, Fraction(1, frame.sample_rate))
         self._append(self._resampler.resample(frame))
 
     def finish(self) -> None:
@@ -330,14 +353,14 @@ class _Sound:
             if len(samples):
                 self._pieces.append((self._num_samples, samples))
             self._num_samples += len(samples)
-        self.end_s = self.first_s + Fraction(self._num_samples, SAMPLE_RATE_HZ)
+        self.end_fl = self.first_fl + self._num_samples * _SAMPLE_FL
 
-    def take(self, start_s: Fraction) -> np.ndarray:
+    def take(self, start_fl: int) -> np.ndarray:
         """Returns the waveform of the second that starts then, and forgets it."""
         waveform = np.zeros(SAMPLE_RATE_HZ, np.float32)
-        if self.first_s is None:
+        if self.first_fl is None:
             return waveform
-        offset = round((self.first_s - start_s) * SAMPLE_RATE_HZ)
+        offset = round((self.first_fl - start_fl) / _SAMPLE_FL)
         while self._pieces and self._pieces[0][0] + offset < SAMPLE_RATE_HZ:
             index, samples = self._pieces.popleft()
             start = index + offset
@@ -357,43 +380,44 @@ class _Picture:
 
     def __init__(self, frames_per_second: int) -> None:
         self._frames_per_second = frames_per_second
-        self.first_s: Fraction | None = None
-        self.end_s: Fraction | float = -math.inf
+        self.first_fl: int | None = None
+        self.end_fl: int | float = -math.inf
         # The latest frame, since when it is shown, and its pixels once someone wants
         # them.
         self._frame: av.VideoFrame | None = None
-        self.shown_s: Fraction | float = -math.inf
+        self.shown_fl: int | float = -math.inf
         self._pixels: np.ndarray | None = None
         # Frames before it that are wanted.
-        self._earlier: deque[tuple[Fraction, np.ndarray]] = deque()
-        self._taken_s: Fraction | float = -math.inf
+        self._earlier: deque[tuple[int, np.ndarray]] = deque()
+        self._taken_fl: int | float = -math.inf
         self._size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
 
     def show(
-        self, frame: av.VideoFrame, start_s: Fraction, end_s: Fraction, zero_s: Fraction
+        self, frame: av.VideoFrame, start_fl: int, end_fl: int, zero_fl: int
     ) -> None:
         """Replaces the latest frame."""
-        if start_s <= self._taken_s:
+        if start_fl <= self._taken_fl:
             raise ValueError(
                 f"its picture lies more than {_MAX_APART_S} s behind its sound"
             )
         if self._frame is None:
-            self.first_s = start_s
+            self.first_fl = start_fl
             # The first frame stands in for what was before it.
-            start_s = zero_s
-        elif self.is_wanted(self.shown_s - zero_s, start_s - zero_s):
-            self._earlier.append((self.shown_s, self._latest()))
-        self._frame, self.shown_s, self._pixels = frame, start_s, None
-        self.end_s = end_s
+            start_fl = zero_fl
+        elif self.is_wanted(self.shown_fl - zero_fl, start_fl - zero_fl):
+            self._earlier.append((self.shown_fl, self._latest()))
+        self._frame, self.shown_fl, self._pixels = frame, start_fl, None
+        self.end_fl = end_fl
 
-    def is_wanted(self, start_s: Fraction, end_s: Fraction) -> bool:
-        """Whether a frame is wanted in [start_s, end_s), counted from zero."""
-        next_wanted = math.ceil(start_s * self._frames_per_second - Fraction(1, 2))
-        return self._wanted_s(next_wanted) < end_s
+    def is_wanted(self, start_fl: int, end_fl: int) -> bool:
+        """Whether a frame is wanted in [start_fl, end_fl), counted from zero."""
+        return self._num_wanted_before(start_fl) < self._num_wanted_before(end_fl)
 
-    def _wanted_s(self, index: int) -> Fraction:
-        return Fraction(2 * index + 1, 2 * self._frames_per_second)
+    def _num_wanted_before(self, time_fl: int) -> int:
+        # Rounded to the nearest, halves down, since they are wanted themselves.
+        halves = 2 * time_fl * self._frames_per_second
+        return (halves + _SECOND_FL - 1) // (2 * _SECOND_FL)
 
     def _latest(self) -> np.ndarray:
         """The latest frame's pixels, upright and of the first frame's size."""
@@ -412,20 +436,20 @@ class _Picture:
             self._pixels = _upright(rgb.to_ndarray(), frame)
         return self._pixels
 
-    def take(self, second: int, zero_s: Fraction) -> np.ndarray:
-        """Returns the frames of a second, and forgets what was before them."""
+    def take(self, start_fl: int) -> np.ndarray:
+        """Returns the frames of the second that starts then; forgets those before."""
         frames = []
-        first = second * self._frames_per_second
-        for index in range(first, first + self._frames_per_second):
-            time_s = zero_s + self._wanted_s(index)
-            while len(self._earlier) > 1 and self._earlier[1][0] <= time_s:
+        for index in range(self._frames_per_second):
+            within_fl = (2 * index + 1) * _SECOND_FL // (2 * self._frames_per_second)
+            time_fl = start_fl + within_fl
+            while len(self._earlier) > 1 and self._earlier[1][0] <= time_fl:
                 self._earlier.popleft()
-            if self.shown_s <= time_s:
+            if self.shown_fl <= time_fl:
                 self._earlier.clear()
                 frames.append(self._latest())
             else:
                 frames.append(self._earlier[0][1])
-            self._taken_s = time_s
+            self._taken_fl = time_fl
         return np.stack(frames)
 
 
@@ -436,10 +460,10 @@ class _Reader:
         self._source = source
         self._picture = _Picture(frames_per_second) if source.picture else None
         self._sound = _Sound() if source.sound else None
-        self._zero_s: Fraction | None = None
+        self._zero_fl: int | None = None
         self._num_done = 0
         # Compressed picture for which the sound has not come far enough, and its times.
-        self._waiting: deque[tuple[Fraction | float, av.Packet]] = deque()
+        self._waiting: deque[tuple[int | float, av.Packet]] = deque()
         self._num_waiting_bytes = 0
         # Whether the sound's decoder may hold something back.
         self._is_hearing = False
@@ -448,16 +472,16 @@ class _Reader:
         self._inside: list[int | None] = []
         self._is_cut = False
         # The latest gap in each stream, and the longest time between two frames.
-        self._gaps: dict[str, tuple[Fraction, Fraction]] = {}
-        self._longest_interval_s: Fraction | None = None
+        self._gaps: dict[str, tuple[int, int]] = {}
+        self._longest_interval_fl: int | None = None
         # Up to where a stream is known. Infinite if nothing more comes of it.
-        self._heard_s: Fraction | float = -math.inf if source.sound else math.inf
-        self._seen_s: Fraction | float = -math.inf if source.picture else math.inf
+        self._heard_fl: int | float = -math.inf if source.sound else math.inf
+        self._seen_fl: int | float = -math.inf if source.picture else math.inf
         container = source.container
-        self._stated_end_s: Fraction | float = -math.inf
+        self._stated_end_fl: int | float = -math.inf
         if container.duration is not None:
             end = (container.start_time or 0) + container.duration
-            self._stated_end_s = Fraction(end, av.time_base)
+            self._stated_end_fl = _flicks(end, _CONTAINERS_UNIT_S)
 
     def seconds(self) -> Iterator[Second]:
         """Yields the seconds in order.
@@ -466,34 +490,37 @@ class _Reader:
             ValueError: If something is wrong with the file; or another of _READ_ERRORS.
         """
         for _ in self._decode():
-            while self._zero_s is not None and self._knows(
-                self._zero_s + self._num_done + 1
+            while self._zero_fl is not None and self._knows(
+                self._zero_fl + (self._num_done + 1) * _SECOND_FL
             ):
                 yield self._take()
         self._check_complete()
-        length_s = self._end_s - self._zero_s
-        while self._num_done < max(1, math.ceil(length_s - _DROPPED_TAIL_S)):
+        length_fl = self._end_fl - self._zero_fl
+        while self._num_done < max(1, -((_DROPPED_TAIL_FL - length_fl) // _SECOND_FL)):
             yield self._take()
 
-    def _knows(self, time_s: Fraction) -> bool:
+    def _knows(self, time_fl: int) -> bool:
         """Whether both streams are past a time."""
         return (
-            self._heard_s >= time_s and self._seen_s >= time_s and self._end_s >= time_s
+            self._heard_fl >= time_fl
+            and self._seen_fl >= time_fl
+            and self._end_fl >= time_fl
         )
 
     @property
-    def _end_s(self) -> Fraction | float:
+    def _end_fl(self) -> int | float:
         """Up to where any stream was decoded."""
-        ends = [stream.end_s for stream in (self._picture, self._sound) if stream]
+        ends = [stream.end_fl for stream in (self._picture, self._sound) if stream]
         return max(ends)
 
     def _take(self) -> Second:
         index = self._num_done
         self._num_done += 1
+        start_fl = self._zero_fl + index * _SECOND_FL
         return Second(
             index=index,
-            frames=self._picture.take(index, self._zero_s) if self._picture else None,
-            waveform=self._sound.take(self._zero_s + index) if self._sound else None,
+            frames=self._picture.take(start_fl) if self._picture else None,
+            waveform=self._sound.take(start_fl) if self._sound else None,
         )
 
     def _decode(self) -> Iterator[None]:
@@ -517,16 +544,16 @@ class _Reader:
                 yield
         if self._sound:
             self._hear_out()
-            self._heard_s = math.inf
-            if self._sound.first_s is None:
+            self._heard_fl = math.inf
+            if self._sound.first_fl is None:
                 raise ValueError("its sound holds no sample")
         while self._waiting:
             self._see_next()
             yield
         if self._picture:
             self._see(None)
-            self._seen_s = math.inf
-            if self._picture.first_s is None:
+            self._seen_fl = math.inf
+            if self._picture.first_fl is None:
                 raise ValueError("its picture holds no frame")
         yield
 
@@ -534,19 +561,19 @@ class _Reader:
         stream = self._source.sound
         self._is_hearing = packet is not None
         for frame in stream.decode(packet):
-            next_s = self._sound.next_s
-            time_s = self._time(frame, stream, next_s, next_s)
-            if time_s > next_s + _MAX_MISSING_S > -math.inf:
-                self._note_gap("sound", next_s, time_s)
-            self._sound.add(frame, time_s)
+            next_fl = self._sound.next_fl
+            time_fl = self._time(frame, stream, next_fl, next_fl)
+            if time_fl > next_fl + _MAX_MISSING_FL > -math.inf:
+                self._note_gap("sound", next_fl, time_fl)
+            self._sound.add(frame, time_fl)
             if self._picture is None:
-                self._zero_s = self._sound.first_s
-        self._heard_s = max(self._heard_s, self._sound.end_s)
+                self._zero_fl = self._sound.first_fl
+        self._heard_fl = max(self._heard_fl, self._sound.end_fl)
         if self._picture is None:
             return
-        begin_s = self._sound.first_s
-        if begin_s is not None and self._sound.end_s - _MAX_APART_S > max(
-            begin_s, self._seen_s
+        begin_fl = self._sound.first_fl
+        if begin_fl is not None and self._sound.end_fl - _MAX_APART_FL > max(
+            begin_fl, self._seen_fl
         ):
             self._give_up_picture()
 
@@ -557,10 +584,10 @@ class _Reader:
             self._source.sound.codec_context.flush_buffers()
             self._sound.finish()
 
-    def _give_up_sound(self, until_s: Fraction | float) -> None:
+    def _give_up_sound(self, until_fl: int | float) -> None:
         """Takes the sound, so far behind the picture, as silent up to a time."""
         self._hear_out()
-        self._heard_s = max(self._heard_s, self._sound.end_s, until_s)
+        self._heard_fl = max(self._heard_fl, self._sound.end_fl, until_fl)
 
     def _give_up_picture(self) -> None:
         """Takes the picture, so far behind the sound, as one that stands still."""
@@ -570,28 +597,30 @@ class _Reader:
             self._source.picture.codec_context.flush_buffers()
             self._inside = []
             self._is_cut = True
-        self._seen_s = max(self._seen_s, self._sound.end_s - _MAX_APART_S)
-        if self._zero_s is None:
+        self._seen_fl = max(self._seen_fl, self._sound.end_fl - _MAX_APART_FL)
+        if self._zero_fl is None:
             raise ValueError(
                 f"its picture starts more than {_MAX_APART_S} s after its sound"
             )
 
     def _wait(self, packet: av.Packet) -> None:
         timestamp = packet.pts if packet.dts is None else packet.dts
-        time_s = -math.inf if timestamp is None else timestamp * packet.time_base
-        self._waiting.append((time_s, packet))
+        time_fl = -math.inf
+        if timestamp is not None:
+            time_fl = _flicks(timestamp, packet.time_base)
+        self._waiting.append((time_fl, packet))
         self._num_waiting_bytes += packet.size
 
     def _may_see(self) -> bool:
         """Whether the sound has come as far as the picture, or is not waited for."""
-        first_s, last_s = self._waiting[0][0], self._waiting[-1][0]
-        if -math.inf < self._heard_s >= first_s:
+        first_fl, last_fl = self._waiting[0][0], self._waiting[-1][0]
+        if -math.inf < self._heard_fl >= first_fl:
             return True
         if (
-            math.inf > last_s - first_s > _MAX_APART_S
+            math.inf > last_fl - first_fl > _MAX_APART_FL
             or self._num_waiting_bytes > _MAX_WAITING_BYTES
         ):
-            self._give_up_sound(first_s)
+            self._give_up_sound(first_fl)
             return True
         return False
 
@@ -614,19 +643,19 @@ class _Reader:
             self._inside.append(packet.pts)
         for frame in stream.decode(packet):
             self._note_out(frame)
-            start_s = self._time(frame, stream, picture.end_s, picture.shown_s)
-            start_s = max(start_s, picture.shown_s)
-            if picture.first_s is not None:
-                self._note_interval(picture.shown_s, start_s)
-            if self._zero_s is None:
-                self._zero_s = self._find_zero(start_s)
+            start_fl = self._time(frame, stream, picture.end_fl, picture.shown_fl)
+            start_fl = max(start_fl, picture.shown_fl)
+            if picture.first_fl is not None:
+                self._note_interval(picture.shown_fl, start_fl)
+            if self._zero_fl is None:
+                self._zero_fl = self._find_zero(start_fl)
             if frame.duration:
-                duration_s = frame.duration * stream.time_base
+                duration_fl = _flicks(frame.duration, stream.time_base)
             else:
-                duration_s = 1 / (stream.average_rate or Fraction(25))
-            self._check_jump(start_s + duration_s)
-            picture.show(frame, start_s, start_s + duration_s, self._zero_s)
-            self._seen_s = max(self._seen_s, start_s)
+                duration_fl = _flicks(1, 1 / (stream.average_rate or Fraction(25)))
+            self._check_jump(start_fl + duration_fl)
+            picture.show(frame, start_fl, start_fl + duration_fl, self._zero_fl)
+            self._seen_fl = max(self._seen_fl, start_fl)
 
     def _may_be_wanted(self, packet: av.Packet) -> bool:
         """Whether a wanted time may lie between a frame and the one shown after it."""
@@ -635,12 +664,13 @@ class _Reader:
             for pts in self._inside
             if None not in (pts, packet.pts) and pts > packet.pts
         ]
-        if self._zero_s is None or not later:
+        if self._zero_fl is None or not later:
             return True
-        start_s, end_s = (
-            pts * packet.time_base - self._zero_s for pts in (packet.pts, min(later))
+        start_fl, end_fl = (
+            _flicks(pts, packet.time_base) - self._zero_fl
+            for pts in (packet.pts, min(later))
         )
-        return self._picture.is_wanted(start_s, end_s)
+        return self._picture.is_wanted(start_fl, end_fl)
 
     def _note_out(self, frame: av.VideoFrame) -> None:
         """Forgets a frame that came out of the decoder, and those that never will."""
@@ -651,71 +681,77 @@ class _Reader:
             held.remove(None)
         self._inside = held
 
-    def _note_interval(self, start_s: Fraction, end_s: Fraction) -> None:
+    def _note_interval(self, start_fl: int, end_fl: int) -> None:
         """Compares the time between two frames with what is usual in this video."""
-        usual_s = self._longest_interval_s
-        if usual_s is not None and end_s - start_s > usual_s + _MAX_MISSING_S:
-            self._note_gap("picture", start_s, end_s)
-        self._longest_interval_s = max(usual_s or 0, end_s - start_s)
+        usual_fl = self._longest_interval_fl
+        if usual_fl is not None and end_fl - start_fl > usual_fl + _MAX_MISSING_FL:
+            self._note_gap("picture", start_fl, end_fl)
+        self._longest_interval_fl = max(usual_fl or 0, end_fl - start_fl)
 
-    def _note_gap(self, kind: str, start_s: Fraction, end_s: Fraction) -> None:
+    def _note_gap(self, kind: str, start_fl: int, end_fl: int) -> None:
         """Refuses what neither stream has: FFmpeg leaves out what it cannot make out.
 
         A gap in one of them may be meant, such as a picture that stands still.
         """
-        self._gaps[kind] = (start_s, end_s)
+        self._gaps[kind] = (start_fl, end_fl)
         starts, ends = zip(*self._gaps.values(), strict=True)
-        if len(starts) == 2 and min(ends) - max(starts) > _MAX_MISSING_S:
+        missing_fl = min(ends) - max(starts)
+        if len(starts) == 2 and missing_fl > _MAX_MISSING_FL:
             raise ValueError(
-                f"{float(min(ends) - max(starts)):.1f} s are missing in the middle"
+                f"{missing_fl / _SECOND_FL:.1f} s are missing in the middle"
             )
 
-    def _find_zero(self, picture_s: Fraction) -> Fraction:
-        sound_s = self._sound.first_s if self._sound else None
-        if sound_s is None:
-            return picture_s
-        if abs(picture_s - sound_s) > _MAX_JUMP_S:
+    def _find_zero(self, picture_fl: int) -> int:
+        sound_fl = self._sound.first_fl if self._sound else None
+        if sound_fl is None:
+            return picture_fl
+        if abs(picture_fl - sound_fl) > _MAX_JUMP_FL:
             raise ValueError(f"its sound and picture start over {_MAX_JUMP_S} s apart")
-        return min(picture_s, sound_s)
+        return min(picture_fl, sound_fl)
 
     def _time(
         self,
         frame: av.VideoFrame | av.AudioFrame,
         stream: av.VideoStream | av.AudioStream,
-        next_s: Fraction | float,
-        latest_s: Fraction | float,
-    ) -> Fraction:
+        next_fl: int | float,
+        latest_fl: int | float,
+    ) -> int:
         """Returns when a frame starts, checked against what came before.
 
         Args:
             frame: A frame that was decoded.
             stream: The stream that it is from.
-            next_s: When it starts if it has no timestamp; minus infinity for the first.
-            latest_s: The time that it should not lie before.
+            next_fl: When it starts if it has no timestamp; minus infinity for the
+                first.
+            latest_fl: The time that it should not lie before.
         """
         if frame.is_corrupt:
             raise ValueError(f"its {stream.type} stream is damaged")
-        if self._zero_s is not None:
-            self._source.reached_s = float(self._end_s - self._zero_s)
+        if self._zero_fl is not None:
+            self._source.reached_s = (self._end_fl - self._zero_fl) / _SECOND_FL
         timestamp = frame.dts if frame.pts is None else frame.pts
         if timestamp is None:
-            return max(Fraction(0), next_s)
-        time_s = timestamp * stream.time_base
-        self._check_jump(time_s)
-        if time_s < latest_s - _MAX_STEP_BACK_S:
+            return max(0, next_fl)
+        time_fl = _flicks(timestamp, stream.time_base)
+        self._check_jump(time_fl)
+        if time_fl < latest_fl - _MAX_STEP_BACK_FL:
             raise ValueError(
                 f"the timestamps of its {stream.type} stream jump back by "
-                f"{float(latest_s - time_s):.1f} s"
+                f"{(latest_fl - time_fl) / _SECOND_FL:.1f} s"
             )
-        return time_s
+        return time_fl
 
-    def _check_jump(self, time_s: Fraction) -> None:
-        end_s = self._end_s
+    def _check_jump(self, time_fl: int) -> None:
+        end_fl = self._end_fl
         # The very first timestamp may be anything: recorders count from when they were
         # switched on.
-        if end_s > -math.inf and time_s > max(end_s, self._stated_end_s) + _MAX_JUMP_S:
+        if (
+            end_fl > -math.inf
+            and time_fl > max(end_fl, self._stated_end_fl) + _MAX_JUMP_FL
+        ):
             raise ValueError(
-                f"its timestamps jump forwards by {float(time_s - end_s):.1f} s"
+                "its timestamps jump forwards by "
+                f"{(time_fl - end_fl) / _SECOND_FL:.1f} s"
             )
 
     def _check_complete(self) -> None:
@@ -724,21 +760,21 @@ class _Reader:
         container = source.container
         if container.format.name.split(",")[0] not in _STATE_THEIR_DURATION:
             return
-        stated = [(container.duration, Fraction(1, av.time_base), self._end_s)]
+        stated = [(container.duration, _CONTAINERS_UNIT_S, self._end_fl)]
         if self._picture:
             stream = source.picture
-            stated.append((stream.duration, stream.time_base, self._picture.end_s))
+            stated.append((stream.duration, stream.time_base, self._picture.end_fl))
         if self._sound:
             stream = source.sound
-            stated.append((stream.duration, stream.time_base, self._sound.end_s))
-        for duration, time_base, end_s in stated:
+            stated.append((stream.duration, stream.time_base, self._sound.end_fl))
+        for duration, unit_s, end_fl in stated:
+            if duration is None:
+                continue
+            stated_fl = _flicks(duration, unit_s)
             # Some containers count from their first timestamp, others from 0.
-            length_s = max(end_s - self._zero_s, end_s)
-            if (
-                duration is not None
-                and duration * time_base > length_s + _MAX_MISSING_S
-            ):
+            length_fl = max(end_fl - self._zero_fl, end_fl)
+            if stated_fl > length_fl + _MAX_MISSING_FL:
                 raise ValueError(
-                    f"it states {float(duration * time_base):.1f} s, but holds "
-                    f"{max(0.0, float(length_s)):.1f} s"
+                    f"it states {stated_fl / _SECOND_FL:.1f} s, but holds "
+                    f"{max(0, length_fl) / _SECOND_FL:.1f} s"
                 )
