@@ -70,6 +70,42 @@ def test_categories_and_shapes_come_from_the_data(tmp_path, visual_shape):
         np.testing.assert_array_equal(visual, stored)
 
 
+def test_a_clip_may_have_several_events(tmp_path):
+    rows = make_custom(tmp_path / "own")
+    again = list(rows[0])
+    again[3:5] = (2.25, 3.25)
+    # A line of the same clip may stand anywhere.
+    write_manifest(tmp_path / "own", [*rows, again])
+    builder = build(tmp_path / "own", tmp_path / "data", "custom")
+    clip = examples(builder, "train")[0]
+    assert clip["segment_labels"].tolist() == [0, 0, 0, 2]
+    assert (clip["start_s"], clip["end_s"]) == (0.5, 3.25)
+    assert clip["segment_label_mean"].tolist() == [0.75, 0, 0.25]
+    assert sum(builder.info.splits[s].num_examples for s in builder.info.splits) == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({3: "1.5", 4: "3"}, r"line 11: overlapping times.*1.5 to 3.0.*0.5 to 2.0"),
+        ({3: "0", 4: "4"}, r"line 11: overlapping times"),
+        ({1: "test"}, r"line 11: key 'clip 0' stands in line 2 .*another split"),
+        ({2: "Kettle"}, r"line 11: key 'clip 0' .*several categories into clips"),
+        ({5: "clip 1.a.npy"}, r"line 11: key 'clip 0' .*another split, category or f"),
+        ({3: "", 4: ""}, r"line 11: key 'clip 0' .*Expected times in each line"),
+    ],
+)
+def test_what_no_second_event_can_be_is_named(tmp_path, change, message):
+    rows = make_custom(tmp_path / "own")
+    again = list(rows[0])
+    again[3:5] = ("2", "3")
+    for column, value in change.items():
+        again[column] = value
+    write_manifest(tmp_path / "own", [*rows, again])
+    with pytest.raises(DatasetError, match=message):
+        build(tmp_path / "own", tmp_path / "data", "custom")
+
+
 @pytest.mark.parametrize("mode", ["supervised", "weak"])
 def test_a_network_of_these_shapes_trains_and_is_evaluated(tmp_path, mode):
     make_custom(tmp_path / "own")

@@ -20,8 +20,8 @@ class Clip:
         visual: `(num_segments, *visual_shape)`.
         segment_labels: `(num_segments,)` class indices.
         clip_label: Class index of the clip.
-        start_s: Second in which the event begins.
-        end_s: Second before which it ends.
+        start_s: Second in which the event begins; the first of several.
+        end_s: Second before which it ends; the last of several.
         match_split: Split of the cross-modality task: one of `MATCH_SPLITS`.
     """
 

@@ -30,7 +30,8 @@ class CustomClip:
         key: Its name.
         split: One of `SPLITS`.
         category: Name of its category, or "Background".
-        times_s: Start and end of its event in seconds; None if they are not known.
+        times_s: Start and end of each of its events in seconds, which don't overlap;
+            none if they are not known.
         video: Its video; None where features are given.
         features: Its audio and visual feature files; None where a video is given.
     """
@@ -39,7 +40,7 @@ class CustomClip:
     key: str
     split: str
     category: str
-    times_s: tuple[float, float] | None
+    times_s: tuple[tuple[float, float], ...]
     video: pathlib.Path | None
     features: tuple[pathlib.Path, pathlib.Path] | None
 
@@ -93,7 +94,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             f"{' and '.join(_FEATURE_COLUMNS)}. "
             f"Received: {', '.join(header) or 'none'}."
         )
-    clips: list[CustomClip] = []
+    clips: dict[str, CustomClip] = {}
     errors: list[str] = []
     lines_of: dict[str, int] = {}
     for number, values in enumerate(lines[1:], start=2):
@@ -108,27 +109,24 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             fields = {n: v.strip() for n, v in zip(header, values, strict=True)}
             clip = _parse(fields, len(clips), where, folder, categories)
             if clip.key in lines_of:
-                raise DatasetError(
-                    f"{where}: key {clip.key!r} stands in line {lines_of[clip.key]} "
-                    "already. Expected one line a clip: cut a video with several "
-                    "events into clips."
-                )
+                first = clips[clip.key]
+                clip = _add_event(first, clip, where, lines_of[clip.key])
         except DatasetError as error:
             errors.append(str(error))
             continue
-        lines_of[clip.key] = number
-        clips.append(clip)
+        lines_of.setdefault(clip.key, number)
+        clips[clip.key] = clip
     if errors:
         more = len(errors) - _MOST_ERRORS
         errors = errors[:_MOST_ERRORS] + ([f"and {more} more."] if more > 0 else [])
         raise DatasetError("\n".join(errors))
     for split in SPLITS:
-        if not any(clip.split == split for clip in clips):
+        if not any(clip.split == split for clip in clips.values()):
             raise DatasetError(
                 f"{path}: no clip of split {split!r}. Expected at least one of each of "
                 f"{', '.join(SPLITS)}."
             )
-    return Manifest(categories, tuple(clips))
+    return Manifest(categories, tuple(clips.values()))
 
 
 def _read_categories(path: pathlib.Path) -> tuple[str, ...]:
@@ -200,10 +198,38 @@ def _parse(
         key=key,
         split=split,
         category=category,
-        times_s=times_s,
+        times_s=(times_s,) if times_s else (),
         video=paths[0] if video else None,
         features=None if video else (paths[0], paths[1]),
     )
+
+
+def _add_event(
+    first: CustomClip, other: CustomClip, where: str, line: int
+) -> CustomClip:
+    """Returns a clip with the event of a later line of the same key."""
+    same = ("split", "category", "video", "features")
+    if any(getattr(first, name) != getattr(other, name) for name in same):
+        raise DatasetError(
+            f"{where}: key {other.key!r} stands in line {line} already, with another "
+            "split, category or file. Expected lines of one clip to differ in times "
+            "alone: name another clip otherwise, and cut a video with events of "
+            "several categories into clips."
+        )
+    if not (first.times_s and other.times_s):
+        raise DatasetError(
+            f"{where}: key {other.key!r} stands in line {line} already. Expected times "
+            "in each line of a clip with several events, and one line for any other."
+        )
+    ((start_s, end_s),) = other.times_s
+    for earlier in first.times_s:
+        if start_s < earlier[1] and earlier[0] < end_s:
+            raise DatasetError(
+                f"{where}: overlapping times. Expected events of a clip that follow "
+                f"one another. Received: {start_s} to {end_s} s, beside "
+                f"{earlier[0]} to {earlier[1]} s."
+            )
+    return dataclasses.replace(first, times_s=(*first.times_s, *other.times_s))
 
 
 def _parse_times(fields: dict[str, str], where: str) -> tuple[float, float] | None:
@@ -262,10 +288,12 @@ class CustomData:
                     )
             classes = (*self.manifest.categories, BACKGROUND_CATEGORY)
             category = classes.index(clip.category)
-            start_s, end_s = clip.times_s or (0.0, 0.0)
-            # A segment is the event's if its middle is.
+            # A segment is an event's if its middle is.
             middles_s = np.arange(self.num_segments) + 0.5
-            is_event = (start_s <= middles_s) & (middles_s < end_s)
+            is_event = np.zeros(self.num_segments, bool)
+            for start_s, end_s in clip.times_s:
+                is_event |= (start_s <= middles_s) & (middles_s < end_s)
+            first_s, last_s = zip(*clip.times_s or [(0.0, 0.0)], strict=True)
             yield Clip(
                 row=clip.row,
                 video_id=clip.key,
@@ -273,8 +301,8 @@ class CustomData:
                 visual=visual.reshape(self.num_segments, -1),
                 segment_labels=np.where(is_event, category, background),
                 clip_label=category,
-                start_s=start_s,
-                end_s=end_s,
+                start_s=min(first_s),
+                end_s=max(last_s),
                 match_split=MATCH_SPLITS[SPLITS.index(split)],
             )
 
@@ -344,8 +372,9 @@ def _check_shapes(
             f"{earlier[0][0]} and visual {earlier[0][1]}. Received: {audio} and "
             f"{visual}. Cut the clips to one length."
         )
-    if clip.times_s and clip.times_s[1] > audio[0]:
+    last_s = max((end_s for _, end_s in clip.times_s), default=0.0)
+    if last_s > audio[0]:
         raise DatasetError(
-            f"Clip {clip.key!r}: its event ends at {clip.times_s[1]} s. Expected an "
+            f"Clip {clip.key!r}: its event ends at {last_s} s. Expected an "
             f"end within its {audio[0]} segments of one second."
         )
