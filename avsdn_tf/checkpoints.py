@@ -2,10 +2,9 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import pathlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -14,6 +13,8 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable, whole_file
 
 _MAGIC = b"avsdn_tf checkpoint 1\n"
+_HEADER_BYTES = len(_MAGIC) + 2 * hashlib.sha256().digest_size + 1
+_READ_BYTES = 1 << 20
 _KEPT = 3
 
 
@@ -65,19 +66,17 @@ class Checkpoints:
         """
         path = self.folder / f"epoch-{progress.epoch:05d}-step-{progress.step:06d}.ckpt"
         state = json.dumps(dataclasses.asdict(progress)).encode()
-        arrays = {f"v{i}": np.array(v) for i, v in enumerate(variables)}
-        file = io.BytesIO()
-        np.savez(file, progress=np.frombuffer(state, np.uint8), **arrays)
-        with (
-            # A view that is left open keeps its file from being closed.
-            file.getbuffer() as content,
-            explain_unwritable(path, self.how_to_go_on()),
-        ):
-            header = _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
+        named = {f"v{i}": variable for i, variable in enumerate(variables)}
+        with explain_unwritable(path, self.how_to_go_on()):
             self.folder.mkdir(exist_ok=True)
-            with whole_file(path) as aside, aside.open("wb") as target:
-                target.write(header)
-                target.write(content)
+            with whole_file(path) as aside, aside.open("w+b") as file:
+                file.write(bytes(_HEADER_BYTES))
+                # Straight to the file, which copies one variable at a time: all of them
+                # at once would be the most memory that training takes.
+                np.savez(file, progress=np.frombuffer(state, np.uint8), **named)
+                digest = _digest(file)
+                file.seek(0)
+                file.write(_MAGIC + digest + b"\n")
         for old in self.paths()[:-_KEPT]:
             old.unlink(missing_ok=True)
         return path
@@ -107,17 +106,14 @@ class Checkpoints:
             return Progress()
         path = paths[-1]
         try:
-            content = path.read_bytes()
-            digest, start = content[len(_MAGIC) :][:64], len(_MAGIC) + 65
-            if (
-                content[: len(_MAGIC)] != _MAGIC
-                or content[start - 1 : start] != b"\n"
-                or hashlib.sha256(content[start:]).hexdigest().encode() != digest
-            ):
-                raise ValueError("its bytes are not those that were written")
-            with np.load(io.BytesIO(content[start:]), allow_pickle=False) as arrays:
-                progress = Progress(**json.loads(arrays["progress"].tobytes()))
-                values = [arrays[f"v{i}"] for i in range(len(arrays.files) - 1)]
+            with path.open("rb") as file:
+                header = file.read(_HEADER_BYTES)
+                if header != _MAGIC + _digest(file) + b"\n":
+                    raise ValueError("its bytes are not those that were written")
+                file.seek(_HEADER_BYTES)
+                with np.load(file, allow_pickle=False) as arrays:
+                    progress = Progress(**json.loads(arrays["progress"].tobytes()))
+                    values = [arrays[f"v{i}"] for i in range(len(arrays.files) - 1)]
             expected = [tuple(variable.shape) for variable in variables]
             if expected != [value.shape for value in values]:
                 raise ValueError("it is of another network or optimizer")
@@ -130,6 +126,15 @@ class Checkpoints:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         return progress
+
+
+def _digest(file: BinaryIO) -> bytes:
+    """Returns the SHA-256 of what follows a checkpoint's header, in hexadecimal."""
+    digest = hashlib.sha256()
+    file.seek(_HEADER_BYTES)
+    while content := file.read(_READ_BYTES):
+        digest.update(content)
+    return digest.hexdigest().encode()
 
 
 class SaveBest(keras.callbacks.Callback):
