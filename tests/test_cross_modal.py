@@ -218,6 +218,16 @@ def test_scores_by_hand():
     json.dumps(report, allow_nan=False)
 
 
+def test_a_clip_of_several_events_is_left_out():
+    labels = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]])
+    assert evaluation.is_scored(labels).tolist() == [False, True, False]
+    distances = np.random.default_rng(0).random((3, 4, 4))
+    report = evaluation.evaluate(Distances(np.arange(3), distances, labels))
+    alone = evaluation.evaluate(Distances([1], distances[1:2], labels[1:2]))
+    assert (report["num_clips"], report["num_clips_left_out"]) == (1, 2)
+    assert {**report, "num_clips_left_out": 0} == alone
+
+
 def test_what_cannot_be_scored_is_refused():
     row, square = np.array([17]), np.ones((1, 4, 4))
     with pytest.raises(ValueError, match=r"one run.*\[1, 0, 1, 0\]"):

@@ -1,6 +1,7 @@
 """Anyone's own data: the manifest, its errors, and training on it."""
 
 import csv
+import json
 import pathlib
 import textwrap
 
@@ -82,6 +83,26 @@ def test_a_clip_may_have_several_events(tmp_path):
     assert (clip["start_s"], clip["end_s"]) == (0.5, 3.25)
     assert clip["segment_label_mean"].tolist() == [0.75, 0, 0.25]
     assert sum(builder.info.splits[s].num_examples for s in builder.info.splits) == 9
+
+
+def test_several_events_are_matched_and_not_scored(tmp_path):
+    rows = make_custom(tmp_path / "own")
+    again = [list(rows[index]) for index in (0, 3, 6)]
+    for row in again:
+        row[3:5] = (3, 4)
+    write_manifest(tmp_path / "own", [*rows, *again])
+    build(tmp_path / "own", tmp_path / "data", "custom")
+    config = Config(
+        mode="cross_modal",
+        model="cross_modal",
+        dataset="tfds_ave/custom",
+        data_dir=str(tmp_path / "data"),
+        epochs=1,
+    )
+    commands.train(config, str(tmp_path / "run"), Console(quiet=True))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    # Of a split's three clips, one has two events and one has none.
+    assert (report["num_clips"], report["num_clips_left_out"]) == (1, 2)
 
 
 @pytest.mark.parametrize(

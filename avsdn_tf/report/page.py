@@ -166,9 +166,9 @@ where they start.</p>
 <h2>Lengths of events</h2>
 <p class="quiet">The event is known in one modality. A window of its length slides over
 the other; the one with the smallest summed distance must start exactly where the event
-does. The longer the event, the fewer windows there are. Clips without an event, or with
-one as long as the clip, leave nothing to find: {report["num_clips_left_out"]:,} such
-clips of the test split are left out.</p>
+does. The longer the event, the fewer windows there are. Clips without an event, with
+one as long as the clip, or with several are left out:
+{report["num_clips_left_out"]:,} of the test split.</p>
 {_table(("event's length", "clips", "A2V", "V2A", "random window"), rows)}"""
 
 
