@@ -1,5 +1,6 @@
 """Anyone's own data: the manifest, its errors, and training on it."""
 
+import contextlib
 import csv
 import json
 import pathlib
@@ -8,16 +9,23 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.prism_runner import PrismRunner
 from rich.console import Console
 
 from avsdn_tf import commands, data
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
-from tests.test_tfds_ave import build, examples
-from tfds_ave import DatasetError
+from avsdn_tf.features import extract
+from avsdn_tf.features.extract import Extractor
+from tests.small_videos import Brightness, Loudness, write_clip
+from tests.test_tfds_ave import build, examples, tfds_command
+from tfds_ave import DatasetError, custom, extraction
 from tfds_ave.tfds_ave_dataset_builder import Builder
 
-README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 COLUMNS = ("key", "split", "category", "start_s", "end_s", "audio", "visual")
 
 
@@ -83,6 +91,34 @@ def test_a_clip_may_have_several_events(tmp_path):
     assert (clip["start_s"], clip["end_s"]) == (0.5, 3.25)
     assert clip["segment_label_mean"].tolist() == [0.75, 0, 0.25]
     assert sum(builder.info.splits[s].num_examples for s in builder.info.splits) == 9
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "covered"),
+    [
+        (0.5, 1.5, [0]),
+        (0.6, 2.4, [1]),
+        (0.6, 1.4, [0]),
+        (0.7, 1.4, [1]),
+        (3.6, 3.9, [3]),
+        (2.5, 2.6, [2]),
+        # Beyond the end of a video that is cut off.
+        (3.8, 4.4, [3]),
+    ],
+)
+def test_every_event_covers_a_segment(start_s, end_s, covered):
+    found = custom.event_segments(start_s, end_s, 4)
+    assert np.flatnonzero(found).tolist() == covered
+
+
+def test_an_event_of_less_than_a_second_is_not_lost(tmp_path):
+    rows = make_custom(tmp_path / "own")
+    rows[0][3:5] = (1.7, 2.4)
+    write_manifest(tmp_path / "own", rows)
+    builder = build(tmp_path / "own", tmp_path / "data", "custom")
+    clip = examples(builder, "train")[0]
+    assert clip["segment_labels"].tolist() == [2, 2, 0, 2]
+    assert clip["start_s"] == pytest.approx(1.7)
 
 
 def test_several_events_are_matched_and_not_scored(tmp_path):
@@ -190,7 +226,7 @@ def test_load_gives_what_was_built(tmp_path):
         ({1: {2: "Dog"}}, r"line 3: unknown category.*'Dog'"),
         ({0: {3: "3", 4: "1"}}, r"line 2: bad times.*start_s='3'"),
         ({0: {3: "x"}}, r"line 2: bad times.*start_s='x'"),
-        ({0: {4: "9"}}, r"Clip 'clip 0': its event ends at 9.0 s.* 4 segments"),
+        ({0: {4: "9"}}, r"Clip 'clip 0': its event lasts .* to 9.0 s.* 4 segments"),
         ({3: {3: "", 4: ""}}, r"line 5: expected start_s and end_s.*weak"),
         ({2: {3: "0", 4: "1"}}, r"line 4: expected no times for Background"),
         ({1: {0: "clip 0"}}, r"line 3: key 'clip 0' stands in line 2 already"),
@@ -232,6 +268,10 @@ def test_broken_files_are_one_message(tmp_path):
     assert "clip 1.a.npy: damaged" in message()
     np.save(folder / "clip 1.a.npy", np.zeros((3, 5)))
     assert "same number of segments" in message()
+    for kind in "av":
+        np.save(folder / f"clip 1.{kind}.npy", np.zeros((0, 5)))
+    assert "at least 1" in message()
+    np.save(folder / "clip 1.v.npy", np.zeros((4, 6)))
     np.save(folder / "clip 1.a.npy", np.zeros((4, 6)))
     assert "'clip 1': expected features of the first clip's shapes" in message()
     np.save(folder / "clip 1.a.npy", np.zeros((4, 5), int))
@@ -249,6 +289,280 @@ def test_broken_files_are_one_message(tmp_path):
     (folder / "categories.txt").unlink()
     assert "categories.txt: missing" in message()
     assert not Builder(data_dir=tmp_path / "data", config="custom").is_prepared()
+
+
+def test_all_clips_of_another_length_are_named_at_once(tmp_path):
+    folder = tmp_path / "own"
+    make_custom(folder)
+    # Files of features are taken as they are, or not at all.
+    for index, length in ((0, 5), (7, 2)):
+        for kind, width in (("a", 5), ("v", 6)):
+            np.save(folder / f"clip {index}.{kind}.npy", np.zeros((length, width)))
+    with pytest.raises(
+        DatasetError,
+        match=r"2 of 9 clips .*Expected 4 segments.*'clip 0' 5, 'clip 7' 2\. Cut",
+    ):
+        build(folder, tmp_path / "data", "custom")
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Networks of no work; gives what was loaded."""
+    loaded = []
+
+    def build_extractor(network, vggish, visual_weights, empty):
+        loaded.append((network, vggish, visual_weights, empty))
+        return Extractor(Loudness(), Brightness(), empty)
+
+    monkeypatch.setattr(extraction, "build_extractor", build_extractor)
+    return loaded
+
+
+VIDEO_COLUMNS = (*COLUMNS[:5], "video")
+
+
+def make_videos(folder, lengths_s=(3, 3, 3)):
+    """A clip a split, of one category, with an event from 1 to 3 s."""
+    folder.mkdir()
+    (folder / "categories.txt").write_text("Beep\n")
+    rows = []
+    for index, length_s in enumerate(lengths_s):
+        write_clip(folder / f"{index}.mp4", length_s)
+        split = ("train", "validation", "test")[min(index, 2)]
+        rows.append([f"c{index}", split, "Beep", 1, 3, f"{index}.mp4"])
+    write_manifest(folder, rows, VIDEO_COLUMNS)
+    return rows
+
+
+def loudness(builder, split):
+    return [clip["audio"][-1, 0] for clip in examples(builder, split).values()]
+
+
+def test_features_of_another_or_a_changed_video_are_made_anew(tmp_path, small_networks):
+    folder = tmp_path / "own"
+    rows = make_videos(folder)
+    build(folder, tmp_path / "data", "custom")
+    kept = folder / "features" / "c2.audio.npy"
+    before = kept.stat().st_mtime_ns
+    # The manifest names another one for c0; that of c1 is replaced by another one.
+    quiet = write_clip(tmp_path / "quiet.mp4", 2, tail_s=1)
+    (folder / "quiet.mp4").write_bytes(quiet.read_bytes())
+    (folder / "1.mp4").write_bytes(quiet.read_bytes())
+    rows[0][5] = "quiet.mp4"
+    write_manifest(folder, rows, VIDEO_COLUMNS)
+    builder = build(folder, tmp_path / "data2", "custom")
+    assert builder.info.metadata["visual_shape"] == [3]
+    assert examples(builder, "train")[0]["segment_labels"].tolist() == [1, 0, 0]
+    assert loudness(builder, "train") == loudness(builder, "validation")
+    assert loudness(builder, "train")[0] < 0.1 < loudness(builder, "test")[0]
+    assert kept.stat().st_mtime_ns == before
+    # Where nothing has changed, nothing is loaded.
+    small_networks.clear()
+    build(folder, tmp_path / "data3", "custom")
+    assert small_networks == []
+
+
+def test_tfds_build_says_once_what_could_not_be_loaded(tmp_path, small_networks):
+    folder = tmp_path / "own"
+    make_videos(folder)
+    (folder / "no module").mkdir()
+    (folder / "features.json").write_text('{"vggish": "no module"}')
+    done = tfds_command(
+        *("build", "tfds_ave", "--config=custom", f"--manual_dir={folder}"),
+        f"--data_dir={tmp_path / 'data'}",
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("tfds_ave: ") == 1
+    message = done.stderr[done.stderr.index("tfds_ave: ") :]
+    assert f"{folder / 'features.json'}: vggish '{folder / 'no module'}'" in message
+    assert f'{{"vggish": "FOLDER"}} in {folder / "features.json"}' in message
+    assert "--" not in message
+    assert len(message.splitlines()) == 1
+    # Nothing is in the way of the next one.
+    assert not (folder / "features").exists()
+    (folder / "features.json").unlink()
+    build(folder, tmp_path / "data", "custom")
+
+
+def test_weights_that_do_not_fit_are_told_in_terms_of_features_json(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "own"
+    make_videos(folder)
+    monkeypatch.setattr(extract, "AudioNetwork", lambda handle: Loudness())
+    (folder / "mine.weights.h5").write_text("no weights")
+    (folder / "features.json").write_text('{"visual_weights": "mine.weights.h5"}')
+    with pytest.raises(DatasetError) as error:
+        build(folder, tmp_path / "data", "custom")
+    message = str(error.value)
+    path = folder / "features.json"
+    assert message.startswith(f"{path}: visual_weights '{folder / 'mine.weights.h5'}'")
+    assert f'{{"visual_weights": "FILE"}} in {path}' in message
+    assert "--" not in message
+    assert not (folder / "features").exists()
+
+
+def test_a_pipeline_that_fails_leaves_nothing_in_the_way(
+    tmp_path, small_networks, monkeypatch
+):
+    folder = tmp_path / "own"
+    make_videos(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loudness, "__call__", lambda self, seconds: 1 / 0)
+        with pytest.raises(Exception, match="division by zero"):
+            build(folder, tmp_path / "data", "custom")
+    assert [path.name for path in (folder / "features").iterdir()] == ["extract.json"]
+    (folder / "features.json").write_text('{"visual_network": "vgg19"}')
+    build(folder, tmp_path / "data", "custom")
+    assert not (folder / "features" / "failures").exists()
+    (folder / "features.json").unlink()
+    with pytest.raises(
+        DatasetError, match=r"expected visual_network 'vgg19', received"
+    ):
+        build(folder, tmp_path / "data2", "custom")
+
+
+def build_by(folder, data_dir, **beam):
+    builder = Builder(data_dir=data_dir, config="custom")
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=folder, **beam)
+    )
+
+
+def test_features_are_made_here_unless_a_runner_is_given(
+    tmp_path, small_networks, monkeypatch
+):
+    folder = tmp_path / "own"
+    make_videos(folder)
+    tried = []
+    run_here = FnApiRunner.run_pipeline
+
+    class OwnRunner(FnApiRunner):
+        def run_pipeline(self, *args):
+            tried.append("own")
+            return run_here(self, *args)
+
+    def record(name, then):
+        def run_pipeline(*args):
+            tried.append(name)
+            return then(*args)
+
+        return run_pipeline
+
+    def refuse(*args):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(FnApiRunner, "run_pipeline", record("here", run_here))
+    monkeypatch.setattr(PrismRunner, "run_pipeline", record("prism", refuse))
+    build_by(folder, tmp_path / "data")
+    assert tried == ["here"]
+    for index, beam, expected in (
+        (0, {"beam_runner": OwnRunner()}, ["own"]),
+        (1, {"beam_options": PipelineOptions(["--runner=PrismRunner"])}, ["prism"]),
+        (2, {"beam_options": PipelineOptions(["--direct_num_workers=1"])}, ["here"]),
+    ):
+        tried.clear()
+        (folder / "features" / "c0.audio.npy").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            build_by(folder, tmp_path / f"data{index}", **beam)
+        assert tried == expected
+
+
+@pytest.mark.parametrize("empty", ["audio", "visual"])
+def test_a_clip_without_sound_or_picture_is_accepted_on_request(
+    tmp_path, small_networks, empty
+):
+    folder = tmp_path / "own"
+    make_videos(folder)
+    write_clip(folder / "0.mp4", 3, sound=empty != "audio", picture=empty != "visual")
+    with pytest.raises(DatasetError) as error:
+        build(folder, tmp_path / "data", "custom")
+    path = folder / "features.json"
+    assert f'say {{"empty": "{empty}"}} in {path}.\n1 of 3 videos' in str(error.value)
+    assert "--" not in str(error.value)
+    # What was made already stays: it is of the same networks.
+    path.write_text(json.dumps({"empty": empty}))
+    builder = build(folder, tmp_path / "data", "custom")
+    assert not examples(builder, "train")[0][empty].any()
+    assert examples(builder, "test")[2][empty].any()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"empty": "sound"}, "unknown empty. Expected one of audio, visual"),
+        ({"visual_network": "alexnet"}, "unknown visual_network.*'alexnet'"),
+        ({"vggish": 1}, "vggish: expected text. Received: 1"),
+        ({"vgish": "a"}, "expected a JSON object with some of .*vgish"),
+        (["vggish"], "expected a JSON object"),
+        ({"vggish": "gone"}, r"vggish: .*own/gone does not exist.*relative to .*own"),
+        ({"vggish": "imagenet"}, "vggish: .*own/imagenet does not exist"),
+        ({"visual_weights": "/gone"}, "visual_weights: /gone does not exist"),
+    ],
+)
+def test_what_is_wrong_in_features_json_is_named(
+    tmp_path, small_networks, content, message
+):
+    folder = tmp_path / "own"
+    make_videos(folder)
+    (folder / "features.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=rf"features.json: {message}"):
+        build(folder, tmp_path / "data", "custom")
+    assert small_networks == []
+    assert not (folder / "features").exists()
+
+
+def test_paths_in_features_json_are_relative_to_the_folder(
+    tmp_path, small_networks, monkeypatch
+):
+    folder = tmp_path / "own"
+    make_videos(folder)
+    (folder / "module").mkdir()
+    (tmp_path / "weights.h5").touch()
+    content = {"vggish": "module", "visual_weights": str(tmp_path / "weights.h5")}
+    (folder / "features.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    build(pathlib.Path("own"), tmp_path / "data", "custom")
+    weights = str(tmp_path / "weights.h5")
+    assert small_networks == [("resnet152", "own/module", weights, None)]
+    # However the folder is named, its features are of the same networks.
+    monkeypatch.chdir(folder)
+    build(folder, tmp_path / "data2", "custom")
+    (folder / "features.json").write_text(
+        json.dumps({"vggish": "https://example.org/1", "visual_weights": "imagenet"})
+    )
+    (folder / "features" / "c0.audio.npy").unlink()
+    with pytest.raises(DatasetError, match=r"received 'https://example\.org/1'"):
+        build(folder, tmp_path / "data3", "custom")
+    assert small_networks[1:] == [
+        ("resnet152", "https://example.org/1", "imagenet", None)
+    ]
+
+
+def test_videos_may_be_a_second_longer_or_shorter(tmp_path, small_networks):
+    folder = tmp_path / "own"
+    rows = make_videos(folder, (3, 2, 4, 3))
+    rows[2][3:5] = (2, 3.5)
+    write_manifest(folder, rows, VIDEO_COLUMNS)
+    builder = build(folder, tmp_path / "data", "custom")
+    assert builder.info.metadata["num_segments"] == 3
+    (short,) = examples(builder, "validation").values()
+    np.testing.assert_array_equal(short["audio"][2], short["audio"][1])
+    assert short["segment_labels"].tolist() == [1, 0, 0]
+    long = examples(builder, "test")[2]
+    assert long["audio"].shape == (3, 3)
+    assert long["segment_labels"].tolist() == [1, 1, 0]
+    assert (long["start_s"], long["end_s"]) == (2, 3)
+    for times_s in ((3, 4), (2, 5)):
+        rows[2][3:5] = times_s
+        write_manifest(folder, rows, VIDEO_COLUMNS)
+        with pytest.raises(DatasetError, match=r"'c2': .*within its 3 segments"):
+            build(folder, tmp_path / "data2", "custom")
+    write_clip(folder / "2.mp4", 5)
+    with pytest.raises(DatasetError, match=r"1 of 4 clips .*Expected 3 .*'c2' 5\. Cut"):
+        build(folder, tmp_path / "data2", "custom")
 
 
 def test_the_example_of_the_readme_is_built_and_trained(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """The builder: what it writes reads back, and what it refuses leaves no trace."""
 
 import dataclasses
+import json
 import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -14,7 +16,9 @@ import requests
 import tensorflow_datasets as tfds
 
 import tfds_ave
-from tfds_ave import DatasetError, errors, sources
+from avsdn_tf.features.extract import Extractor
+from tests.small_videos import Brightness, Loudness, write_clip
+from tfds_ave import DatasetError, errors, extraction, sources
 from tfds_ave.configs import AVE_CATEGORIES, CONFIGS
 from tfds_ave.tfds_ave_dataset_builder import Builder
 
@@ -493,6 +497,155 @@ def test_a_failing_download_leaves_no_unfinished_file(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="the line went dead"):
         build(folder, tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+class WideLoudness(Loudness):
+    """As wide as VGGish's features."""
+
+    width = 128
+
+    def __call__(self, seconds):
+        return np.repeat(super().__call__(seconds)[:, :1], self.width, axis=1)
+
+
+class WideBrightness(Brightness):
+    """As wide as ResNet-152's features."""
+
+    shape = (2048,)
+
+    def __call__(self, frames):
+        return np.repeat(super().__call__(frames)[:, :1], *self.shape, axis=1)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Networks of no work; gives which were loaded."""
+    names = []
+
+    def build_extractor(network, *_):
+        names.append(network)
+        return Extractor(WideLoudness(), WideBrightness())
+
+    monkeypatch.setattr(extraction, "build_extractor", build_extractor)
+    return names
+
+
+def make_ave_without_features(folder):
+    make_ave(folder, noisy=False)
+    for name in ("audio_feature.h5", "visual_feature_vec.h5"):
+        (folder / name).unlink()
+    return folder
+
+
+def test_ave_is_made_from_its_videos(tmp_path, loaded):
+    folder = make_ave_without_features(tmp_path / "ave")
+    with pytest.raises(DatasetError, match=r"lacks AVE's videos.*AVE_Dataset.zip"):
+        build(folder, tmp_path / "data", "videos")
+    clip = write_clip(tmp_path / "clip.mp4", 10).read_bytes()
+    (folder / "AVE").mkdir()
+    for row in range(ROWS):
+        (folder / "AVE" / f"-id{row:08d}.mp4").write_bytes(clip)
+    broken = folder / "AVE" / "-id00000003.mp4"
+    broken.write_bytes(clip[:2000])
+    with pytest.raises(DatasetError, match=r"-id00000003: .*\n1 of 30 videos failed"):
+        build(folder, tmp_path / "data", "videos")
+    assert not (tmp_path / "data").exists()
+    # The others are safe: only the mended one is made.
+    kept = folder / "features" / "-id00000004.audio.npy"
+    before = kept.stat().st_mtime_ns
+    broken.write_bytes(clip)
+    builder = build(folder, tmp_path / "data", "videos")
+    assert kept.stat().st_mtime_ns == before
+    assert set(builder.info.splits) == {"train", "validation", "test"}
+    example = examples(builder, "test")[21]
+    assert example["audio"].shape == (10, 128)
+    np.testing.assert_allclose(example["visual"][:, 0], 10 * np.arange(10), atol=6)
+    assert example["clip_label"] == 21
+    (folder / "AVE" / "-id00000021.mp4").write_bytes(
+        write_clip(tmp_path / "short.mp4", 8).read_bytes()
+    )
+    with pytest.raises(DatasetError, match=r"-id00000021.*of 8 seconds. Expected 10"):
+        build(folder, tmp_path / "data2", "videos")
+
+
+@pytest.fixture
+def zipped_ave(tmp_path):
+    """AVE's small files, and its videos in an archive as it was released."""
+    folder = make_ave_without_features(tmp_path / "ave")
+    clip = write_clip(tmp_path / "clip.mp4", 10).read_bytes()
+    write_archive(folder, [clip] * ROWS)
+    return folder
+
+
+def write_archive(folder, clips):
+    path = folder / "AVE_Dataset.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("AVE_Dataset/Annotations.txt", "not read")
+        archive.writestr("__MACOSX/AVE_Dataset/AVE/._-id00000003.mp4", b"not read")
+        for row, clip in enumerate(clips):
+            archive.writestr(f"AVE_Dataset/AVE/-id{row:08d}.mp4", clip)
+
+
+def test_videos_are_read_from_the_archive(tmp_path, zipped_ave, loaded, monkeypatch):
+    builder = build(zipped_ave, tmp_path / "data", "videos")
+    found = examples(builder, "test")
+    assert sorted(found) == sorted(ORDERS["test"])
+    np.testing.assert_allclose(found[21]["visual"][:, 0], 10 * np.arange(10), atol=6)
+    assert loaded == ["resnet152"]
+    unpacked = []
+    extract = zipfile.ZipFile.extract
+
+    def record(self, member, *args):
+        unpacked.append(member)
+        return extract(self, member, *args)
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", record)
+    # Nothing is unpacked to see that all is there, and of what changed only that.
+    build(zipped_ave, tmp_path / "data2", "videos")
+    assert unpacked == []
+    clips = [(tmp_path / "clip.mp4").read_bytes()] * ROWS
+    clips[21] = write_clip(tmp_path / "other.mp4", 9).read_bytes()
+    write_archive(zipped_ave, clips)
+    builder = build(zipped_ave, tmp_path / "data3", "videos")
+    assert unpacked == ["AVE_Dataset/AVE/-id00000021.mp4"]
+    visual = examples(builder, "test")[21]["visual"][:, 0]
+    assert visual[9] == visual[8]
+
+
+def test_a_damaged_archive_is_told_video_by_video(tmp_path, zipped_ave, loaded):
+    path = zipped_ave / "AVE_Dataset.zip"
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("AVE_Dataset/AVE/-id00000004.mp4").header_offset
+    content[start + 500 : start + 600] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(
+        DatasetError, match=r"id00000004.mp4 can't be unpacked.*\n1 of 30 videos failed"
+    ):
+        build(zipped_ave, tmp_path / "data", "videos")
+    path.write_bytes(content[:-100])
+    with pytest.raises(DatasetError, match=r"AVE_Dataset.zip: damaged or truncated"):
+        build(zipped_ave, tmp_path / "data", "videos")
+
+
+def test_networks_of_other_shapes_are_refused_before_any_work(
+    tmp_path, zipped_ave, loaded, monkeypatch
+):
+    settings = zipped_ave / "features.json"
+    for network, shape in (("vgg19", "7, 7, 512"), ("resnet152_maps", "7, 7, 2048")):
+        settings.write_text(json.dumps({"visual_network": network}))
+        with pytest.raises(
+            DatasetError,
+            match=rf"features.json: visual_network '{network}' .*\({shape}\)\. "
+            r"Expected \(2048,\).*'videos'",
+        ):
+            build(zipped_ave, tmp_path / "data", "videos")
+    assert loaded == []
+    settings.unlink()
+    monkeypatch.setattr(WideLoudness, "width", 64)
+    with pytest.raises(DatasetError, match=r"vggish .*width 64\. Expected 128"):
+        build(zipped_ave, tmp_path / "data", "videos")
+    assert not (zipped_ave / "features").exists()
 
 
 def test_shapes_follow_the_config(tmp_path, monkeypatch):

@@ -1,14 +1,16 @@
 """Anyone's own data: manifest.csv and categories.txt, with videos or feature files."""
 
+import collections
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from tfds_ave.clips import MATCH_SPLITS, Clip
 from tfds_ave.errors import DatasetError
+from tfds_ave.videos import TOLERANCE_SEGMENTS, fit_to_segments
 
 MANIFEST = "manifest.csv"
 CATEGORIES = "categories.txt"
@@ -116,10 +118,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             continue
         lines_of.setdefault(clip.key, number)
         clips[clip.key] = clip
-    if errors:
-        more = len(errors) - _MOST_ERRORS
-        errors = errors[:_MOST_ERRORS] + ([f"and {more} more."] if more > 0 else [])
-        raise DatasetError("\n".join(errors))
+    _raise_if_any(errors)
     for split in SPLITS:
         if not any(clip.split == split for clip in clips.values()):
             raise DatasetError(
@@ -127,6 +126,13 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
                 f"{', '.join(SPLITS)}."
             )
     return Manifest(categories, tuple(clips.values()))
+
+
+def _raise_if_any(errors: Sequence[str]) -> None:
+    if errors:
+        more = len(errors) - _MOST_ERRORS
+        rest = [f"and {more} more."] if more > 0 else []
+        raise DatasetError("\n".join([*errors[:_MOST_ERRORS], *rest]))
 
 
 def _read_categories(path: pathlib.Path) -> tuple[str, ...]:
@@ -250,11 +256,12 @@ def _parse_times(fields: dict[str, str], where: str) -> tuple[float, float] | No
 
 @dataclasses.dataclass(frozen=True)
 class CustomData:
-    """The clips with their features, all of one shape.
+    """The clips with their features, all of one shape once they are read.
 
     Attributes:
         manifest: What is known of the clips.
-        paths: Audio and visual feature file of every clip, in the same order.
+        paths: Audio and visual feature file of every clip, in the same order. Those of
+            a video may hold `TOLERANCE_SEGMENTS` more or fewer.
         num_segments: Segments a clip.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
@@ -279,7 +286,10 @@ class CustomData:
         for clip, paths in zip(self.manifest.clips, self.paths, strict=True):
             if clip.split != split:
                 continue
-            audio, visual = (np.load(path).astype(np.float32) for path in paths)
+            audio, visual = (
+                fit_to_segments(np.load(path).astype(np.float32), self.num_segments)
+                for path in paths
+            )
             for path, values in zip(paths, (audio, visual), strict=True):
                 if not np.isfinite(values).all():
                     raise DatasetError(
@@ -288,11 +298,9 @@ class CustomData:
                     )
             classes = (*self.manifest.categories, BACKGROUND_CATEGORY)
             category = classes.index(clip.category)
-            # A segment is an event's if its middle is.
-            middles_s = np.arange(self.num_segments) + 0.5
             is_event = np.zeros(self.num_segments, bool)
             for start_s, end_s in clip.times_s:
-                is_event |= (start_s <= middles_s) & (middles_s < end_s)
+                is_event |= event_segments(start_s, end_s, self.num_segments)
             first_s, last_s = zip(*clip.times_s or [(0.0, 0.0)], strict=True)
             yield Clip(
                 row=clip.row,
@@ -302,40 +310,89 @@ class CustomData:
                 segment_labels=np.where(is_event, category, background),
                 clip_label=category,
                 start_s=min(first_s),
-                end_s=max(last_s),
+                end_s=min(max(last_s), self.num_segments),
                 match_split=MATCH_SPLITS[SPLITS.index(split)],
             )
 
 
+def event_segments(start_s: float, end_s: float, num_segments: int) -> np.ndarray:
+    """Returns which segments of a clip an event covers, `(num_segments,)` Boolean.
+
+    Those whose middle it covers. One of less than a second may cover none, and has the
+    segment that it shares most time with then: nobody's event is lost.
+
+    Args:
+        start_s: When it starts, within the clip.
+        end_s: When it ends.
+        num_segments: Segments of one second in the clip.
+    """
+    starts_s = np.arange(num_segments)
+    middles_s = starts_s + 0.5
+    covered = (start_s <= middles_s) & (middles_s < end_s)
+    if not covered.any():
+        shared_s = np.minimum(end_s, starts_s + 1) - np.maximum(start_s, starts_s)
+        covered[np.argmax(shared_s)] = True
+    return covered
+
+
 def open_custom(
-    manifest: Manifest, extracted: dict[str, tuple[pathlib.Path, pathlib.Path]]
+    manifest: Manifest, extracted: Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 ) -> CustomData:
-    """Checks that all features have one shape, without reading them.
+    """Checks that all features fit together, without reading them.
+
+    A clip has as many segments as most clips have rows of features.
 
     Args:
         manifest: What is known of the clips.
         extracted: Audio and visual feature file of the clips that have a video.
 
     Raises:
-        DatasetError: If a file can't be read, or differs from the first; it names every
-            such file.
+        DatasetError: If a file can't be read, or differs from the others; it names
+            every such file.
     """
-    all_paths, shapes, errors = [], [], []
-    for clip in manifest.clips:
-        paths = clip.features or extracted[clip.key]
-        all_paths.append(paths)
+    paths = [clip.features or extracted[clip.key] for clip in manifest.clips]
+    shapes, errors = [], []
+    for audio_path, visual_path in paths:
         try:
-            audio, visual = (_shape_of(path) for path in paths)
-            _check_shapes(clip, paths, audio, visual, shapes)
-            shapes.append((audio, visual))
+            shapes.append(_shapes_of(audio_path, visual_path))
         except DatasetError as error:
             errors.append(str(error))
-    if errors:
-        more = len(errors) - _MOST_ERRORS
-        errors = errors[:_MOST_ERRORS] + ([f"and {more} more."] if more > 0 else [])
-        raise DatasetError("\n".join(errors))
-    audio, visual = shapes[0]
-    return CustomData(manifest, tuple(all_paths), audio[0], audio[1], visual[1:])
+    _raise_if_any(errors)
+    lengths, audio_widths, visual_shapes = zip(*shapes, strict=True)
+    counts = collections.Counter(lengths)
+    # Of two that are as frequent, the smaller: nothing is made up then.
+    num_segments = min(counts, key=lambda length: (-counts[length], length))
+    _check_lengths(manifest.clips, lengths, num_segments)
+    audio_width, visual_shape = audio_widths[0], visual_shapes[0]
+    for clip, (length, *widths) in zip(manifest.clips, shapes, strict=True):
+        if widths != [audio_width, visual_shape]:
+            errors.append(
+                f"Clip {clip.key!r}: expected features of the first clip's shapes, "
+                f"audio {audio_width} and visual {visual_shape} a segment. Received: "
+                f"{widths[0]} and {widths[1]}."
+            )
+        errors += _check_times(clip, length, num_segments)
+    _raise_if_any(errors)
+    return CustomData(manifest, tuple(paths), num_segments, audio_width, visual_shape)
+
+
+def _shapes_of(
+    audio_path: pathlib.Path, visual_path: pathlib.Path
+) -> tuple[int, int, tuple[int, ...]]:
+    """Returns a clip's seconds, audio width and visual shape, as the headers say."""
+    audio, visual = _shape_of(audio_path), _shape_of(visual_path)
+    if (
+        len(audio) != 2
+        or len(visual) not in (2, 4)
+        or audio[0] != visual[0]
+        or 0 in (*audio, *visual)
+    ):
+        raise DatasetError(
+            f"{audio_path} and {visual_path}: expected (num_segments, width) and "
+            "(num_segments, width) or (num_segments, rows, columns, width), with the "
+            f"same number of segments, at least 1. Received: {audio} and {visual}."
+        )
+    return audio[0], audio[1], visual[1:]
 
 
 def _shape_of(path: pathlib.Path) -> tuple[int, ...]:
@@ -353,28 +410,32 @@ def _shape_of(path: pathlib.Path) -> tuple[int, ...]:
     return array.shape
 
 
-def _check_shapes(
-    clip: CustomClip,
-    paths: tuple[pathlib.Path, pathlib.Path],
-    audio: tuple[int, ...],
-    visual: tuple[int, ...],
-    earlier: list[tuple[tuple[int, ...], tuple[int, ...]]],
+def _check_lengths(
+    clips: Sequence[CustomClip], lengths: Sequence[int], num_segments: int
 ) -> None:
-    if len(audio) != 2 or len(visual) not in (2, 4) or audio[0] != visual[0]:
+    """Raises `DatasetError` with all clips that are too short or too long."""
+    wrong = [
+        f"{clip.key!r} {length}"
+        for clip, length in zip(clips, lengths, strict=True)
+        if abs(length - num_segments) > (TOLERANCE_SEGMENTS if clip.video else 0)
+    ]
+    if wrong:
+        more = len(wrong) - _MOST_ERRORS
+        rest = [f"and {more} more"] if more > 0 else []
         raise DatasetError(
-            f"{paths[0]} and {paths[1]}: expected (num_segments, width) and "
-            "(num_segments, width) or (num_segments, rows, columns, width), with the "
-            f"same number of segments. Received: {audio} and {visual}."
+            f"{len(wrong)} of {len(clips)} clips have another length. Expected "
+            f"{num_segments} segments of one second, as most clips have; a video may "
+            f"have {TOLERANCE_SEGMENTS} more or fewer. Received: "
+            f"{', '.join([*wrong[:_MOST_ERRORS], *rest])}. Cut the clips to one length."
         )
-    if earlier and (audio, visual) != earlier[0]:
-        raise DatasetError(
-            f"Clip {clip.key!r}: expected features of the first clip's shapes, audio "
-            f"{earlier[0][0]} and visual {earlier[0][1]}. Received: {audio} and "
-            f"{visual}. Cut the clips to one length."
-        )
-    last_s = max((end_s for _, end_s in clip.times_s), default=0.0)
-    if last_s > audio[0]:
-        raise DatasetError(
-            f"Clip {clip.key!r}: its event ends at {last_s} s. Expected an "
-            f"end within its {audio[0]} segments of one second."
-        )
+
+
+def _check_times(clip: CustomClip, length: int, num_segments: int) -> Iterator[str]:
+    """Yields what is wrong with a clip's times, given its length in seconds."""
+    for start_s, end_s in clip.times_s:
+        # An event may go on where a longer video is cut off, but not start there.
+        if end_s > max(length, num_segments) or start_s >= num_segments:
+            yield (
+                f"Clip {clip.key!r}: its event lasts from {start_s} to {end_s} s. "
+                f"Expected one within its {num_segments} segments of one second."
+            )

@@ -2,30 +2,43 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
+import re
+import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 import apache_beam as beam
 import tensorflow_datasets as tfds
+from apache_beam.options.pipeline_options import StandardOptions
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH
 from avsdn_tf.features.extract import (
+    KINDS,
+    Extractor,
+    Source,
     build_extractor,
     claim_folder,
     feature_paths,
+    read_source,
+    settings_of,
     write_features,
 )
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.features.visual import RECIPES
+from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError
 from tfds_ave.videos import Video
 
 SETTINGS = "features.json"
 _FOLDER = "features"
+# Beam's default tries to download another runner first, and falls back to this one.
+_RUNNER = "FnApiRunner"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,92 +49,227 @@ class Networks:
         visual_network: The visual one, of `avsdn_tf.features.visual.RECIPES`.
         vggish: See `avsdn_tf.features.audio.AudioNetwork`.
         visual_weights: See `avsdn_tf.features.visual.VisualNetwork`.
+        empty: See `avsdn_tf.features.extract.Extractor`.
     """
 
     visual_network: str = "resnet152"
     vggish: str = VGGISH
     visual_weights: str = "imagenet"
+    empty: str | None = None
 
 
-def read_networks(folder: pathlib.Path) -> Networks:
+def read_networks(folder: pathlib.Path, config: AveConfig) -> Networks:
     """Reads features.json, whose every member may be missing, as may the file.
 
+    Args:
+        folder: The manual folder, which paths in the file are relative to.
+        config: The config that is being built.
+
     Raises:
-        DatasetError: If it holds something else.
+        DatasetError: If it holds something else, names what is not there, or makes
+            features of another shape than the config's.
     """
     path = folder / SETTINGS
-    if not path.is_file():
-        return Networks()
-    try:
-        networks = Networks(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        names = ", ".join(field.name for field in dataclasses.fields(Networks))
+    given = {}
+    if path.is_file():
+        try:
+            given = json.loads(path.read_text(encoding="utf-8-sig"))
+            networks = Networks(**given)
+        except (ValueError, TypeError) as error:
+            names = ", ".join(field.name for field in dataclasses.fields(Networks))
+            raise DatasetError(
+                f"{path}: expected a JSON object with some of {names}. {error}."
+            ) from error
+    else:
+        networks = Networks()
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise DatasetError(
+                f"{path}: {name}: expected text. Received: {json.dumps(value)}."
+            )
+    for name, known in (("visual_network", tuple(RECIPES)), ("empty", KINDS)):
+        if name in given and given[name] not in known:
+            raise DatasetError(
+                f"{path}: unknown {name}. Expected one of {', '.join(known)}, "
+                f"received {given[name]!r}."
+            )
+    shape = RECIPES[networks.visual_network].shape
+    if config.source == "videos" and shape != config.visual_shape:
         raise DatasetError(
-            f"{path}: expected a JSON object with some of {names}. {error}."
-        ) from error
-    if networks.visual_network not in RECIPES:
-        raise DatasetError(
-            f"{path}: unknown visual_network. Expected one of {', '.join(RECIPES)}, "
-            f"received {networks.visual_network!r}."
+            f"{path}: visual_network {networks.visual_network!r} makes features of "
+            f"shape {shape}. Expected {config.visual_shape}, which is fixed for config "
+            f"{config.name!r}: take another network, or config 'custom'."
         )
-    return networks
+    return dataclasses.replace(
+        networks,
+        vggish=_locate(networks.vggish, "vggish", folder),
+        visual_weights=_locate(networks.visual_weights, "visual_weights", folder),
+    )
+
+
+def _locate(value: str, name: str, folder: pathlib.Path) -> str:
+    """Returns an address as it is, and a path as seen from the current folder."""
+    if "://" in value or (name, value) == ("visual_weights", "imagenet"):
+        return value
+    path = folder / value
+    if not path.exists():
+        raise DatasetError(
+            f"{folder / SETTINGS}: {name}: {path} does not exist. Expected a path "
+            f"relative to {folder}, an absolute one, or an address (https://...). "
+            f"Received: {value!r}."
+        )
+    return str(path)
 
 
 def extract_videos(
     videos: list[Video],
     folder: pathlib.Path,
-    networks: Networks,
+    config: AveConfig,
     download_config: tfds.download.DownloadConfig | None,
 ) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
     """Makes the features that are not there yet, all that can be made.
 
     A finished video is safe at once: a build that is interrupted, or fails by some of
-    the videos, goes on where it stopped.
+    the videos, goes on where it stopped. Features of a video that was changed or
+    replaced since are made anew.
 
     Args:
         videos: The videos.
         folder: The manual folder; features go into its subfolder `features`.
-        networks: What makes them.
+        config: The config that is being built.
         download_config: Holds the Beam runner and its options, as TFDS takes them.
 
     Returns:
         Audio and visual feature file of every video, by its key.
 
     Raises:
-        DatasetError: If a network can't be loaded, or videos fail; it names each.
+        DatasetError: If features.json is wrong, a network can't be loaded, or videos
+            fail; it names each.
     """
+    networks = read_networks(folder, config)
     out = folder / _FOLDER
+    todo = _find_todo(videos, out)
     try:
-        claim_folder(out, dataclasses.asdict(networks))
+        if todo:
+            # Before the folder is claimed: what can't be loaded has no features.
+            _check_width(_load(networks), networks, folder, config)
+        claim_folder(
+            out,
+            settings_of(
+                networks.visual_network, networks.vggish, networks.visual_weights
+            ),
+        )
+        failures = _run_pipeline(todo, out, networks, download_config) if todo else []
     except UserError as error:
-        raise DatasetError(str(error)) from error
-    paths = {video.key: feature_paths(out, video.key) for video in videos}
-    todo = [v for v in videos if not all(path.is_file() for path in paths[v.key])]
-    if todo:
-        failures = out / "failures.jsonl"
-        runner = download_config.beam_runner if download_config else None
-        options = download_config.beam_options if download_config else None
+        raise DatasetError(_without_flags(str(error), networks, folder)) from error
+    finally:
+        _load.cache_clear()
+    if failures:
+        raise DatasetError(
+            _without_flags("\n".join(failures), networks, folder)
+            + f"\n{len(failures)} of {len(videos)} videos failed; the features of the "
+            f"others are in {out}. Mend or remove these, and build again."
+        )
+    return {video.key: feature_paths(out, video.key) for video in videos}
+
+
+@functools.lru_cache(maxsize=1)
+def _load(networks: Networks) -> Extractor:
+    """Loads the networks, once for the check and the workers of this process."""
+    return build_extractor(
+        networks.visual_network,
+        networks.vggish,
+        networks.visual_weights,
+        networks.empty,
+    )
+
+
+def _check_width(
+    extractor: Extractor, networks: Networks, folder: pathlib.Path, config: AveConfig
+) -> None:
+    width = extractor.audio.width
+    if config.source == "videos" and width != config.audio_width:
+        raise DatasetError(
+            f"{folder / SETTINGS}: vggish {networks.vggish!r} makes features of width "
+            f"{width}. Expected {config.audio_width}, which is fixed for config "
+            f"{config.name!r}: take another module, or config 'custom'."
+        )
+
+
+def _without_flags(text: str, networks: Networks, folder: pathlib.Path) -> str:
+    """Names features.json and its keys, where a message names flags of avsdn_tf."""
+    path = folder / SETTINGS
+    for name, value in dataclasses.asdict(networks).items():
+        text = text.replace(f"--{name}={value}:", f"{path}: {name} {value!r}:")
+    return re.sub(
+        r"--(vggish|visual_weights|empty)=(\w+)",
+        lambda found: f'{{"{found[1]}": "{found[2]}"}} in {path}',
+        text,
+    )
+
+
+def _find_todo(videos: list[Video], out: pathlib.Path) -> list[Video]:
+    """Returns the videos whose features are missing, not whole or of other content."""
+    members = {
+        archive: _read_members(archive)
+        for archive in {video.path for video in videos if video.member is not None}
+    }
+
+    def is_made(video: Video) -> bool:
+        found = read_source(out, video.key)
+        if found is None:
+            return False
         try:
-            with beam.Pipeline(runner=runner, options=options) as pipeline:
-                _ = (
-                    pipeline
-                    | "Videos" >> beam.Create(todo)
-                    | "Spread" >> beam.Reshuffle()
-                    | "Extract" >> beam.ParDo(_Extract(str(out), networks))
-                    | "Failures"
-                    >> beam.io.WriteToText(str(failures), shard_name_template="")
+            if video.member is None:
+                return found.is_same(Source.of(video.path))
+            return found.is_same(members[video.path][video.member])
+        except VideoError:
+            return False  # Extracting it fails too, and says so.
+
+    return [video for video in videos if not is_made(video)]
+
+
+def _read_members(archive: pathlib.Path) -> dict[str, Source]:
+    """Returns what tells the files of an archive from others, without unpacking."""
+    with zipfile.ZipFile(archive) as zipped:
+        return {
+            member.filename: Source(member.filename, member.file_size, member.CRC)
+            for member in zipped.infolist()
+        }
+
+
+def _run_pipeline(
+    todo: list[Video],
+    out: pathlib.Path,
+    networks: Networks,
+    download_config: tfds.download.DownloadConfig | None,
+) -> list[str]:
+    """Makes features of videos, and returns why some could not be made."""
+    runner = download_config.beam_runner if download_config else None
+    options = download_config.beam_options if download_config else None
+    if runner is None and (
+        options is None or options.view_as(StandardOptions).runner is None
+    ):
+        runner = _RUNNER
+    # In the folder of the features, since that is what all workers reach.
+    aside = out / "failures"
+    try:
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
+            _ = (
+                pipeline
+                | "Videos" >> beam.Create(todo)
+                | "Spread" >> beam.Reshuffle()
+                | "Extract" >> beam.ParDo(_Extract(str(out), networks))
+                | "Failures"
+                >> beam.io.WriteToText(
+                    str(aside / "failures.jsonl"), shard_name_template=""
                 )
-        except UserError as error:
-            raise DatasetError(str(error)) from error
-        found = [json.loads(line) for line in failures.read_text().splitlines()]
-        failures.unlink()
-        if found:
-            raise DatasetError(
-                "\n".join(found)
-                + f"\n{len(found)} of {len(videos)} videos failed; the features of the "
-                f"others are in {out}. Mend or remove these, and build again."
             )
-    return paths
+        lines = (aside / "failures.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+    finally:
+        # With what Beam leaves there when it fails.
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 class _Extract(beam.DoFn):
@@ -133,27 +281,36 @@ class _Extract(beam.DoFn):
 
     def setup(self) -> None:
         """Loads the networks, once a worker."""
-        self._extractor = build_extractor(
-            self._networks.visual_network,
-            self._networks.vggish,
-            self._networks.visual_weights,
-        )
+        self._extractor = _load(self._networks)
 
     def process(self, video: Video) -> Iterator[str]:
         """Extracts one video."""
         try:
             with _as_file(video) as path:
+                source = Source.of(path)
                 features = self._extractor.extract(path)
-            write_features(pathlib.Path(self._out), video.key, features)
-        except (VideoError, OSError, KeyError, zipfile.BadZipFile) as error:
+            write_features(pathlib.Path(self._out), video.key, features, source)
+        except (VideoError, OSError, KeyError) as error:
             yield json.dumps(f"{video.key}: {error}")
 
 
 @contextlib.contextmanager
 def _as_file(video: Video) -> Iterator[pathlib.Path]:
-    """Gives the path of a video, unpacked for as long as it is read."""
+    """Gives the path of a video, unpacked for as long as it is read.
+
+    Raises:
+        VideoError: If the archive is damaged there.
+    """
     if video.member is None:
         yield video.path
         return
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(video.path) as zipped:
-        yield pathlib.Path(zipped.extract(video.member, folder))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(video.path) as zipped:
+                path = pathlib.Path(zipped.extract(video.member, folder))
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise VideoError(
+                f"{video.path}: {video.member} can't be unpacked ({error}). Replace "
+                "the archive by a complete copy."
+            ) from error
+        yield path

@@ -199,9 +199,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # The networks take seconds to import, and most builds need none.
         from tfds_ave import extraction
 
-        networks = extraction.read_networks(self._manual_dir)
         return extraction.extract_videos(
-            wanted, self._manual_dir, networks, self._download_config
+            wanted, self._manual_dir, self.builder_config, self._download_config
         )
 
     def _generate_examples(

@@ -13,8 +13,9 @@ from tfds_ave.official import OfficialData
 
 ARCHIVE = "AVE_Dataset.zip"
 FOLDER = "AVE"
-# How much longer or shorter than its segments a video may be.
-_TOLERANCE_SEGMENTS = 1
+# How much longer or shorter than its segments a video may be: a container may round its
+# length up by a part of a second, or down.
+TOLERANCE_SEGMENTS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +61,10 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
                 f"{archive}: damaged or truncated ({error}). Replace it by a complete "
                 "copy."
             ) from error
-        names = [pathlib.PurePosixPath(member) for member in members]
         found = {
-            name.stem: Video(name.stem, archive, str(name))
-            for name in names
-            if name.suffix == ".mp4"
+            path.stem: Video(path.stem, archive, member)
+            for member in members
+            if (path := pathlib.PurePosixPath(member)).suffix == ".mp4"
         }
     else:
         raise DatasetError(
@@ -113,19 +113,25 @@ class VideoData:
             yield self.official.make_clip(row, audio, visual, is_background=False)
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
-        """Returns the features of a clip's segments.
-
-        A container may round its length up by a part of a second, or down.
-        """
         values = np.load(path).astype(np.float32)
         segments = self.official.config.num_segments
-        if abs(len(values) - segments) > _TOLERANCE_SEGMENTS:
+        if abs(len(values) - segments) > TOLERANCE_SEGMENTS:
             raise DatasetError(
                 f"{path}: features of {len(values)} seconds. Expected {segments}, the "
-                "length of AVE's clips. Replace the video by AVE's, and remove this "
-                "file."
+                "length of AVE's clips. Replace the video by AVE's, and build again."
             )
-        missing = segments - len(values)
-        if missing > 0:
-            values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
-        return values[:segments]
+        return fit_to_segments(values, segments)
+
+
+def fit_to_segments(values: np.ndarray, num_segments: int) -> np.ndarray:
+    """Returns the features of a clip's segments, of those of a video's seconds.
+
+    Args:
+        values: One row a second; `TOLERANCE_SEGMENTS` more or fewer than segments.
+        num_segments: How many rows to return. The last one is repeated for those that
+            are missing.
+    """
+    missing = num_segments - len(values)
+    if missing > 0:
+        values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+    return values[:num_segments]
