@@ -6,7 +6,7 @@ import importlib.util
 import pathlib
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,15 @@ from avsdn_tf.features.extract import (
     build_extractor,
     extract_all,
     find_videos,
+    settings_of,
 )
 from avsdn_tf.features.video import VideoError
-from avsdn_tf.files import explain_unwritable, write_json, write_text
+from avsdn_tf.files import (
+    explain_unwritable,
+    printable,
+    write_json,
+    write_text,
+)
 from avsdn_tf.interruption import Interruption
 from avsdn_tf.report import event_files, figures, page
 from avsdn_tf.report.player import write_player_page
@@ -107,13 +113,12 @@ def _check(
         )
     if placement.is_chief:
         where = placement.describe()
-        console.print(
+        _print_plainly(
+            console,
             f"{config.model}, {config.mode}, {config.dataset}: train, validation, "
             f"test {num_clips['train']:,} + {num_clips['validation']:,} + "
             f"{num_clips['test']:,} clips, {task.num_batches} batches an epoch"
             + (f"; {where}" if where else ""),
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -202,9 +207,9 @@ def predict(
     Raises:
         UserError: If nothing can be predicted at all.
     """
-    folder = _output_folder(out)
     window, notice = 10, None
     if run is None:
+        folder = _output_folder(out)
         console.print("Rendering a video and training a network on its like")
         demo.write_video(folder / "demo.mp4")
         files = [folder / "demo.mp4"]
@@ -213,7 +218,12 @@ def predict(
         notice = demo.NOTICE
     else:
         source = RunFolder(run)
-        source.read_config()
+        config = source.read_config()
+        if config.mode == CROSS_MODAL:
+            raise UserError(
+                f"{run}: expected a run that labels segments. Received: one of "
+                f"--mode={CROSS_MODAL}, which compares sound with picture."
+            )
         files = find_videos(videos)
         window = prediction.num_segments_of(source)
         model = source.load_model()
@@ -221,33 +231,54 @@ def predict(
         if trained_on:
             notice = f"Network of a run with this notice: {trained_on}"
         extractor = build_extractor(prediction.network_for(model), **networks)
-    failures = 0
-    used: dict[str, pathlib.Path] = {}
+        folder = _output_folder(out)
+    failures: list[str] = []
+    written: dict[str, pathlib.Path] = {}
     for video in files:
+        stem = video.stem
         try:
-            if used.setdefault(video.stem, video) is not video:
+            if stem in written:
                 raise UserError(
-                    f"{video}: has the same name as {used[video.stem]}, and would "
+                    f"{video}: has the same name as {written[stem]}, and would "
                     "overwrite its files. Rename one of them."
                 )
-            with console.status(f"[bold]{escape(video.name)}"):
+            with console.status(f"[bold]{escape(printable(video.name))}"):
                 found = prediction.predict_video(
                     model, extractor, video, window, notice
                 )
+            page_path = _write_prediction(folder, video, found)
         except (UserError, VideoError) as error:
-            failures += 1
-            console.print(str(error), style="red", highlight=False, soft_wrap=True)
+            failures.append(str(error))
+            _print_plainly(console, str(error), style="red")
             continue
-        page_path = folder / f"{video.stem}.html"
-        with explain_unwritable(folder, _AGAIN):
-            event_files.write_event_files(folder, video.stem, found)
-            figures.save(figures.prediction(found), folder / f"{video.stem}.png")
-            write_player_page(page_path, found, video)
+        written[stem] = video
         console.print(events_table(found))
-        console.print(f"Page to open: {page_path}", highlight=False, soft_wrap=True)
-    if failures:
-        console.print(f"{failures} of {len(files)} videos failed.", highlight=False)
-    return failures
+        _print_plainly(console, f"Page to open: {page_path}")
+    # Of one video, the reason stands just above.
+    if len(files) > 1:
+        _list_failures(failures, len(files), console)
+    return len(failures)
+
+
+def _write_prediction(
+    folder: pathlib.Path, video: pathlib.Path, found: event_files.VideoPrediction
+) -> pathlib.Path:
+    """Writes what belongs to a video, the page last; returns the page.
+
+    Raises:
+        UserError: If it can't be written, such as for a name that is too long.
+    """
+    page_path = folder / f"{video.stem}.html"
+    try:
+        event_files.write_event_files(folder, video.stem, found)
+        figures.save(figures.prediction(found), folder / f"{video.stem}.png")
+        write_player_page(page_path, found, video)
+    except OSError as error:
+        raise UserError(
+            f"{video}: its files can't be written to {folder} "
+            f"({error.strerror or error})."
+        ) from error
+    return page_path
 
 
 def extract(
@@ -276,16 +307,15 @@ def extract(
     """
     files = find_videos(videos)
     extractor = build_extractor(network, **networks)
-    settings = {"visual_network": network, **networks}
+    settings = settings_of(network, networks["vggish"], networks["visual_weights"])
     with extraction_progress(console, len(files)) as on_done:
         failures = extract_all(
             extractor, files, pathlib.Path(out), settings, workers, on_done
         )
-    console.print(
-        f"{len(files) - len(failures)} of {len(files)} videos in {out}",
-        highlight=False,
-        soft_wrap=True,
+    _print_plainly(
+        console, f"{len(files) - len(failures)} of {len(files)} videos in {out}"
     )
+    _list_failures(failures.values(), len(files), console)
     return len(failures)
 
 
@@ -337,10 +367,8 @@ def export(
         path, largest = exporting.export_model(
             model, format_name, target, metadata, clips
         )
-    console.print(
-        f"{path}: largest difference from Keras {largest:.2g}, on {checked}",
-        highlight=False,
-        soft_wrap=True,
+    _print_plainly(
+        console, f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
     )
 
 
@@ -393,7 +421,7 @@ def benchmark(
         write_json(folder / "benchmark.json", results.to_json(header, comparisons))
         write_text(folder / "benchmark.md", results.to_markdown(header, comparisons))
         figures.save(results.draw(comparisons), folder / "benchmark.png")
-    console.print(f"Result: {folder}", highlight=False, soft_wrap=True)
+    _print_plainly(console, f"Result: {folder}")
 
 
 def _clips_to_check(
@@ -417,6 +445,23 @@ def _clips_to_check(
         real = next(iter(batches.take(1).as_numpy_iterator()))
     clips.append({name: real[name] for name in shapes})
     return clips, f"{checked} and {len(real['row'])} of {config.dataset}'s test split"
+
+
+def _list_failures(
+    failures: Collection[str], num_videos: int, console: Console
+) -> None:
+    """Says at the end what failed, and why: the first ones may have scrolled away."""
+    if failures:
+        _print_plainly(console, f"{len(failures)} of {num_videos} videos failed:")
+    for failure in failures:
+        _print_plainly(console, f"  {failure}", style="red")
+
+
+def _print_plainly(console: Console, text: str, style: str | None = None) -> None:
+    """Prints text with names in it: none is markup, none wraps."""
+    console.print(
+        printable(text), style=style, highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _output_folder(out: str) -> pathlib.Path:
@@ -469,12 +514,7 @@ def _write_report(
         # A folder that holds this is that of a run that has ended.
         write_json(folder.report, report)
     console.print(results_table(report, title, dataset.notice))
-    # A path that wraps can't be copied.
-    console.print(
-        f"Run folder: {folder.path}\nPage to open: {folder.page}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _print_plainly(console, f"Run folder: {folder.path}\nPage to open: {folder.page}")
 
 
 def _score_segments(

@@ -48,7 +48,7 @@ class Config:
         "supervised",
         "What is learnt: to localize events from segment labels (supervised) or from "
         "clip labels alone (weak), or to find what is heard in the picture and what is "
-        "seen in the sound (cross_modal, with --model=cross_modal).",
+        "seen in the sound (cross_modal).",
         MODES,
     )
     model: str = _setting("avsdn", "The network.")

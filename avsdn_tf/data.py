@@ -108,10 +108,11 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
         config = builder.builder_config.name if builder.builder_config else ""
         if config != "synthetic":
             where = f" --data_dir={data_dir}" if data_dir else ""
+            files = "YOUR_DATA" if config == "custom" else "AVE_FILES"
             raise UserError(
                 f"--dataset={name}: not built yet in {builder.data_path}. Build it "
                 f"first:\n  tfds build {builder.name} --imports=tfds_ave "
-                f"--config={config} --manual_dir=FOLDER_OF_AVE_FILES{where}"
+                f"--config={config} --manual_dir=FOLDER_OF_{files}{where}"
             )
         print(f"Building {name} in {builder.data_path}", flush=True)
         _build_quietly(builder)
@@ -202,9 +203,9 @@ def training_split(dataset: Dataset, config: Config) -> str:
         return "train"
     if "background" not in dataset.builder.info.splits:
         raise UserError(
-            f"--weak_label=mil_background: {config.dataset} has no background clips. "
-            "Build it with the noisy files in the manual folder, or take "
-            "--weak_label=mil."
+            f"--weak_label=mil_background: {config.dataset} has no background clips of "
+            "their own. Take --weak_label=mil, or AVE's feature files, built with the "
+            "noisy ones in the manual folder."
         )
     return "train+background"
 

@@ -65,3 +65,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def printable(text: str) -> str:
+    """Returns text that can be shown, of a name that may not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

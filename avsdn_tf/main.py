@@ -18,13 +18,14 @@ start and growth; all if none is given.
 
 import dataclasses
 import itertools
+import signal
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
 from rich.console import Console
 
-from avsdn_tf.config import Config
+from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.models import MODELS
 from avsdn_tf.startup import quiet_startup
@@ -126,9 +127,8 @@ def _define_flags() -> None:
         choices = field.metadata["choices"]
         if field.name == "model":
             choices = tuple(MODELS)
-            text = " ".join(
-                [text, *(f"{name}: {entry.summary}." for name, entry in MODELS.items())]
-            )
+            # A line each.
+            text = "\n".join([text, *(f"{n}: {e.summary}." for n, e in MODELS.items())])
         if choices:
             flags.DEFINE_enum(field.name, field.default, choices, text)
         else:
@@ -163,6 +163,9 @@ def main(argv: Sequence[str]) -> None:
         _check_command(command, argv[2:])
         if command == "train":
             values = {name: getattr(flags.FLAGS, name) for name in _SETTINGS}
+            # This task has one network.
+            if values["mode"] == CROSS_MODAL and not flags.FLAGS["model"].present:
+                values["model"] = CROSS_MODAL
             config = Config(**values)
             if _LOCAL_WORKERS.value is not None:
                 sys.exit(_launch(config))
@@ -187,6 +190,15 @@ def main(argv: Sequence[str]) -> None:
     except (UserError, tfds_ave.DatasetError) as error:
         print(f"avsdn_tf: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            f"avsdn_tf: {command} was stopped. What is finished is whole, and the same "
+            "command goes on from there."
+            if command == "extract"
+            else f"avsdn_tf: {command} was stopped.",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGINT)
     except TrainingInterruptedError as interruption:
         print(f"avsdn_tf: {interruption}", file=sys.stderr)
         sys.exit(interruption.exit_code)

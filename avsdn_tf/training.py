@@ -124,8 +124,15 @@ def build_model(config: Config, dataset: data.Dataset) -> keras.Model:
             **entry.fixed,
         )
     except ValueError as error:
+        # What attends to the cells of a map finds none in a vector.
+        attends = entry.fixed.get("attention") or entry.network is DMRN
+        what_fits = (
+            ". Take a data set of feature maps, such as tfds_ave/vgg19, or --model=avel"
+            if attends and len(dataset.visual_shape) == 1
+            else ""
+        )
         raise UserError(
-            f"--model={config.model} does not fit {config.dataset}: {error}"
+            f"--model={config.model} does not fit {config.dataset}: {error}{what_fits}"
         ) from error
     if config.encoders is not None:
         _load_encoders(model, config)

@@ -31,3 +31,30 @@ def official():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def extractor():
+    """Features of three numbers."""
+    from avsdn_tf.features.extract import Extractor
+    from tests.small_videos import Brightness, Loudness
+
+    return Extractor(Loudness(), Brightness())
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run whose network reads the features of `extractor`."""
+    import avsdn_tf
+    from avsdn_tf.evaluation import Predictions
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4).save(folder / "model.keras")
+    labels = np.zeros((1, 4), int)
+    Predictions(np.zeros(1), np.zeros((1, 4, 3)), labels, np.zeros(1)).save(
+        folder / "predictions.npz"
+    )
+    (folder / "config.json").write_text('{"config": {}, "versions": {}}')
+    (folder / "report.json").write_text('{"notice": "of no worth"}')
+    return folder

@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 from avsdn_tf import main
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
+from avsdn_tf.models import MODELS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -74,10 +75,11 @@ def test_help_lists_commands_flags_and_models():
         "--mode",
         "--weak_label",
         "--run",
-        "avsdn:",
-        "cross_modal:",
     ):
         assert word in result.stdout
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    for name, entry in MODELS.items():
+        assert f"{name}: {entry.summary}." in lines
 
 
 def test_wrong_mode_is_one_message():
@@ -127,11 +129,12 @@ def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
     message = call("--model=avel_att", f"--data_dir={data_dir}", f"--run={run_folder}")
     assert "feature maps" in message
     assert "visual_shape=(2048,)" in message
+    assert "such as tfds_ave/vgg19, or --model=avel" in message
     message = call(
         "--model=avel", "--merge=mean", f"--data_dir={data_dir}", f"--run={run_folder}"
     )
     assert "--merge: --model=avel has no such option" in message
-    message = call("--mode=cross_modal", f"--run={run_folder}")
+    message = call("--mode=cross_modal", "--model=avel", f"--run={run_folder}")
     assert "--mode=cross_modal and --model=cross_modal go together" in message
     assert message.count("\n") == 1
     assert not run_folder.exists()

@@ -11,6 +11,7 @@ from avsdn_tf import commands, data, training
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
+from avsdn_tf.localization import softmax
 from avsdn_tf.run_folder import RunFolder
 from tests import test_tfds_ave
 
@@ -221,3 +222,33 @@ def test_failed_training_leaves_no_folder(data_dir, tmp_path, monkeypatch):
             Config(data_dir=data_dir), str(tmp_path / "run"), Console(quiet=True)
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["supervised", "weak"])
+def test_label_guides_learn_the_clips_label_with_weight_one(dataset, rng, mode):
+    config = Config(
+        mode=mode, model="avsdn_label_guided", units=4, loss="categorical_crossentropy"
+    )
+    task = training.build_task(config, dataset)
+    clips = {
+        "audio": rng.normal(size=(3, 4, 128)).astype("float32"),
+        "visual": rng.normal(size=(3, 4, 2048)).astype("float32"),
+    }
+    shape = (3, 29) if mode == "weak" else (3, 4, 29)
+    target = rng.dirichlet(np.ones(29), size=shape[:-1]).astype("float32")
+    values, _ = task.score_batch({**clips, "target": target, "weight": np.ones(3)})
+
+    def cross_entropy(distribution, logits):
+        return -(distribution * np.log(softmax(np.asarray(logits)))).sum(-1)
+
+    outputs = task.model.compute_outputs(clips, training=True)
+    logits = np.asarray(outputs["logits"])
+    if mode == "weak":
+        clip_target = target
+        expected = cross_entropy(target, logits.mean(axis=1))
+    else:
+        clip_target = target.mean(axis=1)
+        expected = cross_entropy(target, logits).mean(axis=1)
+    for guide in ("audio_clip_logits", "visual_clip_logits"):
+        expected = expected + cross_entropy(clip_target, outputs[guide])
+    np.testing.assert_allclose(values, expected, rtol=1e-4)

@@ -7,6 +7,7 @@ rebuild it elsewhere.
 
 import dataclasses
 import os
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -71,8 +72,11 @@ class AudioNetwork:
     def __init__(self, handle: str | os.PathLike[str] = VGGISH) -> None:
         self.handle = os.fspath(handle)
         try:
-            # Half a second that training can do without.
-            import tensorflow_hub as hub
+            with warnings.catch_warnings():
+                # It imports what setuptools deprecates; nobody here can help it.
+                warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+                # Half a second that training can do without.
+                import tensorflow_hub as hub
 
             module = hub.load(self.handle)
         # What goes wrong below is of many kinds: no network, no such file, no model.

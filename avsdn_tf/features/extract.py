@@ -5,6 +5,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ from avsdn_tf.files import whole_file, write_json
 # enough that memory does not depend on the video's length.
 _CHUNK_S = 16
 _SETTINGS = "extract.json"
+_PIECE_BYTES = 2**20
 KINDS = ("audio", "visual")
 _SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
@@ -150,11 +153,36 @@ def build_extractor(
     )
 
 
+def settings_of(network: str, vggish: str, visual_weights: str) -> dict[str, str]:
+    """Returns what decides features, to be kept beside them.
+
+    A local file or folder is the same however it is named. What a video may lack is not
+    among it: that decides which videos have features, not what these are.
+
+    Args:
+        network: See `build_extractor`.
+        vggish: See `build_extractor`.
+        visual_weights: See `build_extractor`.
+    """
+
+    def resolve(name: str) -> str:
+        return str(pathlib.Path(name).resolve()) if os.path.exists(name) else name
+
+    return {
+        "visual_network": network,
+        "vggish": resolve(vggish),
+        "visual_weights": resolve(visual_weights),
+    }
+
+
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """Returns the videos that are meant: files as they are, folders by what they hold.
 
+    A file that does not exist is among them if another path does: it fails when it is
+    read, and the others go on.
+
     Raises:
-        UserError: If a path does not exist, or no video is left.
+        UserError: If no path exists, or no video is left.
     """
     videos = []
     for path in map(pathlib.Path, paths):
@@ -164,22 +192,71 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
                 for file in path.rglob("*")
                 if file.suffix.lower() in _SUFFIXES and file.is_file()
             )
-        elif path.exists():
-            videos.append(path)
         else:
-            raise UserError(f"{path}: expected a video, or a folder of videos.")
-    if not videos:
+            videos.append(path)
+    if not any(map(os.path.exists, videos)):
+        received = ", ".join(map(str, paths)) or "none"
         raise UserError(
-            f"{', '.join(map(str, paths)) or 'extract'}: expected at least one video "
-            f"({', '.join(_SUFFIXES)})."
+            "Expected at least one video, or a folder of videos "
+            f"({', '.join(_SUFFIXES)}). Received: {received}"
         )
     return videos
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What features were made of: a name for people, and what tells the content.
+
+    Attributes:
+        video: The name of the video.
+        num_bytes: Its length.
+        crc32: Its checksum, the one that zip archives keep.
+    """
+
+    video: str
+    num_bytes: int
+    crc32: int
+
+    @classmethod
+    def of(cls, path: pathlib.Path) -> "Source":
+        """Reads a video, and returns what tells it from others.
+
+        Raises:
+            VideoError: If it can't be read.
+        """
+        num_bytes = crc32 = 0
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    num_bytes += len(piece)
+                    crc32 = zlib.crc32(piece, crc32)
+        except OSError as error:
+            raise VideoError(f"{path}: can't be read ({error.strerror}).") from error
+        return cls(path.name, num_bytes, crc32)
+
+    def is_same(self, other: "Source") -> bool:
+        """Returns whether the content is the same, whatever the name."""
+        return (self.num_bytes, self.crc32) == (other.num_bytes, other.crc32)
 
 
 def feature_paths(out: pathlib.Path, key: str) -> tuple[pathlib.Path, pathlib.Path]:
     """Returns where the audio and the visual features of a video lie."""
     audio, visual = (out / f"{key}.{kind}.npy" for kind in KINDS)
     return audio, visual
+
+
+def read_source(out: pathlib.Path, key: str) -> Source | None:
+    """Returns what the features of a key in a folder were made of.
+
+    Returns:
+        None if they are not there, or not whole.
+    """
+    if not all(path.is_file() for path in feature_paths(out, key)):
+        return None
+    try:
+        return Source(**json.loads(_source_path(out, key).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def extract_all(
@@ -192,15 +269,15 @@ def extract_all(
 ) -> dict[pathlib.Path, str]:
     """Extracts many videos into a folder; what is there already is not made again.
 
-    A video becomes NAME.audio.npy and NAME.visual.npy, whole or not at all. The
-    settings are kept beside them, so that features of two kinds don't end up in one
-    folder.
+    A video becomes NAME.audio.npy and NAME.visual.npy, whole or not at all, and
+    NAME.source.json, by which another video of that name is noticed. The settings are
+    kept beside them, so that features of two kinds don't end up in one folder.
 
     Args:
         extractor: Makes the features.
         videos: The videos.
         out: The folder.
-        settings: What decides the features, ready for JSON.
+        settings: What decides the features; see `settings_of`.
         workers: How many videos are read at once.
         on_done: Called with every video, and why it failed, if so.
 
@@ -209,12 +286,15 @@ def extract_all(
 
     Raises:
         UserError: If the folder holds features of other settings, or can't be written.
+        KeyboardInterrupt: At once if a person asks for it, however long the videos are.
     """
     claim_folder(out, settings)
     failures: dict[pathlib.Path, str] = {}
     owners: dict[str, pathlib.Path] = {}
     waiting = {}
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    stop = threading.Event()
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    try:
         for video in videos:
             owner = owners.setdefault(video.stem, video)
             if owner is not video:
@@ -224,39 +304,80 @@ def extract_all(
                 )
                 on_done(video, failures[video])
             else:
-                waiting[pool.submit(_extract_one, extractor, video, out)] = video
+                future = pool.submit(_extract_one, extractor, video, out, stop)
+                waiting[future] = video
         for future in concurrent.futures.as_completed(waiting):
             video = waiting[future]
             try:
                 future.result()
-            except (VideoError, OSError) as error:
+            except VideoError as error:
                 failures[video] = str(error)
+            except OSError as error:
+                failures[video] = (
+                    f"{video}: its features can't be written to {out} "
+                    f"({error.strerror or error})."
+                )
             on_done(video, failures.get(video))
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
     return failures
 
 
-def _extract_one(extractor: Extractor, video: pathlib.Path, out: pathlib.Path) -> None:
-    paths = feature_paths(out, video.stem)
-    if all(path.is_file() for path in paths):
+def _extract_one(
+    extractor: Extractor, video: pathlib.Path, out: pathlib.Path, stop: threading.Event
+) -> None:
+    source = Source.of(video)
+    found = read_source(out, video.stem)
+    if found is not None:
+        if not found.is_same(source):
+            raise VideoError(
+                f"{video}: {out} holds features of another video of this name, "
+                f"{found.video}, or of this one before it was changed. Choose another "
+                f"folder, or remove {out / video.stem}.*.npy to make them anew."
+            )
         return
-    write_features(out, video.stem, extractor.extract(video))
+    parts = []
+    for part in extractor.stream(video):
+        if stop.is_set():
+            return
+        parts.append(part)
+    audio, visual = map(np.concatenate, zip(*parts, strict=True))
+    write_features(out, video.stem, (audio, visual), source)
 
 
 def write_features(
-    out: pathlib.Path, key: str, features: tuple[np.ndarray, np.ndarray]
+    out: pathlib.Path,
+    key: str,
+    features: tuple[np.ndarray, np.ndarray],
+    source: Source,
 ) -> None:
-    """Writes a video's audio and visual features, each file whole or not at all."""
-    for path, values in zip(feature_paths(out, key), features, strict=True):
-        with whole_file(path) as aside:
-            np.save(aside, values)
-
-
-def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Makes a folder of features, or checks that it is one of these settings.
+    """Writes a video's audio and visual features, each file whole or not at all.
 
     Args:
         out: The folder.
-        settings: What decides the features, ready for JSON.
+        key: What they are called.
+        features: The audio and the visual features.
+        source: What they were made of. It is written last: features without it are
+            not whole.
+    """
+    _source_path(out, key).unlink(missing_ok=True)
+    for path, values in zip(feature_paths(out, key), features, strict=True):
+        with whole_file(path) as aside:
+            np.save(aside, values)
+    write_json(_source_path(out, key), dataclasses.asdict(source))
+
+
+def _source_path(out: pathlib.Path, key: str) -> pathlib.Path:
+    return out / f"{key}.source.json"
+
+
+def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Makes a folder of features, or checks that those in it have these settings.
+
+    Args:
+        out: The folder.
+        settings: What decides the features; see `settings_of`.
 
     Raises:
         UserError: If it holds features of other settings, or can't be written.
@@ -264,12 +385,21 @@ def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
     path = out / _SETTINGS
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
+        if path.is_file() and any(out.glob("*.npy")):
             found = json.loads(path.read_text())
-            if found != settings:
+            other = {
+                name: (found.get(name), settings.get(name))
+                for name in {**found, **settings}
+                if found.get(name) != settings.get(name)
+            }
+            if other:
+                told = "; ".join(
+                    f"{name} {before!r}, received {now!r}"
+                    for name, (before, now) in other.items()
+                )
                 raise UserError(
-                    f"{out}: holds features of {found}. Received: {settings}. "
-                    "Choose another folder."
+                    f"{out}: holds features made with other networks: expected {told}. "
+                    "Choose another folder, or remove this one."
                 )
         write_json(path, settings)
     except (OSError, json.JSONDecodeError) as error:

@@ -40,18 +40,16 @@ _ONE_STATE_OPTIONS = ("units", "bidirectional", "append_state", "dropout")
 _AVEL_OPTIONS = ("units", "dropout")
 
 MODELS = {
-    "avsdn": ModelEntry(
-        AVSDN, "AVSDN: two encoders, fused states, decoder", _AVSDN_OPTIONS
-    ),
+    "avsdn": ModelEntry(AVSDN, "two encoders, fused states, decoder", _AVSDN_OPTIONS),
     "avsdn_init_visual": ModelEntry(
         AVSDN,
-        "its decoder starts from the visual states alone",
+        "its decoder starts from visual states alone",
         _ONE_STATE_OPTIONS,
         {"initial_state": "visual"},
     ),
     "avsdn_init_audio": ModelEntry(
         AVSDN,
-        "its decoder starts from the audio states alone",
+        "its decoder starts from audio states alone",
         _ONE_STATE_OPTIONS,
         {"initial_state": "audio"},
     ),
@@ -76,12 +74,10 @@ MODELS = {
     ),
     "dmrn": ModelEntry(
         DMRN,
-        "AVEL with attention, fused by a dual multimodal residual network",
+        "AVEL with attention, fused by a residual network",
         _AVEL_OPTIONS,
     ),
-    "cross_modal": ModelEntry(
-        AVDLN, "AVDLN, the distance network of --mode=cross_modal", ()
-    ),
+    "cross_modal": ModelEntry(AVDLN, "AVDLN, the network of --mode=cross_modal", ()),
 }
 
 MODEL_OPTIONS = {name for entry in MODELS.values() for name in entry.options}

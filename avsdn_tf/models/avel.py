@@ -67,11 +67,15 @@ class AVEL(SegmentClassifier):
                 "Expected one of {'both', 'audio', 'visual'}. "
                 f"Received: modalities={modalities!r}"
             )
-        if attention and (modalities != "both" or len(self.visual_shape) != 3):
+        if attention and modalities != "both":
             raise ValueError(
-                "Expected both modalities and visual feature maps (rows, columns, D) "
-                f"for attention. Received: modalities={modalities!r}, "
-                f"visual_shape={self.visual_shape}"
+                "Expected modalities='both' for attention. "
+                f"Received: modalities={modalities!r}"
+            )
+        if attention and len(self.visual_shape) != 3:
+            raise ValueError(
+                "Expected visual feature maps (rows, columns, D) for attention. "
+                f"Received: visual_shape={self.visual_shape}"
             )
         self.modalities = modalities
         self.attention = attention

@@ -7,6 +7,7 @@ The colours below are few and exact, so that a page can swap them in dark mode.
 import colorsys
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,7 +82,9 @@ class TimelineClip:
 
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a figure as a PNG, whole or not at all."""
-    with whole_file(path) as aside:
+    with whole_file(path) as aside, warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the page shows it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(aside, dpi=150, facecolor="white")
 
 

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from avsdn_tf.files import printable
+
 
 class TrainingProgress(keras.callbacks.Callback):
     """A line for every epoch, and below them a bar with loss, accuracy and time left.
@@ -116,10 +118,11 @@ def extraction_progress(
 ) -> Iterator[Callable[[pathlib.Path, str | None], None]]:
     """Shows a bar of videos; gives the function that a finished one is told to.
 
-    A video that failed is named above the bar, with its reason.
+    Where there is no terminal, a line for every video; those that failed are marked.
     """
     with Progress(
-        TextColumn("{task.description}"),
+        # A name is no markup.
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -130,10 +133,20 @@ def extraction_progress(
         disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("extracting", total=num_videos)
+        num_done = 0
 
         def on_done(video: pathlib.Path, failure: str | None) -> None:
-            bar.update(task, advance=1, description=video.name)
-            if failure:
-                console.print(failure, style="red", highlight=False, soft_wrap=True)
+            nonlocal num_done
+            num_done += 1
+            name = printable(video.name)
+            bar.update(task, advance=1, description=name)
+            if failure or not console.is_terminal:
+                console.print(
+                    f"{num_done}/{num_videos} {name}{': failed' if failure else ''}",
+                    style="red" if failure else None,
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
 
         yield on_done

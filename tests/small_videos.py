@@ -1,0 +1,56 @@
+"""Videos and feature makers of a few numbers, for tests."""
+
+import av
+import numpy as np
+
+
+class Loudness:
+    """Audio features of a test: how loud, and two constants."""
+
+    width = 3
+
+    def __call__(self, seconds):
+        loud = np.abs(seconds).mean(axis=1, keepdims=True)
+        return np.concatenate([loud, loud, np.ones_like(loud)], 1).astype(np.float32)
+
+
+class Brightness:
+    """Visual features of a test: the mean colour."""
+
+    shape = (3,)
+    frames_per_second = 1
+
+    def __call__(self, frames):
+        return np.stack([f.mean(axis=(0, 1, 2)) for f in frames]).astype(np.float32)
+
+
+def write_clip(path, seconds, sound=True, picture=True, tail_s=0):
+    """Second s is (10 s) bright and 0.05 (s + 1) loud; a tail of picture may follow."""
+    with av.open(str(path), "w") as container:
+        if picture:
+            video = container.add_stream("h264", rate=5)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        if sound:
+            audio = container.add_stream("aac", rate=16_000, layout="mono")
+        for second in range(seconds):
+            if picture:
+                image = np.full((48, 64, 3), 10 * second, np.uint8)
+                for _ in range(5):
+                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                    container.mux(video.encode(frame))
+            if sound:
+                time_s = np.arange(16_000) / 16_000
+                wave = 0.05 * (second + 1) * np.sign(np.sin(2 * np.pi * 200 * time_s))
+                frame = av.AudioFrame.from_ndarray(
+                    wave[None].astype(np.float32), format="fltp", layout="mono"
+                )
+                frame.sample_rate = 16_000
+                frame.pts = second * 16_000
+                container.mux(audio.encode(frame))
+        if picture:
+            for _ in range(round(5 * tail_s)):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+            container.mux(video.encode())
+        if sound:
+            container.mux(audio.encode())
+    return path
