@@ -42,6 +42,7 @@ def step(
     units: int,
     xla: str,
     data_dir: str | None,
+    precision: str = "float32",
 ) -> Callable[[], int]:
     """Returns a function that takes training steps on one batch, as training does.
 
@@ -53,11 +54,14 @@ def step(
         units: Width of the LSTMs.
         xla: What XLA compiles; see `Config`.
         data_dir: TFDS's folder, or None for its default.
+        precision: What the network computes in; see `Config`.
 
     Returns:
         The function; it returns how many steps it took.
     """
-    config = Config(model=network, batch_size=batch_size, units=units, xla=xla)
+    config = Config(
+        model=network, batch_size=batch_size, units=units, xla=xla, precision=precision
+    )
     # Not its clips, which are not read, but its categories.
     dataset = dataclasses.replace(
         data.open_dataset(config.dataset, data_dir),
@@ -65,9 +69,10 @@ def step(
         num_segments=num_segments,
     )
     keras.utils.set_random_seed(0)
-    task = training.build_task(config, dataset)
-    optimizer = training.build_optimizer(config)
-    optimizer.build(task.model.trainable_variables)
+    with training.precision_policy(precision):
+        task = training.build_task(config, dataset)
+        optimizer = training.build_optimizer(config)
+        optimizer.build(task.model.trainable_variables)
     placement = Placement(tf.distribute.get_strategy())
     take_steps = training.make_train_steps(task, optimizer, placement, xla)
     classes = tf.random.uniform(

@@ -38,6 +38,9 @@ _DEFAULT = Config()
 _EAGER, _COMPILED = "PyTorch", "PyTorch, torch.compile"
 _OURS = "avsdn_tf"
 _STEP_XLA = "avsdn_tf, --xla=step"
+# Both keep their weights in float32, so what is learnt is as precise.
+_EAGER_HALF = "PyTorch, autocast to bfloat16"
+_HALF = "avsdn_tf, --precision=mixed_bfloat16"
 _CLIPS = "clips a second"
 _VISUAL_SHAPES = {"avsdn": (2048,), "avel_att": (7, 7, 512)}
 # Of a run, the first epoch builds graphs and reads for the first time.
@@ -100,6 +103,10 @@ def _compare_steps(
         own = {"data_dir": setting.data_dir}
         programs[_OURS] = (KERAS, "step", {**own, "xla": _DEFAULT.xla})
         programs[_STEP_XLA] = (KERAS, "step", {**own, "xla": "step"})
+        half = {"compiled": False, "bfloat16": True}
+        programs[_EAGER_HALF] = (TORCH, work, half)
+        half = {**own, "xla": _DEFAULT.xla, "precision": "mixed_bfloat16"}
+        programs[_HALF] = (KERAS, "step", half)
     else:
         programs[_OURS] = (KERAS, "inference", {"how": "graph"})
     with contextlib.ExitStack() as stack:
@@ -117,7 +124,9 @@ def _compare_steps(
     for name, of in turns.items():
         speeds = [size / seconds for seconds in medians(of)]
         share = statistics.median(speeds) * per_clip / rate
-        rows.append(measurement(name, speeds, limit_share=share))
+        # The limit is that of products in float32.
+        in_float32 = name not in (_EAGER_HALF, _HALF)
+        rows.append(measurement(name, speeds, share if in_float32 else None))
     return Comparison(
         f"{network}, {'training step' if training else 'inference'}: batch {size}, "
         f"{num_segments} segments, visual features {_shape_text(visual_shape)}, "
@@ -200,19 +209,27 @@ def measure_reading(setting: Setting) -> Iterator[Comparison]:
 
 def measure_epoch(setting: Setting) -> Iterator[Comparison]:
     """Measures an epoch as people run it, and the memory that it takes."""
-    seconds: dict[str, list[float]] = {_EAGER: [], _OURS: []}
-    peaks: dict[str, list[float]] = {_EAGER: [], _OURS: []}
+    names = (_EAGER, _OURS, _EAGER_HALF, _HALF)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    peaks: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         files = pathlib.Path(folder) / "features.h5"
         write_feature_file(setting.dataset, files)
         for _ in range(setting.repeats):
-            with Contender(TORCH, "epoch", **_program(setting, files)) as contender:
-                of = [contender.take_turn(0)[0] for _ in range(_EPOCHS)]
-            seconds[_EAGER].append(statistics.median(of[1:]))
-            peaks[_EAGER].append(contender.peak_bytes)
-            of, peak_bytes = _train(setting, setting.data_dir)
-            seconds[_OURS].append(statistics.median(of[1:]))
-            peaks[_OURS].append(peak_bytes)
+            for name in names:
+                half = name in (_EAGER_HALF, _HALF)
+                if name in (_EAGER, _EAGER_HALF):
+                    program = {**_program(setting, files), "bfloat16": half}
+                    with Contender(TORCH, "epoch", **program) as contender:
+                        of = [contender.take_turn(0)[0] for _ in range(_EPOCHS)]
+                    peak_bytes = contender.peak_bytes
+                else:
+                    precision = "mixed_bfloat16" if half else _DEFAULT.precision
+                    of, peak_bytes = _train(
+                        setting, setting.data_dir, precision=precision
+                    )
+                seconds[name].append(statistics.median(of[1:]))
+                peaks[name].append(peak_bytes)
     title = f"{setting.network} on {setting.name}"
     rows = [measurement(name, of) for name, of in seconds.items()]
     yield Comparison(
@@ -311,11 +328,14 @@ def _flags(
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def _train(setting: Setting, data_dir: str | None) -> tuple[list[float], int]:
+def _train(
+    setting: Setting, data_dir: str | None, **more: Any
+) -> tuple[list[float], int]:
     """Trains some epochs; returns the seconds of each, and the peak memory in bytes."""
     with _temporary_folder() as folder:
         run = RunFolder(folder / "run")
-        peak_bytes = run_command(_flags(setting, data_dir, run.path, epochs=_EPOCHS))
+        flags = _flags(setting, data_dir, run.path, epochs=_EPOCHS, **more)
+        peak_bytes = run_command(flags)
         with run.metrics.open(newline="") as file:
             return [float(row["seconds"]) for row in csv.DictReader(file)], peak_bytes
 

@@ -162,7 +162,7 @@ def to_table(comparison: Comparison) -> Table:
         box=SIMPLE_HEAD,
     )
     first, *others = comparison.columns
-    table.add_column(first)
+    table.add_column(first, overflow="fold")
     for name in others:
         table.add_column(name, justify="right")
     for row in comparison.rows:

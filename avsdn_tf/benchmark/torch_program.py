@@ -120,10 +120,11 @@ def training(
     visual_shape: list[int],
     units: int,
     compiled: bool,
+    bfloat16: bool = False,
 ) -> Callable[[], None]:
     """Returns a function that takes a training step on a batch in memory."""
     model = _build(network, visual_shape, units)
-    step = _make_step(model, compiled)
+    step = _make_step(model, compiled, bfloat16)
     audio, visual = _random_inputs(batch_size, num_segments, visual_shape)
     labels = torch.randint(_NUM_CLASSES, (batch_size, num_segments))
     target = nn.functional.one_hot(labels, _NUM_CLASSES).float()
@@ -151,7 +152,12 @@ def inference(
 
 
 def epoch(
-    network: str, visual_shape: list[int], units: int, batch_size: int, files: str
+    network: str,
+    visual_shape: list[int],
+    units: int,
+    batch_size: int,
+    files: str,
+    bfloat16: bool = False,
 ) -> Callable[[], None]:
     """Returns a function that trains an epoch, and scores the validation split.
 
@@ -161,15 +167,16 @@ def epoch(
         units: Width of the LSTMs.
         batch_size: Clips in a batch.
         files: A file that `feature_file.write_feature_file` wrote. It is read whole.
+        bfloat16: Whether PyTorch may compute in bfloat16 where it deems it safe.
     """
-    model, step, held, splits = _prepare(network, visual_shape, units, files)
+    model, step, held, splits = _prepare(network, visual_shape, units, files, bfloat16)
     rng = np.random.default_rng(0)
 
     def work() -> None:
         for batch in _batches(held, rng.permutation(splits["train"]), batch_size):
             step(*batch)
         right = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), _precision(bfloat16):
             for audio, visual, target in _batches(
                 held, splits["validation"], batch_size
             ):
@@ -188,13 +195,17 @@ def first_step(
 
 
 def _prepare(
-    network: str, visual_shape: list[int], units: int, files: str
+    network: str,
+    visual_shape: list[int],
+    units: int,
+    files: str,
+    bfloat16: bool = False,
 ) -> tuple[nn.Module, Callable[..., None], dict[str, Any], dict[str, Any]]:
     with h5py.File(files) as file:
         held = {name: file[name][...] for name in ("audio", "visual", "labels")}
         splits = {name: file[f"rows_{name}"][...] for name in ("train", "validation")}
     model = _build(network, visual_shape, units)
-    return model, _make_step(model, compiled=False), held, splits
+    return model, _make_step(model, False, bfloat16), held, splits
 
 
 def _batches(
@@ -211,13 +222,19 @@ def _build(network: str, visual_shape: list[int], units: int) -> nn.Module:
     return NETWORKS[network](128, shape, units)
 
 
-def _make_step(model: nn.Module, compiled: bool) -> Callable[..., None]:
+def _precision(bfloat16: bool) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+
+
+def _make_step(model: nn.Module, compiled: bool, bfloat16: bool) -> Callable[..., None]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     predict = torch.compile(model) if compiled else model
 
     def step(audio: torch.Tensor, visual: torch.Tensor, target: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        segment_loss(predict(audio, visual), target).backward()
+        with _precision(bfloat16):
+            logits = predict(audio, visual)
+        segment_loss(logits.float(), target).backward()
         optimizer.step()
 
     return step
