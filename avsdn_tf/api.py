@@ -53,7 +53,8 @@ def localize(
             videos.
 
     Returns:
-        Of a video, its events in order of time; of clips, a list of events each.
+        Of a video, its events in order of time, on the clock of players: a video whose
+        first timestamp is 3 s has no event before. Of clips, a list of events each.
 
     Raises:
         ValueError: If the two modalities differ in batch or num_segments, or the

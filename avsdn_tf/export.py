@@ -266,7 +266,7 @@ def _stitch(
     """Does in a graph what `localization.stitch_logits` does."""
     num_segments = tf.shape(audio)[0]
     size = tf.minimum(window, num_segments)
-    starts = tf.range(0, num_segments - size + 1, window // 2)
+    starts = tf.range(0, num_segments - size + 1, max(1, window // 2))
     # The last window ends with the video.
     starts = tf.unique(tf.concat([starts, [num_segments - size]], 0)).y
     rows = starts[:, None] + tf.range(size)

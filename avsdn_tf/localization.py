@@ -14,7 +14,8 @@ class Event(NamedTuple):
     """One localized event.
 
     Attributes:
-        start_s: Where it starts, in seconds from the start of the clip.
+        start_s: Where it starts, in seconds from the start of the clip; of a video
+            file, in seconds on the clock of players.
         end_s: Where it ends, in seconds; the end is not part of the event.
         category: Name of its category.
         score: Mean probability of the category over the event's segments, in [0, 1].
@@ -145,7 +146,7 @@ def stitch_logits(
         model: A network of this package.
         chunks: The video's audio features `(n, audio_width)` and visual features `(n,
             ...)` in order of time, any number of segments at a time.
-        window: Segments a window, at least 2.
+        window: Segments a window, at least 1. Windows of 1 segment don't overlap.
 
     Returns:
         Logits of every segment, `(num_segments, num_categories + 1)`.
@@ -153,7 +154,7 @@ def stitch_logits(
     Raises:
         ValueError: If there is no segment, or the features don't fit the model.
     """
-    hop = window // 2
+    hop = max(1, window // 2)
     sums: list[np.ndarray] = []
     counts: list[int] = []
 

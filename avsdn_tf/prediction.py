@@ -8,8 +8,9 @@ import keras
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.features.extract import Extractor
-from avsdn_tf.features.video import probe
+from avsdn_tf.features.video import probe, read_seconds
 from avsdn_tf.features.visual import RECIPES
+from avsdn_tf.files import printable
 from avsdn_tf.localization import events_from_probabilities, softmax, stitch_logits
 from avsdn_tf.report.event_files import VideoPrediction
 from avsdn_tf.run_folder import RunFolder
@@ -54,6 +55,8 @@ def predict_video(
 ) -> VideoPrediction:
     """Localizes the events of a video of any length.
 
+    Times are those of players; see `VideoPrediction`.
+
     Args:
         model: The network.
         extractor: Makes the features that it was trained on.
@@ -79,15 +82,28 @@ def predict_video(
         )
     probabilities = softmax(stitch_logits(model, extractor.stream(path), window))
     events = events_from_probabilities(probabilities, model.categories, SEGMENT_S)
+    start_s = next(read_seconds(path)).start_s
     duration_s = probe(path).duration_s
+    if duration_s is not None and duration_s > len(probabilities) + 0.1:
+        # MP4 states how long a video lasts, Matroska when it ends.
+        duration_s -= start_s
     if duration_s is not None and duration_s > len(probabilities) - 1:
         # The last second of a video is seldom a whole one.
         events = [e._replace(end_s=min(e.end_s, duration_s)) for e in events]
+    # To the microsecond, as FFmpeg has durations: sums of fractions are not exact.
+    events = [
+        event._replace(
+            start_s=round(start_s + event.start_s, 6),
+            end_s=round(start_s + event.end_s, 6),
+        )
+        for event in events
+    ]
     return VideoPrediction(
-        name=path.name,
+        name=printable(path.name),
         categories=tuple(model.categories),
         probabilities=probabilities,
         segment_s=SEGMENT_S,
         events=tuple(events),
         notice=notice,
+        start_s=start_s,
     )

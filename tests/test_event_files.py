@@ -32,6 +32,7 @@ def test_json_holds_everything(tmp_path):
         "video": "clip.mp4",
         "notice": "A demo.",
         "segment_s": 1.0,
+        "start_s": 0.0,
         "events": [
             {"start_s": 0.0, "end_s": 1.0, "category": CATEGORIES[0], "score": 0.75},
             {
@@ -81,6 +82,23 @@ def test_webvtt_shows_the_notice_all_the_time(tmp_path):
     )
 
 
+def test_times_are_those_of_players(tmp_path):
+    # Of a video that starts at 2.976 s, an event in the second of its two seconds.
+    event = Event(3.976, 4.976, CATEGORIES[0], 1.0)
+    prediction = _prediction("A demo.", events=(event,), start_s=2.976)
+    assert (prediction.duration_s, prediction.end_s) == (2.0, 4.976)
+    json_path, csv_path, vtt_path = write_event_files(tmp_path, "clip", prediction)
+    found = json.loads(json_path.read_text())
+    assert (found["start_s"], found["segment_s"]) == (2.976, 1.0)
+    assert found["events"][0]["start_s"] == 3.976
+    assert "\n3.976,4.976," in csv_path.read_text()
+    # The notice is there from the beginning, wherever a player has that.
+    assert vtt_path.read_text() == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:04.976 line:0\nA demo.\n\n"
+        "00:00:03.976 --> 00:00:04.976\nViolin, fiddle 100.0 %\n"
+    )
+
+
 def test_times_round_into_the_next_minute(tmp_path):
     event = Event(59.9996, 360000.0, CATEGORIES[0], 1.0)
     _, _, path = write_event_files(tmp_path, "clip", _prediction(events=(event,)))
@@ -103,6 +121,8 @@ def test_files_are_replaced_and_nothing_is_left_aside(tmp_path):
         ({"probabilities": np.zeros((4, 2))}, r"Received: shape \(4, 2\)"),
         ({"probabilities": np.full((1, 3), np.nan)}, "Received: NaN"),
         ({"segment_s": 0.0}, "Received: segment_s=0"),
+        ({"start_s": -1.0}, "Received: start_s=-1"),
+        ({"start_s": np.nan}, "Received: start_s=nan"),
         ({"events": (Event(0, 1, "Bark", 1.0),)}, r"Received: \['Bark'\]"),
     ],
 )

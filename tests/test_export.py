@@ -297,3 +297,12 @@ def test_only_networks_with_a_graph_go_end_to_end(tmp_path):
     model = small_models()["avsdn"]
     with pytest.raises(UserError, match="expected VGGish and a network"):
         export.export_end_to_end(model, extractor, tmp_path, METADATA)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 10])
+def test_the_graph_takes_the_same_windows(window, rng):
+    model = avsdn_tf.AVSDN(CATEGORIES, 6, (4,), units=4)
+    audio, visual = (rng.random((7, width), np.float32) for width in (6, 4))
+    found = export._stitch(model, tf.constant(audio), tf.constant(visual), window)
+    expected = localization.stitch_logits(model, [(audio, visual)], window)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

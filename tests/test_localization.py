@@ -194,6 +194,22 @@ def test_long_videos_are_seen_in_overlapping_windows(num_segments, chunk):
     np.testing.assert_allclose(logits[:, 2], places)
 
 
+def test_windows_of_one_segment():
+    class CountingNetwork(PositionNetwork):
+        num_windows = 0
+
+        def predict_on_batch(self, inputs):
+            self.num_windows += 1
+            assert self.num_windows <= 5
+            return super().predict_on_batch(inputs)
+
+    audio = np.arange(5.0)[:, None]
+    chunks = [(audio[:3], np.zeros((3, 2))), (audio[3:], np.zeros((2, 2)))]
+    logits = localization.stitch_logits(CountingNetwork(), chunks, window=1)
+    # Each segment on its own: what it heard, a window of length 1, place 0.
+    np.testing.assert_array_equal(logits, [[t, 1, 0] for t in range(5)])
+
+
 def test_a_video_without_segments_has_no_logits():
     with pytest.raises(ValueError, match="at least one segment"):
         localization.stitch_logits(PositionNetwork(), [])

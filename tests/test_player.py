@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -23,16 +24,21 @@ CATEGORIES = ("Bark", "</script><script>alert(1)</script>", 'Violin "& co"')
 CLASSES = [3, 0, 0, 1]
 
 
-def _prediction(classes=CLASSES, name="clip.webm", notice=None):
+def _prediction(classes=CLASSES, name="clip.webm", notice=None, start_s=0.0):
     probabilities = np.full((len(classes), 4), 0.1)
     probabilities[range(len(classes)), classes] = 0.7
+    events = events_from_probabilities(probabilities, CATEGORIES)
     return VideoPrediction(
         name=name,
         categories=CATEGORIES,
         probabilities=probabilities,
         segment_s=1.0,
-        events=tuple(events_from_probabilities(probabilities, CATEGORIES)),
+        events=tuple(
+            event._replace(start_s=start_s + event.start_s, end_s=start_s + event.end_s)
+            for event in events
+        ),
         notice=notice,
+        start_s=start_s,
     )
 
 
@@ -114,6 +120,19 @@ def test_lanes_draw_runs_in_segments(write):
     assert elements.named("path") == [first, first]
 
 
+def test_a_late_video_has_its_own_times(write):
+    page = write(_prediction([0, 3, 0, 0], start_s=5007.976))
+    elements = _Elements(page)
+    # The lanes are as they would be, and the times are those of the player.
+    assert elements.named("svg")[0]["viewbox"] == "0 0 4 1"
+    assert elements.named("path")[0]["d"] == "M0 0H1V1H0ZM2 0H4V1H2Z"
+    (slider,) = [div for div in elements.named("div") if div.get("role") == "slider"]
+    assert slider["aria-valuemin"] == slider["aria-valuenow"] == "5007.976"
+    assert slider["aria-valuemax"] == "5010.976"
+    assert json.loads(elements.scripts[0])["start_s"] == 5007.976
+    assert '<td class="number">1:23:27.98</td>' in page
+
+
 def test_table_names_times_past_an_hour(write):
     page = write(_prediction([3] * 3600 + [0] * 65))
     (row,) = [row for row in _Elements(page).named("tr") if row]
@@ -162,31 +181,50 @@ def test_large_video_is_referenced_from_the_page(tmp_path, monkeypatch):
     assert '"data:video/mp4;base64,' in path.read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def webm(tmp_path):
+def _write_video(path, format_name, start_s=0):
+    """4 s of picture, 60 brighter with every second."""
     av = pytest.importorskip("av", reason="PyAV makes the video that the page plays")
-    path = tmp_path / "made.webm"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libvpx", rate=5)
+    codec = {"webm": "libvpx", "mp4": "libx264"}[format_name]
+    with av.open(str(path), "w", format=format_name) as container:
+        stream = container.add_stream(codec, rate=5)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for level in range(20):
-            picture = np.full((48, 64, 3), 12 * level, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        for index in range(20):
+            picture = np.full((48, 64, 3), 12 * index, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture)
+            frame.pts, frame.time_base = 5 * start_s + index, Fraction(1, 5)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return path.read_bytes()
 
 
 # Uses the page as a person does, and puts what it became into the title.
-_VISIT = """
+VISIT = """
 <script type="module">
 const happens = (name) =>
   new Promise((done) => video.addEventListener(name, done, { once: true }));
+const brightness = () => {
+  const context = document.createElement("canvas").getContext("2d");
+  context.drawImage(video, 0, 0);
+  return context.getImageData(20, 20, 1, 1).data[1];
+};
+const shownBrightness = async () => {
+  // A page may not look into another file.
+  if (video.error || !video.src.startsWith("data:")) return null;
+  let before = 0, now = brightness();
+  // A frame is drawn some time after it has been found; the first one is not black.
+  for (let tries = 0; tries < 50 && (now === 0 || now !== before); tries++) {
+    await new Promise((done) => setTimeout(done, 60));
+    [before, now] = [now, brightness()];
+  }
+  return now;
+};
 const settled = async (act) => {
   const seeked = video.error ? null : happens("seeked");
   act();
   await seeked;
+  while (sought !== null && !video.error) await happens("seeked");
   return {
     video_s: video.currentTime,
+    brightness: await shownBrightness(),
     span: document.getElementById("span").textContent,
     slider: document.querySelector("[role=slider]").ariaValueText,
     events: [...document.querySelectorAll("tr[data-start]")].map(
@@ -223,7 +261,7 @@ document.title = JSON.stringify(result);
 """
 
 
-def _title_in_chromium(page, profile):
+def title_in_chromium(page, profile):
     """Opens a page and returns its title, once that is JSON."""
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium = next(filter(None, map(shutil.which, names)), None)
@@ -265,36 +303,55 @@ def _title_in_chromium(page, profile):
         browser.wait()
 
 
-@pytest.mark.parametrize("kind", ["embedded", "referenced", "unplayable"])
-def test_page_in_a_browser(kind, tmp_path, webm, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "start_s"),
+    [
+        ("embedded", 0),
+        ("referenced", 0),
+        ("unplayable", 0),
+        # All of the video is later than its length, which MP4 states and Matroska
+        # doesn't.
+        ("embedded", 7),
+        ("mp4", 7),
+        ("unplayable", 7),
+    ],
+)
+def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
     if kind == "referenced":
         monkeypatch.setattr(player, "EMBEDDED_BYTES_MAX", 0)
-    name = {"unplayable": "clip.avi"}.get(kind, "a: <b>&#%20?.webm")
+    name = {"unplayable": "clip.avi", "mp4": "clip.mp4"}.get(kind, "a: <b>&#%20?.webm")
     video = tmp_path / name
-    video.write_bytes(b"RIFF" if kind == "unplayable" else webm)
+    if kind == "unplayable":
+        video.write_bytes(b"RIFF")
+    else:
+        _write_video(video, "mp4" if kind == "mp4" else "webm", start_s)
     path = tmp_path / "page.html"
-    player.write_player_page(path, _prediction(name=name), video)
+    player.write_player_page(path, _prediction(name=name, start_s=start_s), video)
     page = path.read_text(encoding="utf-8")
-    path.write_text(page.replace("</body>", f"{_VISIT}</body>"), encoding="utf-8")
+    path.write_text(page.replace("</body>", f"{VISIT}</body>"), encoding="utf-8")
 
-    result = _title_in_chromium(path, tmp_path / "profile")
+    result = title_in_chromium(path, tmp_path / "profile")
 
     assert result["plays"] == (kind != "unplayable")
     assert not result["sideways"]
-    assert result["hovered"] == "0:00 to 0:01"
+    assert result["hovered"] == f"0:{start_s:02} to 0:{start_s + 1:02}"
     # Where it was clicked; the start of the last second; the start of the event.
-    for action, time_s, span, slider, events in (
-        ("timeline", 2.5, "0:02 to 0:03", "0:02: Bark, 70.0 %", [True, False]),
-        ("again", 1.5, "0:01 to 0:02", "0:01: Bark, 70.0 %", [True, False]),
-        ("key", 3.0, "0:03 to 0:04", f"0:03: {CATEGORIES[1]}, 70.0 %", [False, True]),
-        ("list", 1.0, "0:01 to 0:02", "0:01: Bark, 70.0 %", [True, False]),
+    for action, time_s, category, events in (
+        ("timeline", 2.5, "Bark", [True, False]),
+        ("again", 1.5, "Bark", [True, False]),
+        ("key", 3.0, CATEGORIES[1], [False, True]),
+        ("list", 1.0, "Bark", [True, False]),
     ):
         state = result[action]
-        assert state["span"] == span
-        assert state["slider"] == slider
+        second = start_s + int(time_s)
+        assert state["span"] == f"0:{second:02} to 0:{second + 1:02}"
+        assert state["slider"] == f"0:{second:02}: {category}, 70.0 %"
         assert state["events"] == events
         assert state["playhead"] == pytest.approx(
             result["left"] + result["width"] * time_s / 4, abs=4
         )
         if kind != "unplayable":
-            assert state["video_s"] == pytest.approx(time_s, abs=0.02)
+            assert state["video_s"] == pytest.approx(start_s + time_s, abs=0.02)
+        if kind in ("embedded", "mp4"):
+            # A frame more or less.
+            assert state["brightness"] == pytest.approx(60 * time_s, abs=16)

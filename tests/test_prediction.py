@@ -3,7 +3,7 @@
 import csv
 import json
 
-import av
+import keras
 import numpy as np
 import pytest
 from rich.console import Console
@@ -11,72 +11,15 @@ from rich.console import Console
 import avsdn_tf
 from avsdn_tf import commands, demo, main, prediction
 from avsdn_tf.errors import UserError
-from avsdn_tf.evaluation import Predictions
 from avsdn_tf.features import extract
 from avsdn_tf.features.extract import Extractor, extract_all, find_videos
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.localization import softmax, stitch_logits
 from avsdn_tf.run_folder import RunFolder
-from tests.test_custom import write_manifest
-from tests.test_tfds_ave import build, examples, make_ave
-from tfds_ave import DatasetError, extraction
-
-
-class Loudness:
-    """Audio features of a test: how loud, and two constants."""
-
-    width = 3
-
-    def __call__(self, seconds):
-        loud = np.abs(seconds).mean(axis=1, keepdims=True)
-        return np.concatenate([loud, loud, np.ones_like(loud)], 1).astype(np.float32)
-
-
-class Brightness:
-    """Visual features of a test: the mean colour."""
-
-    shape = (3,)
-    frames_per_second = 1
-
-    def __call__(self, frames):
-        return np.stack([f.mean(axis=(0, 1, 2)) for f in frames]).astype(np.float32)
-
-
-def write_clip(path, seconds, sound=True, picture=True, tail_s=0):
-    """Second s is (10 s) bright and 0.05 (s + 1) loud; a tail of picture may follow."""
-    with av.open(str(path), "w") as container:
-        if picture:
-            video = container.add_stream("h264", rate=5)
-            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        if sound:
-            audio = container.add_stream("aac", rate=16_000, layout="mono")
-        for second in range(seconds):
-            if picture:
-                image = np.full((48, 64, 3), 10 * second, np.uint8)
-                for _ in range(5):
-                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                    container.mux(video.encode(frame))
-            if sound:
-                time_s = np.arange(16_000) / 16_000
-                wave = 0.05 * (second + 1) * np.sign(np.sin(2 * np.pi * 200 * time_s))
-                frame = av.AudioFrame.from_ndarray(
-                    wave[None].astype(np.float32), format="fltp", layout="mono"
-                )
-                frame.sample_rate = 16_000
-                frame.pts = second * 16_000
-                container.mux(audio.encode(frame))
-        if picture:
-            for _ in range(round(5 * tail_s)):
-                container.mux(video.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
-            container.mux(video.encode())
-        if sound:
-            container.mux(audio.encode())
-    return path
-
-
-@pytest.fixture
-def extractor():
-    return Extractor(Loudness(), Brightness())
+from tests.conftest import SHARED
+from tests.small_videos import Brightness, Loudness, write_clip
+from tests.test_player import VISIT, title_in_chromium
+from tests.test_video import click, grey_image, write
 
 
 def test_features_come_second_by_second_however_long_the_video(tmp_path, extractor):
@@ -150,6 +93,7 @@ def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, ext
     assert names == {
         "extract.json",
         *(f"{stem}.{kind}.npy" for stem in ("one", "two") for kind in extract.KINDS),
+        *(f"{stem}.source.json" for stem in ("one", "two")),
     }
     assert np.load(tmp_path / "out" / "two.audio.npy").shape == (3, 3)
 
@@ -158,30 +102,15 @@ def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, ext
     run({"network": "a"})
     assert (tmp_path / "out" / "two.audio.npy").stat().st_mtime_ns == before
     assert (tmp_path / "out" / "one.visual.npy").is_file()
-    with pytest.raises(UserError, match=r"holds features of .*'a'.*'b'"):
+    with pytest.raises(UserError, match=r"network 'a', received 'b'"):
         run({"network": "b"})
     for paths, message in (
-        ([tmp_path / "no"], "expected a video, or a folder"),
-        ([tmp_path / "out"], "expected at least one video"),
-        ([], "expected at least one video"),
+        ([tmp_path / "no"], "Expected at least one video.*Received: .*no"),
+        ([tmp_path / "out"], "Expected at least one video"),
+        ([], "Expected at least one video.*Received: none"),
     ):
         with pytest.raises(UserError, match=message):
             find_videos(paths)
-
-
-@pytest.fixture
-def run_folder(tmp_path):
-    """A run whose network reads the features of this test."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4).save(folder / "model.keras")
-    labels = np.zeros((1, 4), int)
-    Predictions(np.zeros(1), np.zeros((1, 4, 3)), labels, np.zeros(1)).save(
-        folder / "predictions.npz"
-    )
-    (folder / "config.json").write_text('{"config": {}, "versions": {}}')
-    (folder / "report.json").write_text('{"notice": "of no worth"}')
-    return folder
 
 
 def test_predict_writes_what_players_and_programs_read(
@@ -222,16 +151,138 @@ def test_the_demo_finds_what_is_seen_and_heard_at_once(tmp_path):
     assert demo.NOTICE in (tmp_path / "demo.html").read_text()
 
 
-def test_an_event_ends_with_the_video(tmp_path, extractor):
+@pytest.fixture
+def always_bark():
+    """A network that says so, whatever the features of three numbers."""
     model = avsdn_tf.AVSDN(["Bark"], 3, (3,), units=2)
-    # Always an event, whatever the features.
     model.decoder.head.set_weights([np.zeros((2, 2)), np.array([5.0, 0.0])])
+    return model
+
+
+def test_an_event_ends_with_the_video(tmp_path, extractor, always_bark):
     path = write_clip(tmp_path / "short.mp4", 2, tail_s=0.4)
-    found = prediction.predict_video(model, extractor, path)
+    found = prediction.predict_video(always_bark, extractor, path)
     ((start_s, end_s, category, _),) = found.events
     assert (start_s, category) == (0, "Bark")
     assert end_s == pytest.approx(2.4, abs=0.1)
     assert len(found.probabilities) == 3
+    assert found.start_s == 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start_s"), [("mkv", 7), ("webm", 7), ("mp4", 7), ("ts", 0)]
+)
+def test_a_late_video_has_the_times_of_players(
+    tmp_path, extractor, always_bark, suffix, start_s
+):
+    # All timestamps are late: by more than the length, which MP4 states and Matroska
+    # doesn't. Players count a transport stream from its start.
+    path = tmp_path / f"late.{suffix}"
+    write(
+        str(path),
+        times_s=7 + np.arange(24) / 10,
+        images=[grey_image(index) for index in range(24)],
+        waveform=click(1, 2.4, 48_000),
+        rate=48_000,
+        start_s=7,
+    )
+    found = prediction.predict_video(always_bark, extractor, path)
+    # The encoder's delay is a part of it.
+    assert found.start_s == pytest.approx(start_s, abs=0.03)
+    (event,) = found.events
+    assert event.start_s == found.start_s
+    assert event.end_s == pytest.approx(start_s + 2.4, abs=0.05)
+    assert avsdn_tf.localize(always_bark, path, extractor=extractor) == [event]
+
+
+class RandomSpectrum:
+    """Audio features of a test: a few random sums of a spectrum."""
+
+    width = 8
+
+    def __call__(self, seconds):
+        spectrum = np.log1p(np.abs(np.fft.rfft(seconds))[:, :512])
+        weights = np.random.default_rng(1).normal(0, 0.1, (512, self.width))
+        return (spectrum @ weights).astype(np.float32)
+
+
+class RandomGrid:
+    """Visual features of a test: a few random sums of 8 x 8 pixels."""
+
+    shape = (8,)
+    frames_per_second = 1
+
+    def __call__(self, frames):
+        grids = []
+        for (frame,) in frames:
+            rows, columns = frame.shape[0] // 8, frame.shape[1] // 8
+            grids.append(frame[::rows, ::columns][:8, :8].reshape(-1) / 255)
+        weights = np.random.default_rng(2).normal(0, 0.1, (192, *self.shape))
+        return (np.stack(grids) @ weights).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_seconds"),
+    [
+        ("baby_01951.mp4", 10),
+        ("dog_02754.mp4", 10),
+        ("dog_BjCEufrlXm4.mp4", 10),
+        ("drum_02480.mp4", 10),
+        ("gun_00819.mp4", 8),
+        # 35.16 s: the last second is of a sixth of one.
+        ("long_jump_35s.mp4", 36),
+    ],
+)
+def test_real_clips(tmp_path, run_folder, monkeypatch, name, num_seconds):
+    clip = SHARED / "clips" / name
+    if not clip.is_file():
+        pytest.skip(f"{clip} is not at hand")
+    keras.utils.set_random_seed(0)
+    model = avsdn_tf.AVSDN(["Bark", "Flute"], 8, (8,), units=4)
+    kernel, bias = model.decoder.head.get_weights()
+    # Background is not to win everywhere, whatever the random weights.
+    model.decoder.head.set_weights([10 * kernel, bias - [0, 0, 1]])
+    model.save(run_folder / "model.keras")
+    extractor = Extractor(RandomSpectrum(), RandomGrid())
+    monkeypatch.setattr(prediction, "network_for", lambda model: "small")
+    monkeypatch.setattr(commands, "build_extractor", lambda *_, **__: extractor)
+    out, console = tmp_path / "out", Console(quiet=True)
+    assert commands.predict(str(run_folder), [str(clip)], str(out), {}, console) == 0
+
+    found = json.loads((out / f"{clip.stem}.events.json").read_text())
+    assert (found["start_s"], found["segment_s"]) == (0, 1)
+    assert np.shape(found["probabilities"]) == (num_seconds, 3)
+    classes = np.argmax(found["probabilities"], axis=1)
+    events = found["events"]
+    assert events
+    # Each second's class again, from the events.
+    from_events = np.full(num_seconds, 2)
+    for event in events:
+        seconds = slice(int(event["start_s"]), int(np.ceil(event["end_s"])))
+        from_events[seconds] = ["Bark", "Flute"].index(event["category"])
+    np.testing.assert_array_equal(from_events, classes)
+    assert (out / f"{clip.stem}.vtt").read_text().count(" --> ") == 1 + len(events)
+    assert (out / f"{clip.stem}.png").stat().st_size
+
+    page = out / f"{clip.stem}.html"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("</body>", f"{VISIT}</body>"), encoding="utf-8")
+    seen = title_in_chromium(page, tmp_path / "profile")
+    assert seen["plays"]
+    # Clicks into the timeline, the last second by the keyboard, the first event.
+    for action, time_s in (
+        ("timeline", 0.625 * num_seconds),
+        ("again", 0.375 * num_seconds),
+        ("key", num_seconds - 1),
+        ("list", events[0]["start_s"]),
+    ):
+        state = seen[action]
+        # A pixel of the timeline is 0.05 s in the longest clip.
+        assert state["video_s"] == pytest.approx(time_s, abs=0.06)
+        second = int(state["video_s"] + 1e-3)
+        assert state["span"] == f"0:{second:02} to 0:{second + 1:02}"
+        shown = found["classes"][classes[second]]
+        assert state["slider"].startswith(f"0:{second:02}: {shown}, ")
 
 
 def test_a_network_that_no_video_feeds_says_so():
@@ -246,7 +297,7 @@ def test_what_does_not_go_together_is_one_message(capsys, tmp_path):
         (["predict"], "expected --run=DIR"),
         (["predict", "--demo", "a.mp4"], "expected neither --run nor videos"),
         (["predict", f"--run={tmp_path}", "a.mp4"], "config.json is missing"),
-        (["extract"], "expected at least one video"),
+        (["extract"], "Expected at least one video"),
     ):
         with pytest.raises(SystemExit) as stop:
             main.app.run(main.main, ["avsdn_tf", *words])
@@ -254,75 +305,3 @@ def test_what_does_not_go_together_is_one_message(capsys, tmp_path):
         assert message in capsys.readouterr().err
         for name in ("run", "demo"):
             main.flags.FLAGS[name].unparse()
-
-
-@pytest.fixture
-def small_networks(monkeypatch):
-    """Networks of the widths that AVE's videos are made into, and of no work."""
-
-    class Audio(Loudness):
-        width = 128
-
-        def __call__(self, seconds):
-            return np.repeat(super().__call__(seconds)[:, :1], 128, axis=1)
-
-    class Visual(Brightness):
-        shape = (2048,)
-
-        def __call__(self, frames):
-            return np.repeat(super().__call__(frames)[:, :1], 2048, axis=1)
-
-    def build_extractor(network, vggish, visual_weights):
-        assert (network, visual_weights) == ("resnet152", "some.h5")
-        return Extractor(Audio(), Visual())
-
-    monkeypatch.setattr(extraction, "build_extractor", build_extractor)
-
-
-def test_ave_is_made_from_its_videos(tmp_path, small_networks):
-    folder = make_ave(tmp_path / "ave", noisy=False)
-    for name in ("audio_feature.h5", "visual_feature_vec.h5"):
-        (folder / name).unlink()
-    (folder / "features.json").write_text('{"visual_weights": "some.h5"}')
-    with pytest.raises(DatasetError, match=r"lacks AVE's videos.*AVE_Dataset.zip"):
-        build(folder, tmp_path / "data", "videos")
-    clip = write_clip(tmp_path / "clip.mp4", 10).read_bytes()
-    (folder / "AVE").mkdir()
-    for row in range(30):
-        (folder / "AVE" / f"-id{row:08d}.mp4").write_bytes(clip)
-    broken = folder / "AVE" / "-id00000003.mp4"
-    broken.write_bytes(clip[:2000])
-    with pytest.raises(DatasetError, match=r"-id00000003: .*\n1 of 30 videos failed"):
-        build(folder, tmp_path / "data", "videos")
-    assert not (tmp_path / "data").exists()
-    # The others are safe: only the mended one is made.
-    kept = folder / "features" / "-id00000004.audio.npy"
-    before = kept.stat().st_mtime_ns
-    broken.write_bytes(clip)
-    builder = build(folder, tmp_path / "data", "videos")
-    assert kept.stat().st_mtime_ns == before
-    assert set(builder.info.splits) == {"train", "validation", "test"}
-    example = examples(builder, "test")[21]
-    assert example["audio"].shape == (10, 128)
-    np.testing.assert_allclose(example["visual"][:, 0], 10 * np.arange(10), atol=6)
-    assert example["clip_label"] == 21
-
-
-def test_ones_own_videos_are_made_into_features(tmp_path, small_networks):
-    folder = tmp_path / "own"
-    (folder / "clips").mkdir(parents=True)
-    (folder / "features.json").write_text('{"visual_weights": "some.h5"}')
-    (folder / "categories.txt").write_text("Beep\n")
-    rows = []
-    for index, split in enumerate(("train", "validation", "test")):
-        write_clip(folder / "clips" / f"{split}.mp4", 3)
-        rows.append([f"c{index}", split, "Beep", 1, 3, f"clips/{split}.mp4"])
-    columns = ("key", "split", "category", "start_s", "end_s", "video")
-    write_manifest(folder, rows, columns)
-    builder = build(folder, tmp_path / "data", "custom")
-    example = examples(builder, "train")[0]
-    assert example["segment_labels"].tolist() == [1, 0, 0]
-    assert builder.info.metadata["visual_shape"] == [2048]
-    (folder / "features.json").write_text('{"visual_network": "alexnet"}')
-    with pytest.raises(DatasetError, match=r"unknown visual_network.*'alexnet'"):
-        build(folder, tmp_path / "data2", "custom")

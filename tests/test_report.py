@@ -5,7 +5,9 @@ import pytest
 from rich.console import Console
 
 from avsdn_tf import evaluation
+from avsdn_tf.localization import Event
 from avsdn_tf.report import figures, page
+from avsdn_tf.report.event_files import VideoPrediction
 from avsdn_tf.report.scores import list_scores, percent
 from avsdn_tf.report.terminal import results_table
 
@@ -143,3 +145,21 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions, tmp_path
     assert all(link.startswith("#") for link in links)
     assert "@import" not in text
     assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_picture_of_a_video_that_starts_late_is_in_the_players_time():
+    found = VideoPrediction(
+        name="late.mp4",
+        categories=("Bark",),
+        probabilities=np.array([[0.9, 0.1], [0.2, 0.8]]),
+        segment_s=1.0,
+        events=(Event(3.0, 4.0, "Bark", 0.9),),
+        notice=None,
+        start_s=3.0,
+    )
+    lanes, curves = figures.prediction(found).axes
+    assert curves.get_xlim() == (3, 5)
+    for line in curves.get_lines():
+        np.testing.assert_array_equal(line.get_xdata(), [3.5, 4.5])
+    (bars,) = lanes.collections
+    assert bars.get_paths()[0].get_extents().x0 == 3

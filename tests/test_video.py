@@ -1,5 +1,6 @@
 """Videos are made here, by PyAV. Grey levels tell which frame one sees."""
 
+import argparse
 import io
 import pathlib
 import struct
@@ -8,11 +9,15 @@ import weakref
 from fractions import Fraction
 
 import av
+import keras
 import numpy as np
 import pytest
 
 from avsdn_tf.features import video
-from experiments import fuzz_video
+from avsdn_tf.features.extract import Extractor
+from experiments import benchmark_video, fuzz_video
+from tests.small_videos import Brightness, Loudness
+from tests.vggish import numpy_log_mel
 
 CLIPS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "clips"
 SIZE = (64, 48)
@@ -205,8 +210,12 @@ def test_frames_a_second(tmp_path, frames_per_second):
     file = write(str(tmp_path / "video.mkv"), images=images)
     expected = [
         [
-            min(24, (10 * (2 * frame + 1)) // (2 * frames_per_second) + 10 * second)
-            for frame in range(frames_per_second)
+            min(24, int(10 * (second + within_s)))
+            for within_s in (
+                [0.5]
+                if frames_per_second == 1
+                else np.arange(frames_per_second) / frames_per_second
+            )
         ]
         for second in range(3)
     ]
@@ -318,7 +327,7 @@ def test_size_that_changes_within_the_video(tmp_path):
     # A stream that has no timestamps: FFmpeg takes 25 frames a second.
     (second,) = read(str(file), 5)
     assert second.frames.shape == (5, 48, 64, 3)
-    assert levels([second]) == [[2, 7, 2, 7, 9]]
+    assert levels([second]) == [[0, 5, 0, 5, 9]]
 
 
 def test_streams_without_timestamps(tmp_path):
@@ -326,7 +335,7 @@ def test_streams_without_timestamps(tmp_path):
     images = [grey_image(index) for index in range(25)]
     write(file, images=images, fps=25, codecs=("libx264", None))
     # In the order that they are shown in, 25 a second.
-    assert levels(read(file, 5)) == [[2, 7, 12, 17, 22]]
+    assert levels(read(file, 5)) == [[0, 5, 10, 15, 20]]
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
@@ -450,17 +459,37 @@ def test_sound_that_starts_late(tmp_path, suffix):
 
 def test_time_counts_from_the_first_timestamp(tmp_path):
     # Recorders count from when they were switched on.
-    file = str(tmp_path / "video.mkv")
-    write(
-        file,
-        times_s=5000 + np.arange(28) / 10,
-        images=[grey_image(index) for index in range(28)],
-        waveform=click(2.25, 2.8, 44_100),
-        start_s=5000,
-    )
-    seconds = read(file)
-    assert levels(seconds) == [[5], [15], [25]]
-    assert heard_at(seconds) == pytest.approx(2.25, abs=0.006)
+    for suffix, is_late in (("mkv", True), ("mp4", True), ("ts", False)):
+        file = str(tmp_path / f"video.{suffix}")
+        rate = CONTAINERS[suffix][2]
+        write(
+            file,
+            # Half a frame late: MP4 and MPEG keep the silence that the encoder put
+            # before the sound.
+            times_s=5000.05 + np.arange(28) / 10,
+            images=[grey_image(index) for index in range(28)],
+            waveform=click(2.25, 2.8, rate),
+            rate=rate,
+            start_s=5000,
+        )
+        seconds = read(file)
+        assert levels(seconds) == [[4], [14], [24]]
+        assert heard_at(seconds) == pytest.approx(2.25, abs=0.03)
+        # So do players, by the file's clock; but a transport stream's is its sender's.
+        start_s = 5000 if is_late else 0
+        assert [second.index for second in seconds] == [0, 1, 2]
+        for second in seconds:
+            assert second.start_s == pytest.approx(start_s + second.index, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("first_s", "start_s"), [(0.0, 0.0), (0.1, 0.0), (0.12, 0.12), (2.976, 2.976)]
+)
+def test_a_short_delay_is_no_late_start(tmp_path, first_s, start_s):
+    times_s = first_s + np.arange(20) / 10
+    images = [grey_image(index) for index in range(20)]
+    file = write(str(tmp_path / "video.mkv"), times_s=times_s, images=images)
+    assert [second.start_s for second in read(file)] == [start_s, start_s + 1]
 
 
 @pytest.mark.parametrize(
@@ -886,16 +915,76 @@ def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
     assert {entry.status for entry in outcomes} == {"ok", "refused"}
 
 
-def test_real_clips():
-    if not CLIPS.is_dir():
-        pytest.skip("the real clips are not at hand")
-    file = CLIPS / "baby_01951.mp4"
+@pytest.mark.parametrize(
+    ("name", "num_seconds"),
+    [
+        # 10.04 s, of which the containers' surplus is dropped.
+        ("baby_01951.mp4", 10),
+        ("dog_02754.mp4", 10),
+        ("dog_BjCEufrlXm4.mp4", 10),
+        ("drum_02480.mp4", 10),
+        ("gun_00819.mp4", 8),
+        ("long_jump_35s.mp4", 36),
+    ],
+)
+def test_real_clips(name, num_seconds):
+    file = CLIPS / name
+    if not file.is_file():
+        pytest.skip(f"{file} is not at hand")
     seconds = read(file)
-    # 10.04 s, of which the containers' surplus is dropped.
-    assert len(seconds) == 10
-    assert seconds[0].frames.shape == (1, 224, 298, 3)
+    assert [second.start_s for second in seconds] == list(range(num_seconds))
     # The frame shown at 4.5 s, found another way.
     with av.open(str(file)) as container:
-        frames = [frame for frame in container.decode(video=0) if frame.time <= 4.5]
-        expected = frames[-1].to_ndarray(format="rgb24")
-    np.testing.assert_allclose(seconds[4].frames[0].astype(int), expected, atol=2)
+        for frame in container.decode(video=0):
+            if frame.time > 4.5:
+                break
+            shown = frame
+    (frame,) = seconds[4].frames
+    height, width, _ = frame.shape
+    expected = shown.to_ndarray(
+        format="rgb24", width=width, height=height, interpolation="AREA"
+    )
+    np.testing.assert_allclose(frame.astype(int), expected, atol=2)
+
+
+def test_the_benchmark_has_the_front_end_alone(rng):
+    seconds = rng.uniform(-1, 1, (2, 16_000)).astype(np.float32)
+    # Each second is followed by silence, as in AudioNetwork: two patches of 96 windows.
+    waveform = np.pad(seconds, ((0, 0), (0, 2 * 15_360 - 16_000))).reshape(-1)
+    found = benchmark_video.build_log_mel()(seconds).numpy()
+    expected = numpy_log_mel(waveform).reshape(-1, 64)
+    assert len(found) >= len(expected) == 3 * 96
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-3)
+
+
+def test_the_benchmark_measures_every_part(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        write(
+            str(tmp_path / f"{name}.mkv"),
+            images=[grey_image(index) for index in range(20)],
+            waveform=click(0.25, 2, 44_100),
+        )
+    visual = Brightness()
+    visual.network = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)]
+    )
+    monkeypatch.setattr(
+        benchmark_video, "build_extractor", lambda *_: Extractor(Loudness(), visual)
+    )
+    monkeypatch.setattr(benchmark_video, "_MATRIX", 64)
+    args = argparse.Namespace(
+        videos=[str(tmp_path)],
+        visual_network="small",
+        vggish="",
+        visual_weights="",
+        workers=2,
+        repeats=1,
+    )
+    result = benchmark_video.measure(args)
+    assert result["seconds"] == 4
+    parts = ["decode", "log-mel", "audio features", "visual features", "the whole"]
+    shares = result["share_of_processor_time"]
+    assert list(result["seconds_of_video_a_second"]) == list(shares) == parts
+    assert result["share_of_decode_and_log_mel"] == shares["decode"] + shares["log-mel"]
+    # 2 x 2 places, 2 channels, sums of 3 x 3 x 3.
+    assert result["operations_a_frame"] == 2 * 2 * 2 * 2 * 27

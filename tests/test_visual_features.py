@@ -4,7 +4,9 @@ import pytest
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import visual
+from avsdn_tf.features.video import read_seconds
 from avsdn_tf.features.visual import RECIPES, VisualNetwork
+from tests.test_video import grey_image, levels, write
 
 
 def make_weights(name, folder):
@@ -40,7 +42,20 @@ def check(name, folder, rng):
 
 
 def test_vgg19_is_aves_recipe(tmp_path, rng):
-    assert RECIPES["vgg19"].frames_per_second == 16
+    # AVE's choice of frames, of 3 s with 25 a second; a level is one of 28.
+    num_frames, num_seconds = 75, 3
+    interval = int(num_frames / num_seconds)
+    wanted = [
+        [int(s * interval + i / 16 * interval) % 28 for i in range(16)]
+        for s in range(num_seconds)
+    ]
+    file = write(
+        str(tmp_path / "video.mkv"),
+        times_s=np.arange(num_frames) / 25,
+        images=[grey_image(index) for index in range(num_frames)],
+        fps=25,
+    )
+    assert levels(read_seconds(file, RECIPES["vgg19"].frames_per_second)) == wanted
     check("vgg19", tmp_path, rng)
 
 

@@ -5,8 +5,9 @@ file is gone through once, and memory does not grow with its length: compressed 
 waits until the sound has come as far, a frame becomes RGB only if it was asked for, and
 a second is handed out as soon as both streams are past it.
 
-Time. Zero is the smaller of the first timestamps of picture and sound. Each stream is
-placed by its own timestamps:
+Time. Zero is the smaller of the first timestamps of picture and sound, and
+`Second.start_s` tells where that is on the clock of players. Each stream is placed by
+its own timestamps:
 
 * The frame at a time is the last one whose timestamp is not later. Where the picture
   starts later, its first frame stands in; where it ends earlier, its last.
@@ -70,6 +71,11 @@ _MAX_MISSING_FL = _SECOND_FL
 _CONTAINERS_UNIT_S = Fraction(1, av.time_base)
 # For others, FFmpeg derives the duration from what is there of the file.
 _STATE_THEIR_DURATION = {"asf", "flv", "matroska", "mov"}
+# MPEG's transport and program streams, whose timestamps run with the sender's clock.
+_CLOCKS_OF_SENDERS = {"mpeg", "mpegts"}
+# Encoders need some samples or frames before their first one. A player that starts with
+# them is at 0 for anyone who looks.
+_MAX_ENCODER_DELAY_FL = _SECOND_FL // 10
 # FFmpeg reads pictures and plain text as videos too.
 _NO_VIDEOS = {"image2", "tty"}
 # What PyAV raises on broken files besides FFmpeg's own errors.
@@ -119,6 +125,10 @@ class Second:
 
     Attributes:
         index: Which one, from 0.
+        start_s: When it starts on the clock of players, in seconds: `index` in most
+            videos. Where the first timestamp is over 0.1 s, it is added, since
+            Chromium's clock starts with it; but not in MPEG transport and program
+            streams, which no browser plays and other players count from 0.
         frames: `(frames_per_second, height, width, 3)` uint8 RGB, upright; None if the
             video has no picture. Pixels are as stored, even where they are not square.
             All seconds have the first frame's size. Its longer side is 1080 at most:
@@ -128,6 +138,7 @@ class Second:
     """
 
     index: int
+    start_s: float
     frames: np.ndarray | None
     waveform: np.ndarray | None
 
@@ -168,8 +179,9 @@ def read_seconds(
 
     Args:
         path: The video file.
-        frames_per_second: How many frames to take of each second: with n, those shown
-            (i + 0.5) / n s after its start, so 1 takes the one in its middle.
+        frames_per_second: How many frames to take of each second: 1 takes the one shown
+            in its middle, n those shown i / n s after its start, i from 0, as AVE's
+            features were made.
 
     Returns:
         An iterator over the seconds, which reads on only when asked for the next.
@@ -177,6 +189,11 @@ def read_seconds(
     Raises:
         ValueError: If `frames_per_second` is less than 1.
         VideoError: From the iterator, if the video cannot be read, or not to its end.
+
+    Reference:
+        Tian et al., ECCV 2018: frame int(s * interval + i / 16 * interval) of second s,
+        where a second has `interval` frames, in the feature extraction published at
+        https://github.com/YapengTian/AVE-ECCV18.
     """
     if frames_per_second < 1:
         raise ValueError(
@@ -380,6 +397,9 @@ class _Picture:
 
     def __init__(self, frames_per_second: int) -> None:
         self._frames_per_second = frames_per_second
+        # How long after a second's start the first frame is wanted. It is in halves of
+        # the time between two, so that times are sums of whole numbers.
+        self._first_halves = 1 if frames_per_second == 1 else 0
         self.first_fl: int | None = None
         self.end_fl: int | float = -math.inf
         # The latest frame, since when it is shown, and its pixels once someone wants
@@ -415,9 +435,10 @@ class _Picture:
         return self._num_wanted_before(start_fl) < self._num_wanted_before(end_fl)
 
     def _num_wanted_before(self, time_fl: int) -> int:
-        # Rounded to the nearest, halves down, since they are wanted themselves.
-        halves = 2 * time_fl * self._frames_per_second
-        return (halves + _SECOND_FL - 1) // (2 * _SECOND_FL)
+        # In the time that lies between two wanted ones, rounded up: one at the time
+        # itself is not before it.
+        halves = 2 * time_fl * self._frames_per_second - self._first_halves * _SECOND_FL
+        return -(-halves // (2 * _SECOND_FL))
 
     def _latest(self) -> np.ndarray:
         """The latest frame's pixels, upright and of the first frame's size."""
@@ -440,8 +461,8 @@ class _Picture:
         """Returns the frames of the second that starts then; forgets those before."""
         frames = []
         for index in range(self._frames_per_second):
-            within_fl = (2 * index + 1) * _SECOND_FL // (2 * self._frames_per_second)
-            time_fl = start_fl + within_fl
+            halves = 2 * index + self._first_halves
+            time_fl = start_fl + halves * _SECOND_FL // (2 * self._frames_per_second)
             while len(self._earlier) > 1 and self._earlier[1][0] <= time_fl:
                 self._earlier.popleft()
             if self.shown_fl <= time_fl:
@@ -519,9 +540,19 @@ class _Reader:
         start_fl = self._zero_fl + index * _SECOND_FL
         return Second(
             index=index,
+            start_s=self._players_zero_s() + index,
             frames=self._picture.take(start_fl) if self._picture else None,
             waveform=self._sound.take(start_fl) if self._sound else None,
         )
+
+    def _players_zero_s(self) -> float:
+        """Where zero is on the clock of players, in whole milliseconds."""
+        if self._source.container.format.name in _CLOCKS_OF_SENDERS:
+            return 0.0
+        # Players move what starts before 0.
+        if self._zero_fl <= _MAX_ENCODER_DELAY_FL:
+            return 0.0
+        return round(self._zero_fl / _SECOND_FL, 3)
 
     def _decode(self) -> Iterator[None]:
         """Decodes the file, and pauses after every packet."""

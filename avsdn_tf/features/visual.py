@@ -25,7 +25,8 @@ class VisualRecipe:
         preprocess: Its own preprocessing, of RGB frames in [0, 255].
         pooling: `"avg"` for a vector, None for the map.
         shape: Shape of a segment's feature.
-        frames_per_second: How many frames of a second are averaged.
+        frames_per_second: How many frames of a second are averaged; which ones, tells
+            `video.read_seconds`.
         summary: One line for `--help`.
     """
 

@@ -1,12 +1,14 @@
 """What the network found in one video, as files for other programs.
 
 JSON holds everything, CSV the events for a spreadsheet, and WebVTT the events as
-subtitles, which video players show over the picture.
+subtitles, which video players show over the picture. All times are seconds on the clock
+of players, which starts at `VideoPrediction.start_s`.
 """
 
 import csv
 import html
 import io
+import math
 import os
 import pathlib
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from avsdn_tf.report.scores import percent
 class VideoPrediction:
     """What a network says of one video.
 
+    Times are those of players: segment i lasts from `start_s + i * segment_s` to
+    `start_s + (i + 1) * segment_s`.
+
     Attributes:
         name: File name of the video, as people see it.
         categories: Names of the categories, without background.
@@ -29,11 +34,14 @@ class VideoPrediction:
         segment_s: Length of a segment in seconds.
         events: The localized events, in order of time.
         notice: What must be said wherever a result of it appears, or None.
+        start_s: When the first segment starts on the clock of players, in seconds: 0 in
+            most videos, the first timestamp where that is later. See
+            `features.video.Second.start_s`.
 
     Raises:
         ValueError: If there is no segment, the probabilities don't fit the categories
-            or aren't finite, `segment_s` is not positive, or an event is of another
-            category.
+            or aren't finite, `segment_s` is not positive, `start_s` is negative or not
+            finite, or an event is of another category.
     """
 
     name: str
@@ -42,6 +50,7 @@ class VideoPrediction:
     segment_s: float
     events: tuple[Event, ...]
     notice: str | None
+    start_s: float = 0.0
 
     def __post_init__(self) -> None:
         shape = np.shape(self.probabilities)
@@ -57,6 +66,11 @@ class VideoPrediction:
             raise ValueError(
                 "Expected segment_s to be positive. "
                 f"Received: segment_s={self.segment_s}"
+            )
+        if not 0 <= self.start_s < math.inf:
+            raise ValueError(
+                "Expected start_s to be finite and at least 0. "
+                f"Received: start_s={self.start_s}"
             )
         unknown = {event.category for event in self.events} - {*self.categories}
         if unknown:
@@ -75,6 +89,11 @@ class VideoPrediction:
         """How long the segments are together, in seconds."""
         return len(self.probabilities) * self.segment_s
 
+    @property
+    def end_s(self) -> float:
+        """When the last segment ends on the clock of players, in seconds."""
+        return self.start_s + self.duration_s
+
 
 def write_event_files(
     folder: str | os.PathLike[str], stem: str, prediction: VideoPrediction
@@ -82,7 +101,12 @@ def write_event_files(
     """Writes STEM.events.json, STEM.events.csv and STEM.vtt, each whole or not at all.
 
     The notice is a member of the JSON, a column of the CSV, and a line at the top of
-    the picture for as long as the subtitles last.
+    the picture for as long as the subtitles last. The JSON's members are `video`,
+    `notice`, `segment_s`, `start_s`, `classes`, and as in `VideoPrediction`:
+
+    - `events`: objects of `start_s`, `end_s`, `category` and `score`.
+    - `probabilities`: a row a segment, of a number a class. Row i is about the seconds
+      from `start_s + i * segment_s` on.
 
     Args:
         folder: An existing folder. Files of these names are replaced.
@@ -109,6 +133,7 @@ def _json_value(prediction: VideoPrediction) -> dict[str, object]:
         "video": prediction.name,
         "notice": prediction.notice,
         "segment_s": prediction.segment_s,
+        "start_s": prediction.start_s,
         "events": [event._asdict() for event in prediction.events],
         "classes": prediction.classes,
         "probabilities": probabilities.tolist(),
@@ -136,7 +161,7 @@ def _csv_text(prediction: VideoPrediction) -> str:
 def _webvtt_text(prediction: VideoPrediction) -> str:
     cues = []
     if prediction.notice:
-        times = f"{_timestamp(0)} --> {_timestamp(prediction.duration_s)}"
+        times = f"{_timestamp(0)} --> {_timestamp(prediction.end_s)}"
         # Line 0 is the top of the picture; the events stand at the bottom.
         cues.append(f"{times} line:0\n{_cue_text(prediction.notice)}\n")
     for event in prediction.events:

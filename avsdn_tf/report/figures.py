@@ -350,7 +350,8 @@ def prediction(found: VideoPrediction) -> Figure:
         lanes.text(
             0.5, 0.5, "no event", transform=lanes.transAxes, ha="center", va="center"
         )
-    middles_s = (np.arange(len(found.probabilities)) + 0.5) * found.segment_s
+    segments = np.arange(len(found.probabilities))
+    middles_s = found.start_s + (segments + 0.5) * found.segment_s
     for index, name in enumerate(found.classes):
         if name in names or index == len(found.categories):
             curves.plot(
@@ -362,7 +363,7 @@ def prediction(found: VideoPrediction) -> Figure:
                 marker="o",
                 markersize=2,
             )
-    curves.set_xlim(0, found.duration_s)
+    curves.set_xlim(found.start_s, found.end_s)
     curves.set_ylim(0, 102)
     curves.set_xlabel("seconds")
     curves.set_ylabel("probability (%)")

@@ -116,10 +116,12 @@ const zoomIn = document.getElementById("zoom-in");
 const span = document.getElementById("span");
 const rows = [...document.querySelectorAll("tr[data-start]")];
 const duration = data.top.length * data.segment_s;
+const end = data.start_s + duration;
 const narrowest = 6;  // Pixels of a segment at the closest zoom.
 
 // Without a video that plays, the page keeps the time itself.
-let time = 0, zoom = 1, frame = 0, hovered = null, shown = null, marked = null;
+let time = data.start_s;
+let zoom = 1, frame = 0, hovered = null, shown = null, marked = null;
 
 function clock(seconds) {
   const rounded = Math.round(seconds * 100) / 100;
@@ -134,7 +136,7 @@ function clock(seconds) {
 
 // A player may stop a hair before the time that it was asked for.
 function segmentAt(seconds) {
-  const segment = Math.floor(seconds / data.segment_s + 1e-4);
+  const segment = Math.floor((seconds - data.start_s) / data.segment_s + 1e-4);
   return Math.min(Math.max(segment, 0), data.top.length - 1);
 }
 
@@ -145,8 +147,17 @@ const bars = data.top[0].map(() => {
   return item.children;
 });
 
+function startOf(segment) {
+  return data.start_s + segment * data.segment_s;
+}
+
+// How far along the timeline a time is, from 0 to 1.
+function partAt(seconds) {
+  return (seconds - data.start_s) / duration;
+}
+
 function showClasses(segment) {
-  const start = segment * data.segment_s;
+  const start = startOf(segment);
   span.textContent = `${clock(start)} to ${clock(start + data.segment_s)}`;
   data.top[segment].forEach(([index, percent], rank) => {
     const [name, value, bar] = bars[rank];
@@ -159,7 +170,7 @@ function showClasses(segment) {
 
 function mark(current) {
   const [index, percent] = data.top[current][0];
-  const start = current * data.segment_s;
+  const start = startOf(current);
   lanes.setAttribute("aria-valuenow", start);
   lanes.setAttribute("aria-valuetext",
     `${clock(start)}: ${data.classes[index]}, ${percent.toFixed(1)} %`);
@@ -172,7 +183,7 @@ function mark(current) {
 }
 
 function show() {
-  playhead.style.setProperty("--at", Math.min(time / duration, 1));
+  playhead.style.setProperty("--at", Math.min(Math.max(partAt(time), 0), 1));
   const current = segmentAt(time);
   // A long list of events is gone through once a segment, not once a frame.
   if (marked !== current) mark(marked = current);
@@ -181,22 +192,38 @@ function show() {
 
 function keepInView() {
   const view = scroller.clientWidth - track.offsetLeft;
-  const x = (time / duration) * track.clientWidth;
+  const x = partAt(time) * track.clientWidth;
   if (x < scroller.scrollLeft || x > scroller.scrollLeft + view) {
     scroller.scrollLeft = x - view / 2;
   }
 }
 
+// The time at which the player's clock is 0. That of Chromium is the file's, and starts
+// late where the video does; that of Firefox starts with the video.
+let zero = 0;
+function findZero() {
+  zero = video.currentTime > 0 ? 0 : data.start_s;
+}
+if (video.readyState) findZero();
+video.addEventListener("loadedmetadata", findZero);
+
+// Where the player was sent, until it is there, and how far it has come.
+let sought = null, reached = 0;
+
 function seek(seconds) {
-  time = Math.min(Math.max(seconds, 0), duration);
-  if (!video.error) video.currentTime = time;
+  time = Math.min(Math.max(seconds, data.start_s), end);
+  if (!video.error) {
+    sought = time - zero;
+    reached = -1;
+    video.currentTime = sought;
+  }
   show();
   keepInView();
 }
 
 function followVideo() {
   if (video.error) return;
-  time = video.currentTime;
+  time = video.currentTime + zero;
   show();
   if (video.paused) return;
   keepInView();
@@ -205,7 +232,21 @@ function followVideo() {
   frame = requestAnimationFrame(followVideo);
 }
 video.addEventListener("play", followVideo);
-video.addEventListener("seeked", followVideo);
+
+function arrive() {
+  const now = video.currentTime, nearly = 0.1;
+  // Chromium takes the length of a late MP4 for its end, and knows better from what it
+  // reads on the way there.
+  const isShort = sought !== null && now < Math.min(sought, video.duration) - nearly;
+  if (isShort && now > reached + nearly) {
+    reached = now;
+    video.currentTime = sought;
+    return;
+  }
+  sought = null;
+  followVideo();
+}
+video.addEventListener("seeked", arrive);
 
 function tellWhatPlays() {
   document.getElementById("unplayable").hidden = !video.error;
@@ -222,7 +263,8 @@ function timeAt(event) {
   const box = track.getBoundingClientRect();
   const part = (event.clientX - box.left) / box.width;
   const overName = event.target.closest(".name") && track.offsetLeft > 0;
-  return part < 0 || part > 1 || overName ? null : part * duration;
+  const beside = part < 0 || part > 1 || overName;
+  return beside ? null : data.start_s + part * duration;
 }
 
 lanes.addEventListener("click", (event) => {
@@ -234,7 +276,7 @@ lanes.addEventListener("pointermove", (event) => {
   const seconds = event.pointerType === "touch" ? null : timeAt(event);
   hovered = seconds === null ? null : segmentAt(seconds);
   pointer.hidden = seconds === null;
-  pointer.style.setProperty("--at", seconds / duration);
+  pointer.style.setProperty("--at", partAt(seconds));
   show();
 });
 lanes.addEventListener("pointerleave", () => {
@@ -252,7 +294,7 @@ lanes.addEventListener("keydown", (event) => {
   }[event.key];
   if (target === undefined) return;
   event.preventDefault();
-  seek(Math.min(Math.max(target, 0), last) * data.segment_s);
+  seek(startOf(Math.min(Math.max(target, 0), last)));
 });
 document.querySelector(".events").addEventListener("click", (event) => {
   const row = event.target.closest("tr[data-start]");
@@ -268,7 +310,7 @@ function drawTicks() {
   for (let at = 0; at === 0 || (duration - at) * pixels >= 48; at += step) {
     const tick = document.createElement("span");
     tick.style.left = `${(at / duration) * 100}%`;
-    tick.textContent = clock(at);
+    tick.textContent = clock(data.start_s + at);
     ticks.push(tick);
   }
   track.replaceChildren(...ticks);
@@ -286,7 +328,7 @@ function setZoom(wanted) {
 }
 function setZoomAroundPlayhead(wanted) {
   setZoom(wanted);
-  scroller.scrollLeft = (time / duration) * track.clientWidth
+  scroller.scrollLeft = partAt(time) * track.clientWidth
     - (scroller.clientWidth - track.offsetLeft) / 2;
 }
 zoomOut.addEventListener("click", () => setZoomAroundPlayhead(zoom / 2));
@@ -325,7 +367,7 @@ def write_player_page(
         else '<p class="quiet">The video is a file of its own. Move it and this page '
         "together.</p>"
     )
-    last_s = prediction.duration_s - prediction.segment_s
+    last_s = prediction.end_s - prediction.segment_s
     body = f"""
 <h1>{title}</h1>
 {banner}
@@ -340,8 +382,8 @@ of events work without it.</p>
 <button id="zoom-out" aria-label="Zoom out" hidden>&minus;</button>
 <button id="zoom-in" aria-label="Zoom in" hidden>+</button></div>
 <div class="scroller"><div class="lanes" role="slider" tabindex="0"
-aria-label="Time in the video" aria-valuemin="0" aria-valuemax="{last_s:g}"
-aria-valuenow="0">
+aria-label="Time in the video" aria-valuemin="{prediction.start_s:.9g}"
+aria-valuemax="{last_s:.9g}" aria-valuenow="{prediction.start_s:.9g}">
 {_lanes(prediction)}
 <div class="lane"><span class="name"></span><div class="ticks"></div></div>
 <div class="pointer" hidden></div><div class="playhead"></div>
@@ -383,6 +425,7 @@ def _script_data(prediction: VideoPrediction) -> str:
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_NUM_SHOWN_CLASSES]
     percents = (100 * np.take_along_axis(probabilities, order, axis=1)).round(1)
     value = {
+        "start_s": prediction.start_s,
         "segment_s": prediction.segment_s,
         "classes": prediction.classes,
         "colors": [*category_colors(len(prediction.categories)), "var(--muted)"],
@@ -407,7 +450,10 @@ def _lanes(prediction: VideoPrediction) -> str:
     lanes = []
     for category, color in zip(prediction.categories, colors, strict=True):
         runs = [
-            (event.start_s / prediction.segment_s, event.end_s / prediction.segment_s)
+            tuple(
+                (time_s - prediction.start_s) / prediction.segment_s
+                for time_s in (event.start_s, event.end_s)
+            )
             for event in prediction.events
             if event.category == category
         ]
