@@ -607,7 +607,8 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 def _notice(builder: tfds.core.DatasetBuilder) -> str | None:
     """Returns what results must carry if the features are not those of AVE."""
-    source = builder.builder_config.source
+    # Of a name with a version, TFDS opens the files without this class's config.
+    source = tfds_ave.Builder.builder_configs[builder.builder_config.name].source
     if source == "simulated":
         return _SIMULATED
     if source == "custom":

@@ -7,17 +7,20 @@ decides its kind: .png, .svg or .pdf.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
+from avsdn_tf.config import CROSS_MODAL
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
+from avsdn_tf.files import explain_unwritable
 from avsdn_tf.report import figures
 from avsdn_tf.run_folder import RunFolder
+
+_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
@@ -30,11 +33,30 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
         out: The file to write.
 
     Raises:
-        UserError: If the runs were not scored on the same clips, or a folder holds no
-            finished run.
+        UserError: If the runs were not scored on the same clips, a folder holds no
+            finished run that labels segments, or the file can't be written.
     """
+    if num_clips < 1:
+        raise UserError(f"--clips: expected 1 or more. Received: {num_clips}")
+    if out.suffix not in _SUFFIXES:
+        raise UserError(
+            f"--out: expected a file that ends in one of {', '.join(_SUFFIXES)}. "
+            f"Received: {out}"
+        )
     folders = [RunFolder(run) for run in runs]
+    for folder in folders:
+        if not folder.report.is_file():
+            raise UserError(
+                f"{folder.path}: expected the folder of a finished run. "
+                f"{folder.report.name} is missing."
+            )
     configs = [folder.read_config() for folder in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        if config.mode == CROSS_MODAL:
+            raise UserError(
+                f"{folder.path}: expected a run that labels segments. Received: one of "
+                f"--mode={CROSS_MODAL}, which compares sound with picture."
+            )
     try:
         predictions = [Predictions.load(folder.predictions) for folder in folders]
     except ValueError as error:
@@ -49,7 +71,7 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
                 f"{run}: expected predictions of the same test clips as {runs[0]}. "
                 "Were both scored on the same data set?"
             )
-    report = json.loads(folders[0].report.read_text())
+    report = folders[0].read_report()
     categories = [row["category"] for row in report["per_category"][:-1]]
     models = [config.model for config in configs]
     names = [
@@ -76,7 +98,8 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
     )
     if report["notice"]:
         figure.text(0.99, 0.995, report["notice"], ha="right", va="top", fontsize=7)
-    figure.savefig(out, dpi=150, facecolor="white")
+    with explain_unwritable(out, "Choose another file by --out."):
+        figures.save(figure, out)
     print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
 
 
@@ -99,7 +122,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         compare(args.runs, args.clips, args.out)
     except UserError as error:
-        sys.exit(f"experiments.compare: {error}")
+        print(f"experiments.compare: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

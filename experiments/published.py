@@ -5,6 +5,9 @@ import json
 import pathlib
 from typing import Any
 
+from avsdn_tf.errors import UserError
+from tfds_ave.configs import CONFIGS
+
 _FOLDER = pathlib.Path(__file__).with_name("published")
 _BEST = pathlib.Path(__file__).with_name("best.json")
 
@@ -12,10 +15,25 @@ _BEST = pathlib.Path(__file__).with_name("best.json")
 PUBLISHED_TABLES = ("table1", "table2", "table3", "tian")
 # AVSDN's way from the paper's recipe to the best one, a change a row.
 CHANGES = ("changes_supervised", "changes_weak")
+# Weak AVEL and AVSDN train on unequal labels; here on equal ones as well.
+LABELS = "labels"
+# In these, every row but the first departs from the one before.
+STEPWISE = (*CHANGES, LABELS)
+TITLES = {
+    "table1": "Table 1, supervised",
+    "table2": "Table 2, weakly supervised",
+    "table3": "Table 3, where the decoder starts, weakly supervised",
+    "tian": "DMRN and AVDLN of Tian et al.",
+    "changes_supervised": "From the paper's recipe to the best, supervised",
+    "changes_weak": "From the paper's recipe to the best, weakly supervised",
+    LABELS: "AVEL and AVSDN on equal labels, weakly supervised",
+}
 RECIPES = ("paper", "best")
 
-# What stands in for a configuration that has the same shapes.
-_SAME_SHAPES = {"synthetic": "resnet152"}
+# Configurations whose features are another one's, from another source.
+_SAME_FEATURES = {"synthetic": "resnet152", "videos": "resnet152"}
+# Of one's own data, whose classes are not AVE's, no paper has a figure.
+_USABLE = tuple(config.name for config in CONFIGS if config.source != "custom")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +44,7 @@ class Row:
         name: Name of its file.
         table: `"table1"` (supervised), `"table2"` (weak) or `"table3"` (ablation) of
             Lin et al., ICASSP 2019, arXiv 1902.07473; `"tian"` for Tian et al., ECCV
-            2018, arXiv 1803.08842; `"changes"` for a step to the best recipe.
+            2018, arXiv 1803.08842; or one of `STEPWISE`.
         order: Its place in the table, from 1.
         system: The row's name in the paper.
         features: The visual network, as the tables of this project name it. What the
@@ -35,11 +53,13 @@ class Row:
             system needs no visual ones.
         mode: `--mode`.
         model: `--model`.
-        settings: Further flags of the recipe.
+        settings: Further flags of the recipe. AVEL's 15,000 `decay_steps` are those of
+            its program, which trains up to 300 epochs; within the runner's 60, of about
+            50 steps each, they are never reached.
         paper: Published accuracy in percent; None where nothing was published.
         metric: The score in a run's report that is meant.
         encoders: Name of the row whose run of the same seed this one starts from.
-        recipe: `"paper"` or `"best"`.
+        recipe: `"paper"`, `"best"`, or `"step"` between the two.
     """
 
     name: str
@@ -57,20 +77,45 @@ class Row:
     recipe: str = "paper"
 
     def fits(self, dataset: str) -> bool:
-        """Returns whether a data set has the features that the row needs."""
-        config = dataset.split("/")[-1]
-        return self.dataset_config in (None, _SAME_SHAPES.get(config, config))
+        """Returns whether a data set has the features that the row needs.
+
+        Raises:
+            UserError: If it is none that a table can be filled with.
+        """
+        config = config_of(dataset)
+        return self.dataset_config in (None, _SAME_FEATURES.get(config, config))
+
+
+def config_of(dataset: str) -> str:
+    """Returns the configuration that a data set's name holds, without its version.
+
+    Raises:
+        UserError: If it is none that a table can be filled with.
+    """
+    name, _, config = dataset.partition("/")
+    config = config.split(":")[0]
+    if name != "tfds_ave" or config not in _USABLE:
+        raise UserError(
+            f"--dataset={dataset}: expected tfds_ave/CONFIG, where CONFIG has AVE's "
+            f"classes: {', '.join(_USABLE)}."
+        )
+    return config
 
 
 def load_row(name: str) -> Row:
     """Returns the row of a file."""
-    return Row(name=name, **json.loads((_FOLDER / f"{name}.json").read_text()))
+    fields = json.loads((_FOLDER / f"{name}.json").read_text())
+    # For people: what `experiments.runs.plan` makes of the other fields.
+    del fields["command"]
+    return Row(name=name, **fields)
 
 
 def load_table(table: str) -> list[Row]:
-    """Returns the rows of a published table, or of `CHANGES`, in their order."""
+    """Returns the rows of a table in their order."""
     if table in CHANGES:
-        return _load_changes(table.removeprefix("changes_"))
+        return _load_changes(table)
+    if table == LABELS:
+        return _load_labels()
     rows = [load_row(path.stem) for path in sorted(_FOLDER.glob(f"{table}_*.json"))]
     return sorted(rows, key=lambda row: row.order)
 
@@ -80,11 +125,11 @@ def best_changes(mode: str) -> list[dict[str, Any]]:
     return json.loads(_BEST.read_text()).get(mode, [])
 
 
-def _load_changes(mode: str) -> list[Row]:
+def _load_changes(table: str) -> list[Row]:
     """Returns AVSDN's rows from the paper's recipe to the best."""
-    table = "table1" if mode == "supervised" else "table2"
-    paper = next(row for row in load_table(table) if row.model == "avsdn")
-    rows = [dataclasses.replace(paper, table="changes", order=1, paper=None)]
+    mode = table.removeprefix("changes_")
+    published = load_row("table1_avsdn" if mode == "supervised" else "table2_avsdn")
+    rows = [dataclasses.replace(published, table=table, order=1, paper=None)]
     for change in best_changes(mode):
         last = rows[-1]
         told = ", ".join(f"{name} {value}" for name, value in change.items())
@@ -94,7 +139,29 @@ def _load_changes(mode: str) -> list[Row]:
                 order=last.order + 1,
                 system=f"+ {told.removesuffix(' True')}",
                 settings={**last.settings, **change},
-                recipe="best",
+                recipe="step",
             )
         )
+    if len(rows) > 1:
+        rows[-1] = dataclasses.replace(rows[-1], recipe="best")
     return rows
+
+
+def _load_labels() -> list[Row]:
+    """Returns weak AVEL, AVSDN on its labels, and AVSDN on those of its own paper."""
+    avel, avsdn = load_row("table2_avel_resnet152"), load_row("table2_avsdn")
+    rows = [
+        avel,
+        dataclasses.replace(
+            avsdn,
+            name="labels_avsdn",
+            system="AVSDN, AVEL's labels",
+            settings={**avsdn.settings, "weak_label": avel.settings["weak_label"]},
+            paper=None,
+        ),
+        dataclasses.replace(avsdn, system="AVSDN, its own labels"),
+    ]
+    return [
+        dataclasses.replace(row, table=LABELS, order=order)
+        for order, row in enumerate(rows, start=1)
+    ]

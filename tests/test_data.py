@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import tfds_ave
 from avsdn_tf import data
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
@@ -207,3 +208,13 @@ def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):
         data.open_dataset("tfds_ave/resnet152", str(tmp_path))
     with pytest.raises(UserError, match="no_such_dataset"):
         data.open_dataset("no_such_dataset", str(tmp_path))
+
+
+def test_a_name_with_a_version_opens_the_same_data(data_dir):
+    version = tfds_ave.Builder.VERSION
+    named = data.open_dataset(f"tfds_ave/synthetic:{version}", data_dir)
+    plain = data.open_dataset("tfds_ave/synthetic", data_dir)
+    assert named.notice == plain.notice
+    assert "not AVE" in named.notice
+    assert named.categories == plain.categories
+    assert named.num_clips("train") == plain.num_clips("train")

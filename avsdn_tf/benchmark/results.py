@@ -97,7 +97,7 @@ def describe_machine() -> dict[str, Any]:
     """Returns what a speed depends on besides the program."""
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "processor": _processor(),
+        "processor": processor(),
         "memory_gb": round(_memory_bytes() / 1e9, 1),
         "versions": {
             **versions(),
@@ -196,7 +196,7 @@ def _number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """Returns the processor's name, where Linux tells it."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         for line in file:

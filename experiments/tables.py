@@ -1,0 +1,281 @@
+"""A filled table as people read it: Markdown, CSV and a figure."""
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from avsdn_tf.config import CROSS_MODAL
+from avsdn_tf.report.figures import LINES, MUTED
+from experiments.published import LABELS, STEPWISE
+
+_COLUMNS = {
+    "system": "system",
+    "features": "features",
+    "training_labels": "labels",
+    "recipe": "recipe",
+    "paper": "paper (AVE)",
+    "accuracy": "ours",
+    "interval": "95 % interval",
+    "gain": "gain",
+    "avsdn_minus": "AVSDN minus it",
+    "partial_clip_accuracy": "partial clips",
+    "background_recall": "background recall",
+    "event_f1": "event F1",
+    "validation_accuracy": "validation",
+    "seeds": "seeds",
+    "seconds": "s a run",
+}
+# By whether the task is AVDLN's.
+_TASKS = {False: "labelling segments", True: "finding the start"}
+_RECIPE_COLORS = {"paper": "#2f6fde", "step": "#8250df", "best": "#1a7f37"}
+_PAPER_COLOR = "#9a6700"
+_DASHES = ((4, 3), (1, 2), (7, 3, 1, 3), (8, 4), (4, 2, 1, 2, 1, 2))
+
+Trivial = Mapping[bool, Mapping[str, float]]
+
+
+def to_markdown(
+    title: str,
+    notice: str | None,
+    command: str,
+    lines: Sequence[Mapping[str, Any]],
+    trivial: Trivial,
+    origins: Sequence[str],
+) -> str:
+    """Returns the table as Markdown.
+
+    Args:
+        title: Its title.
+        notice: What must be said of the data, or None.
+        command: The command that fills it.
+        lines: What `summary.summarize` returns.
+        trivial: What `summary.trivial_scores` returns.
+        origins: Sentences on how the runs came about.
+    """
+    rows = [_cells(line) for line in lines]
+    for is_matching, scores in trivial.items():
+        task = f", {_TASKS[is_matching]}" if len(trivial) > 1 else ""
+        for name, value in scores.items():
+            system = f"trivial{task}: {name.replace('_', ' ')}"
+            rows.append({"system": system, "accuracy": _percent(value)})
+    # A column that says nothing in this table is not drawn.
+    shown = [name for name in _COLUMNS if any(row.get(name) for row in rows)]
+    text = [f"# {title}", ""]
+    if notice:
+        text += [f"**{notice}.**", ""]
+    text += [f"    {command}", ""]
+    text += [" ".join(_notes(lines, shown)), ""]
+    text.append("| " + " | ".join(_COLUMNS[name] for name in shown) + " |")
+    text.append("|" + "---|" * len(shown))
+    text += ["| " + " | ".join(row.get(n, "") for n in shown) + " |" for row in rows]
+    failed = [
+        f"- {line['system']} ({line['features']}), {line['recipe']}: {line['note']}"
+        for line in lines
+        if line["failed_seeds"]
+    ]
+    if failed:
+        text += ["", "Failed:", "", *failed]
+    text += ["", *(f"- {origin}" for origin in origins)]
+    return "\n".join(text) + "\n"
+
+
+def _cells(line: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the cells of a line, by the names of their columns."""
+    cells = {
+        "system": line["system"],
+        "features": line["features"],
+        "training_labels": line["training_labels"] or "",
+        "recipe": line["recipe"],
+        "paper": _percent(line["paper"]),
+        "accuracy": "failed" if line["failed_seeds"] else line["note"],
+        "seeds": str(line["seeds"]),
+    }
+    if line["failed_seeds"]:
+        cells["seeds"] += f" (failed: {line['failed_seeds']})"
+    if "accuracy" not in line:
+        return cells
+    for name in _COLUMNS:
+        if name not in cells:
+            cells[name] = _percent(line.get(name))
+    cells["accuracy"] = _percent(line["accuracy"])
+    if line["deviation"] is not None:
+        cells["accuracy"] += f" ± {100 * line['deviation']:.1f}"
+    low, high = line["interval_low"], line["interval_high"]
+    cells["interval"] = f"{100 * low:.1f} to {100 * high:.1f}"
+    for name in ("gain", "avsdn_minus"):
+        if name in line:
+            low, high = line[f"{name}_low"], line[f"{name}_high"]
+            cells[name] = (
+                f"{100 * line[name]:+.1f} ({100 * low:.1f} to {100 * high:.1f})"
+            )
+    cells["seconds"] = f"{line['seconds']:.0f}"
+    return cells
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _notes(lines: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str]:
+    """Returns the sentences that say what the table holds."""
+    modes = {line["mode"] for line in lines}
+    several = any(line["seeds"] > 1 for line in lines)
+    notes = [
+        "Accuracy in % of the test split: "
+        + ("mean and standard deviation over the seeds" if several else "one seed")
+        + ", 95 % interval by bootstrap over clips. Selected on validation."
+    ]
+    if "gain" in shown:
+        notes.append(
+            "Gain: over the row before, on the same clips."
+            if lines[0]["table"] in STEPWISE
+            else "Gain: over the same system with the paper's recipe, same clips."
+        )
+    if "avsdn_minus" in shown:
+        notes.append("AVSDN minus it: with the same recipe, on the same clips.")
+    if "event_f1" in shown:
+        notes.append(
+            "Partial clips: accuracy in the clips that are only partly event. "
+            "Background recall: of the true background segments, how many are found. "
+            "Event F1: whole events, at IoU 0.5."
+        )
+    if CROSS_MODAL in modes:
+        notes.append(
+            "AVDLN: of the test clips with one event, in how many it is found exactly "
+            "where it starts; its validation figure is the mean of A2V and V2A."
+        )
+    if len({line["training_labels"] for line in lines}) > 1 and "weak" in modes:
+        notes.append(
+            "Labels: AVSDN's paper trains on the mean of the segment labels "
+            "(`average`), which tells how long the event lasts; AVEL trains on the "
+            "event's category and on background clips (`mil_background`)."
+        )
+        if lines[0]["table"] != LABELS:
+            notes.append(
+                "So AVSDN is compared on unequal labels here; `python -m "
+                "experiments.run labels` compares it on equal ones."
+            )
+    notes.append(_limits(lines))
+    return notes
+
+
+def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the sentence on how long runs may take."""
+    planned = [line for line in lines if line["epochs"]]
+    models: dict[int, list[str]] = {}
+    for line in planned:
+        models.setdefault(line["epochs"], []).append(line["model"])
+    epochs = " or ".join(
+        str(limit)
+        if len(models) == 1
+        else f"{limit} ({', '.join(dict.fromkeys(of_limit))})"
+        for limit, of_limit in models.items()
+    )
+    return (
+        f"At most {epochs} epochs a run, fewer where {planned[0]['patience']} bring no "
+        "better validation accuracy; AVEL's program trains up to 300, AVSDN's paper "
+        "states no number."
+    )
+
+
+def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the lines of the table as CSV: fractions of 1, to four digits."""
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow(
+            {n: round(v, 4) if isinstance(v, float) else v for n, v in line.items()}
+        )
+    return text.getvalue()
+
+
+def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Figure:
+    """Draws the paper's figure beside ours, with our interval.
+
+    Args:
+        title: The figure's title.
+        lines: What `summary.summarize` returns.
+        trivial: What `summary.trivial_scores` returns; dashed lines beside the rows of
+            their task.
+    """
+    figure = Figure(figsize=(9, 1.6 + 0.36 * len(lines)), layout="constrained")
+    axes = figure.subplots()
+    names = [name for scores in trivial.values() for name in scores]
+    dashes = dict(zip(names, itertools.cycle(_DASHES), strict=False))
+    for place, line in enumerate(lines):
+        _draw_line(axes, place, line)
+        for name, value in trivial.get(line["mode"] == CROSS_MODAL, {}).items():
+            axes.plot(
+                [100 * value] * 2,
+                [place - 0.5, place + 0.5],
+                color=MUTED,
+                linestyle=(0, dashes[name]),
+                linewidth=1,
+                zorder=1,
+                label=f"trivial: {name.replace('_', ' ')}",
+            )
+    axes.set_yticks(range(len(lines)), [_name(line) for line in lines])
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    axes.grid(axis="x", color=LINES)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("accuracy (% of the test split)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    # Below the axes, where nothing of it can be taken for data.
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
+    """Draws one row: the paper's figure, ours, or a word where there is none."""
+    if line["paper"] is not None:
+        axes.plot(
+            100 * line["paper"],
+            place,
+            "D",
+            color=_PAPER_COLOR,
+            markersize=5,
+            label="paper (AVE)",
+        )
+    if "accuracy" in line:
+        color = _RECIPE_COLORS[line["recipe"]]
+        label = (
+            "ours, a step between them"
+            if line["recipe"] == "step"
+            else f"ours, {line['recipe']} recipe"
+        )
+        low, high = line["interval_low"], line["interval_high"]
+        axes.plot([100 * low, 100 * high], [place, place], color=color)
+        axes.plot(100 * line["accuracy"], place, "o", color=color, label=label)
+    else:
+        axes.text(
+            1.01,
+            place,
+            "failed" if line["failed_seeds"] else "not run",
+            transform=axes.get_yaxis_transform(),
+            color=MUTED,
+            fontsize=8,
+            va="center",
+        )
+
+
+def _name(line: Mapping[str, Any]) -> str:
+    """Returns what stands beside a row of the figure."""
+    name = f"{line['system']} ({line['features']})"
+    return f"{name}, best" if line["recipe"] == "best" else name
