@@ -74,7 +74,9 @@ def measure_step(setting: Setting) -> Iterator[Comparison]:
     """Measures training steps and inference of batches in memory."""
     for network, shape in _VISUAL_SHAPES.items():
         for training in (True, False):
-            yield _compare_steps(setting, network, shape, training=training)
+            yield _compare_steps(
+                setting, network, shape, training=training, also_half=training
+            )
 
 
 def _compare_steps(
@@ -83,6 +85,7 @@ def _compare_steps(
     visual_shape: Sequence[int],
     *,
     training: bool,
+    also_half: bool = False,
     num_segments: int = 10,
     units: int = _DEFAULT.units,
 ) -> Comparison:
@@ -103,12 +106,13 @@ def _compare_steps(
         own = {"data_dir": setting.data_dir}
         programs[_OURS] = (KERAS, "step", {**own, "xla": _DEFAULT.xla})
         programs[_STEP_XLA] = (KERAS, "step", {**own, "xla": "step"})
+    else:
+        programs[_OURS] = (KERAS, "inference", {"how": "graph"})
+    if also_half:
         half = {"compiled": False, "bfloat16": True}
         programs[_EAGER_HALF] = (TORCH, work, half)
         half = {**own, "xla": _DEFAULT.xla, "precision": "mixed_bfloat16"}
         programs[_HALF] = (KERAS, "step", half)
-    else:
-        programs[_OURS] = (KERAS, "inference", {"how": "graph"})
     with contextlib.ExitStack() as stack:
         contenders = {
             name: stack.enter_context(Contender(module, function, **common, **own))
