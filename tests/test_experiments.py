@@ -525,11 +525,24 @@ def test_where_everything_fails_there_still_is_a_table(tmp_path, fake_training, 
     assert "simulated, not AVE" in text
 
 
+@pytest.fixture
+def heard_signals():
+    """Hears the signals that a test in the background, or under nohup, ignores."""
+    before = {number: signal.getsignal(number) for number in runs._SIGNALS}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
 )
-def test_a_signal_ends_all_trainings(number, code, monkeypatch, fill, capsys):
+def test_a_signal_ends_all_trainings(
+    number, code, monkeypatch, fill, capsys, heard_signals
+):
     class Endless(FakeProcess):
         asked = ended = 0
 
@@ -537,6 +550,7 @@ def test_a_signal_ends_all_trainings(number, code, monkeypatch, fill, capsys):
             Endless.asked += 1
             if Endless.asked == 1:
                 os.kill(os.getpid(), number)
+            assert Endless.asked < 100
 
         def terminate(self):
             Endless.ended += 1
