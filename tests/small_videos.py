@@ -1,7 +1,28 @@
-"""Videos and feature makers of a few numbers, for tests."""
+"""Videos for tests, and feature makers of a few numbers."""
 
 import av
 import numpy as np
+import pytest
+
+from tests.conftest import SHARED
+
+# Whole seconds of each; 40 ms of surplus are dropped, the last 160 ms of the jump not.
+REAL_CLIPS = {
+    "baby_01951.mp4": 10,
+    "dog_02754.mp4": 10,
+    "dog_BjCEufrlXm4.mp4": 10,
+    "drum_02480.mp4": 10,
+    "gun_00819.mp4": 8,
+    "long_jump_35s.mp4": 36,
+}
+
+
+def find_clip(name):
+    """Returns where a real clip is; skips the test where it is not at hand."""
+    clip = SHARED / "clips" / name
+    if not clip.is_file():
+        pytest.skip(f"{clip} is not at hand")
+    return clip
 
 
 class Loudness:

@@ -16,8 +16,13 @@ from avsdn_tf.features.extract import Extractor, extract_all, find_videos
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.localization import softmax, stitch_logits
 from avsdn_tf.run_folder import RunFolder
-from tests.conftest import SHARED
-from tests.small_videos import Brightness, Loudness, write_clip
+from tests.small_videos import (
+    REAL_CLIPS,
+    Brightness,
+    Loudness,
+    find_clip,
+    write_clip,
+)
 from tests.test_player import VISIT, title_in_chromium
 from tests.test_video import click, grey_image, write
 
@@ -221,22 +226,9 @@ class RandomGrid:
         return (np.stack(grids) @ weights).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    ("name", "num_seconds"),
-    [
-        ("baby_01951.mp4", 10),
-        ("dog_02754.mp4", 10),
-        ("dog_BjCEufrlXm4.mp4", 10),
-        ("drum_02480.mp4", 10),
-        ("gun_00819.mp4", 8),
-        # 35.16 s: the last second is of a sixth of one.
-        ("long_jump_35s.mp4", 36),
-    ],
-)
+@pytest.mark.parametrize(("name", "num_seconds"), REAL_CLIPS.items())
 def test_real_clips(tmp_path, run_folder, monkeypatch, name, num_seconds):
-    clip = SHARED / "clips" / name
-    if not clip.is_file():
-        pytest.skip(f"{clip} is not at hand")
+    clip = find_clip(name)
     keras.utils.set_random_seed(0)
     model = avsdn_tf.AVSDN(["Bark", "Flute"], 8, (8,), units=4)
     kernel, bias = model.decoder.head.get_weights()

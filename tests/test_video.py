@@ -16,10 +16,9 @@ import pytest
 from avsdn_tf.features import video
 from avsdn_tf.features.extract import Extractor
 from experiments import benchmark_video, fuzz_video
-from tests.small_videos import Brightness, Loudness
+from tests.small_videos import REAL_CLIPS, Brightness, Loudness, find_clip
 from tests.vggish import numpy_log_mel
 
-CLIPS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "clips"
 SIZE = (64, 48)
 FPS = 10
 # Container: codecs of picture and sound, and the sound's rate.
@@ -915,22 +914,9 @@ def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
     assert {entry.status for entry in outcomes} == {"ok", "refused"}
 
 
-@pytest.mark.parametrize(
-    ("name", "num_seconds"),
-    [
-        # 10.04 s, of which the containers' surplus is dropped.
-        ("baby_01951.mp4", 10),
-        ("dog_02754.mp4", 10),
-        ("dog_BjCEufrlXm4.mp4", 10),
-        ("drum_02480.mp4", 10),
-        ("gun_00819.mp4", 8),
-        ("long_jump_35s.mp4", 36),
-    ],
-)
+@pytest.mark.parametrize(("name", "num_seconds"), REAL_CLIPS.items())
 def test_real_clips(name, num_seconds):
-    file = CLIPS / name
-    if not file.is_file():
-        pytest.skip(f"{file} is not at hand")
+    file = find_clip(name)
     seconds = read(file)
     assert [second.start_s for second in seconds] == list(range(num_seconds))
     # The frame shown at 4.5 s, found another way.
