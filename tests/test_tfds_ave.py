@@ -719,16 +719,22 @@ def test_tfds_build_works_elsewhere_with_imports(tmp_path):
     assert (tmp_path / "data" / "tfds_ave" / "synthetic" / "1.1.0").is_dir()
 
 
-def test_tfds_build_shows_an_error_as_one_message(tmp_path):
-    folder = make_ave(tmp_path / "ave")
-    audio_nan(folder)
+def refused_by_tfds(config, folder, data_dir):
+    """Returns the one message with which `tfds build` refuses a manual folder."""
     done = tfds_command(
-        *("build", "tfds_ave", "--config=resnet152", f"--manual_dir={folder}"),
-        f"--data_dir={tmp_path / 'data'}",
+        *("build", "tfds_ave", f"--config={config}", f"--manual_dir={folder}"),
+        f"--data_dir={data_dir}",
         cwd=ROOT,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.count("tfds_ave: ") == 1
-    assert "row 22, segment 4" in done.stderr
+    return done.stderr[done.stderr.index("tfds_ave: ") :]
+
+
+def test_tfds_build_shows_an_error_as_one_message(tmp_path):
+    folder = make_ave(tmp_path / "ave")
+    audio_nan(folder)
+    message = refused_by_tfds("resnet152", folder, tmp_path / "data")
+    assert "row 22, segment 4" in message
     assert not (tmp_path / "data").exists()
