@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from avsdn_tf.evaluation import num_segments_of
 from avsdn_tf.localization import Event, events_from_logits
+from avsdn_tf.models import AVDLN, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder, load_model_file
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     """Returns a trained network; code in the file is never run.
 
     Args:
-        path: A run folder, or a `.keras` file.
+        path: A run folder, or a `.keras` file. Of a run, it is compared with the digest
+            that training wrote beside it, `SHA256SUMS`.
 
     Raises:
         UserError: If it can't be loaded, or is not the file that training wrote.
@@ -28,7 +31,13 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
         >>> model = avsdn_tf.load("runs/first")
     """
     path = pathlib.Path(path)
-    return RunFolder(path).load_model() if path.is_dir() else load_model_file(path)
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    if path not in (folder.path, folder.model):
+        return load_model_file(path)
+    model = folder.load_model()
+    if isinstance(model, SegmentClassifier) and folder.predictions.is_file():
+        model.num_segments = num_segments_of(folder.predictions)
+    return model
 
 
 def localize(
@@ -36,7 +45,7 @@ def localize(
     source: str | os.PathLike[str] | Mapping[str, np.ndarray],
     *,
     segment_s: float = 1.0,
-    window: int = 10,
+    window: int | None = None,
     extractor: "Extractor | None" = None,
 ) -> list[Event] | list[list[Event]]:
     """Localizes the events of a video, or of clips' features.
@@ -46,7 +55,8 @@ def localize(
         source: A video file; or `{"audio": (batch, num_segments, audio_width),
             "visual": (batch, num_segments, ...)}`, the features of clips.
         segment_s: Length of a segment in seconds. Of a video it is always 1.
-        window: Video only: segments of the clips that the model was trained on.
+        window: Video only: segments of the clips that the model was trained on. If not
+            given, what `load` read from the run folder, else 10, as AVE's clips have.
         extractor: Video only: what makes features, from
             `avsdn_tf.features.extract.build_extractor`. If not given, VGGish and the
             visual network are loaded anew, as for `avsdn predict`; give one for many
@@ -57,8 +67,8 @@ def localize(
         first timestamp is 3 s has no event before. Of clips, a list of events each.
 
     Raises:
-        ValueError: If the two modalities differ in batch or num_segments, or the
-            model's logits are not finite.
+        ValueError: If the model labels no segments, the two modalities differ in batch
+            or num_segments, or the model's logits are not finite.
         UserError: If a video's networks can't be loaded, or don't fit the model.
         VideoError: If a video can't be read, or lacks a modality.
 
@@ -67,7 +77,10 @@ def localize(
         ...     print(f"{event.start_s:4.1f} {event.end_s:4.1f} {event.category}")
          2.0  7.0 Bark
     """
+    if isinstance(model, AVDLN):
+        raise ValueError("Expected a network that labels segments. Received: AVDLN")
     if isinstance(source, (str, os.PathLike)):
+        window = window or getattr(model, "num_segments", None) or 10
         return _localize_video(model, pathlib.Path(source), window, extractor)
     audio, visual = np.asarray(source["audio"]), np.asarray(source["visual"])
     if audio.ndim != 3 or visual.ndim < 3 or audio.shape[:2] != visual.shape[:2]:

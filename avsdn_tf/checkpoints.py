@@ -90,7 +90,10 @@ class Checkpoints:
         """Returns what is left of a run that has stopped, for a message."""
         if not self.paths():
             return "Nothing has been saved yet; the same command begins anew."
-        return f"{self.describe_last()}; the same command goes on from it."
+        return (
+            f"{self.describe_last()}; the same command with "
+            f"--run={self.folder.parent} goes on from it."
+        )
 
     def restore(self, variables: list[keras.Variable]) -> Progress:
         """Gives variables the values of the latest checkpoint.

@@ -41,6 +41,7 @@ from avsdn_tf.features.video import VideoError
 from avsdn_tf.files import (
     explain_unwritable,
     printable,
+    whole_file,
     write_json,
     write_text,
 )
@@ -70,7 +71,8 @@ def train(
             interrupted.
 
     Raises:
-        UserError: If settings, data and folder don't allow it; no folder is left then.
+        UserError: If settings, data and folder don't allow it, or a file can't be
+            written. No folder is left that holds no result yet.
         TrainingInterruptedError: If a signal asked for an end; the run can be resumed.
     """
     placement = distribution.place(config.strategy)
@@ -174,13 +176,35 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
         console: Where to say what happens.
 
     Raises:
-        UserError: If the folder holds no finished run, or its data set is not there.
+        UserError: If the folder holds no finished run, its data set is not there, or is
+            not what the run has learnt from.
     """
     folder = RunFolder(run)
     config = folder.read_config()
     dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
-    with data.named_damage(dataset.builder):
-        _write_report(folder, config, dataset, folder.load_model(), console)
+    model = folder.load_model()
+    _check_fit(model, config, dataset)
+    with folder.hold(), data.named_damage(dataset.builder):
+        _write_report(folder, config, dataset, model, console)
+
+
+def _check_fit(model: Any, config: Config, dataset: data.Dataset) -> None:
+    """Checks that a data set still is what a network has learnt from."""
+    names = ["audio_width", "visual_shape"]
+    # A network that matches knows of no categories.
+    if config.mode != CROSS_MODAL:
+        names.append("categories")
+    for name in names:
+        learnt, found = getattr(model, name), getattr(dataset, name)
+        if name != "audio_width":
+            learnt, found = tuple(learnt), tuple(found)
+        if learnt != found:
+            raise UserError(
+                f"{config.dataset}: expected the {name} that the run has learnt, "
+                f"{learnt}. Received {found}: the data set was built anew from other "
+                "files. Build it from those of the run, and name its folder by "
+                "--data_dir."
+            )
 
 
 def predict(
@@ -211,21 +235,20 @@ def predict(
     if run is None:
         folder = _output_folder(out)
         console.print("Rendering a video and training a network on its like")
-        demo.write_video(folder / "demo.mp4")
         files = [folder / "demo.mp4"]
+        with (
+            explain_unwritable(files[0], "Choose another folder by --out."),
+            whole_file(files[0]) as aside,
+        ):
+            demo.write_video(aside)
         extractor = Extractor(demo.DemoAudio(), demo.DemoVisual())
         model = demo.train_network(extractor.audio, extractor.visual)
         notice = demo.NOTICE
     else:
         source = RunFolder(run)
-        config = source.read_config()
-        if config.mode == CROSS_MODAL:
-            raise UserError(
-                f"{run}: expected a run that labels segments. Received: one of "
-                f"--mode={CROSS_MODAL}, which compares sound with picture."
-            )
+        _read_labelling_config(source)
         files = find_videos(videos)
-        window = prediction.num_segments_of(source)
+        window = evaluation.num_segments_of(source.predictions)
         model = source.load_model()
         trained_on = source.read_report().get("notice")
         if trained_on:
@@ -343,14 +366,14 @@ def export(
             exported. Nothing is left behind then.
     """
     folder = RunFolder(run)
-    config = folder.read_config()
+    config = _read_labelling_config(folder)
     model = folder.load_model()
     target = out or folder.path / "export"
     metadata = {
         "avsdn_tf": __version__,
         "classes": [*model.categories, "Background"],
         "segment_s": prediction.SEGMENT_S,
-        "num_segments": prediction.num_segments_of(folder),
+        "num_segments": evaluation.num_segments_of(folder.predictions),
         "audio_width": model.audio_width,
         "visual_shape": list(model.visual_shape),
         "model": config.model,
@@ -370,6 +393,21 @@ def export(
     _print_plainly(
         console, f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
     )
+
+
+def _read_labelling_config(folder: RunFolder) -> Config:
+    """Returns the configuration of a run whose network labels segments.
+
+    Raises:
+        UserError: If the folder holds no such run, finished.
+    """
+    config = folder.read_config()
+    if config.mode == CROSS_MODAL:
+        raise UserError(
+            f"--run={folder.path}: expected a run that labels segments. Received: one "
+            f"of --mode={CROSS_MODAL}, which compares sound with picture."
+        )
+    return config
 
 
 def benchmark(
@@ -438,12 +476,17 @@ def _clips_to_check(
     checked = f"{_CHECKED_CLIPS} random clips"
     try:
         dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
-    except UserError:
+    except data.NotBuiltError:
+        # A run may have been carried to where its data are not; but who names a folder
+        # of data sets means it.
+        if data_dir:
+            raise
         return clips, f"{checked} ({config.dataset} is not built here)"
     with data.named_damage(dataset.builder):
         batches = data.scoring_batches(dataset, "test", _CHECKED_CLIPS)
         real = next(iter(batches.take(1).as_numpy_iterator()))
-    clips.append({name: real[name] for name in shapes})
+    # Maps are stored in half precision, which exported networks don't take.
+    clips.append({name: real[name].astype(np.float32) for name in shapes})
     return clips, f"{checked} and {len(real['row'])} of {config.dataset}'s test split"
 
 
@@ -573,7 +616,10 @@ def _score_matching(
 
 
 def repeat_command(config: Config) -> str:
-    """Returns the command that repeats a run: the settings that are not the default."""
+    """Returns the command that repeats a run: the settings that are not the default.
+
+    Of several workers, it is what each was started with.
+    """
     words = ["python", "-m", "avsdn_tf.main", f"--mode={config.mode}"]
     default = {
         **Config(mode=config.mode, model=config.model).to_dict(),
@@ -609,4 +655,5 @@ def new_run_name(config: Config) -> str:
     """Returns a name for a run folder that tells what is in it."""
     dataset = config.dataset.split("/")[-1]
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return f"runs/{config.model}-{config.mode}-{dataset}-{stamp}"
+    # Runs of several seeds are often begun in the same second.
+    return f"runs/{config.model}-{config.mode}-{dataset}-seed{config.seed}-{stamp}"

@@ -1,6 +1,7 @@
 """Every setting of a run, with its default and its meaning, in one place."""
 
 import dataclasses
+import math
 from typing import Any
 
 from avsdn_tf.errors import UserError
@@ -8,7 +9,9 @@ from avsdn_tf.errors import UserError
 CROSS_MODAL = "cross_modal"
 MODES = ("supervised", "weak", CROSS_MODAL)
 # What only modes that predict classes look at.
-_CLASS_SETTINGS = ("loss", "label_smoothing", "weak_label", "pooling")
+_CLASS_SETTINGS = ("loss", "label_smoothing")
+# What only the weak mode looks at.
+_WEAK_SETTINGS = ("weak_label", "pooling")
 WEAK_LABELS = ("average", "mil", "mil_background")
 
 
@@ -158,14 +161,28 @@ class Config:
                 "--mode=cross_modal and --model=cross_modal go together. "
                 f"Received: --mode={self.mode} --model={self.model}"
             )
-        if self.mode == CROSS_MODAL:
-            for field in dataclasses.fields(self):
-                value = getattr(self, field.name)
-                if field.name in _CLASS_SETTINGS and value != field.default:
-                    raise UserError(
-                        f"--{field.name}: --mode=cross_modal has no such setting; it "
-                        f"predicts no classes. Received: {value}"
-                    )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(
+                    f"--{field.name}: expected a finite number. Received: {value}"
+                )
+            if value == field.default:
+                continue
+            if self.mode == CROSS_MODAL and field.name in _CLASS_SETTINGS:
+                raise UserError(
+                    f"--{field.name}: --mode=cross_modal has no such setting; it "
+                    f"predicts no classes. Received: {value}"
+                )
+            if self.mode != "weak" and field.name in _WEAK_SETTINGS:
+                raise UserError(
+                    f"--{field.name}: expected --mode=weak, which alone has this "
+                    f"setting. Received: --mode={self.mode} --{field.name}={value}"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise UserError(
+                f"--seed: expected a number in [0, 2**32). Received: {self.seed}"
+            )
         positive = ("epochs", "patience", "batch_size", "learning_rate", "units")
         for name in (*positive, "checkpoint_minutes"):
             if not getattr(self, name) > 0:

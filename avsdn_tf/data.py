@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import tensorflow_datasets as tfds
 import tfds_ave
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.files import explain_unwritable
+from avsdn_tf.files import explain_unwritable, locked
 
 # Memory stays bounded whatever the number of clips. Those that wait are a good
 # part of AVE, and TFDS has stored all of them in a random order.
@@ -32,11 +33,16 @@ _DAMAGE = (
     tf.errors.NotFoundError,
     tf.errors.OutOfRangeError,
 )
+_STAND_IN_CLIPS = 16
 _SIMULATED = "Simulated data (tfds_ave/synthetic): these are not AVE results"
 _STAND_IN = (
     "Stand-in features (audio below zero, which AVE's released features never are): "
     "these are not AVE results"
 )
+
+
+class NotBuiltError(UserError):
+    """A data set that exists, and has not been built yet where it was looked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +99,8 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
         data_dir: TFDS's folder of data sets, or None for its default.
 
     Raises:
-        UserError: If there is no such data set, or it has not been built.
+        NotBuiltError: If it has not been built there.
+        UserError: If there is no such data set, or it can't be built.
     """
     if name.split("/")[0] != tfds_ave.Builder.name:
         raise UserError(
@@ -109,13 +116,12 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
         if config != "synthetic":
             where = f" --data_dir={data_dir}" if data_dir else ""
             files = "YOUR_DATA" if config == "custom" else "AVE_FILES"
-            raise UserError(
+            raise NotBuiltError(
                 f"--dataset={name}: not built yet in {builder.data_path}. Build it "
                 f"first:\n  tfds build {builder.name} --imports=tfds_ave "
                 f"--config={config} --manual_dir=FOLDER_OF_{files}{where}"
             )
-        print(f"Building {name} in {builder.data_path}", flush=True)
-        _build_quietly(builder)
+        builder = _build_quietly(name, data_dir)
     features = builder.info.features
     # Only of one's own data do the metadata tell what the features can't.
     metadata = builder.info.metadata or {}
@@ -154,8 +160,7 @@ def training_batches(
         `(batch, num_segments, num_classes)`, or `(batch, num_classes)` in weak mode.
 
     Raises:
-        UserError: If the data set lacks the background clips or the times that are
-            asked for.
+        UserError: If the data set lacks the background clips that are asked for.
     """
     split, label = training_split(dataset, config), _training_label(config)
     num_classes = len(dataset.categories) + 1
@@ -186,19 +191,27 @@ def training_batches(
     return _take_turns(shares, order, part, to_batch_element).prefetch(1)
 
 
+def check_times(dataset: Dataset, config: Config) -> None:
+    """Checks that a data set knows when events are, if that is to be learnt.
+
+    Raises:
+        UserError: If not.
+    """
+    if _training_label(config) != "clip_label" and not dataset.has_times:
+        weak = f" --weak_label={config.weak_label}" if config.mode == "weak" else ""
+        raise UserError(
+            f"{config.dataset} has clips without start and end. Expected --mode=weak "
+            "with --weak_label=mil, which learns from their category alone. Received: "
+            f"--mode={config.mode}{weak}"
+        )
+
+
 def training_split(dataset: Dataset, config: Config) -> str:
     """Returns the name of what is trained on.
 
     Raises:
-        UserError: If the data set lacks the background clips or the times that are
-            asked for.
+        UserError: If the data set lacks the background clips that are asked for.
     """
-    if _training_label(config) != "clip_label" and not dataset.has_times:
-        raise UserError(
-            f"{config.dataset} has clips without start and end. Expected --mode=weak "
-            "with --weak_label=mil, which learns from their category alone. Received: "
-            f"--mode={config.mode} --weak_label={config.weak_label}"
-        )
     if config.mode != "weak" or config.weak_label != "mil_background":
         return "train"
     if "background" not in dataset.builder.info.splits:
@@ -212,7 +225,7 @@ def training_split(dataset: Dataset, config: Config) -> str:
 
 def _training_label(config: Config) -> str:
     """Returns the name of the feature that holds what is learnt."""
-    if config.mode == "supervised":
+    if config.mode != "weak":
         return "segment_labels"
     return "segment_label_mean" if config.weak_label == "average" else "clip_label"
 
@@ -266,9 +279,10 @@ def matching_segments(
     Returns:
         A dataset of dictionaries: `audio` `(batch, audio_width)`, `visual`
         `(batch, *visual_shape)`, `target` `(batch,)`: 1 where the segment is an event,
-        else 0; and `weight` `(batch,)`: 0 for the zeros that fill the last batch up.
+        else 0; `row` `(batch,)` of the clip; and `weight` `(batch,)`: 0 for the zeros
+        that fill the last batch up.
     """
-    names = ("audio", "visual", "segment_labels")
+    names = ("audio", "visual", "row", "segment_labels")
 
     def split_up(example: dict[str, Any]) -> tf.data.Dataset:
         is_event = example["segment_labels"] != len(dataset.categories)
@@ -277,6 +291,7 @@ def matching_segments(
                 "audio": example["audio"],
                 "visual": example["visual"],
                 "target": tf.cast(is_event, tf.float32),
+                "row": tf.repeat(example["row"], dataset.num_segments),
             }
         )
 
@@ -548,14 +563,23 @@ def _clip_bytes(dataset: Dataset) -> int:
     )
 
 
-def _build_quietly(builder: tfds.core.DatasetBuilder) -> None:
+def _build_quietly(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Builds simulated data, of which TFDS would say that it downloads it."""
-    with (
-        explain_unwritable(builder.data_path, "Choose another folder by --data_dir."),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        builder.download_and_prepare()
+    builder = tfds.builder(name, data_dir=data_dir)
+    folder = pathlib.Path(builder.data_path).parent
+    with explain_unwritable(builder.data_path, "Choose another folder by --data_dir."):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, wait=True):
+            # Another process may just have built it; a builder reads that but once.
+            builder = tfds.builder(name, data_dir=data_dir)
+            if not builder.is_prepared():
+                print(f"Building {name} in {builder.data_path}", flush=True)
+                with (
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(io.StringIO()),
+                ):
+                    builder.download_and_prepare()
+    return builder
 
 
 def _read(
@@ -613,8 +637,10 @@ def _notice(builder: tfds.core.DatasetBuilder) -> str | None:
         return _SIMULATED
     if source == "custom":
         return None
+    num_clips = min(_STAND_IN_CLIPS, builder.info.splits["train"].num_examples)
     first = builder.as_dataset(
-        split="train[:16]", decoders=tfds.decode.PartialDecoding({"audio": True})
+        split=f"train[:{num_clips}]",
+        decoders=tfds.decode.PartialDecoding({"audio": True}),
     )
     with named_damage(builder):
         lowest = min(float(tf.reduce_min(example["audio"])) for example in first)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from avsdn_tf.errors import UserError
 from avsdn_tf.files import whole_file
 from avsdn_tf.localization import number_events
 
@@ -102,6 +103,18 @@ _READ_ERRORS = (
 
 
 _T = TypeVar("_T")
+
+
+def num_segments_of(path: str | os.PathLike[str]) -> int:
+    """Returns how many segments the clips of saved `Predictions` have.
+
+    Raises:
+        UserError: If they can't be read.
+    """
+    try:
+        return Predictions.load(path).labels.shape[1]
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:

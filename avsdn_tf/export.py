@@ -141,10 +141,13 @@ def export_model(
     exportable = Exportable(model)
     largest = 0.0
     with _made_aside(pathlib.Path(out) / chosen.name) as (path, aside), quiet_startup():
-        chosen.write(exportable, aside, metadata)
+        with _explain_failure(path):
+            chosen.write(exportable, aside, metadata)
         for batch in clips:
             expected = exportable.network.predict_on_batch(dict(batch))
-            largest = max(largest, _compare(chosen.run(aside, batch), expected, path))
+            with _explain_failure(path):
+                found = chosen.run(aside, batch)
+            largest = max(largest, _compare(found, expected, path))
     return path, largest
 
 
@@ -481,12 +484,41 @@ def _made_aside(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path
         raise UserError(
             f"{path}: is there already. Remove it, or choose another folder by --out."
         )
-    with explain_unwritable(path, "Nothing was left there."):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="tmp-", dir=path.parent) as folder:
-            aside = pathlib.Path(folder) / path.name
-            yield path, aside
-            shutil.move(aside, path)
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        with explain_unwritable(path, "Nothing was left there."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="tmp-", dir=path.parent) as folder:
+                aside = pathlib.Path(folder) / path.name
+                yield path, aside
+                shutil.move(aside, path)
+    except BaseException:
+        for folder in made:
+            # Unless another process has put something there meanwhile.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _explain_failure(path: pathlib.Path) -> Iterator[None]:
+    """Turns what exporters and runtimes of formats raise into one message.
+
+    Raises:
+        UserError: If one of them failed.
+    """
+    try:
+        yield
+    except OSError:
+        # A full disk and the like.
+        raise
+    # Each of those packages has errors of its own, of no common kind.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise UserError(
+            f"{path}: expected a network that this format can hold and run. Received: "
+            f"{type(error).__name__}: {reason}. Nothing was kept."
+        ) from error
 
 
 def _compare(found: np.ndarray, expected: np.ndarray, path: pathlib.Path) -> float:

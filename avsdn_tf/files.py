@@ -1,6 +1,7 @@
 """Files that are whole or not there, and what to say where none can be written."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -54,6 +55,34 @@ def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
             f"{path}: can't be written ({error.strerror or error}). Expected space and "
             f"leave to write there. {what_next}"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, wait: bool) -> Iterator[None]:
+    """Holds a folder against other processes that ask for it.
+
+    The system lets go of it however this process ends, and no file is left.
+
+    Args:
+        folder: The folder, which is there.
+        wait: Whether to wait for a process that holds it.
+
+    Raises:
+        BlockingIOError: If another process holds it, and nobody waits.
+        OSError: If the folder can't be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            # Some network file systems lock no folders; all else works there.
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

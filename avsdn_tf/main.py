@@ -236,8 +236,9 @@ def _networks() -> dict[str, str | None]:
 
 def _predict(videos: Sequence[str], console: Console) -> int:
     if _DEMO.value:
-        if _RUN.value or videos:
-            raise UserError("predict --demo: expected neither --run nor videos.")
+        _refuse("predict --demo", ("run", *_NETWORKS))
+        if videos:
+            raise UserError("predict --demo: expected no videos; it brings its own.")
     elif _RUN.value is None:
         raise UserError(
             "predict: expected --run=DIR, the folder of a finished run, and videos; or "
@@ -245,6 +246,16 @@ def _predict(videos: Sequence[str], console: Console) -> int:
         )
     out = _OUT.value or "predictions"
     return commands.predict(_RUN.value, videos, out, _networks(), console)
+
+
+def _refuse(command: str, names: Sequence[str]) -> None:
+    """Refuses flags that a command with these others would not look at."""
+    given = [f"--{name}" for name in names if flags.FLAGS[name].present]
+    if given:
+        raise UserError(
+            f"{command}: does not read {', '.join(given)}. Expected none of "
+            f"--{', --'.join(names)}."
+        )
 
 
 def _launch(config: Config) -> int:
@@ -274,11 +285,16 @@ def _evaluate(console: Console) -> None:
 def _export(console: Console) -> None:
     if _RUN.value is None:
         raise UserError("export: expected --run=DIR, the folder of a finished run.")
-    if _END_TO_END.value and _FORMAT.value != "savedmodel":
+    if not _END_TO_END.value:
+        _refuse("export without --end_to_end", _NETWORKS[:2])
+    elif _FORMAT.value != "savedmodel":
         raise UserError(
             "--end_to_end: expected --format=savedmodel. Received: "
             f"--format={_FORMAT.value}"
         )
+    else:
+        # It is checked on random sound and pictures.
+        _refuse("export --end_to_end", ("data_dir",))
     commands.export(
         _RUN.value,
         _FORMAT.value,

@@ -1,19 +1,18 @@
 """From videos to events: what a trained network says of them."""
 
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.evaluation import Predictions
 from avsdn_tf.features.extract import Extractor
-from avsdn_tf.features.video import probe, read_seconds
 from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.files import printable
 from avsdn_tf.localization import events_from_probabilities, softmax, stitch_logits
 from avsdn_tf.report.event_files import VideoPrediction
-from avsdn_tf.run_folder import RunFolder
 
 SEGMENT_S = 1.0
 
@@ -32,18 +31,6 @@ def network_for(model: Any) -> str:
         f"The model reads visual features of shape {tuple(model.visual_shape)}. "
         f"Expected one of {known}, which videos can be turned into."
     )
-
-
-def num_segments_of(folder: RunFolder) -> int:
-    """Returns how many segments the clips had that a run has learnt from.
-
-    Raises:
-        UserError: If the run's predictions can't be read.
-    """
-    try:
-        return Predictions.load(folder.predictions).labels.shape[1]
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def predict_video(
@@ -80,23 +67,26 @@ def predict_video(
             f"{model.audio_width}, visual {tuple(model.visual_shape)}. "
             f"Received: audio {widths[0]}, visual {widths[1]}"
         )
-    probabilities = softmax(stitch_logits(model, extractor.stream(path), window))
-    events = events_from_probabilities(probabilities, model.categories, SEGMENT_S)
-    start_s = next(read_seconds(path)).start_s
-    duration_s = probe(path).duration_s
-    if duration_s is not None and duration_s > len(probabilities) + 0.1:
-        # MP4 states how long a video lasts, Matroska when it ends.
-        duration_s -= start_s
-    if duration_s is not None and duration_s > len(probabilities) - 1:
-        # The last second of a video is seldom a whole one.
-        events = [e._replace(end_s=min(e.end_s, duration_s)) for e in events]
-    # To the microsecond, as FFmpeg has durations: sums of fractions are not exact.
+    start_s = end_s = None
+
+    def features() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal start_s, end_s
+        for chunk in extractor.stream(path):
+            start_s = chunk.start_s if start_s is None else start_s
+            end_s = chunk.end_s
+            yield chunk.audio, chunk.visual
+
+    probabilities = softmax(stitch_logits(model, features(), window))
+    # To the microsecond: sums of fractions are not exact.
     events = [
         event._replace(
             start_s=round(start_s + event.start_s, 6),
-            end_s=round(start_s + event.end_s, 6),
+            # The last second of a video is seldom a whole one.
+            end_s=min(round(start_s + event.end_s, 6), end_s),
         )
-        for event in events
+        for event in events_from_probabilities(
+            probabilities, model.categories, SEGMENT_S
+        )
     ]
     return VideoPrediction(
         name=printable(path.name),

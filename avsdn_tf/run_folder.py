@@ -1,7 +1,6 @@
 """The folder that one run writes: all that is needed to read and to repeat it."""
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -10,6 +9,7 @@ import pathlib
 import platform
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +17,19 @@ import keras
 
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.files import explain_unwritable, write_json, write_text
+from avsdn_tf.files import explain_unwritable, locked, write_json, write_text
 
+# What Keras, h5py and zipfile raise on damaged files.
+_DAMAGE = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 
 
@@ -48,26 +59,18 @@ class RunFolder:
         Raises:
             UserError: If it can't be made, or another process holds it.
         """
-        with explain_unwritable(self.path, "Choose another folder by --run."):
-            self.path.mkdir(parents=True, exist_ok=True)
-            # The system lets go of it however this process ends, and no file is left.
-            descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise UserError(
-                f"--run={self.path}: expected a folder that nobody else writes to. "
-                "Received one that another process is training in. Wait until it has "
-                "ended, or choose another folder."
-            ) from error
-        except OSError:
-            # Some network file systems lock no folders; all else works there.
-            pass
-        try:
+        with contextlib.ExitStack() as stack:
+            with explain_unwritable(self.path, "Choose another folder by --run."):
+                self.path.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(locked(self.path, wait=False))
+                except BlockingIOError as error:
+                    raise UserError(
+                        f"--run={self.path}: expected a folder that nobody else writes "
+                        "to. Received one that another process is training in. Wait "
+                        "until it has ended, or choose another folder."
+                    ) from error
             yield
-        finally:
-            os.close(descriptor)
 
     def create(self, config: Config, resume: bool = False) -> bool:
         """Makes the folder, and writes the configuration and the versions.
@@ -113,6 +116,12 @@ class RunFolder:
         Raises:
             UserError: If not; the message names the difference.
         """
+        if not self.config.is_file():
+            raise UserError(
+                f"--run={self.path}: expected the {self.config.name} that the chief "
+                "has written there. Received none. Is --run on a disk that all workers "
+                "share?"
+            )
         found = Config.from_dict(self._read("config")).to_dict()
         changed = [
             f"{name} is {found[name]} there and {value} here"
@@ -137,7 +146,7 @@ class RunFolder:
             flag: Name of the flag that the folder was given by, for the message.
 
         Raises:
-            UserError: If the folder holds no finished run.
+            UserError: If the folder holds no run whose training has ended.
         """
         for path in (self.config, self.model):
             if not path.is_file():
@@ -145,6 +154,12 @@ class RunFolder:
                     f"--{flag}={self.path}: expected a folder that a training run "
                     f"wrote. {path.name} is missing."
                 )
+        if not self.checksums.is_file():
+            raise UserError(
+                f"--{flag}={self.path}: expected a run whose training has ended. "
+                f"Received one that is training or was interrupted: it has no "
+                f"{self.checksums.name}. The command that began it goes on with it."
+            )
         return Config.from_dict(self._read("config"))
 
     def load_model(self) -> keras.Model:
@@ -191,7 +206,7 @@ class RunFolder:
     def _read(self, part: str) -> dict[str, Any]:
         try:
             return dict(json.loads(self.config.read_text())[part])
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.config}: expected what a training run wrote. "
                 f"Received: {type(error).__name__}: {error}"
@@ -206,11 +221,11 @@ def load_model_file(path: pathlib.Path) -> keras.Model:
     """
     try:
         return keras.models.load_model(path, safe_mode=True)
-    # What h5py and zipfile raise on damaged files.
-    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"{path}: expected a model that this version of avsdn_tf can load. "
-            f"Received: {str(error).splitlines()[0]}"
+            f"Received: {reason}"
         ) from error
 
 

@@ -41,18 +41,11 @@ class Training:
         history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
             `validation_accuracy`, `seconds`.
         selected_epoch: The epoch with the best validation accuracy, from 1.
-        seconds: Wall time of the training.
     """
 
     model: keras.Model
     history: list[dict[str, float]]
     selected_epoch: int
-    seconds: float
-
-    @property
-    def validation_accuracy(self) -> float:
-        """Validation accuracy of the selected epoch."""
-        return self.history[self.selected_epoch - 1][_SELECTION]
 
 
 class Task(Protocol):
@@ -93,6 +86,7 @@ def build_task(config: Config, dataset: data.Dataset) -> Task:
     Raises:
         UserError: If the settings don't fit each other, or the data.
     """
+    data.check_times(dataset, config)
     task = MatchingTask if config.mode == CROSS_MODAL else SegmentTask
     return task(build_model(config, dataset), config, dataset)
 
@@ -311,7 +305,6 @@ def train(
         model=folder.load_model() if placement.is_chief else model,
         history=history,
         selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),
-        seconds=sum(row["seconds"] for row in history),
     )
 
 
@@ -447,11 +440,10 @@ def _describe_broken_loss(
         if finite
         else "Its features are not all finite: rebuild the data set without them"
     )
-    rows = batch["row"].numpy()[kept].tolist() if "row" in batch else None
-    where = f", rows {rows}" if rows else ""
+    rows = batch["row"].numpy()[kept].tolist()
     return (
         f"Epoch {progress.epoch}, step {step}: expected a finite loss. Received NaN or "
-        f"an infinite one{where}. {cause}. {checkpoints.describe_last()}."
+        f"an infinite one, rows {rows}. {cause}. {checkpoints.describe_last()}."
     )
 
 

@@ -47,6 +47,7 @@ def run_folder(tmp_path):
     """A run whose network reads the features of `extractor`."""
     import avsdn_tf
     from avsdn_tf.evaluation import Predictions
+    from avsdn_tf.run_folder import RunFolder
 
     folder = tmp_path / "run"
     folder.mkdir()
@@ -57,4 +58,5 @@ def run_folder(tmp_path):
     )
     (folder / "config.json").write_text('{"config": {}, "versions": {}}')
     (folder / "report.json").write_text('{"notice": "of no worth"}')
+    RunFolder(folder).seal()
     return folder

@@ -77,7 +77,8 @@ def test_a_model_moves_between_backends(tmp_path, rng, backend):
     differences = json.loads(done.stdout.splitlines()[-1])
     assert differences.pop("backend") == backend
     assert len(differences) == len(SAVED) + len(losses.LOSSES)
-    assert max(differences.values()) <= 1e-5, differences
+    # No maximum: that of a NaN and a number depends on which comes first.
+    assert all(value <= 1e-5 for value in differences.values()), differences
     # And back.
     for path in SAVED:
         model = avsdn_tf.load(tmp_path / path.name)

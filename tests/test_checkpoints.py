@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+import avsdn_tf
 from avsdn_tf import checkpoints, commands, data, training
 from avsdn_tf.checkpoints import Checkpoints, Progress
 from avsdn_tf.config import Config
@@ -93,7 +94,10 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path)
         code, output, _ = processes.finish(process)
     assert code == 128 + signal.SIGINT
     assert "Stopped by SIGINT" in output
-    assert "the same command goes on from it" in output
+    assert f"the same command with --run={tmp_path / 'broken'} goes on" in output
+    # Nobody scores a run that is not finished, which would end it.
+    with pytest.raises(UserError, match=r"whose training has ended.*goes on with it"):
+        commands.evaluate(str(tmp_path / "broken"), None, QUIET)
     code, output = processes.run(*command)
     assert code == 0, output
 
@@ -105,6 +109,22 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path)
     ]
     for one, two in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_checkpoint_is_saved_within_an_epoch_too(dataset, folder, monkeypatch):
+    class Dies(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch > 2:
+                raise MemoryError
+
+    monkeypatch.setattr(training, "_steps_a_call", lambda _: 2)
+    for minutes, saved in ((1e3, []), (1e-9, ["epoch-00001-step-000002.ckpt"])):
+        with pytest.raises(MemoryError):
+            training.train(
+                Config(units=4, checkpoint_minutes=minutes), dataset, folder, [Dies()]
+            )
+        paths = Checkpoints(folder.checkpoints).paths()
+        assert [path.name for path in paths] == saved
 
 
 def make_variables(shape=(3, 2)):
@@ -272,6 +292,39 @@ def test_a_model_with_a_changed_byte_is_refused(finished, tmp_path):
     folder.model.write_bytes(changed)
     with pytest.raises(UserError, match=r"model.keras: expected a model that this"):
         folder.load_model()
+
+
+def test_load_compares_a_run_with_its_digest(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for path in (run, run / "model.keras"):
+        assert avsdn_tf.load(path).num_segments == 10
+    content = bytearray((run / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "model.keras").write_bytes(content)
+    for path in (run, run / "model.keras"):
+        with pytest.raises(UserError, match="expected the model that training wrote"):
+            avsdn_tf.load(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "compressed"]
+)
+def test_a_directory_of_files_that_was_changed_is_refused(
+    finished, tmp_path, offset, value
+):
+    path = tmp_path / "copied.keras"
+    content = bytearray((finished / "model.keras").read_bytes())
+    # Flags and method of the first entry of the zip's central directory.
+    content[content.index(b"PK\x01\x02") + offset] = value
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"copied.keras: expected a model that this"):
+        avsdn_tf.load(path)
+
+
+def test_a_folder_that_workers_do_not_share_is_one_message(tmp_path):
+    with pytest.raises(UserError, match="on a disk that all workers share"):
+        RunFolder(tmp_path).check_settings(Config())
 
 
 def test_code_in_a_model_is_never_run(finished, tmp_path):

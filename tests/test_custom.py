@@ -14,6 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.prism_runner import PrismRunner
 from rich.console import Console
 
+import avsdn_tf
 from avsdn_tf import commands, data
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
@@ -26,6 +27,7 @@ from tfds_ave.tfds_ave_dataset_builder import Builder
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+QUIET = Console(quiet=True)
 COLUMNS = ("key", "split", "category", "start_s", "end_s", "audio", "visual")
 
 
@@ -180,6 +182,31 @@ def test_a_network_of_these_shapes_trains_and_is_evaluated(tmp_path, mode):
     assert "not AVE" not in (run / "report.html").read_text()
 
 
+def test_a_run_is_evaluated_on_what_it_has_learnt(tmp_path):
+    folder = tmp_path / "own"
+    rows = make_custom(folder)
+    build(folder, tmp_path / "data", "custom")
+    config = Config(
+        dataset="tfds_ave/custom", data_dir=str(tmp_path / "data"), epochs=1, units=4
+    )
+    run = tmp_path / "run"
+    commands.train(config, str(run), QUIET)
+    report = (run / "report.json").read_text()
+    # The same two categories, in the other order.
+    (folder / "categories.txt").write_text("Kettle\nDoor, slamming\n")
+    build(folder, tmp_path / "other", "custom")
+    with pytest.raises(UserError, match=r"expected the categories .*Door.*--data_dir"):
+        commands.evaluate(str(run), str(tmp_path / "other"), QUIET)
+    for row in rows:
+        np.save(folder / row[5], np.zeros((4, 3)))
+    build(folder, tmp_path / "narrow", "custom")
+    with pytest.raises(UserError, match=r"audio_width .*learnt, 5\. Received 3"):
+        commands.evaluate(str(run), str(tmp_path / "narrow"), QUIET)
+    assert (run / "report.json").read_text() == report
+    # Of a run, a network knows how long its clips were.
+    assert avsdn_tf.load(run).num_segments == 4
+
+
 def test_a_clip_without_times_is_learnt_from_its_category_alone(tmp_path):
     rows = make_custom(tmp_path / "own")
     rows[0][3:5] = ["", ""]
@@ -191,11 +218,13 @@ def test_a_clip_without_times_is_learnt_from_its_category_alone(tmp_path):
         "units": 4,
         "epochs": 1,
     }
-    for refused in ({"mode": "supervised"}, {"mode": "weak"}):
+    for refused in (
+        {"mode": "supervised"},
+        {"mode": "weak"},
+        {"mode": "cross_modal", "model": "cross_modal", "units": 128},
+    ):
         with pytest.raises(UserError, match=r"without start and end.*weak_label=mil"):
-            commands.train(
-                Config(**common, **refused), str(tmp_path / "no"), Console(quiet=True)
-            )
+            commands.train(Config(**{**common, **refused}), str(tmp_path / "no"), QUIET)
     assert not (tmp_path / "no").exists()
     commands.train(
         Config(mode="weak", weak_label="mil", **common),
@@ -266,6 +295,11 @@ def test_broken_files_are_one_message(tmp_path):
     good = (folder / "clip 1.a.npy").read_bytes()
     (folder / "clip 1.a.npy").write_bytes(good[:50])
     assert "clip 1.a.npy: damaged" in message()
+    (folder / "clip 1.a.npy").write_bytes(b"")
+    assert "clip 1.a.npy: damaged" in message()
+    np.savez(folder / "archive", np.zeros((4, 5)))
+    (folder / "archive.npz").rename(folder / "clip 1.a.npy")
+    assert "clip 1.a.npy: damaged, or no .npy file (an archive of" in message()
     np.save(folder / "clip 1.a.npy", np.zeros((3, 5)))
     assert "same number of segments" in message()
     for kind in "av":

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from avsdn_tf import data
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
 from tests import test_tfds_ave
+from tests.test_tfds_ave import ORDERS, ROOT, build, make_ave
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,7 @@ def test_missing_background_split_is_one_message(dataset):
         data.training_batches(bare, Config(mode="weak", weak_label="mil_background"))
 
 
-MATCHING_NAMES = {"audio", "visual", "target", "weight"}
+MATCHING_NAMES = {"audio", "visual", "row", "target", "weight"}
 
 
 def test_matching_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
@@ -208,6 +211,36 @@ def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):
         data.open_dataset("tfds_ave/resnet152", str(tmp_path))
     with pytest.raises(UserError, match="no_such_dataset"):
         data.open_dataset("no_such_dataset", str(tmp_path))
+
+
+def test_two_at_once_build_the_data_set_once(tmp_path):
+    program = (
+        "import sys; from avsdn_tf import data; "
+        "print(data.open_dataset('tfds_ave/synthetic', sys.argv[1]).num_clips('test'))"
+    )
+    together = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path / "new"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0], said
+    assert len({text.splitlines()[-1] for text in said}) == 1
+    assert sum("Building tfds_ave/synthetic" in text for text in said) == 1
+
+
+def test_a_small_data_set_is_opened_too(tmp_path, monkeypatch):
+    # Fewer training clips than are looked at to tell a stand-in.
+    monkeypatch.setitem(ORDERS, "train", list(range(10)))
+    monkeypatch.setitem(ORDERS, "validation", [*range(10, 20), *range(20, 30, 2)])
+    build(make_ave(tmp_path / "ave"), tmp_path / "data")
+    dataset = data.open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
+    assert (dataset.num_clips("train"), dataset.notice) == (10, None)
 
 
 def test_a_name_with_a_version_opens_the_same_data(data_dir):

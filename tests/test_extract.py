@@ -3,7 +3,8 @@
 import io
 import os
 import signal
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from avsdn_tf.features.extract import (
     read_source,
     settings_of,
 )
+from avsdn_tf.report import player
 from tests.small_videos import Brightness, Loudness, write_clip
 
 SETTINGS = settings_of("small", "a", "b")
@@ -88,22 +90,45 @@ def test_a_folder_is_of_one_kind_however_its_networks_are_named(
     assert not np.load(out / "silent.audio.npy").any()
 
 
-def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path, extractor):
-    class Slow(Brightness):
-        def __call__(self, frames):
-            time.sleep(0.05)
-            return super().__call__(frames)
+def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path, monkeypatch):
+    interrupted = threading.Event()
+    begun, chunks_of = threading.Event(), {"0": 0, "1": 0}
 
-    videos = [write_clip(tmp_path / f"{i}.mp4", 17) for i in range(5)]
+    class Waiting(Extractor):
+        """The second video is in its first chunk when the first one is done."""
+
+        def stream(self, path):
+            for chunk in super().stream(path):
+                chunks_of[path.stem] += 1
+                if path.stem == "0":
+                    assert begun.wait(60)
+                else:
+                    begun.set()
+                    assert interrupted.wait(60)
+                yield chunk
+
+    # Of several chunks each.
+    videos = [write_clip(tmp_path / f"{i}.mp4", 25) for i in range(5)]
     out = tmp_path / "out"
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def tell(pool, **kwargs):
+        # By then, those that run have been asked to stop.
+        interrupted.set()
+        shutdown(pool, **kwargs)
 
     def interrupt(video, failure):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", tell)
     with pytest.raises(KeyboardInterrupt):
-        extract_quietly(Extractor(Loudness(), Slow()), videos, out, on_done=interrupt)
+        extract_all(
+            Waiting(Loudness(), Brightness()), videos, out, SETTINGS, 2, interrupt
+        )
     assert read_source(out, "0") is not None
-    assert [read_source(out, str(i)) for i in range(2, 5)] == [None] * 3
+    # Neither went on with the one that was running, nor began another.
+    assert chunks_of == {"0": 2, "1": 1}
+    assert [read_source(out, str(i)) for i in range(1, 5)] == [None] * 4
 
 
 def test_the_command_line_says_that_it_was_stopped(monkeypatch, capsys):
@@ -177,6 +202,20 @@ def test_predict_goes_on_whatever_one_video_is_called(
     assert [names[0] in end[1], "File name too long" in end[2]] == [True, True]
     assert "nowhere.mp4" in end[3]
     assert "\N{REPLACEMENT CHARACTER}" in text
+
+
+def test_a_large_video_is_referred_to_whatever_it_is_called(
+    tmp_path, run_folder, extractor, monkeypatch
+):
+    monkeypatch.setattr(prediction, "network_for", lambda model: "small")
+    monkeypatch.setattr(commands, "build_extractor", lambda *_, **__: extractor)
+    monkeypatch.setattr(player, "EMBEDDED_BYTES_MAX", 0)
+    video = write_clip(tmp_path / os.fsdecode(b"caf\xe9.mp4"), 2)
+    out = tmp_path / "out"
+    quiet = Console(quiet=True)
+    assert commands.predict(str(run_folder), [str(video)], str(out), {}, quiet) == 0
+    (path,) = out.glob("*.html")
+    assert 'src="../caf%E9.mp4"' in path.read_text()
 
 
 def test_predict_refuses_a_run_that_labels_no_segments(tmp_path, run_folder):

@@ -1,8 +1,11 @@
 """Tests of avsdn_tf.localization."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+import avsdn_tf
 from avsdn_tf import api, localization
 from avsdn_tf.localization import Event
 
@@ -208,6 +211,33 @@ def test_windows_of_one_segment():
     logits = localization.stitch_logits(CountingNetwork(), chunks, window=1)
     # Each segment on its own: what it heard, a window of length 1, place 0.
     np.testing.assert_array_equal(logits, [[t, 1, 0] for t in range(5)])
+
+
+def test_memory_does_not_grow_with_the_video():
+    seen = []
+
+    def chunks():
+        for _ in range(100):
+            yield np.zeros((16, 4000)), np.zeros((16, 4000))
+            seen.append(tracemalloc.get_traced_memory()[0])
+
+    class Network:
+        def predict_on_batch(self, inputs):
+            return inputs["audio"][..., :2]
+
+    tracemalloc.start()
+    try:
+        logits = localization.stitch_logits(Network(), chunks())
+    finally:
+        tracemalloc.stop()
+    assert len(logits) == 1600
+    # A chunk is a megabyte; what is kept is never more than a few of them.
+    assert max(seen) < 10e6
+
+
+def test_a_network_that_matches_localizes_nothing():
+    with pytest.raises(ValueError, match=r"labels segments\. Received: AVDLN"):
+        api.localize(avsdn_tf.AVDLN(), "video.mp4")
 
 
 def test_a_video_without_segments_has_no_logits():

@@ -125,6 +125,12 @@ def test_what_does_not_fit_is_one_message(call, data_dir, tmp_path):
     assert "--run=DIR" in call("export")
     message = call("export", "--run=x", "--end_to_end", "--format=onnx")
     assert "expected --format=savedmodel. Received: --format=onnx" in message
+    assert "not read --vggish" in call("export", "--run=x", "--vggish=y")
+    message = call("export", "--run=x", "--end_to_end", "--data_dir=y")
+    assert "not read --data_dir" in message
+    message = call("predict", "--demo", "--empty=audio", "--run=x")
+    assert "predict --demo: does not read --run, --empty" in message
+    assert "expected no videos" in call("predict", "--demo", "a.mp4")
     run_folder = tmp_path / "run"
     message = call("--model=avel_att", f"--data_dir={data_dir}", f"--run={run_folder}")
     assert "feature maps" in message
@@ -161,6 +167,16 @@ def test_unwritable_run_folder_is_one_message(call, data_dir, tmp_path):
         ({"decay_steps": -1}, r"--decay_steps"),
         ({"ema": 1.0}, r"--ema.*Received: 1.0"),
         ({"label_smoothing": -0.1}, r"--label_smoothing"),
+        ({"seed": -1}, r"--seed: .*\[0, 2\*\*32\). Received: -1"),
+        ({"seed": 2**32}, r"--seed.*Received: 4294967296"),
+        ({"checkpoint_minutes": float("inf")}, r"--checkpoint_minutes.*finite"),
+        ({"clip_norm": float("nan")}, r"--clip_norm.*finite"),
+        ({"learning_rate": float("inf")}, r"--learning_rate.*finite"),
+        ({"pooling": "max"}, r"--pooling: expected --mode=weak.*--mode=supervised"),
+        (
+            {"mode": "cross_modal", "model": "cross_modal", "weak_label": "mil"},
+            r"--weak_label: expected --mode=weak.*--mode=cross_modal",
+        ),
     ],
 )
 def test_config_refuses_what_makes_no_sense(settings, message):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 
 import pytest
 
@@ -49,6 +50,9 @@ def test_both_distributions_are_what_they_should_be(built):
     wanted |= {"tests/conftest.py", "tests/fixtures/0.1.0/avsdn.keras"}
     assert wanted <= names
     assert {"docs/notebooks/train.ipynb", "experiments/best.json"} <= names
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+        packaged = set(archive.namelist())
+    assert {"avsdn_tf/py.typed", "tfds_ave/categories.txt"} <= packaged
 
 
 def test_the_wheel_works_outside_the_repository(built, tmp_path):

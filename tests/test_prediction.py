@@ -30,7 +30,8 @@ from tests.test_video import click, grey_image, write
 def test_features_come_second_by_second_however_long_the_video(tmp_path, extractor):
     path = write_clip(tmp_path / "a b's ünï.mp4", seconds=19)
     chunks = list(extractor.stream(path))
-    assert [len(audio) for audio, _ in chunks] == [16, 3]
+    assert [len(chunk.audio) for chunk in chunks] == [16, 3]
+    assert [(chunk.start_s, chunk.end_s) for chunk in chunks] == [(0, 16), (16, 19)]
     audio, visual = extractor.extract(path)
     assert audio.shape == visual.shape == (19, 3)
     np.testing.assert_allclose(audio[:, 0], 0.05 * np.arange(1, 20), rtol=0.25)
@@ -140,7 +141,7 @@ def test_predict_writes_what_players_and_programs_read(
     np.testing.assert_allclose(np.sum(found["probabilities"], 1), 1, atol=1e-4)
     # Windows of four segments, as the network has learnt from.
     logits = stitch_logits(
-        RunFolder(run_folder).load_model(), extractor.stream(videos[0]), window=4
+        RunFolder(run_folder).load_model(), [extractor.extract(videos[0])], window=4
     )
     np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-5)
 
@@ -164,6 +165,17 @@ def always_bark():
     return model
 
 
+def test_a_prediction_names_the_modality_that_is_empty(tmp_path, always_bark):
+    path = write_clip(tmp_path / "silent.mp4", 2, sound=False)
+    lenient = Extractor(Loudness(), Brightness(), "audio")
+    for notice in (None, "Demo"):
+        found = prediction.predict_video(always_bark, lenient, path, notice=notice)
+        told = "This video has no sound: zeros stand in for its features"
+        assert found.notice == (f"{notice}. {told}" if notice else told)
+    both = write_clip(tmp_path / "both.mp4", 2)
+    assert prediction.predict_video(always_bark, lenient, both).notice is None
+
+
 def test_an_event_ends_with_the_video(tmp_path, extractor, always_bark):
     path = write_clip(tmp_path / "short.mp4", 2, tail_s=0.4)
     found = prediction.predict_video(always_bark, extractor, path)
@@ -174,22 +186,25 @@ def test_an_event_ends_with_the_video(tmp_path, extractor, always_bark):
     assert found.start_s == 0
 
 
+@pytest.mark.parametrize("delay_s", [0.4, 0.9, 7])
 @pytest.mark.parametrize(
-    ("suffix", "start_s"), [("mkv", 7), ("webm", 7), ("mp4", 7), ("ts", 0)]
+    ("suffix", "counts_from_zero"),
+    [("mkv", False), ("webm", False), ("mp4", False), ("ts", True)],
 )
 def test_a_late_video_has_the_times_of_players(
-    tmp_path, extractor, always_bark, suffix, start_s
+    tmp_path, extractor, always_bark, suffix, counts_from_zero, delay_s
 ):
     # All timestamps are late: by more than the length, which MP4 states and Matroska
     # doesn't. Players count a transport stream from its start.
     path = tmp_path / f"late.{suffix}"
+    start_s = 0 if counts_from_zero else delay_s
     write(
         str(path),
-        times_s=7 + np.arange(24) / 10,
+        times_s=delay_s + np.arange(24) / 10,
         images=[grey_image(index) for index in range(24)],
         waveform=click(1, 2.4, 48_000),
         rate=48_000,
-        start_s=7,
+        start_s=delay_s,
     )
     found = prediction.predict_video(always_bark, extractor, path)
     # The encoder's delay is a part of it.
@@ -235,6 +250,7 @@ def test_real_clips(tmp_path, run_folder, monkeypatch, name, num_seconds):
     # Background is not to win everywhere, whatever the random weights.
     model.decoder.head.set_weights([10 * kernel, bias - [0, 0, 1]])
     model.save(run_folder / "model.keras")
+    RunFolder(run_folder).seal()
     extractor = Extractor(RandomSpectrum(), RandomGrid())
     monkeypatch.setattr(prediction, "network_for", lambda model: "small")
     monkeypatch.setattr(commands, "build_extractor", lambda *_, **__: extractor)
@@ -287,7 +303,7 @@ def test_a_network_that_no_video_feeds_says_so():
 def test_what_does_not_go_together_is_one_message(capsys, tmp_path):
     for words, message in (
         (["predict"], "expected --run=DIR"),
-        (["predict", "--demo", "a.mp4"], "expected neither --run nor videos"),
+        (["predict", "--demo", "a.mp4"], "expected no videos"),
         (["predict", f"--run={tmp_path}", "a.mp4"], "config.json is missing"),
         (["extract"], "Expected at least one video"),
     ):

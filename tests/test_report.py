@@ -1,4 +1,6 @@
+import io
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from avsdn_tf import evaluation
 from avsdn_tf.localization import Event
 from avsdn_tf.report import figures, page
 from avsdn_tf.report.event_files import VideoPrediction
+from avsdn_tf.report.progress import TrainingProgress
 from avsdn_tf.report.scores import list_scores, percent
 from avsdn_tf.report.terminal import results_table
 
@@ -137,6 +140,8 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions, tmp_path
     assert "85.0 %" in text
     assert "prefers-color-scheme: dark" in text
     assert text.count("<svg") == 3
+    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', text)
+    assert len(labels) == len(set(labels)) == 3
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in re.findall(r'href="(#[^"]+)"', text)} <= set(ids)
@@ -145,6 +150,35 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions, tmp_path
     assert all(link.startswith("#") for link in links)
     assert "@import" not in text
     assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_terminal_shows_loss_accuracy_and_the_time_left():
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=120)
+    with TrainingProgress(console) as progress:
+        progress.set_params({"epochs": 2, "steps": 4})
+        progress.on_train_begin()
+        progress.on_epoch_begin(0)
+        progress.on_train_batch_end(1, {"loss": 0.12345, "accuracy": 0.5})
+        progress._bar.refresh()
+        progress.on_epoch_end(
+            0, {"loss": 0.1, "accuracy": 0.75, "validation_accuracy": 0.5}
+        )
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.getvalue())
+    assert re.search(r"2/8 loss 0\.1235  accuracy 50\.0% .* at most .* left", text)
+    assert "epoch   1/2   loss 0.1000   accuracy  75.0%   validation  50.0%" in text
+
+
+def test_names_that_the_font_lacks_warn_nobody(tmp_path):
+    categories = ["犬", "Violin"]
+    matrix = np.eye(3, dtype=int)
+    drawn = figures.confusion(matrix, categories)
+    clip = figures.TimelineClip("row 1", np.zeros(4, int), {"a": np.zeros(4, int)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save(drawn, tmp_path / "confusion.png")
+        page._svg("confusion", figures.confusion(matrix, categories))
+        page._svg("timelines", figures.timelines([clip], categories))
 
 
 def test_the_picture_of_a_video_that_starts_late_is_in_the_players_time():

@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -45,7 +47,8 @@ def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder, em
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     best = max(row["validation_accuracy"] for row in result.history)
-    assert result.validation_accuracy == best
+    selected = result.history[result.selected_epoch - 1]
+    assert selected["validation_accuracy"] == best
     predict = training.make_predict(result.model)
     validation = predict(data.scoring_batches(dataset, "validation"))
     assert np.mean(validation.logits.argmax(-1) == validation.labels) == best
@@ -78,6 +81,27 @@ def test_same_seed_same_weights(dataset, new_folder):
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert any((one != two).any() for one, two in zip(first, other, strict=True))
+
+
+def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
+    # For a whole process, so in one of its own.
+    program = (
+        "import sys; from rich.console import Console; "
+        "from avsdn_tf import commands; from avsdn_tf.config import Config; "
+        "from tensorflow.python.framework import config; "
+        "run = Config(epochs=1, units=4, data_dir=sys.argv[1], "
+        "deterministic=sys.argv[2] == 'yes'); "
+        "commands.train(run, sys.argv[3], Console(quiet=True)); "
+        "print(config.is_op_determinism_enabled())"
+    )
+    for word, expected in (("yes", "True"), ("no", "False")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, data_dir, word, tmp_path / word],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.splitlines()[-1:] == [expected], done.stderr
 
 
 def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, new_folder):

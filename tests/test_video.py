@@ -314,6 +314,14 @@ def test_large_frames_are_scaled_down(tmp_path):
     assert video.probe(file).width == 1620
 
 
+def test_a_frame_of_8k_is_read(tmp_path):
+    file = str(tmp_path / "video.mkv")
+    write(file, images=[grey_image(3, (7680, 4320))], codecs=("mjpeg", "flac"))
+    (second,) = read(file)
+    assert second.frames.shape == (1, 608, 1080, 3)
+    assert levels([second]) == [[3]]
+
+
 def test_size_that_changes_within_the_video(tmp_path):
     parts = []
     for size in ((64, 48), (96, 32)):

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -98,11 +98,6 @@ def _parse_line(
             f"{num_segments}, received start={start!r}, end={end!r}. Correct the line."
         )
     return Annotation(category, video_id, quality, *times)
-
-
-def categories_in_order(annotations: Iterable[Annotation]) -> tuple[str, ...]:
-    """Returns the categories in order of first appearance: AVE's index order."""
-    return tuple(dict.fromkeys(annotation.category for annotation in annotations))
 
 
 def segment_labels(

@@ -20,8 +20,9 @@ class Clip:
         visual: `(num_segments, *visual_shape)`.
         segment_labels: `(num_segments,)` class indices.
         clip_label: Class index of the clip.
-        start_s: Second in which the event begins; the first of several.
-        end_s: Second before which it ends; the last of several.
+        start_s: When the event begins, in seconds: whole ones in AVE; the first of
+            several.
+        end_s: When it ends; the last of several.
         match_split: Split of the cross-modality task: one of `MATCH_SPLITS`.
     """
 
@@ -31,8 +32,8 @@ class Clip:
     visual: np.ndarray
     segment_labels: np.ndarray
     clip_label: int
-    start_s: int
-    end_s: int
+    start_s: float
+    end_s: float
     match_split: str
 
     def to_example(self, num_classes: int) -> dict[str, Any]:

@@ -398,7 +398,10 @@ def _shapes_of(
 def _shape_of(path: pathlib.Path) -> tuple[int, ...]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("an archive of several arrays")
+    except (ValueError, OSError, EOFError) as error:
         raise DatasetError(
             f"{path}: damaged, or no .npy file ({error}). Expected an array of "
             "features."

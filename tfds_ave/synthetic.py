@@ -28,8 +28,8 @@ _PARTIAL_LENGTHS_S = (2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9)  # In AVE's proport
 _MISSING_SHARES = (0.4, 0.35, 0.25)
 _SEED = 20190207
 _ACTIVE_SHARE = 0.2  # Share of a kind's features that it excites.
-# Chosen so that small LSTMs label nearly nine test segments in ten from both
-# modalities, and a third or fewer from one.
+# Chosen by training: so much that a network has something to learn, from both
+# modalities. One alone can't tell the four categories of a kind from each other.
 _AUDIO_NOISE = 0.4
 _VISUAL_NOISE = 0.9
 

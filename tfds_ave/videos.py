@@ -105,7 +105,7 @@ class VideoData:
         """Yields a split's clips, in the order of its file.
 
         Raises:
-            DatasetError: If features have another shape.
+            DatasetError: If a video is of another length.
         """
         for row in self.official.orders[split].tolist():
             paths = self.paths[self.official.annotations[row].video_id]

@@ -14,7 +14,7 @@ import numpy as np
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, AudioNetwork
-from avsdn_tf.features.video import VideoError, probe, read_seconds
+from avsdn_tf.features.video import Second, VideoError, probe, read_seconds
 from avsdn_tf.features.visual import VisualNetwork
 from avsdn_tf.files import whole_file, write_json
 
@@ -47,6 +47,23 @@ class VisualFeatures(Protocol):
 
     def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
         """Returns `(num_seconds, *shape)` of one array of frames a second."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunk:
+    """The features of some seconds of a video that follow each other.
+
+    Attributes:
+        audio: `(n, audio width)` float32, a row a second.
+        visual: `(n, *visual shape)` float32, a row a second.
+        start_s: When the first one starts, on the clock of players; see `Second`.
+        end_s: When the last one ends.
+    """
+
+    audio: np.ndarray
+    visual: np.ndarray
+    start_s: float
+    end_s: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,49 +103,46 @@ class Extractor:
             )
         return missing[0]
 
-    def stream(
-        self, path: str | os.PathLike[str]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, path: str | os.PathLike[str]) -> Iterator[Chunk]:
         """Yields a video's features in chunks of some seconds, in order of time.
 
         Memory does not grow with the length of the video.
-
-        Yields:
-            Audio features `(n, audio width)` and visual ones `(n, *visual shape)`,
-            float32, one row a second.
 
         Raises:
             VideoError: If it can't be read, or lacks a modality.
         """
         self.lacks(path)
-        waveforms, frames = [], []
+        seconds: list[Second] = []
         for second in read_seconds(path, self.visual.frames_per_second):
-            waveforms.append(second.waveform)
-            frames.append(second.frames)
-            if len(waveforms) == _CHUNK_S:
-                yield self._features(waveforms, frames)
-                waveforms, frames = [], []
-        if waveforms:
-            yield self._features(waveforms, frames)
+            seconds.append(second)
+            if len(seconds) == _CHUNK_S:
+                yield self._features(seconds)
+                seconds = []
+        if seconds:
+            yield self._features(seconds)
 
     def extract(self, path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a whole video's features; see `stream`."""
-        audio, visual = zip(*self.stream(path), strict=True)
-        return np.concatenate(audio), np.concatenate(visual)
+        """Returns a whole video's audio and visual features; see `stream`."""
+        return join(list(self.stream(path)))
 
-    def _features(
-        self, waveforms: list[np.ndarray | None], frames: list[np.ndarray | None]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        seconds = len(waveforms)
-        if waveforms[0] is None:
-            audio = np.zeros((seconds, self.audio.width), np.float32)
+    def _features(self, seconds: list[Second]) -> Chunk:
+        if seconds[0].waveform is None:
+            audio = np.zeros((len(seconds), self.audio.width), np.float32)
         else:
-            audio = self.audio(np.stack(waveforms))
-        if frames[0] is None:
-            visual = np.zeros((seconds, *self.visual.shape), np.float32)
+            audio = self.audio(np.stack([second.waveform for second in seconds]))
+        if seconds[0].frames is None:
+            visual = np.zeros((len(seconds), *self.visual.shape), np.float32)
         else:
-            visual = self.visual(frames)
-        return audio, visual
+            visual = self.visual([second.frames for second in seconds])
+        return Chunk(audio, visual, seconds[0].start_s, seconds[-1].end_s)
+
+
+def join(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the audio and the visual features of chunks, one after the other."""
+    return (
+        np.concatenate([chunk.audio for chunk in chunks]),
+        np.concatenate([chunk.visual for chunk in chunks]),
+    )
 
 
 def build_extractor(
@@ -337,13 +351,12 @@ def _extract_one(
                 f"folder, or remove {out / video.stem}.*.npy to make them anew."
             )
         return
-    parts = []
-    for part in extractor.stream(video):
+    chunks = []
+    for chunk in extractor.stream(video):
         if stop.is_set():
             return
-        parts.append(part)
-    audio, visual = map(np.concatenate, zip(*parts, strict=True))
-    write_features(out, video.stem, (audio, visual), source)
+        chunks.append(chunk)
+    write_features(out, video.stem, join(chunks), source)
 
 
 def write_features(

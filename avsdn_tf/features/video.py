@@ -129,6 +129,7 @@ class Second:
             videos. Where the first timestamp is over 0.1 s, it is added, since
             Chromium's clock starts with it; but not in MPEG transport and program
             streams, which no browser plays and other players count from 0.
+        end_s: When it ends on that clock: a second later, or where the video ends.
         frames: `(frames_per_second, height, width, 3)` uint8 RGB, upright; None if the
             video has no picture. Pixels are as stored, even where they are not square.
             All seconds have the first frame's size. Its longer side is 1080 at most:
@@ -139,6 +140,7 @@ class Second:
 
     index: int
     start_s: float
+    end_s: float
     frames: np.ndarray | None
     waveform: np.ndarray | None
 
@@ -538,9 +540,13 @@ class _Reader:
         index = self._num_done
         self._num_done += 1
         start_fl = self._zero_fl + index * _SECOND_FL
+        start_s = self._players_zero_s() + index
+        # To the microsecond, as FFmpeg has durations.
+        length_s = round((self._end_fl - start_fl) / _SECOND_FL, 6)
         return Second(
             index=index,
-            start_s=self._players_zero_s() + index,
+            start_s=start_s,
+            end_s=round(start_s + min(1.0, length_s), 6),
             frames=self._picture.take(start_fl) if self._picture else None,
             waveform=self._sound.take(start_fl) if self._sound else None,
         )

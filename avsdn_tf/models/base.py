@@ -46,9 +46,15 @@ class SegmentClassifier(keras.Model):
     Returns:
         Segment logits, `(batch, num_segments, num_classes)`, the background class last.
 
+    Attributes:
+        num_segments: Segments of the clips that it was trained on, if known:
+            `avsdn_tf.load` reads it from a run folder. It is no limit.
+
     Raises:
         ValueError: If there are no categories, or a width is not positive.
     """
+
+    num_segments: int | None = None
 
     def __init__(
         self,

@@ -5,10 +5,11 @@ The colours below are few and exact, so that a page can swap them in dark mode.
 """
 
 import colorsys
+import contextlib
 import pathlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -80,11 +81,20 @@ class TimelineClip:
     predictions: Mapping[str, np.ndarray]
 
 
+@contextlib.contextmanager
+def unknown_glyphs() -> Iterator[None]:
+    """Draws a name in a script that the font lacks as boxes, and says nothing.
+
+    The tables of the pages hold it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a figure as a PNG, whole or not at all."""
-    with whole_file(path) as aside, warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the page shows it.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with whole_file(path) as aside, unknown_glyphs():
         figure.savefig(aside, dpi=150, facecolor="white")
 
 
@@ -418,7 +428,8 @@ def _fit_text(name: str, width_in: float) -> str:
 def _text_width_in(text: str, size_pt: float) -> float:
     """Returns how wide a text is drawn, in inches."""
     font = FontProperties(family="DejaVu Sans", size=size_pt)
-    width_pt, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
+    with unknown_glyphs():
+        width_pt, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
     return width_pt / 72
 
 

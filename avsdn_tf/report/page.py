@@ -24,6 +24,16 @@ _SWAPPED = {
     drawing.TRACK: "var(--track)",
 }
 
+# What those are told who can't see a figure.
+_DESCRIPTIONS = {
+    "learning_curves": "Loss and accuracy of training and the accuracy of validation "
+    "by epoch. Their numbers are in metrics.csv",
+    "timelines": "Some test clips, second by second: their true events above the "
+    "predicted ones. Their numbers are in predictions.npz",
+    "confusion": "How many of each class's true segments were given each class. Their "
+    "numbers are in report.json",
+}
+
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1f2328; --muted: #656d76;
   --lines: #d5dae0; --track: #e9ecef; --notice: #fff1c9; --notice-ink: #5c4300; }
@@ -217,7 +227,10 @@ def _svg(name: str, figure: Figure) -> str:
     """Returns a figure as inline SVG whose neutral colours follow the page's scheme."""
     target = io.StringIO()
     # Text as paths: names were fitted to their bars in a font that a reader may lack.
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "avsdn_tf"}):
+    with (
+        mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "avsdn_tf"}),
+        drawing.unknown_glyphs(),
+    ):
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
     svg = target.getvalue()
     # The XML declaration and the doctype belong to a file of its own, and the metadata
@@ -228,4 +241,7 @@ def _svg(name: str, figure: Figure) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for color, variable in _SWAPPED.items():
         svg = svg.replace(color, variable)
+    # Its text is drawn, so that nothing in it can be read aloud.
+    label = html.escape(_DESCRIPTIONS[name])
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
     return f'<div class="scroll">{svg}</div>'

@@ -415,8 +415,9 @@ def _data_address(video: pathlib.Path) -> str:
 
 def _relative_address(video: pathlib.Path, folder: pathlib.Path) -> str:
     relative = pathlib.Path(os.path.relpath(video, folder)).as_posix()
-    # Quoting also keeps a colon in a name from making a scheme of what precedes it.
-    return urllib.parse.quote(relative)
+    # Quoting also keeps a colon in a name from making a scheme of what precedes it. Of
+    # bytes, since a name need not be UTF-8.
+    return urllib.parse.quote(os.fsencode(relative))
 
 
 def _script_data(prediction: VideoPrediction) -> str:
