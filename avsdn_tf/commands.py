@@ -429,8 +429,8 @@ def benchmark(
         console: Where to say what happens.
 
     Raises:
-        UserError: If PyTorch or the data set is not there, or a program fails. Nothing
-            is written then.
+        UserError: If PyTorch or the data set is not there, the data set has other
+            shapes than AVE, or a program fails. Nothing is written then.
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(
@@ -438,6 +438,8 @@ def benchmark(
             "installs: pip install 'avsdn_tf[bench]'"
         )
     dataset = data.open_dataset(dataset_name, data_dir)
+    _check_benchmarked(dataset, dataset_name)
+    machine = results.describe_machine()
     folder = _output_folder(out)
     setting = Setting(dataset, dataset_name, data_dir, repeats)
     comparisons = []
@@ -446,11 +448,13 @@ def benchmark(
             for comparison in PARTS[part](setting):
                 comparisons.append(comparison)
                 console.print(results.to_table(comparison))
-    words = ["python -m avsdn_tf.main benchmark", *parts, f"--dataset={dataset_name}"]
+    words = [*parts, f"--dataset={dataset_name}", f"--repeats={repeats}"]
+    if data_dir:
+        words.append(f"--data_dir={data_dir}")
     header = {
-        "command": " ".join([*words, f"--repeats={repeats}"]),
+        "command": shlex.join(["python", "-m", "avsdn_tf.main", "benchmark", *words]),
         "parts": list(parts),
-        "machine": results.describe_machine(),
+        "machine": machine,
         "dataset": dataset_name,
         "notice": dataset.notice,
         "repeats": repeats,
@@ -460,6 +464,17 @@ def benchmark(
         write_text(folder / "benchmark.md", results.to_markdown(header, comparisons))
         figures.save(results.draw(comparisons), folder / "benchmark.png")
     _print_plainly(console, f"Result: {folder}")
+
+
+def _check_benchmarked(dataset: data.Dataset, name: str) -> None:
+    """Checks that the PyTorch programs fit a data set: they have AVE's shapes."""
+    found = (dataset.audio_width, len(dataset.categories))
+    if found != (128, 28):
+        raise UserError(
+            f"--dataset={name}: expected AVE's audio width, 128, and its 28 categories,"
+            f" for which the PyTorch programs are written. Received: {found[0]} and "
+            f"{found[1]}. Take another data set."
+        )
 
 
 def _clips_to_check(

@@ -165,14 +165,14 @@ def training_batches(
     split, label = training_split(dataset, config), _training_label(config)
     num_classes = len(dataset.categories) + 1
 
-    def to_batch_element(example: dict[str, Any]) -> dict[str, Any]:
-        target = example[label]
+    def with_target(batch: dict[str, Any]) -> dict[str, Any]:
+        target = batch[label]
         if label != "segment_label_mean":
             target = tf.one_hot(target, num_classes)
         return {
-            "audio": example["audio"],
-            "visual": example["visual"],
-            "row": example["row"],
+            "audio": batch["audio"],
+            "visual": batch["visual"],
+            "row": batch["row"],
             "target": target,
         }
 
@@ -188,7 +188,7 @@ def training_batches(
         buffer=int(_SHUFFLE_BYTES // _clip_bytes(dataset)),
         batch_size=config.batch_size,
     )
-    return _take_turns(shares, order, part, to_batch_element).prefetch(1)
+    return _take_turns(shares, order, part, with_target).prefetch(1)
 
 
 def check_times(dataset: Dataset, config: Config) -> None:
@@ -449,7 +449,7 @@ def _take_turns(
 
     The elements of all batches are those of the first share, the second and so on,
     again and again; those that are used up lose their turn. A share is read by one
-    worker alone.
+    worker alone. `finish` changes batches.
 
     A graph is compiled once a shape, and replicas share a batch evenly: so batches have
     one static shape, and zeros of weight 0 fill them up.
@@ -480,9 +480,9 @@ def _take_turns(
         for name, spec in elements[0].element_spec.items()
     }
     filler = tf.data.Dataset.from_tensors(nothing).repeat()
-    turns_to_take = tf.data.Dataset.from_tensor_slices(
-        choices.reshape(-1).astype(np.int64)
-    )
+    choices = choices.reshape(-1).astype(np.int64)
+    turns_to_take = tf.data.Dataset.from_tensor_slices(choices)
+    weights = tf.data.Dataset.from_tensor_slices(np.float32(choices != filling))
 
     # The seed is a tensor, so that the graph is made once and not for every epoch.
     def epoch_batches(seed: tf.Tensor) -> tf.data.Dataset:
@@ -500,14 +500,10 @@ def _take_turns(
         chosen = tf.data.Dataset.choose_from_datasets(
             [*shuffled, filler], turns_to_take
         )
-        weights = turns_to_take.map(lambda turn: tf.cast(turn != filling, tf.float32))
         return (
             tf.data.Dataset.zip(chosen, weights)
-            .map(
-                lambda element, weight: {**finish(element), "weight": weight},
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
             .batch(replica_size, drop_remainder=True)
+            .map(lambda batch, weight: {**finish(batch), "weight": weight})
         )
 
     return tf.data.Dataset.from_tensor_slices(np.array(order.seeds, np.int64)).flat_map(

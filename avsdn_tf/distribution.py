@@ -82,6 +82,14 @@ class Placement:
         return sum_values
 
 
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    # A Mac has no such list.
+    return os.cpu_count() or 1
+
+
 def place(name: str) -> Placement:
     """Chooses the devices, and meets the other workers if there are any.
 

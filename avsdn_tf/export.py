@@ -29,7 +29,7 @@ from avsdn_tf.features.visual import VisualNetwork
 from avsdn_tf.files import explain_unwritable, write_json
 from avsdn_tf.localization import softmax, stitch_logits
 from avsdn_tf.models import SegmentClassifier
-from avsdn_tf.models.recurrent import SegmentLSTM
+from avsdn_tf.models.recurrent import leave_cudnn
 from avsdn_tf.startup import quiet_startup
 
 # Name of the metadata: a file, a member of a zip, or a key, as the format has it.
@@ -74,10 +74,7 @@ class Exportable(keras.Model):
         config = {**model.get_config(), "dtype": "float32"}
         self.network = type(model).from_config(config)
         self.network.set_weights(model.get_weights())
-        for layer in self.network._flatten_layers():
-            if isinstance(layer, SegmentLSTM):
-                # No runtime but TensorFlow's on a GPU has that operation.
-                layer.use_cudnn = False
+        leave_cudnn(self.network)
         self(self.signature(None))
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import tensorflow as tf
 
-from avsdn_tf.distribution import CLUSTER
+from avsdn_tf.distribution import CLUSTER, num_cores
 from avsdn_tf.errors import UserError
 
 # How long workers may take to save and end before they are killed.
@@ -81,7 +81,7 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
 
 def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen[str]"]:
     addresses = [f"localhost:{port}" for port in _free_ports(num_workers)]
-    cores = max(1, len(os.sched_getaffinity(0)) // num_workers)
+    cores = max(1, num_cores() // num_workers)
     gpus = _share_gpus(len(tf.config.list_physical_devices("GPU")), num_workers)
     workers = []
     for index in range(num_workers):

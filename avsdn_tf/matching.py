@@ -34,6 +34,8 @@ class MatchingTask:
         self._dataset = dataset
         self._loss = losses.ContrastiveLoss()
         self._measure = make_measure(model)
+        # Made once, and read anew in each epoch.
+        self._validation: dict[data.Part, tf.data.Dataset] = {}
 
     @functools.cached_property
     def num_clips(self) -> dict[str, int]:
@@ -80,9 +82,11 @@ class MatchingTask:
         Raises:
             UserError: If no clip of that split can be scored.
         """
-        distances = self._measure(
-            data.matching_clips(self._dataset, "validation", part=part)
-        )
+        if part not in self._validation:
+            self._validation[part] = data.matching_clips(
+                self._dataset, "validation", part=part
+            )
+        distances = self._measure(self._validation[part])
         scored = cross_modal_evaluation.is_scored(distances.labels)
         if part.num_workers > 1 and not scored.any():
             # Those of other workers may be scored.

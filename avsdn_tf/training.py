@@ -21,12 +21,13 @@ from avsdn_tf.files import explain_unwritable, whole_file
 from avsdn_tf.interruption import Interruption, TrainingInterruptedError
 from avsdn_tf.matching import MatchingTask
 from avsdn_tf.models import DMRN, MODEL_OPTIONS, MODELS, SegmentClassifier
+from avsdn_tf.models.recurrent import leave_cudnn
 from avsdn_tf.optimizer import FusedAdam
 from avsdn_tf.run_folder import RunFolder
 
 # A call into the graph costs more than it does, so one takes several steps; yet
 # progress and signals are to be looked at about so often.
-MOST_STEPS_A_CALL = 16
+_MOST_STEPS_A_CALL = 16
 _CALL_S = 1.0
 _SELECTION = "validation_accuracy"
 
@@ -240,7 +241,7 @@ def train(
     epochs = range(progress.epoch, 1 + (0 if model.stop_training else config.epochs))
     batches = _distribute(task, placement, epochs, progress.step)
     own_step_s = _CALL_S
-    num_steps = _steps_a_call(own_step_s)
+    num_steps = steps_a_call(own_step_s)
     last_saved = time.monotonic()
     for epoch in epochs:
         start = time.monotonic() - progress.seconds
@@ -258,7 +259,7 @@ def train(
                 tf.constant([wants_stop, own_step_s], tf.float64),
             ).numpy()
             own_step_s = (time.monotonic() - called) / num_steps
-            num_steps = _steps_a_call(
+            num_steps = steps_a_call(
                 all_step_s / placement.strategy.num_replicas_in_sync
             )
             # Of several workers, all have to stop if one was asked to.
@@ -401,13 +402,13 @@ def _distribute(
     return iter(placement.strategy.distribute_datasets_from_function(read))
 
 
-def _steps_a_call(step_s: float) -> int:
+def steps_a_call(step_s: float) -> int:
     """Returns how many steps to take in one call.
 
     Args:
         step_s: Seconds that one takes, the same in all workers: so must be the answer.
     """
-    return max(1, min(MOST_STEPS_A_CALL, int(_CALL_S / step_s)))
+    return max(1, min(_MOST_STEPS_A_CALL, int(_CALL_S / step_s)))
 
 
 def _means(totals: Sequence[float]) -> dict[str, float]:
@@ -464,6 +465,8 @@ class SegmentTask:
         self._dataset = dataset
         self._loss = build_loss(config)
         self._predict = make_predict(model)
+        # Made once, and read anew in each epoch.
+        self._validation: dict[data.Part, tf.data.Dataset] = {}
 
     @property
     def num_clips(self) -> dict[str, int]:
@@ -513,9 +516,11 @@ class SegmentTask:
         Args:
             part: Whose share of the split to score.
         """
-        size = self._config.batch_size
-        batches = data.scoring_batches(self._dataset, "validation", size, part)
-        predictions = self._predict(batches)
+        if part not in self._validation:
+            self._validation[part] = data.scoring_batches(
+                self._dataset, "validation", self._config.batch_size, part
+            )
+        predictions = self._predict(self._validation[part])
         right = predictions.labels == predictions.logits.argmax(axis=-1)
         return right.sum(), right.size
 
@@ -580,6 +585,8 @@ def make_train_steps(
     """
     strategy = placement.strategy
     variables = task.model.trainable_variables
+    if xla == "step":
+        leave_cudnn(task.model)
 
     def sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
         if strategy.num_replicas_in_sync == 1:

@@ -10,7 +10,6 @@ epoch of a run, in which TensorFlow builds its graphs, is left out.
 import argparse
 import csv
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from avsdn_tf import data
+from avsdn_tf.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import versions
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
         "",
         f"    python -m experiments.benchmark_distribution{flags}",
         "",
-        f"AVSDN, supervised, {args.dataset}, batch 64, {len(os.sched_getaffinity(0))} "
+        f"AVSDN, supervised, {args.dataset}, batch 64, {num_cores()} "
         f"cores, TensorFlow {versions()['tensorflow']}"
         + (f". {dataset.notice}" if dataset.notice else ""),
         "",

@@ -15,9 +15,7 @@ don't change the speed, so random ones will do.
 """
 
 import argparse
-import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
@@ -32,6 +30,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from avsdn_tf.benchmark.results import processor
+from avsdn_tf.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, FrontEnd
 from avsdn_tf.features.extract import build_extractor, extract_all, find_videos
@@ -179,7 +179,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "operations_a_frame": operations,
         "matrix_rate": statistics.median(rates),
         "share_of_matrix_rate": used / statistics.median(rates),
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine()},
+        "machine": {"cores": num_cores(), "processor": processor()},
         "versions": versions(),
     }
 

@@ -28,6 +28,7 @@ from rich.progress import (
 from avsdn_tf.benchmark.results import processor
 from avsdn_tf.commands import repeat_command
 from avsdn_tf.config import Config
+from avsdn_tf.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.models import MODEL_OPTIONS, MODELS
@@ -404,7 +405,7 @@ def describe_code() -> str:
 
 def _here(jobs: int) -> dict[str, Any]:
     """Returns what a result and its wall time depend on besides the settings."""
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     return {
         "code": describe_code(),
         "processor": processor(),

@@ -161,6 +161,7 @@ def test_a_turn_lasts_as_long_as_it_should():
     calls = []
     times = turns.take_turn(lambda: calls.append(1), 0.0)
     assert len(times) == len(calls) == 1
+    assert len(turns.take_turn(lambda: calls.append(1), 0.0, least=4)) == 4
     # Work that is done four times at once takes a quarter each.
     clock = iter([0.0, 0.0, 8.0, 8.0, 8.0, 16.0, 16.0])
 
@@ -186,6 +187,30 @@ def test_contenders_take_turns_and_say_how_large_they_were(data_dir, tmp_path):
     assert [len(turn) >= 1 for turn in times["h5py"]] == [True, True]
     assert all(0 < seconds < 60 for turn in times["h5py"] for seconds in turn)
     assert 20e6 < program.peak_bytes < 4e9
+
+
+def test_what_a_program_holds_is_its_own():
+    # Far more than the program needs, and so much that its peak would show it.
+    held = np.ones(125_000_000)
+    program = contenders.Program(["-c", "pass"])
+    assert 1e6 < program.wait() < 100e6
+    assert held[-1] == 1
+    program = contenders.Program(["-c", "held = bytearray(200_000_000)"])
+    assert 200e6 < program.wait() < 300e6
+
+
+def test_programs_have_all_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    code = "import os; raise SystemExit('OMP_NUM_THREADS' in os.environ)"
+    program = contenders.Program(["-c", code])
+    program.wait()
+    assert program.process.returncode == 0
+
+
+def test_a_program_that_hangs_is_ended():
+    with contenders.command(["--help"]) as program:
+        pass
+    assert program.process.returncode is not None
 
 
 def test_a_contender_that_fails_says_why():
@@ -292,6 +317,21 @@ def test_without_pytorch_the_benchmark_says_what_to_install(monkeypatch, tmp_pat
     with pytest.raises(UserError, match=r"pip install 'avsdn_tf\[bench\]'"):
         commands.benchmark(
             ["step"], "tfds_ave/synthetic", None, 1, str(tmp_path / "b"), Console()
+        )
+    assert not (tmp_path / "b").exists()
+
+
+@needs_torch
+def test_data_of_other_shapes_are_one_message(data_dir, tmp_path, monkeypatch):
+    dataset = data.open_dataset("tfds_ave/synthetic", data_dir)
+    monkeypatch.setattr(
+        data, "open_dataset", lambda *_: dataclasses.replace(dataset, audio_width=5)
+    )
+    with pytest.raises(
+        UserError, match=r"expected AVE's audio width, 128.*Received: 5"
+    ):
+        commands.benchmark(
+            ["epoch"], "tfds_ave/custom", None, 1, str(tmp_path / "b"), Console()
         )
     assert not (tmp_path / "b").exists()
 

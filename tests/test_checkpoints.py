@@ -57,7 +57,7 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
     dataset, tmp_path, monkeypatch, num_calls
 ):
     # Two calls an epoch of 8 steps.
-    monkeypatch.setattr(training, "_steps_a_call", lambda _: 5)
+    monkeypatch.setattr(training, "steps_a_call", lambda _: 5)
     config = Config(
         epochs=4, patience=2, units=4, dropout=0.3, ema=0.9, weight_decay=0.1
     )
@@ -117,7 +117,7 @@ def test_a_checkpoint_is_saved_within_an_epoch_too(dataset, folder, monkeypatch)
             if batch > 2:
                 raise MemoryError
 
-    monkeypatch.setattr(training, "_steps_a_call", lambda _: 2)
+    monkeypatch.setattr(training, "steps_a_call", lambda _: 2)
     for minutes, saved in ((1e3, []), (1e-9, ["epoch-00001-step-000002.ckpt"])):
         with pytest.raises(MemoryError):
             training.train(
@@ -242,7 +242,7 @@ def test_one_process_at_a_time_trains_in_a_folder(data_dir, tmp_path):
     ("step_s", "expected"), [(1e-4, 16), (0.1, 10), (0.9, 1), (30.0, 1)]
 )
 def test_a_call_takes_about_a_second(step_s, expected):
-    assert training._steps_a_call(step_s) == expected
+    assert training.steps_a_call(step_s) == expected
 
 
 def test_a_changed_setting_is_refused_with_the_difference(data_dir, tmp_path):

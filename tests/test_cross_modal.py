@@ -366,8 +366,8 @@ def test_defaults_are_those_of_the_mode():
         ({"mode": "cross_modal"}, "go together.*--model=avsdn"),
         ({"model": "cross_modal"}, "go together.*--mode=supervised"),
         (
-            {"mode": "cross_modal", "model": "cross_modal", "pooling": "max"},
-            "--pooling: --mode=cross_modal has no such setting",
+            {"mode": "cross_modal", "model": "cross_modal", "loss": "soft_margin"},
+            "--loss: --mode=cross_modal has no such setting",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import os
+import pathlib
 import platform
 import statistics
 from collections.abc import Sequence
@@ -13,10 +14,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from avsdn_tf.distribution import num_cores
 from avsdn_tf.report import figures
 from avsdn_tf.run_folder import versions
 
 _PACKAGES = ("torch", "h5py")
+# What TensorFlow and Keras import where it is there, and which takes memory and time.
+_OPTIONAL_PACKAGES = ("jax", "pandas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Measurement:
         median: Median of its turns.
         low: The least of them.
         high: The most of them.
+        values: All of them, in order.
         limit_share: Which share of the machine's limit that is, if there is one.
     """
 
@@ -35,6 +40,7 @@ class Measurement:
     median: float
     low: float
     high: float
+    values: tuple[float, ...]
     limit_share: float | None = None
 
 
@@ -42,8 +48,10 @@ def measurement(
     program: str, values: Sequence[float], limit_share: float | None = None
 ) -> Measurement:
     """Returns what a program reached in its turns."""
-    found = (float(statistics.median(values)), float(min(values)), float(max(values)))
-    return Measurement(program, *found, limit_share)
+    turns = tuple(map(float, values))
+    return Measurement(
+        program, statistics.median(turns), min(turns), max(turns), turns, limit_share
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +104,13 @@ class Comparison:
 def describe_machine() -> dict[str, Any]:
     """Returns what a speed depends on besides the program."""
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "processor": processor(),
         "memory_gb": round(_memory_bytes() / 1e9, 1),
         "versions": {
             **versions(),
             **{package: importlib.metadata.version(package) for package in _PACKAGES},
+            **{package: _version_if_any(package) for package in _OPTIONAL_PACKAGES},
         },
     }
 
@@ -133,11 +142,11 @@ def to_markdown(header: dict[str, Any], comparisons: Sequence[Comparison]) -> st
         f"{machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_gb']:g} GB. {packages}.",
         "",
-        "Every program ran in a process of its own with all cores, and they took "
-        f"turns, {header['repeats']} each. The first column is the median of the "
-        "turns, the second their range, the third how many times as good as the first "
-        "program each is. Speeds depend on shapes, not on values: features and weights "
-        "are random where no data set is named.",
+        "Every program ran in a process of its own with as many threads as cores, and "
+        f"they took turns, {header['repeats']} each. The first column is the median of "
+        "the turns, the second their range, the third how many times as good as the "
+        "first program each is. Speeds depend on shapes, not on values: features and "
+        "weights are random where no data set is named.",
         *(["", f"{header['notice']}."] if header["notice"] else []),
         "",
         "![How many times as good as the first program](benchmark.png)",
@@ -197,12 +206,18 @@ def _number(value: float) -> str:
 
 
 def processor() -> str:
-    """Returns the processor's name, where Linux tells it."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
+    """Returns the processor's name where Linux tells it, else its kind."""
+    path = pathlib.Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
+    return names[0].strip() if names else platform.machine()
+
+
+def _version_if_any(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _memory_bytes() -> int:

@@ -4,6 +4,7 @@ It is written as such programs are: `torch.nn.LSTM`, Adam, the whole feature fil
 memory. It imports nothing of this package; `turns.py` runs it.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
+# As many as TensorFlow takes.
+torch.set_num_threads(
+    len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity")
+    else os.cpu_count() or 1
+)
 _NUM_CLASSES = 29
 _UNITS_ATTENTION = 512
 
@@ -121,10 +128,11 @@ def training(
     units: int,
     compiled: bool,
     bfloat16: bool = False,
+    fused: bool = False,
 ) -> Callable[[], None]:
     """Returns a function that takes a training step on a batch in memory."""
     model = _build(network, visual_shape, units)
-    step = _make_step(model, compiled, bfloat16)
+    step = _make_step(model, compiled, bfloat16, fused)
     audio, visual = _random_inputs(batch_size, num_segments, visual_shape)
     labels = torch.randint(_NUM_CLASSES, (batch_size, num_segments))
     target = nn.functional.one_hot(labels, _NUM_CLASSES).float()
@@ -226,8 +234,10 @@ def _precision(bfloat16: bool) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
 
 
-def _make_step(model: nn.Module, compiled: bool, bfloat16: bool) -> Callable[..., None]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+def _make_step(
+    model: nn.Module, compiled: bool, bfloat16: bool, fused: bool = False
+) -> Callable[..., None]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
     predict = torch.compile(model) if compiled else model
 
     def step(audio: torch.Tensor, visual: torch.Tensor, target: torch.Tensor) -> None:

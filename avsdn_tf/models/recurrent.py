@@ -45,6 +45,16 @@ class SegmentLSTM(keras.layers.LSTM, _ProjectInputsFirst):
     """
 
 
+def leave_cudnn(model: keras.Model) -> None:
+    """Makes a model's LSTMs loops of plain operations from now on, on a GPU too.
+
+    cuDNN's operation is one that neither XLA nor runtimes other than TensorFlow know.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, SegmentLSTM):
+            layer.use_cudnn = False
+
+
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SequenceLSTM(keras.layers.Layer):
     """A Keras LSTM over segments, in one direction or both, that shows its states.
