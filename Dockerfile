@@ -1,6 +1,7 @@
 # avsdn_tf on CPUs.
 #   docker build -t avsdn .
-#   docker run --rm -v "$PWD/work:/work" avsdn --run=/work/runs/first
+#   mkdir -p work
+#   docker run --rm --user "$(id -u):$(id -g)" -e HOME=/tmp -v "$PWD/work:/work" avsdn --run=/work/runs/first
 FROM python:3.11-slim
 
 RUN useradd --create-home --uid=1000 avsdn

@@ -46,7 +46,7 @@ with quiet_startup():
     tf.config.list_physical_devices()
 
 _RUN = flags.DEFINE_string(
-    "run", None, "The run folder: written by train, read by evaluate and predict."
+    "run", None, "The run folder: written by train, read by the others."
 )
 _RESUME = flags.DEFINE_bool(
     "resume",
