@@ -1,5 +1,7 @@
 """Adam as one operation a weight array."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -11,7 +13,15 @@ class FusedAdam(keras.optimizers.Adam):
     arrays as large as the weights; in a training step on a CPU they cost a quarter.
     The numbers are the same, and so are all arguments but `amsgrad`, which the kernel
     does not know.
+
+    Raises:
+        ValueError: If `amsgrad` is asked for.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.amsgrad:
+            raise ValueError("Expected amsgrad=False. Received: amsgrad=True")
 
     def update_step(
         self,

@@ -39,3 +39,8 @@ def test_it_trains_as_kerass_own_adam(arguments):
         np.testing.assert_allclose(
             found.numpy(), expected.numpy(), rtol=1e-5, atol=1e-5
         )
+
+
+def test_what_the_kernel_does_not_know_is_refused():
+    with pytest.raises(ValueError, match="Received: amsgrad=True"):
+        FusedAdam(amsgrad=True)
