@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import re
 import shutil
 import signal
 
@@ -315,8 +316,9 @@ def test_a_directory_of_files_that_was_changed_is_refused(
 ):
     path = tmp_path / "copied.keras"
     content = bytearray((finished / "model.keras").read_bytes())
-    # Flags and method of the first entry of the zip's central directory.
-    content[content.index(b"PK\x01\x02") + offset] = value
+    # Flags or method of every entry of the zip's central directory.
+    for entry in re.finditer(rb"PK\x01\x02", bytes(content)):
+        content[entry.start() + offset] = value
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"copied.keras: expected a model that this"):
         avsdn_tf.load(path)

@@ -790,6 +790,7 @@ def test_comparison_draws_the_same_clips_of_every_run(tmp_path, capsys):
         report["per_category"] = [{"category": c} for c in ("a", "b", "Background")]
         (folder / "report.json").write_text(json.dumps(report))
         (folder / "model.keras").touch()
+        (folder / "SHA256SUMS").touch()
     out = tmp_path / "comparison.svg"
     runs = [str(tmp_path / "one"), str(tmp_path / "two")]
     compare.compare(runs, 3, out)
@@ -811,6 +812,7 @@ def test_comparison_draws_the_same_clips_of_every_run(tmp_path, capsys):
 def compared_run(tmp_path):
     write_run(tmp_path / "run", 2)
     (tmp_path / "run" / "model.keras").touch()
+    (tmp_path / "run" / "SHA256SUMS").touch()
     return tmp_path / "run"
 
 
