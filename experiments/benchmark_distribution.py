@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from avsdn_tf import data
+from avsdn_tf.benchmark.results import processor
 from avsdn_tf.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import versions
@@ -93,9 +94,11 @@ def main(argv: Sequence[str]) -> None:
         "",
         f"    python -m experiments.benchmark_distribution{flags}",
         "",
-        f"AVSDN, supervised, {args.dataset}, batch 64, {num_cores()} "
-        f"cores, TensorFlow {versions()['tensorflow']}"
+        f"AVSDN, supervised, {args.dataset}, batch 64, {num_cores()} cores of "
+        f"{processor()}, TensorFlow {versions()['tensorflow']}"
         + (f". {dataset.notice}" if dataset.notice else ""),
+        "",
+        "Training clips by the time of an epoch, reading and validation included.",
         "",
         "| place | clips a second | ratio to one device | spread of epochs |",
         "|---|---|---|---|",

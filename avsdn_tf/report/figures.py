@@ -8,6 +8,7 @@ import colorsys
 import contextlib
 import pathlib
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -550,5 +551,6 @@ def ratio_bars(
         axes.set_xticks([])
         axes.set_xlim(0, 1.6 * max(ratios))
         axes.spines[["bottom"]].set_visible(False)
-        axes.set_title(title)
+        # Beside the names, a long one would leave the figure.
+        axes.set_title(textwrap.fill(title, 64))
     return figure
