@@ -305,21 +305,15 @@ def test_odd_sizes(tmp_path, size):
     np.testing.assert_array_equal(second.frames, images[5][None])
 
 
-def test_large_frames_are_scaled_down(tmp_path):
+# The second is 8K.
+@pytest.mark.parametrize(("size", "height"), [((1620, 30), 20), ((7680, 4320), 608)])
+def test_large_frames_are_scaled_down(tmp_path, size, height):
     file = str(tmp_path / "video.mkv")
-    write(file, images=[grey_image(3, (1620, 30))], codecs=("mjpeg", "flac"))
+    write(file, images=[grey_image(3, size)], codecs=("mjpeg", "flac"))
     (second,) = read(file)
-    assert second.frames.shape == (1, 20, 1080, 3)
+    assert second.frames.shape == (1, height, 1080, 3)
     assert levels([second]) == [[3]]
-    assert video.probe(file).width == 1620
-
-
-def test_a_frame_of_8k_is_read(tmp_path):
-    file = str(tmp_path / "video.mkv")
-    write(file, images=[grey_image(3, (7680, 4320))], codecs=("mjpeg", "flac"))
-    (second,) = read(file)
-    assert second.frames.shape == (1, 608, 1080, 3)
-    assert levels([second]) == [[3]]
+    assert video.probe(file).width == size[0]
 
 
 def test_size_that_changes_within_the_video(tmp_path):
