@@ -71,8 +71,8 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
                 f"{run}: expected predictions of the same test clips as {runs[0]}. "
                 "Were both scored on the same data set?"
             )
-    report = folders[0].read_report()
-    categories = [row["category"] for row in report["per_category"][:-1]]
+    reports = [folder.read_report() for folder in folders]
+    categories = [row["category"] for row in reports[0]["per_category"][:-1]]
     models = [config.model for config in configs]
     names = [
         config.model if models.count(config.model) == 1 else folder.path.name
@@ -96,8 +96,10 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
         ],
         categories,
     )
-    if report["notice"]:
-        figure.text(0.99, 0.995, report["notice"], ha="right", va="top", fontsize=7)
+    notices = dict.fromkeys(filter(None, (report["notice"] for report in reports)))
+    if notices:
+        told = "\n".join(notices)
+        figure.text(0.99, 0.995, told, ha="right", va="top", fontsize=7)
     with explain_unwritable(out, "Choose another file by --out."):
         figures.save(figure, out)
     print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")

@@ -9,6 +9,9 @@ row is trained once a seed by a command of its own, into a folder of its own; wh
 done is not trained again, so an interrupted table goes on where it stopped. A row that
 fails is shown as failed, the others go on, and the exit code is 1.
 
+With several data sets, such as --dataset=tfds_ave/resnet152,tfds_ave/vgg19, a row is
+trained on the first that has its features, and AVSDN compared with all of them.
+
 The results are a Markdown table, a CSV and a figure in experiments/results. A table
 there is replaced by the default settings, or by the seeds, epochs, patience and recipe
 that made it; trials with others go to the folder `tables` beside the runs.
@@ -76,7 +79,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("table", choices=(*PUBLISHED_TABLES, *CHANGES, LABELS))
     add("--seeds", type=_positive, default=5, help="seeds a row, from 0 (5)")
-    add("--dataset", default="tfds_ave/resnet152", help="tfds_ave/CONFIG (resnet152)")
+    add(
+        "--dataset",
+        type=_datasets,
+        default="tfds_ave/resnet152",
+        help="tfds_ave/CONFIG, or several, with commas (resnet152)",
+    )
     add("--data_dir", help="where TFDS keeps data sets")
     add("--runs", default="runs/experiments", help="where the runs are kept")
     add("--results", help="where the tables go, whatever made those that are there")
@@ -90,6 +98,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--patience", type=_positive, default=10, help="patience of a run (10)")
     add("--jobs", type=_positive, default=1, help="runs at once, sharing the cores (1)")
     return parser.parse_args(argv)
+
+
+def _datasets(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(",")))
 
 
 def _positive(text: str) -> int:
@@ -121,20 +133,26 @@ def fill(args: argparse.Namespace, console: Console) -> int:
         InterruptedRunsError: If a signal asked for an end.
     """
     rows = load_rows(args)
-    runs = [plan(row, args) if row.fits(args.dataset) else [] for row in rows]
-    if not any(runs):
-        configs = sorted({str(row.dataset_config) for row in rows})
-        raise UserError(
-            f"--dataset={args.dataset}: expected a data set with the features of a row "
-            f"of {args.table}: tfds_ave/{', '.join(configs)}."
-        )
+    runs = [plan(row, args) for row in rows]
+    used = {of_row[0].config.dataset for of_row in runs if of_row}
+    for name in args.dataset:
+        if name not in used:
+            configs = sorted({str(row.dataset_config) for row in rows})
+            raise UserError(
+                f"--dataset={name}: expected a data set with the features of a row of "
+                f"{args.table}{' that no other has' if used else ''}: "
+                f"tfds_ave/{', '.join(configs)}."
+            )
     waiting, failures = find_waiting(_needed(rows, runs, args))
     for failure in failures.values():
         _print(console, failure, style="red")
+    # What starts from a run that can't be used fails with it.
+    waiting = [run for run in waiting if run.source not in failures]
+    # Here it is one message where data are missing, and one process that makes the
+    # simulated ones.
+    for name in sorted({run.config.dataset for run in waiting}):
+        data.open_dataset(name, args.data_dir)
     if waiting:
-        # Here it is one message where data are missing, and one process that makes the
-        # simulated ones.
-        data.open_dataset(args.dataset, args.data_dir)
         failures |= train_all(waiting, args.jobs, console)
     results = read_results(rows, runs, failures)
     _write(args, results, console)
@@ -164,12 +182,12 @@ def _write(
     notice = (
         outcomes[0].notice
         if outcomes
-        else data.open_dataset(args.dataset, args.data_dir).notice
+        else data.open_dataset(args.dataset[0], args.data_dir).notice
     )
-    title = f"{TITLES[args.table]}, on {args.dataset}"
-    label = folder_name(args.dataset)
+    title = f"{TITLES[args.table]}, on {' and '.join(args.dataset)}"
+    label = "+".join(map(folder_name, args.dataset))
     if notice:
-        is_simulated = config_of(args.dataset) == "synthetic"
+        is_simulated = "synthetic" in map(config_of, args.dataset)
         kind = "simulated" if is_simulated else "stand-in"
         title += f" ({kind}, not AVE)"
         label += f"-{kind}-not-ave"
@@ -235,7 +253,9 @@ def _budget(words: Sequence[str]) -> set[str]:
 def _command(args: argparse.Namespace) -> str:
     """Returns the command that fills the table."""
     defaults = vars(parse([args.table]))
-    flags = [f"--{n}={v}" for n, v in vars(args).items() if v != defaults[n]]
+    given = {**vars(args), "dataset": ",".join(args.dataset)}
+    defaults["dataset"] = ",".join(defaults["dataset"])
+    flags = [f"--{n}={v}" for n, v in given.items() if v != defaults[n]]
     return shlex.join(["python", "-m", "experiments.run", args.table, *flags])
 
 

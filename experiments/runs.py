@@ -36,6 +36,8 @@ from avsdn_tf.run_folder import RunFolder
 from experiments.published import Row, best_changes, load_row
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+# What decides what a run does: programs and recipes.
+_CODE = ("*.py", "experiments/*.json", "experiments/published/*.json")
 _POLL_S = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TRAIN_AGAIN = "Remove the folder to train it again."
@@ -72,6 +74,11 @@ class Run:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
+    def source(self) -> pathlib.Path | None:
+        """The folder of the run whose encoders it starts from, if it does."""
+        return pathlib.Path(self.config.encoders) if self.config.encoders else None
+
+    @property
     def _origins(self) -> pathlib.Path:
         """The file beside the folder that tells where its training took place."""
         return self.folder.with_name(f"{self.folder.name}.origins.jsonl")
@@ -97,6 +104,23 @@ class Run:
             )
         return True
 
+    def check_source(self) -> None:
+        """Checks that a finished run started from the encoders that are there now.
+
+        Raises:
+            UserError: If its source was trained anew since.
+        """
+        if self.source is None:
+            return
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            last = self._origins.read_text().splitlines()[-1]
+            if json.loads(last)["source"] != _digest_of(self.source):
+                raise UserError(
+                    f"{self.folder}: expected a run that started from the one in "
+                    f"{self.source}. Received one from before that was trained anew. "
+                    f"{TRAIN_AGAIN}"
+                )
+
     def command(self) -> list[str]:
         """Returns the command that trains it, or goes on where it was interrupted."""
         return [*shlex.split(repeat_command(self.config)), f"--run={self.folder}"]
@@ -112,6 +136,8 @@ class Run:
             UserError: If its files can't be written.
         """
         begun = RunFolder(self.folder).config.is_file()
+        if self.source is not None:
+            origin = {**origin, "source": _digest_of(self.source)}
         with explain_unwritable(self.folder, "Choose another folder by --runs."):
             if not begun:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -167,6 +193,12 @@ class Run:
         return content
 
 
+def _digest_of(folder: pathlib.Path) -> str | None:
+    """Returns the digest that a finished run keeps of its network."""
+    checksums = RunFolder(folder).checksums
+    return checksums.read_text() if checksums.is_file() else None
+
+
 def _identity(config: Config) -> dict[str, Any]:
     """Returns what makes two runs the same, wherever data and runs lie."""
     settings = config.to_dict()
@@ -177,7 +209,10 @@ def _identity(config: Config) -> dict[str, Any]:
 
 
 def plan(row: Row, args: argparse.Namespace) -> list[Run]:
-    """Returns a row's runs, one a seed."""
+    """Returns a row's runs, one a seed; none if no data set has its features."""
+    dataset = next((name for name in args.dataset if row.fits(name)), None)
+    if dataset is None:
+        return []
     settings = dict(row.settings)
     if row.recipe == "best":
         options = MODELS[row.model].options
@@ -186,7 +221,7 @@ def plan(row: Row, args: argparse.Namespace) -> list[Run]:
                 if name in options or name not in MODEL_OPTIONS:
                     settings[name] = value
     words = [row.mode, row.model, *(f"{n}={v}" for n, v in sorted(settings.items()))]
-    root = pathlib.Path(args.runs) / folder_name(args.dataset)
+    root = pathlib.Path(args.runs) / folder_name(dataset)
     runs = []
     for seed in range(args.seeds):
         started_from = {}
@@ -197,7 +232,7 @@ def plan(row: Row, args: argparse.Namespace) -> list[Run]:
             **{
                 "mode": row.mode,
                 "model": row.model,
-                "dataset": args.dataset,
+                "dataset": dataset,
                 "data_dir": args.data_dir,
                 "epochs": args.epochs,
                 "patience": args.patience,
@@ -396,7 +431,7 @@ def describe_code() -> str:
 
     try:
         commit = git("rev-parse", "--short", "HEAD")
-        is_changed = bool(git("status", "--porcelain", "--", "*.py"))
+        is_changed = bool(git("status", "--porcelain", "--", *_CODE))
     # No git, or no commit yet.
     except (OSError, subprocess.CalledProcessError):
         return "by an unknown commit"

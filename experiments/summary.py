@@ -73,18 +73,30 @@ def read_results(
         failures: Why runs failed, by their folders.
 
     Returns:
-        A result a row. A run that can't be read, or was scored on other clips than the
-        first one of its task, has failed.
+        A result a row. A run has failed that can't be read, was scored on other clips
+        than the first one of its task or on other data than the first one of all, or
+        started from encoders that are gone.
     """
     clips: dict[bool, np.ndarray] = {}
+    notices: list[str | None] = []
     results = []
     for row, of_row in zip(rows, runs, strict=True):
         outcomes, failed = [], {}
         for seed, run in enumerate(of_row):
             try:
-                if run.folder in failures:
-                    raise UserError(failures[run.folder])
+                for folder in (run.source, run.folder):
+                    if folder in failures:
+                        raise UserError(failures[folder])
+                run.check_source()
                 outcome = _read_outcome(row, run)
+                notices.append(outcome.notice)
+                if outcome.notice != notices[0]:
+                    told = [notice or "none, as on AVE" for notice in notices]
+                    raise UserError(
+                        f"{run.folder}: expected a run on the same data as the runs "
+                        f"before, whose notice is: {told[0]}. Received another: "
+                        f"{told[-1]}. {TRAIN_AGAIN}"
+                    )
                 expected = clips.setdefault(row.mode == CROSS_MODAL, outcome.clips)
                 if not np.array_equal(outcome.clips, expected):
                     raise UserError(

@@ -243,7 +243,7 @@ def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Fi
 
 
 def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
-    """Draws one row: the paper's figure, ours, or a word where there is none."""
+    """Draws one row: the paper's figure, ours, and what is missing of it."""
     if line["paper"] is not None:
         axes.plot(
             100 * line["paper"],
@@ -263,11 +263,12 @@ def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
         low, high = line["interval_low"], line["interval_high"]
         axes.plot([100 * low, 100 * high], [place, place], color=color)
         axes.plot(100 * line["accuracy"], place, "o", color=color, label=label)
-    else:
+    if "accuracy" not in line or line["failed_seeds"]:
+        failed = f"failed: {line['failed_seeds']}" if line["failed_seeds"] else ""
         axes.text(
             1.01,
             place,
-            "failed" if line["failed_seeds"] else "not run",
+            failed or "not run",
             transform=axes.get_yaxis_transform(),
             color=MUTED,
             fontsize=8,

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import time
+import types
 
 import keras
 import numpy as np
@@ -227,6 +228,11 @@ def test_a_version_keeps_its_runs_apart():
         (["table1", "--dataset=tfds_ave/nope"], "has AVE's classes: synthetic"),
         (["table1", "--dataset=mnist"], "expected tfds_ave/CONFIG"),
         (["tian", "--dataset=tfds_ave/synthetic"], "of tian: tfds_ave/vgg19"),
+        (
+            ["table3", "--dataset=tfds_ave/resnet152,tfds_ave/vgg19"],
+            "--dataset=tfds_ave/vgg19: expected a data set with the features of a row "
+            "of table3 that no other has: tfds_ave/resnet152",
+        ),
         (["table1", "--data_dir=/nowhere", "--runs=/nowhere"], "not built yet"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -418,7 +424,14 @@ def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
     commit = git("rev-parse", "--short", "HEAD")
     assert runs.describe_code() == f"by commit {commit}"
     (tmp_path / "code.py").write_text("a = 2")
-    assert runs.describe_code() == f"by commit {commit} with uncommitted changes"
+    changed = f"by commit {commit} with uncommitted changes"
+    assert runs.describe_code() == changed
+    git("commit", "--all", "--message=second")
+    assert "changes" not in runs.describe_code()
+    # A recipe decides as much as code does.
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "best.json").write_text("{}")
+    assert runs.describe_code().endswith(" with uncommitted changes")
 
 
 def test_weak_tables_tell_the_training_labels(fake_training, fill):
@@ -506,6 +519,81 @@ def test_a_run_on_other_clips_is_not_compared(fake_training, fill, tmp_path):
     with pytest.raises(SystemExit, match=r"1 run\(s\) failed"):
         fill("table1", "--recipe=paper")
     assert "scored on other test clips" in read_table(tmp_path)
+
+
+def test_runs_on_other_data_are_not_mixed(fake_training, fill, tmp_path):
+    # AVE's own features were built where the stand-in's had been: the clips are alike.
+    fake_training.failing = ()
+    fill("table1", "--recipe=paper", "--seeds=1")
+    report = tmp_path / "runs/synthetic/supervised,avsdn,seed=0/report.json"
+    report.write_text(json.dumps({**json.loads(report.read_text()), "notice": None}))
+    with pytest.raises(SystemExit, match=r"1 run\(s\) failed"):
+        fill("table1", "--recipe=paper", "--seeds=1")
+    text = read_table(tmp_path)
+    assert "Received another: none, as on AVE." in text
+    assert "simulated, not AVE" in text.splitlines()[0]
+
+
+def test_a_table_takes_each_row_from_the_first_data_set_that_has_its_features(
+    tmp_path, fake_training, fill, monkeypatch
+):
+    fake_training.failing = ()
+    # Only what is missing is opened, and vgg19 can't be built here.
+    opened = []
+    monkeypatch.setattr(run.data, "open_dataset", lambda name, _: opened.append(name))
+    both = "--dataset=tfds_ave/synthetic,tfds_ave/vgg19"
+    text = fill("table1", "--recipe=paper", "--seeds=1", both)
+    assert opened == ["tfds_ave/synthetic", "tfds_ave/vgg19"]
+    assert [config.dataset for config in fake_training] == [
+        "tfds_ave/synthetic",
+        *["tfds_ave/vgg19"] * 3,
+        *["tfds_ave/synthetic"] * 3,
+    ]
+    title = "on tfds_ave/synthetic and tfds_ave/vgg19 (simulated, not AVE)"
+    assert text.splitlines()[0].endswith(title)
+    assert "--dataset=tfds_ave/synthetic,tfds_ave/vgg19 " in text
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert "table1-synthetic+vgg19-simulated-not-ave.csv" in names
+    # AVSDN is compared with rows of both.
+    assert text.count("+20.0 (20.0 to 20.0)") == 6
+    assert text.count("not run: needs tfds_ave/resnet152_maps") == 1
+
+
+def test_a_run_fails_with_the_one_whose_encoders_it_needs(
+    tmp_path, fake_training, fill, monkeypatch
+):
+    fake_training.failing = ()
+    dataset = types.SimpleNamespace(notice=None)
+    monkeypatch.setattr(run.data, "open_dataset", lambda *_: dataset)
+    words = ("--recipe=paper", "--seeds=1", "--dataset=tfds_ave/vgg19")
+    (source,) = runs.plan(
+        load_row("table1_avel_att_vgg19"),
+        run.parse(["table1", *words, f"--runs={tmp_path / 'runs'}"]),
+    )
+    write_run(source.folder, 4, dataclasses.replace(source.config, epochs=5))
+    rows = [load_row("tian_dmrn")]
+    monkeypatch.setattr(run, "load_table", lambda _: rows)
+    with pytest.raises(SystemExit, match=r"1 run\(s\) failed"):
+        fill("tian", *words)
+    assert not fake_training
+    assert "holds a run with epochs 5, not 60" in read_table(tmp_path, "tian")
+
+
+def test_a_run_whose_encoders_were_trained_anew_since_has_failed(tmp_path):
+    args = run.parse(
+        ["tian", "--seeds=1", "--dataset=tfds_ave/vgg19", f"--runs={tmp_path}"]
+    )
+    (planned,) = runs.plan(load_row("tian_dmrn"), args)
+    checksums = RunFolder(planned.source).checksums
+    planned.source.mkdir(parents=True)
+    checksums.write_text("abc  model.keras\n")
+    process = planned.start({"threads": 1})
+    process.kill()
+    process.wait()
+    planned.check_source()
+    checksums.write_text("def  model.keras\n")
+    with pytest.raises(UserError, match="trained anew"):
+        planned.check_source()
 
 
 def test_where_the_data_lie_does_not_matter(fake_training, fill):
@@ -668,9 +756,15 @@ def test_commands_of_the_results_make_them_again(path, monkeypatch):
         "^    python -m experiments.run (.*)$", path.read_text(), re.M
     )
     args = run.parse(command.split())
-    assert path.name.startswith(f"{args.table}-{args.dataset.split('/')[-1]}-")
+    names = "+".join(name.split("/")[-1] for name in args.dataset)
+    assert path.name.startswith(f"{args.table}-{names}-")
     assert run._results_folder(args, path.name) == pathlib.Path("experiments/results")
-    assert any(row.fits(args.dataset) for row in run.load_rows(args))
+    trained = {
+        planned[0].config.dataset
+        for row in run.load_rows(args)
+        if (planned := runs.plan(row, args))
+    }
+    assert trained == set(args.dataset)
 
 
 def test_best_recipe_departs_only_where_a_model_has_the_option(fake_training, fill):
@@ -762,7 +856,7 @@ def test_figure_keeps_words_apart_from_data():
     assert axes.get_legend() is None
     assert not legend.get_window_extent().overlaps(axes.get_window_extent())
     words = {text.get_text(): text.get_position()[1] for text in axes.texts}
-    assert words == {"failed": 2, "not run": 3}
+    assert words == {"failed: 0": 2, "not run": 3}
     # Each row has the dashed lines of its own task.
     dashed = {}
     for line in axes.lines:

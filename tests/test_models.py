@@ -354,13 +354,15 @@ def test_label_guides_predict_the_clip_from_the_states(rng):
     randomize(model, rng)
     inputs = make_inputs(rng)
     outputs = model.compute_outputs(inputs)
-    _, hidden, _ = expected.lstm(inputs["audio"], *model.audio_encoder.get_weights())
-    np.testing.assert_allclose(
-        outputs["audio_clip_logits"],
-        expected.mlp(hidden, model.audio_guide.get_weights()),
-        atol=1e-5,
-    )
-    assert outputs["visual_clip_logits"].shape == (2, 4)
+    for modality in ("audio", "visual"):
+        encoder = getattr(model, f"{modality}_encoder").get_weights()
+        guide = getattr(model, f"{modality}_guide").get_weights()
+        _, hidden, _ = expected.lstm(inputs[modality], *encoder)
+        np.testing.assert_allclose(
+            outputs[f"{modality}_clip_logits"],
+            expected.mlp(hidden, guide),
+            atol=1e-5,
+        )
 
 
 def test_dropout_drops_a_feature_in_all_segments(rng):
