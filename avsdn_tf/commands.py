@@ -430,7 +430,7 @@ def benchmark(
 
     Raises:
         UserError: If PyTorch or the data set is not there, the data set has other
-            shapes than AVE, or a program fails. Nothing is written then.
+            shapes than AVE, or a program fails. What was measured before is written.
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(
@@ -442,12 +442,6 @@ def benchmark(
     machine = results.describe_machine()
     folder = _output_folder(out)
     setting = Setting(dataset, dataset_name, data_dir, repeats)
-    comparisons = []
-    for part in parts:
-        with console.status(f"[bold]{part}"):
-            for comparison in PARTS[part](setting):
-                comparisons.append(comparison)
-                console.print(results.to_table(comparison))
     words = [*parts, f"--dataset={dataset_name}", f"--repeats={repeats}"]
     if data_dir:
         words.append(f"--data_dir={data_dir}")
@@ -459,10 +453,18 @@ def benchmark(
         "notice": dataset.notice,
         "repeats": repeats,
     }
-    with explain_unwritable(folder, _AGAIN):
-        write_json(folder / "benchmark.json", results.to_json(header, comparisons))
-        write_text(folder / "benchmark.md", results.to_markdown(header, comparisons))
-        figures.save(results.draw(comparisons), folder / "benchmark.png")
+    comparisons = []
+    for part in parts:
+        with console.status(f"[bold]{part}"):
+            for comparison in PARTS[part](setting):
+                comparisons.append(comparison)
+                console.print(results.to_table(comparison))
+        # The next part may fail, and each takes minutes.
+        with explain_unwritable(folder, _AGAIN):
+            write_json(folder / "benchmark.json", results.to_json(header, comparisons))
+            text = results.to_markdown(header, comparisons)
+            write_text(folder / "benchmark.md", text)
+            figures.save(results.draw(comparisons), folder / "benchmark.png")
     _print_plainly(console, f"Result: {folder}")
 
 

@@ -524,11 +524,12 @@ def named_damage(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         damaged = _damaged_files(builder)
+        if not damaged:
+            raise
         raise UserError(
-            f"{', '.join(damaged) or builder.data_path}: expected the examples "
-            "that were written when the data set was built. Received damaged or missing"
-            " ones, which no training may learn from. Remove the folder and build the "
-            "data set again."
+            f"{', '.join(damaged)}: expected the examples that were written when the "
+            "data set was built. Received damaged or missing ones, which no training "
+            "may learn from. Remove the folder and build the data set again."
         ) from error
 
 

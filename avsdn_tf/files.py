@@ -27,7 +27,8 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
         OSError: If it can't be written.
     """
     # Keras and matplotlib tell by the end of the name what to write.
-    aside = path.with_name(f"tmp-{path.name}")
+    # Hidden, as no video or run is that somebody gives a name.
+    aside = path.with_name(f".tmp-{path.name}")
     try:
         yield aside
         with aside.open("rb") as file:

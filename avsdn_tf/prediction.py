@@ -53,7 +53,7 @@ def predict_video(
 
     Raises:
         VideoError: If the video can't be read, or lacks a modality.
-        UserError: If the features don't fit the model.
+        UserError: If the features don't fit the model, or it makes no numbers of them.
     """
     empty = extractor.lacks(path)
     if empty:
@@ -76,7 +76,13 @@ def predict_video(
             end_s = chunk.end_s
             yield chunk.audio, chunk.visual
 
-    probabilities = softmax(stitch_logits(model, features(), window))
+    logits = stitch_logits(model, features(), window)
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"{path}: expected finite logits. Received NaN or infinite ones. Do the "
+            "weights of VGGish and of the visual network belong to them?"
+        )
+    probabilities = softmax(logits)
     # To the microsecond: sums of fractions are not exact.
     events = [
         event._replace(

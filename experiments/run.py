@@ -29,6 +29,7 @@ from typing import Any
 from absl import logging
 from rich.console import Console
 
+from avsdn_tf.benchmark.results import describe_code
 from avsdn_tf.config import CROSS_MODAL
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable, write_text
@@ -50,7 +51,6 @@ from experiments.published import (
 from experiments.runs import (
     InterruptedRunsError,
     Run,
-    describe_code,
     describe_origins,
     find_waiting,
     folder_name,

@@ -25,7 +25,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from avsdn_tf.benchmark.results import processor
+from avsdn_tf.benchmark.results import describe_code, processor
 from avsdn_tf.commands import repeat_command
 from avsdn_tf.config import Config
 from avsdn_tf.distribution import num_cores
@@ -35,9 +35,6 @@ from avsdn_tf.models import MODEL_OPTIONS, MODELS
 from avsdn_tf.run_folder import RunFolder
 from experiments.published import Row, best_changes, load_row
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What decides what a run does: programs and recipes.
-_CODE = ("*.py", "experiments/*.json", "experiments/published/*.json")
 _POLL_S = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TRAIN_AGAIN = "Remove the folder to train it again."
@@ -414,28 +411,6 @@ def describe_origins(runs: Sequence[Run]) -> list[str]:
         f"{count} of {len(runs)} runs trained {origin}."
         for origin, count in origins.items()
     ]
-
-
-def describe_code() -> str:
-    """Returns which commit's code runs here."""
-    if not (_ROOT / ".git").exists():
-        return "by code outside of git"
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(_ROOT), *words],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "--short", "HEAD")
-        is_changed = bool(git("status", "--porcelain", "--", *_CODE))
-    # No git, or no commit yet.
-    except (OSError, subprocess.CalledProcessError):
-        return "by an unknown commit"
-    return f"by commit {commit}{' with uncommitted changes' if is_changed else ''}"
 
 
 def _here(jobs: int) -> dict[str, Any]:

@@ -308,8 +308,44 @@ def test_the_figure_has_a_panel_a_comparison_and_a_bar_a_program():
     figure = results.draw(example())
     assert [axes.get_title("left") for axes in figure.axes] == ["training", "start"]
     for axes, comparison in zip(figure.axes, example(), strict=True):
+        # Grey as the baseline are its variants; what is compared with it is not.
+        colors = [bar.get_facecolor() for bar in axes.patches]
+        baseline = comparison.measurements[0].program.split(",")[0]
+        assert [color == colors[0] for color in colors] == [
+            m.program.split(",")[0] == baseline for m in comparison.measurements
+        ]
+        assert len(set(colors)) == 2
         widths = [bar.get_width() for bar in axes.patches]
         assert widths == [comparison.ratio(m) for m in comparison.measurements]
+
+
+def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "_ROOT", tmp_path)
+    assert results.describe_code() == "by code outside of git"
+
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init")
+    assert results.describe_code() == "by an unknown commit"
+    (tmp_path / "code.py").write_text("a = 1")
+    git("add", ".")
+    git("commit", "--message=first")
+    commit = git("rev-parse", "--short", "HEAD")
+    assert results.describe_code() == f"by commit {commit}"
+    (tmp_path / "code.py").write_text("a = 2")
+    changed = f"by commit {commit} with uncommitted changes"
+    assert results.describe_code() == changed
+    git("commit", "--all", "--message=second")
+    assert "changes" not in results.describe_code()
+    # A recipe decides as much as code does.
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "best.json").write_text("{}")
+    assert results.describe_code().endswith(" with uncommitted changes")
 
 
 def test_without_pytorch_the_benchmark_says_what_to_install(monkeypatch, tmp_path):

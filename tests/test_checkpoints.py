@@ -177,7 +177,7 @@ def test_any_changed_byte_is_refused(tmp_path):
 
 def fill_disk(path):
     """Makes the next writing of a file fail as it does on a full disk."""
-    path.with_name(f"tmp-{path.name}").symlink_to("/dev/full")
+    path.with_name(f".tmp-{path.name}").symlink_to("/dev/full")
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):

@@ -405,35 +405,6 @@ def test_table_says_how_its_figures_came_about(tmp_path, fake_training, fill):
     assert (line["epochs"], line["patience"]) == ("7", "3")
 
 
-def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_ROOT", tmp_path)
-    assert runs.describe_code() == "by code outside of git"
-
-    def git(*words):
-        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        command = ["git", "-C", str(tmp_path), *who, *words]
-        return runs.subprocess.run(
-            command, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    git("init")
-    assert runs.describe_code() == "by an unknown commit"
-    (tmp_path / "code.py").write_text("a = 1")
-    git("add", ".")
-    git("commit", "--message=first")
-    commit = git("rev-parse", "--short", "HEAD")
-    assert runs.describe_code() == f"by commit {commit}"
-    (tmp_path / "code.py").write_text("a = 2")
-    changed = f"by commit {commit} with uncommitted changes"
-    assert runs.describe_code() == changed
-    git("commit", "--all", "--message=second")
-    assert "changes" not in runs.describe_code()
-    # A recipe decides as much as code does.
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "best.json").write_text("{}")
-    assert runs.describe_code().endswith(" with uncommitted changes")
-
-
 def test_weak_tables_tell_the_training_labels(fake_training, fill):
     fake_training.failing = ()
     text = fill("table2", "--recipe=paper")

@@ -17,6 +17,7 @@ from avsdn_tf.features.extract import (
     Extractor,
     Source,
     extract_all,
+    find_videos,
     read_source,
     settings_of,
 )
@@ -50,6 +51,29 @@ def test_another_video_of_the_same_name_is_refused_and_none_is_lost(
     copy.parent.mkdir()
     copy.write_bytes(first.read_bytes())
     assert not extract_quietly(extractor, [copy], out)
+
+
+def test_of_one_name_the_first_that_can_be_read_has_the_files(tmp_path, extractor):
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+    missing, broken, good, late = (tmp_path / name / "same.mp4" for name in "abcd")
+    broken.write_bytes(b"no video")
+    write_clip(good, 2)
+    write_clip(late, 3)
+    long_name = tmp_path / f"{'x' * 300}.mp4"
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    videos = find_videos([missing, long_name, broken, nothing, good, late])
+    told = []
+    failures = extract_quietly(
+        extractor, videos, tmp_path / "out", on_done=lambda video, _: told.append(video)
+    )
+    assert sorted(told) == sorted(videos)
+    assert set(failures) == {missing, long_name, broken, nothing, late}
+    assert f"{late}: has the same name as {good}" in failures[late]
+    assert "there is no such" in failures[missing] or "No such" in failures[missing]
+    assert "directory" in failures[nothing]
+    assert np.load(tmp_path / "out" / "same.audio.npy").shape == (2, 3)
 
 
 def test_features_that_are_not_whole_are_made_again(tmp_path, extractor):

@@ -52,6 +52,18 @@ def test_a_missing_modality_is_refused_or_zero(tmp_path, extractor, empty):
     found = dict(zip(("audio", "visual"), allowed.extract(path), strict=True))
     assert not found[empty].any()
     assert found[other].any()
+    # A track that holds nothing is none.
+    if empty == "audio":
+        write(
+            str(tmp_path / "nothing.mkv"),
+            images=[grey_image(3)] * 10,
+            waveform=click(0.5, 1, 48_000),
+            rate=48_000,
+            silent_s=(0, 9),
+        )
+        audio, visual = allowed.extract(tmp_path / "nothing.mkv")
+        assert not audio.any()
+        assert visual.any()
     # Where both are there, nothing is taken away.
     assert all(
         part.any() for part in allowed.extract(write_clip(tmp_path / "b.mp4", 2))
@@ -66,7 +78,12 @@ def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, ext
     write_clip(folder / "deep" / "one.avi", 2)
     (folder / "empty.mp4").touch()
     (folder / "notes.txt").write_text("no video")
+    # What macOS writes beside files on disks of others.
+    (folder / "._one.mp4").touch()
     videos = find_videos([folder])
+    # Each once, by whatever path.
+    again = [folder, folder / "one.mp4", folder / "deep" / ".." / "one.mp4"]
+    assert find_videos(again) == videos
     assert [video.name for video in videos] == [
         "one.avi",
         "empty.mp4",

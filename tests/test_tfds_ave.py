@@ -564,7 +564,9 @@ def test_ave_is_made_from_its_videos(tmp_path, loaded):
     (folder / "AVE" / "-id00000021.mp4").write_bytes(
         write_clip(tmp_path / "short.mp4", 8).read_bytes()
     )
-    with pytest.raises(DatasetError, match=r"-id00000021.*of 8 seconds. Expected 10"):
+    with pytest.raises(
+        DatasetError, match=r"1 of 30 videos .*Expected 10 s.*-id00000021\.mp4 8 s\."
+    ):
         build(folder, tmp_path / "data2", "videos")
 
 

@@ -678,11 +678,43 @@ def test_streams_that_hold_nothing(tmp_path):
     file = str(tmp_path / "video.mkv")
     write(file, images=[], waveform=waveform, rate=48_000)
     assert "picture holds no frame" in refusal(file)
-    with pytest.raises(video.VideoError, match="picture holds no frame"):
-        video.probe(file)
+    assert not video.probe(file).has_visual
+    # Where that is known, the other stream can be read.
+    (second,) = video.read_seconds(file, without="visual")
+    assert second.frames is None
+    assert second.waveform.any()
 
     write(file, images=[grey_image(0)], waveform=waveform, rate=48_000, silent_s=(0, 9))
     assert "sound holds no sample" in refusal(file)
+    assert not video.probe(file).has_audio
+    (second,) = video.read_seconds(file, without="audio")
+    assert second.waveform is None
+    assert levels([second]) == [[0]]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_stream_that_is_not_read_may_be_longer(tmp_path, suffix):
+    file = str(tmp_path / f"video.{suffix}")
+    codec = CONTAINERS[suffix][1]
+    with av.open(file, "w") as container:
+        images = [grey_image(index) for index in range(20)]
+        generators = [
+            picture_packets(container, "libx264", np.arange(20) / FPS, images, FPS),
+            # The one with more to hear is chosen.
+            sound_packets(container, codec, click(1, 2, 48_000), 48_000, "mono"),
+            sound_packets(container, codec, click(4, 5, 8_000), 8_000, "mono"),
+        ]
+        for generator in generators:
+            next(generator)
+        packets = [packet for generator in generators for packet in generator]
+        for packet in sorted(packets, key=lambda each: each.dts * each.time_base):
+            container.mux(packet)
+    with av.open(file) as container:
+        assert container.duration > 4.5 * av.time_base
+        assert container.streams.best("audio").sample_rate == 48_000
+    seconds = read(file)
+    assert len(seconds) == 2
+    assert heard_at(seconds) == pytest.approx(1, abs=0.002)
 
 
 def test_sound_that_starts_after_more_than_a_minute(tmp_path):
@@ -914,6 +946,16 @@ def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
     failed = [entry for entry in outcomes if entry.status not in ("ok", "refused")]
     assert not failed
     assert {entry.status for entry in outcomes} == {"ok", "refused"}
+    assert fuzz_video.memory_growth_mib(outcomes) < fuzz_video.LEAK_MIB
+
+
+def test_damaged_copies_of_a_real_clip(tmp_path):
+    outcomes = fuzz_video.fuzz(
+        str(find_clip("dog_02754.mp4")), copies=20, seed=0, limit_s=60
+    )
+    assert len(outcomes) == 20
+    assert {entry.status for entry in outcomes} <= {"ok", "refused"}
+    assert fuzz_video.memory_growth_mib(outcomes) < fuzz_video.LEAK_MIB
 
 
 @pytest.mark.parametrize(("name", "num_seconds"), REAL_CLIPS.items())

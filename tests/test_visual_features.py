@@ -4,8 +4,11 @@ import pytest
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import visual
+from avsdn_tf.features.extract import build_extractor, extract_all, feature_paths
 from avsdn_tf.features.video import read_seconds
 from avsdn_tf.features.visual import RECIPES, VisualNetwork
+from tests import vggish
+from tests.small_videos import find_clip
 from tests.test_video import grey_image, levels, write
 
 
@@ -64,6 +67,31 @@ def test_vgg19_is_aves_recipe(tmp_path, rng):
 def test_resnet152_takes_one_frame_a_second(tmp_path, rng, name):
     assert RECIPES[name].frames_per_second == 1
     check(name, tmp_path, rng)
+
+
+@pytest.mark.slow
+def test_a_real_clip_through_networks_of_the_true_architecture(tmp_path):
+    clip = find_clip("dog_02754.mp4")
+    vggish.save(tmp_path / "vggish")
+    _, weights = make_weights("resnet152", tmp_path)
+    extractor = build_extractor("resnet152", str(tmp_path / "vggish"), str(weights))
+    out = tmp_path / "out"
+    assert not extract_all(extractor, [clip], out, {}, 1, lambda *_: None)
+    audio, visual = (np.load(path) for path in feature_paths(out, clip.stem))
+    assert audio.shape == (10, 128)
+    assert visual.shape == (10, 2048)
+    for features in (audio, visual):
+        assert np.isfinite(features).all()
+        assert (features >= 0).all()
+        # Seconds differ, so each can be told from the others below.
+        assert len(np.unique(features, axis=0)) == 10
+    # Each row is its own second's, whatever went through the networks beside it.
+    for second in read_seconds(clip):
+        heard, seen = audio[second.index], visual[second.index]
+        found = extractor.audio(second.waveform[None])[0]
+        np.testing.assert_allclose(found, heard, rtol=1e-3, atol=1e-4)
+        found = extractor.visual([second.frames])[0]
+        np.testing.assert_allclose(found, seen, rtol=1e-3, atol=1e-4)
 
 
 def test_folded_network_predicts_the_same(rng):

@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -195,7 +196,8 @@ def _parse(
         )
     paths = [folder / name for name in ([video] if video else features)]
     for path in paths:
-        if not path.is_file():
+        # Unlike Path.is_file, it takes any name.
+        if not os.path.isfile(path):
             raise DatasetError(
                 f"{where}: {path} is missing. Expected paths relative to {folder}."
             )
@@ -260,8 +262,8 @@ class CustomData:
 
     Attributes:
         manifest: What is known of the clips.
-        paths: Audio and visual feature file of every clip, in the same order. Those of
-            a video may hold `TOLERANCE_SEGMENTS` more or fewer.
+        paths: Audio and visual feature file of every clip, in the same order. They may
+            hold `TOLERANCE_SEGMENTS` more or fewer.
         num_segments: Segments a clip.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
@@ -420,15 +422,15 @@ def _check_lengths(
     wrong = [
         f"{clip.key!r} {length}"
         for clip, length in zip(clips, lengths, strict=True)
-        if abs(length - num_segments) > (TOLERANCE_SEGMENTS if clip.video else 0)
+        if abs(length - num_segments) > TOLERANCE_SEGMENTS
     ]
     if wrong:
         more = len(wrong) - _MOST_ERRORS
         rest = [f"and {more} more"] if more > 0 else []
         raise DatasetError(
             f"{len(wrong)} of {len(clips)} clips have another length. Expected "
-            f"{num_segments} segments of one second, as most clips have; a video may "
-            f"have {TOLERANCE_SEGMENTS} more or fewer. Received: "
+            f"{num_segments} segments of one second, as most clips have, or "
+            f"{TOLERANCE_SEGMENTS} more or fewer. Received: "
             f"{', '.join([*wrong[:_MOST_ERRORS], *rest])}. Cut the clips to one length."
         )
 

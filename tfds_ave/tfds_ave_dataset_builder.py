@@ -129,7 +129,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
         self._download_config = download_config
         manual_dir = download_config.manual_dir if download_config else None
-        self._manual_dir = pathlib.Path(os.fspath(manual_dir or downloads / "manual"))
+        # Beam's workers may have another working folder.
+        self._manual_dir = pathlib.Path(
+            os.fspath(manual_dir or downloads / "manual")
+        ).resolve()
         version = pathlib.Path(os.fspath(self.data_path))
         dataset = version.parent.parent
         made_by_tfds = (
@@ -169,6 +172,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if config.source == "videos":
             found = videos.find_videos(data, self._manual_dir)
             data = videos.VideoData(data, self._extract(found))
+            data.check_lengths()
         return {
             split: self._generate_examples(data.clips(split)) for split in data.splits
         }

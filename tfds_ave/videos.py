@@ -16,6 +16,7 @@ FOLDER = "AVE"
 # How much longer or shorter than its segments a video may be: a container may round its
 # length up by a part of a second, or down.
 TOLERANCE_SEGMENTS = 1
+_MOST_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,8 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
         raise DatasetError(
             f"{folder}: {len(missing)} of {len(wanted)} videos are missing. Expected "
             f"VIDEOID.mp4 of every row of the splits. Received none for "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}."
+            f"{', '.join(missing[:_MOST_NAMED])}"
+            f"{' ...' if len(missing) > _MOST_NAMED else ''}."
         )
     return [found[video_id] for video_id in wanted]
 
@@ -102,25 +104,36 @@ class VideoData:
         return tuple(self.official.orders)
 
     def clips(self, split: str) -> Iterator[Clip]:
-        """Yields a split's clips, in the order of its file.
-
-        Raises:
-            DatasetError: If a video is of another length.
-        """
+        """Yields a split's clips, in the order of its file."""
         for row in self.official.orders[split].tolist():
             paths = self.paths[self.official.annotations[row].video_id]
             audio, visual = (self._read(path) for path in paths)
             yield self.official.make_clip(row, audio, visual, is_background=False)
 
+    def check_lengths(self) -> None:
+        """Checks, by the headers of the files, that all clips are as long as AVE's.
+
+        Raises:
+            DatasetError: If some are not.
+        """
+        segments = self.official.config.num_segments
+        wrong = []
+        for video_id, (path, _) in self.paths.items():
+            length = len(np.load(path, mmap_mode="r"))
+            if abs(length - segments) > TOLERANCE_SEGMENTS:
+                wrong.append(f"{video_id}.mp4 {length} s")
+        if wrong:
+            raise DatasetError(
+                f"{len(wrong)} of {len(self.paths)} videos have another length. "
+                f"Expected {segments} s, as AVE's clips have, or {TOLERANCE_SEGMENTS} "
+                f"more or fewer. Received: {', '.join(wrong[:_MOST_NAMED])}"
+                f"{' ...' if len(wrong) > _MOST_NAMED else ''}. Replace them by AVE's, "
+                "and build again."
+            )
+
     def _read(self, path: pathlib.Path) -> np.ndarray:
         values = np.load(path).astype(np.float32)
-        segments = self.official.config.num_segments
-        if abs(len(values) - segments) > TOLERANCE_SEGMENTS:
-            raise DatasetError(
-                f"{path}: features of {len(values)} seconds. Expected {segments}, the "
-                "length of AVE's clips. Replace the video by AVE's, and build again."
-            )
-        return fit_to_segments(values, segments)
+        return fit_to_segments(values, self.official.config.num_segments)
 
 
 def fit_to_segments(values: np.ndarray, num_segments: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from avsdn_tf.benchmark.results import Comparison, measurement
 from avsdn_tf.checkpoints import Checkpoints
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import explain_unwritable
 from avsdn_tf.run_folder import RunFolder
 
 _DEFAULT = Config()
@@ -55,6 +56,7 @@ class Setting:
 
     Attributes:
         dataset: The data set that the parts read that read one.
+        name: How `--dataset` names it.
         data_dir: TFDS's folder, or None for its default.
         repeats: How many turns every program takes.
         seconds: Length of a turn.
@@ -180,11 +182,9 @@ def measure_latency(setting: Setting) -> Iterator[Comparison]:
 def measure_reading(setting: Setting) -> Iterator[Comparison]:
     """Measures the input pipeline alone, and what a training step takes of it."""
     num_clips = setting.dataset.num_clips("train")
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        files = pathlib.Path(folder) / "features.h5"
-        write_feature_file(setting.dataset, files)
+    with _feature_file(setting) as files, contextlib.ExitStack() as stack:
         contenders = {
-            "h5py, batch by batch": Contender(
+            "h5py": Contender(
                 H5PY, "reading", files=str(files), batch_size=_DEFAULT.batch_size
             ),
             _OURS: Contender(
@@ -219,11 +219,9 @@ def measure_epoch(setting: Setting) -> Iterator[Comparison]:
     names = (_EAGER, _OURS, _EAGER_HALF, _HALF)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     peaks: dict[str, list[float]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as folder:
-        files = pathlib.Path(folder) / "features.h5"
-        write_feature_file(setting.dataset, files)
-        for _ in range(setting.repeats):
-            for name in names:
+    with _feature_file(setting) as files:
+        for repeat in range(setting.repeats):
+            for name in _forth_and_back(names, repeat):
                 half = name in (_EAGER_HALF, _HALF)
                 if name in (_EAGER, _EAGER_HALF):
                     program = {**_program(setting, files), "bfloat16": half}
@@ -251,17 +249,18 @@ def measure_epoch(setting: Setting) -> Iterator[Comparison]:
 def measure_start(setting: Setting) -> Iterator[Comparison]:
     """Measures the time from the command to the end of the first training step."""
     times: dict[str, list[float]] = {_EAGER: [], _OURS: [], _STEP_XLA: []}
-    with tempfile.TemporaryDirectory() as folder:
-        files = pathlib.Path(folder) / "features.h5"
-        write_feature_file(setting.dataset, files)
+    with _feature_file(setting) as files:
         for repeat in range(setting.repeats):
-            start = time.perf_counter()
-            with Contender(TORCH, "first_step", **_program(setting, files)) as program:
-                program.take_turn()
-                times[_EAGER].append(time.perf_counter() - start)
-            for name, xla in ((_OURS, _DEFAULT.xla), (_STEP_XLA, "step")):
-                run = pathlib.Path(folder) / f"{xla}{repeat}"
-                times[name].append(_time_first_checkpoint(setting, run, xla))
+            for name in _forth_and_back(tuple(times), repeat):
+                if name == _EAGER:
+                    program = _program(setting, files)
+                    start = time.perf_counter()
+                    with Contender(TORCH, "first_step", **program) as contender:
+                        contender.take_turn()
+                        times[name].append(time.perf_counter() - start)
+                else:
+                    xla = "step" if name == _STEP_XLA else _DEFAULT.xla
+                    times[name].append(_time_first_checkpoint(setting, xla))
     title = f"{setting.network} on {setting.name}, from the command to the first step"
     rows = [measurement(name, of) for name, of in times.items()]
     yield Comparison(title, "s", rows, less_is_better=True)
@@ -278,10 +277,10 @@ def measure_growth(setting: Setting) -> Iterator[Comparison]:
             )
             for times_as_many in (1, 4, 16)
         }
-        for _ in range(setting.repeats):
-            for times_as_many, folder in folders.items():
+        for repeat in range(setting.repeats):
+            for times_as_many in _forth_and_back(tuple(folders), repeat):
                 name = f"clips x {times_as_many}"
-                of, peak_bytes = _train(setting, str(folder))
+                of, peak_bytes = _train(setting, str(folders[times_as_many]))
                 num_clips = times_as_many * setting.dataset.num_clips("train")
                 per_clip = 1e6 * statistics.median(of[1:]) / num_clips
                 times.setdefault(name, []).append(per_clip)
@@ -296,11 +295,32 @@ def measure_growth(setting: Setting) -> Iterator[Comparison]:
     )
     yield _memory(f"{title}, peak memory of the process", peaks)
     shape = _VISUAL_SHAPES["avsdn"]
-    for num_segments in (10, 40, 160):
-        yield _compare_steps(
-            setting, "avsdn", shape, training=True, num_segments=num_segments
+    by_segments: dict[str, Sequence[float]] = {}
+    by_units: dict[str, Sequence[float]] = {}
+    for num_segments, units in ((10, 128), (40, 128), (160, 128), (10, 512)):
+        comparison = _compare_steps(
+            setting,
+            "avsdn",
+            shape,
+            training=True,
+            num_segments=num_segments,
+            units=units,
         )
-    yield _compare_steps(setting, "avsdn", shape, training=True, units=512)
+        yield comparison
+        (ours,) = [m for m in comparison.measurements if m.program == _OURS]
+        # Microseconds that a segment takes.
+        costs = [1e6 / (speed * num_segments) for speed in ours.values]
+        if units == _DEFAULT.units:
+            by_segments[f"{num_segments} segments"] = costs
+        if num_segments == 10:
+            by_units[f"{units} units"] = costs
+    for what, of_sizes in (("segments a clip", by_segments), ("units", by_units)):
+        yield Comparison(
+            f"avsdn, training step by {what}, by segment",
+            "µs",
+            [measurement(name, costs) for name, costs in of_sizes.items()],
+            less_is_better=True,
+        )
 
 
 PARTS: Mapping[str, Callable[[Setting], Iterator[Comparison]]] = {
@@ -311,6 +331,25 @@ PARTS: Mapping[str, Callable[[Setting], Iterator[Comparison]]] = {
     "start": measure_start,
     "growth": measure_growth,
 }
+
+
+def _forth_and_back(names: Sequence[Any], repeat: int) -> Sequence[Any]:
+    """Returns the order of a turn: what slows a machine down meets all alike."""
+    return names[::-1] if repeat % 2 else names
+
+
+@contextlib.contextmanager
+def _feature_file(setting: Setting) -> Iterator[pathlib.Path]:
+    """Writes the features for the PyTorch programs, for as long as they are read.
+
+    Raises:
+        UserError: If there is no space.
+    """
+    with _temporary_folder() as folder:
+        path = folder / "features.h5"
+        with explain_unwritable(path, "Choose a larger folder by TMPDIR=."):
+            write_feature_file(setting.dataset, path)
+        yield path
 
 
 def _program(setting: Setting, files: pathlib.Path) -> dict[str, Any]:
@@ -350,22 +389,24 @@ def _train(
             return [float(row["seconds"]) for row in csv.DictReader(file)], peak_bytes
 
 
-def _time_first_checkpoint(setting: Setting, run: pathlib.Path, xla: str) -> float:
+def _time_first_checkpoint(setting: Setting, xla: str) -> float:
     """Starts a training that saves after its first step; returns when it has done so.
 
     The checkpoint, too, is in the time: some tens of milliseconds.
     """
-    flags = _flags(
-        setting, setting.data_dir, run, xla=xla, checkpoint_minutes=1e-6, epochs=1
-    )
-    checkpoints = Checkpoints(RunFolder(run).checkpoints)
-    start = time.perf_counter()
-    with command(flags) as program:
-        while not checkpoints.paths():
-            if program.process.poll() is not None:
-                raise UserError(f"benchmark: {program.process.stderr.read()}")
-            time.sleep(0.01)
-        return time.perf_counter() - start
+    with _temporary_folder() as folder:
+        run = folder / "run"
+        flags = _flags(
+            setting, setting.data_dir, run, xla=xla, checkpoint_minutes=1e-6, epochs=1
+        )
+        checkpoints = Checkpoints(RunFolder(run).checkpoints)
+        start = time.perf_counter()
+        with command(flags) as program:
+            while not checkpoints.paths():
+                if program.process.poll() is not None:
+                    raise UserError(f"benchmark: {program.process.stderr.read()}")
+                time.sleep(0.01)
+            return time.perf_counter() - start
 
 
 def enlarge(setting: Setting, times_as_many: int, folder: pathlib.Path) -> pathlib.Path:

@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from avsdn_tf.distribution import num_cores
 from avsdn_tf.report import figures
 from avsdn_tf.run_folder import versions
 
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What decides what a program does: its code, and the recipes of the experiments.
+_CODE = ("*.py", "experiments/*.json", "experiments/published/*.json")
 _PACKAGES = ("torch", "h5py")
 # What TensorFlow and Keras import where it is there, and which takes memory and time.
 _OPTIONAL_PACKAGES = ("jax", "pandas")
@@ -104,6 +108,7 @@ class Comparison:
 def describe_machine() -> dict[str, Any]:
     """Returns what a speed depends on besides the program."""
     return {
+        "code": describe_code(),
         "cores": num_cores(),
         "processor": processor(),
         "memory_gb": round(_memory_bytes() / 1e9, 1),
@@ -140,7 +145,7 @@ def to_markdown(header: dict[str, Any], comparisons: Sequence[Comparison]) -> st
         f"    {header['command']}",
         "",
         f"{machine['cores']} cores of {machine['processor']}, "
-        f"{machine['memory_gb']:g} GB. {packages}.",
+        f"{machine['memory_gb']:g} GB. Measured {machine['code']}. {packages}.",
         "",
         "Every program ran in a process of its own with as many threads as cores, and "
         f"they took turns, {header['repeats']} each. The first column is the median of "
@@ -203,6 +208,28 @@ def _number(value: float) -> str:
     """Returns three digits, or all before the point."""
     digits = max(0, 2 - len(str(int(value))) + 1) if value >= 1 else 3
     return f"{value:,.{digits}f}"
+
+
+def describe_code() -> str:
+    """Returns which commit's code runs here."""
+    if not (_ROOT / ".git").exists():
+        return "by code outside of git"
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(_ROOT), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short", "HEAD")
+        is_changed = bool(git("status", "--porcelain", "--", *_CODE))
+    # No git, or no commit yet.
+    except (OSError, subprocess.CalledProcessError):
+        return "by an unknown commit"
+    return f"by commit {commit}{' with uncommitted changes' if is_changed else ''}"
 
 
 def processor() -> str:

@@ -1,5 +1,6 @@
 """From videos to features: what every network of the package reads."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import json
@@ -25,8 +26,9 @@ _SETTINGS = "extract.json"
 _PIECE_BYTES = 2**20
 KINDS = ("audio", "visual")
 _SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-    *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
+    *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv"),
+    *(".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob"),
+    *(".webm", ".wmv"),
 )
 
 
@@ -111,9 +113,9 @@ class Extractor:
         Raises:
             VideoError: If it can't be read, or lacks a modality.
         """
-        self.lacks(path)
+        lacked = self.lacks(path)
         seconds: list[Second] = []
-        for second in read_seconds(path, self.visual.frames_per_second):
+        for second in read_seconds(path, self.visual.frames_per_second, lacked):
             seconds.append(second)
             if len(seconds) == _CHUNK_S:
                 yield self._features(seconds)
@@ -192,29 +194,35 @@ def settings_of(network: str, vggish: str, visual_weights: str) -> dict[str, str
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """Returns the videos that are meant: files as they are, folders by what they hold.
 
-    A file that does not exist is among them if another path does: it fails when it is
-    read, and the others go on.
+    Hidden files of folders are left out; among them is what macOS writes beside others.
+    A file that does not exist, or a folder without videos, is among the videos if there
+    is one: it fails when it is read, and the others go on.
 
     Raises:
-        UserError: If no path exists, or no video is left.
+        UserError: If there is none.
     """
-    videos = []
+    videos = {}
     for path in map(pathlib.Path, paths):
-        if path.is_dir():
-            videos += sorted(
+        found = [path]
+        # Unlike Path.is_dir, it takes any name.
+        if os.path.isdir(path):
+            found = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in _SUFFIXES and file.is_file()
-            )
-        else:
-            videos.append(path)
-    if not any(map(os.path.exists, videos)):
+                if file.suffix.lower() in _SUFFIXES
+                and not file.name.startswith(".")
+                and os.path.isfile(file)
+            ) or [path]
+        # Each once, however often and by whatever path it is named.
+        for file in found:
+            videos.setdefault(os.path.realpath(file), file)
+    if not any(map(os.path.isfile, videos)):
         received = ", ".join(map(str, paths)) or "none"
         raise UserError(
             "Expected at least one video, or a folder of videos "
             f"({', '.join(_SUFFIXES)}). Received: {received}"
         )
-    return videos
+    return list(videos.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,38 +312,64 @@ def extract_all(
     """
     claim_folder(out, settings)
     failures: dict[pathlib.Path, str] = {}
-    owners: dict[str, pathlib.Path] = {}
+    # Of one name, the first that can be read has the files.
+    namesakes: dict[str, collections.deque[pathlib.Path]] = {}
+    for video in videos:
+        namesakes.setdefault(video.stem, collections.deque()).append(video)
     waiting = {}
     stop = threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(workers)
+
+    def submit_next(name: str) -> None:
+        video = namesakes[name].popleft()
+        waiting[pool.submit(_extract_one, extractor, video, out, stop)] = video
+
     try:
-        for video in videos:
-            owner = owners.setdefault(video.stem, video)
-            if owner is not video:
-                failures[video] = (
-                    f"{video}: has the same name as {owner}, and would overwrite its "
-                    "features. Rename one of them."
-                )
-                on_done(video, failures[video])
-            else:
-                future = pool.submit(_extract_one, extractor, video, out, stop)
-                waiting[future] = video
-        for future in concurrent.futures.as_completed(waiting):
-            video = waiting[future]
-            try:
-                future.result()
-            except VideoError as error:
-                failures[video] = str(error)
-            except OSError as error:
-                failures[video] = (
-                    f"{video}: its features can't be written to {out} "
-                    f"({error.strerror or error})."
-                )
-            on_done(video, failures.get(video))
+        for name in namesakes:
+            submit_next(name)
+        while waiting:
+            done, _ = concurrent.futures.wait(
+                waiting, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                video = waiting.pop(future)
+                others = namesakes[video.stem]
+                failure = _failure(future.exception(), video, out)
+                if failure:
+                    failures[video] = failure
+                on_done(video, failure)
+                if failure and others:
+                    submit_next(video.stem)
+                    continue
+                for other in others:
+                    failures[other] = (
+                        f"{other}: has the same name as {video}, and would overwrite "
+                        "its features. Rename one of them."
+                    )
+                    on_done(other, failures[other])
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
     return failures
+
+
+def _failure(
+    error: BaseException | None, video: pathlib.Path, out: pathlib.Path
+) -> str | None:
+    """Returns why a video has no features, or raises what is not about this video."""
+    if error is None:
+        return None
+    if isinstance(error, VideoError):
+        return str(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        return f"{video}: its features can't be written to {out} ({reason})."
+    if isinstance(error, MemoryError):
+        return (
+            f"{video}: its features don't fit in memory. Expected a shorter video, or "
+            "more memory. Cut it into parts, or read fewer at once by --workers=1."
+        )
+    raise error
 
 
 def _extract_one(

@@ -76,6 +76,7 @@ _CLOCKS_OF_SENDERS = {"mpeg", "mpegts"}
 # Encoders need some samples or frames before their first one. A player that starts with
 # them is at 0 for anyone who looks.
 _MAX_ENCODER_DELAY_FL = _SECOND_FL // 10
+_HOLDS_NOTHING = "it holds neither picture nor sound"
 # FFmpeg reads pictures and plain text as videos too.
 _NO_VIDEOS = {"image2", "tty"}
 # What PyAV raises on broken files besides FFmpeg's own errors.
@@ -104,8 +105,9 @@ class VideoInfo:
     """What a video holds, as far as its beginning tells.
 
     Attributes:
-        has_audio: Whether there is sound.
-        has_visual: Whether there is a moving picture. A cover image is none.
+        has_audio: Whether there is sound. A track without samples is none.
+        has_visual: Whether there is a moving picture. A cover image is none, and
+            neither is a track without frames.
         duration_s: Its length as the file states or FFmpeg guesses it; None if unknown.
         width: In pixels, as shown: after the rotation that phones note in the file.
             None without a picture.
@@ -159,15 +161,18 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """
     with _open(path) as source:
         width = height = None
-        if source.picture is not None:
-            frame = _first_frame(source)
+        first = _first_frames(source)
+        if not first:
+            raise ValueError(_HOLDS_NOTHING)
+        if source.picture is not None and source.picture.index in first:
+            frame = first[source.picture.index]
             # An array without data: it has a shape to turn, and costs nothing.
             outline = np.broadcast_to(np.uint8(0), (frame.height, frame.width))
             height, width = _upright(outline, frame).shape
         duration = source.container.duration
         return VideoInfo(
-            has_audio=source.sound is not None,
-            has_visual=source.picture is not None,
+            has_audio=source.sound is not None and source.sound.index in first,
+            has_visual=width is not None,
             duration_s=None if duration is None else duration / av.time_base,
             width=width,
             height=height,
@@ -175,7 +180,9 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def read_seconds(
-    path: str | os.PathLike[str], frames_per_second: int = 1
+    path: str | os.PathLike[str],
+    frames_per_second: int = 1,
+    without: str | None = None,
 ) -> Iterator[Second]:
     """Reads a video, one second after the other.
 
@@ -184,6 +191,8 @@ def read_seconds(
         frames_per_second: How many frames to take of each second: 1 takes the one shown
             in its middle, n those shown i / n s after its start, i from 0, as AVE's
             features were made.
+        without: `"audio"` or `"visual"`: a track that is there and holds nothing, as
+            `probe` tells. It is read as if it were not there.
 
     Returns:
         An iterator over the seconds, which reads on only when asked for the next.
@@ -201,13 +210,17 @@ def read_seconds(
         raise ValueError(
             f"Expected frames_per_second of at least 1. Received: {frames_per_second}"
         )
-    return _read_seconds(path, frames_per_second)
+    return _read_seconds(path, frames_per_second, without)
 
 
 def _read_seconds(
-    path: str | os.PathLike[str], frames_per_second: int
+    path: str | os.PathLike[str], frames_per_second: int, without: str | None
 ) -> Iterator[Second]:
     with _open(path) as source:
+        if without == "audio":
+            source.sound = None
+        elif without == "visual":
+            source.picture = None
         yield from _Reader(source, frames_per_second).seconds()
 
 
@@ -261,7 +274,7 @@ def _choose_streams(container: av.container.InputContainer) -> _Source:
         picture = pictures[0] if pictures else None
     sound = container.streams.best("audio", related=picture)
     if picture is None and sound is None:
-        raise ValueError("it holds neither picture nor sound")
+        raise ValueError(_HOLDS_NOTHING)
     for kind, stream in (("picture", picture), ("sound", sound)):
         if stream is not None and stream.codec_context is None:
             raise ValueError(f"FFmpeg has no decoder for its {kind}")
@@ -272,12 +285,19 @@ def _choose_streams(container: av.container.InputContainer) -> _Source:
     return _Source(container, picture, sound)
 
 
-def _first_frame(source: _Source) -> av.VideoFrame:
-    for packet in source.container.demux(source.picture):
-        # The last packet is empty, which makes the decoder hand out what it held back.
-        for frame in packet.decode():
-            return frame
-    raise ValueError("its picture holds no frame")
+def _first_frames(source: _Source) -> dict[int, av.VideoFrame | av.AudioFrame]:
+    """Returns the first frames of picture and sound, by the indices of streams."""
+    streams = [stream for stream in (source.picture, source.sound) if stream]
+    first: dict[int, av.VideoFrame | av.AudioFrame] = {}
+    for packet in source.container.demux(streams):
+        if packet.stream_index not in first:
+            # The last packet is empty, which makes the decoder hand out what it held
+            # back.
+            for frame in packet.decode():
+                first.setdefault(packet.stream_index, frame)
+        if len(first) == len(streams):
+            break
+    return first
 
 
 def _upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
@@ -484,6 +504,8 @@ class _Reader:
         self._picture = _Picture(frames_per_second) if source.picture else None
         self._sound = _Sound() if source.sound else None
         self._zero_fl: int | None = None
+        # Up to where the streams go that are not read.
+        self._others_end_fl: int | float = -math.inf
         self._num_done = 0
         # Compressed picture for which the sound has not come far enough, and its times.
         self._waiting: deque[tuple[int | float, av.Packet]] = deque()
@@ -563,11 +585,13 @@ class _Reader:
     def _decode(self) -> Iterator[None]:
         """Decodes the file, and pauses after every packet."""
         source = self._source
-        streams = [stream for stream in (source.picture, source.sound) if stream]
-        for packet in source.container.demux(streams):
+        for packet in source.container.demux():
             # Some containers hold empty packets for repeated frames, but an empty
             # packet tells a decoder that it was the last one.
             if not packet.size:
+                continue
+            if packet.stream not in (source.picture, source.sound):
+                self._pass_by(packet)
                 continue
             if packet.is_corrupt:
                 raise ValueError("a part of it is damaged or cut off")
@@ -593,6 +617,14 @@ class _Reader:
             if self._picture.first_fl is None:
                 raise ValueError("its picture holds no frame")
         yield
+
+    def _pass_by(self, packet: av.Packet) -> None:
+        """Notes when a packet of another stream ends, such as of subtitles."""
+        if None not in (packet.pts, packet.time_base):
+            end = packet.pts + (packet.duration or 0)
+            self._others_end_fl = max(
+                self._others_end_fl, _flicks(end, packet.time_base)
+            )
 
     def _hear(self, packet: av.Packet | None) -> None:
         stream = self._source.sound
@@ -797,7 +829,9 @@ class _Reader:
         container = source.container
         if container.format.name.split(",")[0] not in _STATE_THEIR_DURATION:
             return
-        stated = [(container.duration, _CONTAINERS_UNIT_S, self._end_fl)]
+        # The container is as long as the longest of all streams.
+        end_fl = max(self._end_fl, self._others_end_fl)
+        stated = [(container.duration, _CONTAINERS_UNIT_S, end_fl)]
         if self._picture:
             stream = source.picture
             stated.append((stream.duration, stream.time_base, self._picture.end_fl))

@@ -530,9 +530,8 @@ def ratio_bars(
         names, ratios, texts = zip(*bars, strict=True)
         places = range(len(bars))
         # As grey as the baseline are its variants: its name, a comma, and what differs.
-        colors = [
-            LINES if name.split(",")[0] == names[0] else VALIDATION for name in names
-        ]
+        programs = [name.split(",")[0] for name in names]
+        colors = [LINES if name == programs[0] else VALIDATION for name in programs]
         drawn = axes.barh(places, ratios, color=colors, height=0.7)
         axes.bar_label(
             drawn,

@@ -250,7 +250,7 @@ video.addEventListener("seeked", arrive);
 
 function tellWhatPlays() {
   document.getElementById("unplayable").hidden = !video.error;
-  document.getElementById("soundless").hidden =
+  document.getElementById("pictureless").hidden =
     Boolean(video.error) || !video.readyState || video.videoWidth > 0;
   video.hidden = Boolean(video.error);
 }
@@ -376,7 +376,8 @@ def write_player_page(
 aria-label="{title}" src="{html.escape(source)}"></video>
 <p id="unplayable" hidden>This browser can't play the video. The timeline and the list
 of events work without it.</p>
-<p id="soundless" hidden>This browser can't show the picture of this video.</p>
+<p id="pictureless" hidden>There is no picture to show: the video has none, or none
+that this browser can show.</p>
 {beside}</section>
 <section class="timeline"><div class="head"><h2>Timeline</h2>
 <button id="zoom-out" aria-label="Zoom out" hidden>&minus;</button>
