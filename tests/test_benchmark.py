@@ -3,6 +3,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -346,6 +347,20 @@ def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "best.json").write_text("{}")
     assert results.describe_code().endswith(" with uncommitted changes")
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("model name\t: A\nflags\t\t: avx2 avx512_bf16\n", ("A", True)),
+        ("model name\t: B\nflags\t\t: avx2 avx512f\n\nmodel name\t: C\n", ("B", False)),
+        ("Features\t: asimd bf16\n", (platform.machine(), True)),
+        ("", (platform.machine(), False)),
+    ],
+)
+def test_what_linux_tells_of_the_processor(monkeypatch, told, expected):
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda *_, **__: told)
+    assert (results.processor(), results.has_bfloat16()) == expected
 
 
 def test_without_pytorch_the_benchmark_says_what_to_install(monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ from avsdn_tf.benchmark.contenders import (
 )
 from avsdn_tf.benchmark.feature_file import write_feature_file
 from avsdn_tf.benchmark.keras_program import MATRIX_OPERATIONS
-from avsdn_tf.benchmark.results import Comparison, measurement
+from avsdn_tf.benchmark.results import Comparison, has_bfloat16, measurement
 from avsdn_tf.checkpoints import Checkpoints
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
@@ -113,7 +113,7 @@ def _compare_steps(
         programs[_STEP_XLA] = (KERAS, "step", {**own, "xla": "step"})
     else:
         programs[_OURS] = (KERAS, "inference", {"how": "graph"})
-    if also_half:
+    if also_half and has_bfloat16():
         half = {"compiled": False, "bfloat16": True}
         programs[_EAGER_HALF] = (TORCH, work, half)
         half = {**own, "xla": _DEFAULT.xla, "precision": "mixed_bfloat16"}
@@ -216,7 +216,7 @@ def measure_reading(setting: Setting) -> Iterator[Comparison]:
 
 def measure_epoch(setting: Setting) -> Iterator[Comparison]:
     """Measures an epoch as people run it, and the memory that it takes."""
-    names = (_EAGER, _OURS, _EAGER_HALF, _HALF)
+    names = [_EAGER, _OURS, *([_EAGER_HALF, _HALF] if has_bfloat16() else [])]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     peaks: dict[str, list[float]] = {name: [] for name in names}
     with _feature_file(setting) as files:

@@ -151,7 +151,8 @@ def to_markdown(header: dict[str, Any], comparisons: Sequence[Comparison]) -> st
         f"they took turns, {header['repeats']} each. The first column is the median of "
         "the turns, the second their range, the third how many times as good as the "
         "first program each is. Speeds depend on shapes, not on values: features and "
-        "weights are random where no data set is named.",
+        "weights are random where no data set is named. bfloat16 is measured where the "
+        "processor has it.",
         *(["", f"{header['notice']}."] if header["notice"] else []),
         "",
         "![How many times as good as the first program](benchmark.png)",
@@ -234,10 +235,24 @@ def describe_code() -> str:
 
 def processor() -> str:
     """Returns the processor's name where Linux tells it, else its kind."""
+    return _told_of_processor("model name") or platform.machine()
+
+
+def has_bfloat16() -> bool:
+    """Returns whether Linux tells that the processor multiplies in bfloat16.
+
+    PyTorch's LSTM fails in it on some that don't.
+    """
+    # avx512_bf16 and amx_bf16 on x86, bf16 on Arm.
+    return "bf16" in _told_of_processor("flags") + _told_of_processor("Features")
+
+
+def _told_of_processor(name: str) -> str:
+    """Returns a value of the first processor in /proc/cpuinfo, empty if not there."""
     path = pathlib.Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else platform.machine()
+    values = [line.split(":", 1)[1] for line in lines if line.startswith(name)]
+    return values[0].strip() if values else ""
 
 
 def _version_if_any(package: str) -> str:
