@@ -18,6 +18,7 @@ from avsdn_tf.benchmark import contenders, operations, parts, results, turns
 from avsdn_tf.benchmark.feature_file import write_feature_file
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
+from experiments import profile_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CATEGORIES = [f"category {i}" for i in range(28)]
@@ -401,6 +402,45 @@ def test_parts_that_there_are_not():
         "avsdn_tf: benchmark: expected flags, as --name=value, and of step, latency, "
         "reading, epoch, start, growth. Received: fly\n"
     )
+
+
+def test_the_page_of_the_profile_has_the_same_kinds_for_all():
+    times = {"as it is": {"MatMul": 3.0, "Mul": 1.0}, "Keras's Adam": {"Sqrt": 2.0}}
+    rows = [
+        results.measurement(name, [cost])
+        for name, cost in zip(times, (10, 20), strict=True)
+    ]
+    comparison = results.Comparison("a step", "ms", rows, less_is_better=True)
+    machine = results.describe_machine()
+    page = profile_step.to_markdown("a command", machine, comparison, times)
+    assert "| Keras's Adam | 20.0 | 20.0 to 20.0 | 0.50 |" in page
+    assert page.splitlines()[-4:] == [
+        "|---|---:|---:|",
+        "| MatMul | 3.0 | 0.0 |",
+        "| Mul | 1.0 | 0.0 |",
+        "| others | 0.0 | 2.0 |",
+    ]
+
+
+@pytest.mark.slow
+def test_a_step_is_profiled_with_and_without_what_makes_it_fast(tmp_path):
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.profile_step"),
+            *("--repeats=1", f"--out={tmp_path / 'profile'}"),
+        ],
+        cwd=ROOT,
+        check=True,
+    )
+    found = json.loads((tmp_path / "profile.json").read_text())
+    assert list(found["step_ms"]) == list(profile_step.REPLACED)
+    kinds = {name: set(of) for name, of in found["operations_ms"].items()}
+    assert all("MatMul" in of for of in kinds.values())
+    # What was to be replaced was.
+    assert "ResourceApplyAdam" not in kinds["Keras's Adam"]
+    assert "ResourceApplyAdam" in kinds["as it is"]
+    assert "While" not in kinds["as it is"]
+    assert (tmp_path / "profile.md").is_file()
 
 
 @needs_torch
