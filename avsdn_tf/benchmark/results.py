@@ -174,6 +174,8 @@ def to_table(comparison: Comparison) -> Table:
     table = Table(
         title=Text(comparison.title, style="bold"),
         caption=Text(f"Limit: {comparison.limit}") if comparison.limit else None,
+        title_justify="left",
+        caption_justify="left",
         box=SIMPLE_HEAD,
     )
     first, *others = comparison.columns

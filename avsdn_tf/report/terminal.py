@@ -29,6 +29,8 @@ def results_table(
         # Text objects: a title is no markup, whatever brackets it holds.
         title=Text(title, style="bold"),
         caption=Text(notice, style="bold yellow") if notice else None,
+        title_justify="left",
+        caption_justify="left",
         box=SIMPLE_HEAD,
     )
     table.add_column("score")
@@ -53,6 +55,8 @@ def events_table(prediction: VideoPrediction) -> Table:
     table = Table(
         title=Text(prediction.name, style="bold"),
         caption=Text(notice, style="bold yellow") if notice else None,
+        title_justify="left",
+        caption_justify="left",
         box=SIMPLE_HEAD,
     )
     table.add_column("start", justify="right", no_wrap=True)
