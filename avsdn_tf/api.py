@@ -37,6 +37,7 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     model = folder.load_model()
     if isinstance(model, SegmentClassifier) and folder.predictions.is_file():
         model.num_segments = num_segments_of(folder.predictions)
+        model.networks = folder.read_networks()
     return model
 
 
@@ -59,8 +60,8 @@ def localize(
             given, what `load` read from the run folder, else 10, as AVE's clips have.
         extractor: Video only: what makes features, from
             `avsdn_tf.features.extract.build_extractor`. If not given, VGGish and the
-            visual network are loaded anew, as for `avsdn predict`; give one for many
-            videos.
+            visual network are loaded anew, those that made the features of the run that
+            `load` took the model from; give one for many videos.
 
     Returns:
         Of a video, its events in order of time, on the clock of players: a video whose
@@ -100,5 +101,7 @@ def _localize_video(
     from avsdn_tf.features.extract import build_extractor
     from avsdn_tf.prediction import network_for, predict_video
 
-    extractor = extractor or build_extractor(network_for(model))
+    if extractor is None:
+        networks = getattr(model, "networks", None) or {}
+        extractor = build_extractor(network_for(model), **networks)
     return list(predict_video(model, extractor, path, window).events)

@@ -222,7 +222,7 @@ def predict(
         videos: Videos, and folders of videos.
         out: The folder to write to.
         networks: What `features.extract.build_extractor` takes besides the network's
-            name.
+            name, where it differs from what made the run's features.
         console: Where to say what happens.
 
     Returns:
@@ -253,6 +253,7 @@ def predict(
         trained_on = source.read_report().get("notice")
         if trained_on:
             notice = f"Network of a run with this notice: {trained_on}"
+        networks = {**source.read_networks(), **networks}
         extractor = build_extractor(prediction.network_for(model), **networks)
         folder = _output_folder(out)
     failures: list[str] = []
@@ -318,7 +319,8 @@ def extract(
         videos: Videos, and folders of videos.
         out: The folder of the features.
         network: The visual network, of `features.visual.RECIPES`.
-        networks: What `features.extract.build_extractor` takes besides.
+        networks: What `features.extract.build_extractor` takes besides, where it is
+            not the default.
         workers: How many videos are read at once.
         console: Where to say what happens.
 
@@ -330,7 +332,8 @@ def extract(
     """
     files = find_videos(videos)
     extractor = build_extractor(network, **networks)
-    settings = settings_of(network, networks["vggish"], networks["visual_weights"])
+    chosen = {name: value for name, value in networks.items() if name != "empty"}
+    settings = settings_of(network, **chosen)
     with extraction_progress(console, len(files)) as on_done:
         failures = extract_all(
             extractor, files, pathlib.Path(out), settings, workers, on_done
@@ -356,8 +359,8 @@ def export(
         run: The run folder.
         format_name: One of `exporting.FORMATS`.
         out: The folder to write to; None for `export` in the run folder.
-        networks: What `features.extract.build_extractor` takes besides the network's
-            name, to export from sound and pictures on; None to export from features on.
+        networks: The same as for `predict`, to export from sound and pictures on; None
+            to export from features on.
         data_dir: Where the run's data set is now, or None for where training read it.
         console: Where to say what happens.
 
@@ -382,6 +385,7 @@ def export(
         "notice": folder.read_report().get("notice"),
     }
     if networks is not None:
+        networks = {**folder.read_networks(), **networks}
         extractor = build_extractor(prediction.network_for(model), **networks)
         path, largest = exporting.export_end_to_end(model, extractor, target, metadata)
         checked = "random sound and pictures, against features made step by step"
@@ -552,6 +556,7 @@ def _write_report(
         "model": config.model,
         "dataset": config.dataset,
         "notice": dataset.notice,
+        "networks": dataset.networks,
     }
     drawn = {
         "learning_curves": figures.learning_curves(history, report["selected_epoch"]),

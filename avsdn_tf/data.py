@@ -58,6 +58,8 @@ class Dataset:
         notice: What must be said wherever a result on it appears, or None.
         has_times: Whether every clip's event has a start and an end. If not, some clips
             can only be learnt from their category.
+        networks: What its features were made with, if it was built from videos; see
+            `features.extract.settings_of`.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -67,6 +69,7 @@ class Dataset:
     num_segments: int
     notice: str | None
     has_times: bool = True
+    networks: dict[str, str] | None = None
 
     def num_clips(self, split: str) -> int:
         """Returns the number of clips of a split, or of several joined by "+"."""
@@ -134,6 +137,7 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
         num_segments=metadata.get("num_segments", num_segments),
         notice=_notice(builder),
         has_times=metadata.get("has_times", True),
+        networks=metadata.get("networks"),
     )
 
 

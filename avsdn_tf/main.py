@@ -70,9 +70,10 @@ _DEMO = flags.DEFINE_bool(
 )
 flags.DEFINE_string(
     "vggish",
-    VGGISH,
+    None,
     "predict, extract, export: address of the VGGish module, or its folder if "
-    "downloaded.",
+    "downloaded. If not given, what made the features of the run's data set, or "
+    f"{VGGISH}.",
 )
 _VISUAL_NETWORK = flags.DEFINE_enum(
     "visual_network",
@@ -83,9 +84,10 @@ _VISUAL_NETWORK = flags.DEFINE_enum(
 )
 flags.DEFINE_string(
     "visual_weights",
-    "imagenet",
+    None,
     "predict, extract, export: imagenet to download the visual network's weights, or "
-    "its local weights file without the top.",
+    "its local weights file without the top. If not given, what made the features of "
+    "the run's data set, or imagenet.",
 )
 flags.DEFINE_enum(
     "empty",
@@ -230,8 +232,9 @@ def _check_command(command: str, words: Sequence[str]) -> None:
 
 
 def _networks() -> dict[str, str | None]:
-    """Returns what decides features besides the visual network."""
-    return {name: getattr(flags.FLAGS, name) for name in _NETWORKS}
+    """Returns what was given that decides features besides the visual network."""
+    values = {name: getattr(flags.FLAGS, name) for name in _NETWORKS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _predict(videos: Sequence[str], console: Console) -> int:

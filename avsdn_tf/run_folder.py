@@ -185,6 +185,19 @@ class RunFolder:
         """
         write_text(self.checksums, f"{_digest(self.model)}  {self.model.name}\n")
 
+    def read_networks(self) -> dict[str, str]:
+        """Returns what `features.extract.build_extractor` takes besides a network.
+
+        It is what the run's features were made with, if its data set was built from
+        videos, and empty else.
+
+        Raises:
+            UserError: If the report can't be read.
+        """
+        networks = dict(self.read_report().get("networks") or {})
+        networks.pop("visual_network", None)
+        return networks
+
     def read_report(self) -> dict[str, Any]:
         """Returns the report of the test split.
 

@@ -555,6 +555,13 @@ def test_paths_in_features_json_are_relative_to_the_folder(
     assert small_networks == [
         ("resnet152", str(tmp_path / "own/module"), weights, None)
     ]
+    # A run on it can tell later what its videos have to go through.
+    dataset = data.open_dataset("tfds_ave/custom", str(tmp_path / "data"))
+    assert dataset.networks == {
+        "visual_network": "resnet152",
+        "vggish": str(tmp_path / "own/module"),
+        "visual_weights": weights,
+    }
     # However the folder is named, its features are of the same networks.
     monkeypatch.chdir(folder)
     build(folder, tmp_path / "data2", "custom")

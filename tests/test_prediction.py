@@ -182,6 +182,35 @@ def always_bark():
     return model
 
 
+def test_videos_go_through_the_networks_of_the_runs_data(
+    tmp_path, run_folder, extractor, monkeypatch
+):
+    report = json.loads((run_folder / "report.json").read_text())
+    made_by = {"visual_network": "small", "vggish": "own", "visual_weights": "w.h5"}
+    (run_folder / "report.json").write_text(json.dumps({**report, "networks": made_by}))
+    loaded = []
+
+    def build_extractor(network, **networks):
+        loaded.append((network, networks))
+        return extractor
+
+    monkeypatch.setattr(prediction, "network_for", lambda model: "small")
+    for module in (commands, extract):
+        monkeypatch.setattr(module, "build_extractor", build_extractor)
+    videos = [str(write_clip(tmp_path / "a.mp4", 2))]
+    for given in ({}, {"vggish": "other", "empty": "audio"}):
+        commands.predict(
+            str(run_folder), videos, str(tmp_path / "out"), given, Console(quiet=True)
+        )
+    avsdn_tf.localize(avsdn_tf.load(run_folder), videos[0])
+    recorded = {"vggish": "own", "visual_weights": "w.h5"}
+    assert loaded == [
+        ("small", recorded),
+        ("small", {"vggish": "other", "visual_weights": "w.h5", "empty": "audio"}),
+        ("small", recorded),
+    ]
+
+
 def test_a_prediction_names_the_modality_that_is_empty(tmp_path, always_bark):
     path = write_clip(tmp_path / "silent.mp4", 2, sound=False)
     lenient = Extractor(Loudness(), Brightness(), "audio")

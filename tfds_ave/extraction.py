@@ -126,7 +126,7 @@ def extract_videos(
     folder: pathlib.Path,
     config: AveConfig,
     download_config: tfds.download.DownloadConfig | None,
-) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+) -> tuple[dict[str, tuple[pathlib.Path, pathlib.Path]], dict[str, str]]:
     """Makes the features that are not there yet, all that can be made.
 
     A finished video is safe at once: a build that is interrupted, or fails by some of
@@ -140,25 +140,24 @@ def extract_videos(
         download_config: Holds the Beam runner and its options, as TFDS takes them.
 
     Returns:
-        Audio and visual feature file of every video, by its key.
+        Audio and visual feature file of every video, by its key, and what made them;
+        see `avsdn_tf.features.extract.settings_of`.
 
     Raises:
         DatasetError: If features.json is wrong, a network can't be loaded, or videos
             fail; it names each.
     """
     networks = read_networks(folder, config)
+    settings = settings_of(
+        networks.visual_network, networks.vggish, networks.visual_weights
+    )
     out = folder / _FOLDER
     todo = _find_todo(videos, out)
     try:
         if todo:
             # Before the folder is claimed: what can't be loaded has no features.
             _check_width(_load(networks), networks, folder, config)
-        claim_folder(
-            out,
-            settings_of(
-                networks.visual_network, networks.vggish, networks.visual_weights
-            ),
-        )
+        claim_folder(out, settings)
         failures = _run_pipeline(todo, out, networks, download_config) if todo else []
     except UserError as error:
         raise DatasetError(_without_flags(str(error), networks, folder)) from error
@@ -170,7 +169,7 @@ def extract_videos(
             + f"\n{len(failures)} of {len(videos)} videos failed; the features of the "
             f"others are in {out}. Mend or remove these, and build again."
         )
-    return {video.key: feature_paths(out, video.key) for video in videos}
+    return {video.key: feature_paths(out, video.key) for video in videos}, settings
 
 
 @functools.lru_cache(maxsize=1)

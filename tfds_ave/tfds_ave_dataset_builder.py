@@ -203,9 +203,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # The networks take seconds to import, and most builds need none.
         from tfds_ave import extraction
 
-        return extraction.extract_videos(
+        paths, networks = extraction.extract_videos(
             wanted, self._manual_dir, self.builder_config, self._download_config
         )
+        # Videos that are looked at later need the same.
+        self.info.metadata.update(networks=networks)
+        return paths
 
     def _generate_examples(
         self, clips: Iterator[Clip]

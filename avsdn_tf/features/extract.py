@@ -169,7 +169,9 @@ def build_extractor(
     )
 
 
-def settings_of(network: str, vggish: str, visual_weights: str) -> dict[str, str]:
+def settings_of(
+    network: str, vggish: str = VGGISH, visual_weights: str = "imagenet"
+) -> dict[str, str]:
     """Returns what decides features, to be kept beside them.
 
     A local file or folder is the same however it is named. What a video may lack is not
