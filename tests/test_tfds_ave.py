@@ -17,10 +17,12 @@ import tensorflow_datasets as tfds
 
 import tfds_ave
 from avsdn_tf.features.extract import Extractor
+from avsdn_tf.features.video import VideoError
 from tests.small_videos import Brightness, Loudness, write_clip
 from tfds_ave import DatasetError, errors, extraction, sources
 from tfds_ave.configs import AVE_CATEGORIES, CONFIGS
 from tfds_ave.tfds_ave_dataset_builder import Builder
+from tfds_ave.videos import Video
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 30
@@ -586,6 +588,22 @@ def write_archive(folder, clips):
         archive.writestr("__MACOSX/AVE_Dataset/AVE/._-id00000003.mp4", b"not read")
         for row, clip in enumerate(clips):
             archive.writestr(f"AVE_Dataset/AVE/-id{row:08d}.mp4", clip)
+
+
+def test_an_encrypted_video_is_one_message(tmp_path):
+    path = tmp_path / "AVE_Dataset.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.mp4", b"no matter what")
+    content = bytearray(path.read_bytes())
+    # The first of the flags, in the header of the member and in the directory.
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + offset] |= 1
+    path.write_bytes(content)
+    with (
+        pytest.raises(VideoError, match=r"a\.mp4 can't be unpacked .*encrypted"),
+        extraction._as_file(Video("a", path, "a.mp4")),
+    ):
+        pass
 
 
 def test_videos_are_read_from_the_archive(tmp_path, zipped_ave, loaded, monkeypatch):

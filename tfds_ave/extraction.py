@@ -307,14 +307,9 @@ def _as_file(video: Video) -> Iterator[pathlib.Path]:
         try:
             with zipfile.ZipFile(video.path) as zipped:
                 path = pathlib.Path(zipped.extract(video.member, folder))
-        # An encrypted member is a RuntimeError, an unknown compression another.
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        # zipfile raises a RuntimeError where a member is encrypted, or compressed by a
+        # method that it lacks.
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise VideoError(
                 f"{video.path}: {video.member} can't be unpacked ({error}). Replace "
                 "the archive by a complete copy."
