@@ -22,9 +22,9 @@ from avsdn_tf.run_folder import versions
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What decides what a program does: its code, and the recipes of the experiments.
 _CODE = ("*.py", "experiments/*.json", "experiments/published/*.json")
-_PACKAGES = ("torch", "h5py")
-# What TensorFlow and Keras import where it is there, and which takes memory and time.
-_OPTIONAL_PACKAGES = ("jax", "pandas")
+# What the parts compare with, which not all of them need; then what TensorFlow and Keras
+# import where it is there, and which takes memory and time.
+_PACKAGES = ("torch", "h5py", "jax", "pandas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +114,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_gb": round(_memory_bytes() / 1e9, 1),
         "versions": {
             **versions(),
-            **{package: importlib.metadata.version(package) for package in _PACKAGES},
-            **{package: _version_if_any(package) for package in _OPTIONAL_PACKAGES},
+            **{package: _version_if_any(package) for package in _PACKAGES},
         },
     }
 
