@@ -22,8 +22,8 @@ from avsdn_tf.run_folder import versions
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What decides what a program does: its code, and the recipes of the experiments.
 _CODE = ("*.py", "experiments/*.json", "experiments/published/*.json")
-# What the parts compare with, which not all of them need; then what TensorFlow and Keras
-# import where it is there, and which takes memory and time.
+# What parts compare with; then what TensorFlow and Keras import where it is there, and
+# which takes memory and time. No part needs all of them.
 _PACKAGES = ("torch", "h5py", "jax", "pandas")
 
 
