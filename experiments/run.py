@@ -2,8 +2,8 @@
 
     python -m experiments.run TABLE [FLAGS]
 
-TABLE is table1, table2 or table3 of Lin et al.; tian, what Tian et al. published
-besides; changes_supervised or changes_weak, AVSDN's way from the paper's recipe to the
+TABLE is table1, table2 or table3 of Lin et al.; tian, the other networks of Tian et
+al., with AVSDN beside them; changes_supervised or changes_weak, AVSDN's way from the paper's recipe to the
 best one, a change a row; or labels, weak AVEL and AVSDN on equal training labels. Every
 row is trained once a seed by a command of its own, into a folder of its own; what is
 done is not trained again, so an interrupted table goes on where it stopped. A row that

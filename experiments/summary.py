@@ -260,11 +260,12 @@ def _comparisons(place: int, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _avsdn_of(result: Result, results: Sequence[Result]) -> Result | None:
-    """Returns the AVSDN with a result's recipe, in a published table."""
+    """Returns the AVSDN of a result's task and recipe, in a published table."""
     if result.row.table in STEPWISE:
         return None
     for other in results:
-        if (other.row.model, other.row.recipe) == ("avsdn", result.row.recipe):
+        task = (other.row.mode, other.row.recipe)
+        if other.row.model == "avsdn" and task == (result.row.mode, result.row.recipe):
             return other
     return None
 
