@@ -3,11 +3,11 @@
     python -m experiments.run TABLE [FLAGS]
 
 TABLE is table1, table2 or table3 of Lin et al.; tian, the other networks of Tian et
-al., with AVSDN beside them; changes_supervised or changes_weak, AVSDN's way from the paper's recipe to the
-best one, a change a row; or labels, weak AVEL and AVSDN on equal training labels. Every
-row is trained once a seed by a command of its own, into a folder of its own; what is
-done is not trained again, so an interrupted table goes on where it stopped. A row that
-fails is shown as failed, the others go on, and the exit code is 1.
+al., with AVSDN beside them; changes_supervised or changes_weak, AVSDN's way from the
+paper's recipe to the best one, a change a row; or labels, weak AVEL and AVSDN on equal
+training labels. Every row is trained once a seed by a command of its own, into a folder
+of its own; what is done is not trained again, so an interrupted table goes on where it
+stopped. A row that fails is shown as failed, the others go on, and the exit code is 1.
 
 With several data sets, such as --dataset=tfds_ave/resnet152,tfds_ave/vgg19, a row is
 trained on the first that has its features, and AVSDN compared with all of them.
