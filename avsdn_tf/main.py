@@ -46,7 +46,9 @@ with quiet_startup():
     tf.config.list_physical_devices()
 
 _RUN = flags.DEFINE_string(
-    "run", None, "The run folder: written by train, read by the others."
+    "run",
+    None,
+    "The run folder: written by train; read by evaluate, predict and export.",
 )
 _RESUME = flags.DEFINE_bool(
     "resume",
@@ -62,8 +64,8 @@ _LOCAL_WORKERS = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string(
     "out",
     None,
-    "predict, extract, export, benchmark: the folder to write to; predictions, "
-    "features, `export` in the run folder, or benchmark.",
+    "predict, extract, export, benchmark: the folder to write to. By default "
+    "predictions, features, `export` in the run folder, or benchmark.",
 )
 _DEMO = flags.DEFINE_bool(
     "demo", False, "predict: a rendered video and stand-in networks, no download."

@@ -1,7 +1,7 @@
 """Kills trainings at random moments, and compares what they end in once resumed.
 
-    python -m experiments.kill_runs [--times=20] [--jobs=2] [--seed=0]
-        [--out=FILE.md]
+    python -m experiments.kill_runs [--times=20] [--jobs=1] [--seed=0]
+        [--folder=DIR] [--out=FILE.md]
 
 A training runs unbroken. Then, again and again, the same training is killed (SIGKILL)
 at a moment drawn evenly from its epochs, and the same command is given again. It counts

@@ -355,6 +355,10 @@ def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
     [
         ("model name\t: A\nflags\t\t: avx2 avx512_bf16\n", ("A", True)),
         ("model name\t: B\nflags\t\t: avx2 avx512f\n\nmodel name\t: C\n", ("B", False)),
+        (
+            "cpu family\t: 23\nmodel\t\t: 1\nmodel name\t: D\n",
+            ("D (family 23, model 1)", False),
+        ),
         ("Features\t: asimd bf16\n", (platform.machine(), True)),
         ("", (platform.machine(), False)),
     ],

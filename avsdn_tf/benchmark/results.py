@@ -235,8 +235,16 @@ def describe_code() -> str:
 
 
 def processor() -> str:
-    """Returns the processor's name where Linux tells it, else its kind."""
-    return _told_of_processor("model name") or platform.machine()
+    """Returns the processor's name where Linux tells it, else its kind.
+
+    In virtual machines a name may be that of several generations, which family and
+    model tell apart.
+    """
+    name = _told_of_processor("model name") or platform.machine()
+    generation = [_told_of_processor(key) for key in ("cpu family", "model")]
+    if not all(generation):
+        return name
+    return f"{name} (family {generation[0]}, model {generation[1]})"
 
 
 def has_bfloat16() -> bool:
@@ -252,8 +260,9 @@ def _told_of_processor(name: str) -> str:
     """Returns a value of the first processor in /proc/cpuinfo, empty if not there."""
     path = pathlib.Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    values = [line.split(":", 1)[1] for line in lines if line.startswith(name)]
-    return values[0].strip() if values else ""
+    entries = [line.partition(":") for line in lines]
+    values = [value.strip() for key, _, value in entries if key.strip() == name]
+    return values[0] if values else ""
 
 
 def _version_if_any(package: str) -> str:
