@@ -69,8 +69,10 @@ def localize(
 
     Raises:
         ValueError: If the model labels no segments, the two modalities differ in batch
-            or num_segments, or the model's logits are not finite.
-        UserError: If a video's networks can't be loaded, or don't fit the model.
+            or num_segments, the model's logits of clips are not finite, or `window` is
+            less than 1.
+        UserError: If a video's networks can't be loaded, don't fit the model, or make
+            features of which its logits are not finite.
         VideoError: If a video can't be read, or lacks a modality.
 
     Example:
@@ -81,7 +83,8 @@ def localize(
     if isinstance(model, AVDLN):
         raise ValueError("Expected a network that labels segments. Received: AVDLN")
     if isinstance(source, (str, os.PathLike)):
-        window = window or getattr(model, "num_segments", None) or 10
+        if window is None:
+            window = getattr(model, "num_segments", None) or 10
         return _localize_video(model, pathlib.Path(source), window, extractor)
     audio, visual = np.asarray(source["audio"]), np.asarray(source["visual"])
     if audio.ndim != 3 or visual.ndim < 3 or audio.shape[:2] != visual.shape[:2]:

@@ -390,7 +390,7 @@ def export(
         path, largest = exporting.export_end_to_end(model, extractor, target, metadata)
         checked = "random sound and pictures, against features made step by step"
     else:
-        clips, checked = _clips_to_check(config, metadata, data_dir)
+        clips, checked = _clips_to_check(model, config, metadata, data_dir)
         path, largest = exporting.export_model(
             model, format_name, target, metadata, clips
         )
@@ -484,7 +484,7 @@ def _check_benchmarked(dataset: data.Dataset, name: str) -> None:
 
 
 def _clips_to_check(
-    config: Config, metadata: dict[str, Any], data_dir: str | None
+    model: Any, config: Config, metadata: dict[str, Any], data_dir: str | None
 ) -> tuple[list[dict[str, np.ndarray]], str]:
     """Returns clips to compare networks on, and what they are."""
     random = np.random.default_rng(0)
@@ -503,6 +503,7 @@ def _clips_to_check(
         if data_dir:
             raise
         return clips, f"{checked} ({config.dataset} is not built here)"
+    _check_fit(model, config, dataset)
     with data.named_damage(dataset.builder):
         batches = data.scoring_batches(dataset, "test", _CHECKED_CLIPS)
         real = next(iter(batches.take(1).as_numpy_iterator()))
@@ -591,12 +592,14 @@ def _score_segments(
     validation = predict(data.scoring_batches(dataset, "validation"))
     with explain_unwritable(folder.predictions, _AGAIN):
         predictions.save(folder.predictions)
-    scores = {
-        **evaluation.evaluate(predictions, dataset.categories),
-        "validation_accuracy": evaluation.accuracy(
-            validation.labels, validation.logits.argmax(axis=-1)
-        ),
-    }
+    try:
+        scores = evaluation.evaluate(predictions, dataset.categories)
+    # Such as logits that are not finite.
+    except ValueError as error:
+        raise UserError(f"{config.dataset}: {error}") from error
+    scores["validation_accuracy"] = evaluation.accuracy(
+        validation.labels, validation.logits.argmax(axis=-1)
+    )
     predicted = predictions.logits.argmax(axis=-1)
     chosen = figures.choose_clips(
         predictions.labels, predicted, len(dataset.categories), _TIMELINE_CLIPS

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 import tfds_ave
 from avsdn_tf.config import Config
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable, locked
 
 # Memory stays bounded whatever the number of clips. Those that wait are a good
@@ -69,7 +69,8 @@ class Dataset:
     num_segments: int
     notice: str | None
     has_times: bool = True
-    networks: dict[str, str] | None = None
+    # Counts of a data set are kept by its hash, which a dictionary has none of.
+    networks: dict[str, str] | None = dataclasses.field(default=None, hash=False)
 
     def num_clips(self, split: str) -> int:
         """Returns the number of clips of a split, or of several joined by "+"."""
@@ -112,8 +113,9 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
         )
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except ValueError as error:
-        raise UserError(f"--dataset={name}: {str(error).splitlines()[0]}") from error
+    # TFDS asserts that a version is one that there is.
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"--dataset={name}: {first_line(error)}") from error
     if not builder.is_prepared():
         config = builder.builder_config.name if builder.builder_config else ""
         if config != "synthetic":

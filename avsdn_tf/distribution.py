@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from avsdn_tf import data
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, first_line
 
 CLUSTER = "TF_CONFIG"
 _LOST = (
@@ -113,7 +113,7 @@ def place(name: str) -> Placement:
             raise UserError(
                 f"worker {index}: can't meet the others at {workers[index]}. Expected "
                 f"a free port there, and all of {', '.join(workers)} started. Received:"
-                f" {str(error).splitlines()[0]}"
+                f" {first_line(error)}"
             ) from error
         replicas = strategy.num_replicas_in_sync // len(workers)
         return Placement(strategy, data.Part(index, len(workers), replicas))

@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The message says what happened, what was expected, what was received and what to do.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an error of a library says in one line, or at least its kind."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -6,6 +6,7 @@ does not compute what the Keras model computes is never left behind.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -128,11 +129,7 @@ def export_model(
             is there already or can't be written, or computes something else. Nothing is
             left behind then.
     """
-    if not isinstance(model, SegmentClassifier):
-        raise UserError(
-            "export: expected a network that labels segments. Received: "
-            f"{type(model).__name__}"
-        )
+    _check_labels_segments(model)
     chosen = FORMATS[name]
     _check_installed(name, chosen)
     exportable = Exportable(model)
@@ -146,6 +143,14 @@ def export_model(
                 found = chosen.run(aside, batch)
             largest = max(largest, _compare(found, expected, path))
     return path, largest
+
+
+def _check_labels_segments(model: keras.Model) -> None:
+    if not isinstance(model, SegmentClassifier):
+        raise UserError(
+            "export: expected a network that labels segments. Received: "
+            f"{type(model).__name__}"
+        )
 
 
 def export_end_to_end(
@@ -177,10 +182,12 @@ def export_end_to_end(
     Raises:
         UserError: As `export_model`; or the networks don't fit the model.
     """
+    _check_labels_segments(model)
     if not isinstance(extractor.audio, AudioNetwork) or not isinstance(
         extractor.visual, VisualNetwork
     ):
         raise UserError("export: expected VGGish and a network of keras.applications.")
+    extractor.check_fits(model)
     window = int(metadata["num_segments"])
     exportable = Exportable(model)
     metadata = {
@@ -220,7 +227,17 @@ def _write_end_to_end(
 ) -> None:
     audio, visual = extractor.audio, extractor.visual
     rate_hz, window = FrontEnd().sample_rate_hz, int(metadata["num_segments"])
-    feature = tf.TensorSpec(visual.shape, tf.float32)
+    # One second at a time: memory grows with the video by its features alone.
+    heard = functools.partial(
+        tf.map_fn,
+        lambda second: audio.features_of(second[None])[0],
+        fn_output_signature=tf.TensorSpec((audio.width,), tf.float32),
+    )
+    seen = functools.partial(
+        tf.map_fn,
+        visual.features_of_second,
+        fn_output_signature=tf.TensorSpec(visual.shape, tf.float32),
+    )
 
     def predict(waveform: tf.Tensor, frames: tf.Tensor) -> dict[str, tf.Tensor]:
         num_seconds = tf.shape(frames)[0]
@@ -231,9 +248,8 @@ def _write_end_to_end(
         seconds = tf.reshape(tf.pad(waveform, [[0, missing]]), (-1, rate_hz))
         logits = _stitch(
             lambda inputs: exportable(inputs)["logits"],
-            audio.features_of(seconds),
-            # One second at a time: memory grows with the video by its features alone.
-            tf.map_fn(visual.features_of_second, frames, fn_output_signature=feature),
+            heard(seconds),
+            seen(frames),
             window,
         )
         probabilities = tf.nn.softmax(logits)

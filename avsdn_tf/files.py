@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,16 @@ from avsdn_tf.errors import UserError
 
 
 @contextlib.contextmanager
-def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def whole_file(path: pathlib.Path, shared: bool = False) -> Iterator[pathlib.Path]:
     """Gives a name to write to, and renames that file when it is on the disk.
 
-    Whatever happens before, `path` stays what it was, and nothing else is left.
+    Whatever happens before, `path` stays what it was, and nothing else is left, but
+    where the process is killed: what it began is then overwritten by the next one.
 
     Args:
         path: The file.
+        shared: Whether other processes may write it at the same time. Each then has a
+            name of its own, which stays if it is killed.
 
     Yields:
         The name to write to, which ends as that of the file.
@@ -28,7 +32,8 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     # Keras and matplotlib tell by the end of the name what to write.
     # Hidden, as no video or run is that somebody gives a name.
-    aside = path.with_name(f".tmp-{path.name}")
+    name = f"{uuid.uuid4().hex}{path.suffix}" if shared else path.name
+    aside = path.with_name(f".tmp-{name}")
     try:
         yield aside
         with aside.open("rb") as file:
@@ -86,15 +91,15 @@ def locked(folder: pathlib.Path, wait: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes text, with its line ends as they are."""
-    with whole_file(path) as aside:
+def write_text(path: pathlib.Path, text: str, shared: bool = False) -> None:
+    """Writes text, with its line ends as they are; see `whole_file`."""
+    with whole_file(path, shared) as aside:
         aside.write_text(text, encoding="utf-8", newline="")
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: pathlib.Path, value: Any, shared: bool = False) -> None:
+    """Writes JSON; see `whole_file`."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", shared)
 
 
 def printable(text: str) -> str:

@@ -2,12 +2,9 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator, Sequence
 
 from avsdn_tf.checkpoints import Checkpoints, Progress
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
@@ -23,23 +20,40 @@ class Interruption:
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
         """Catches SIGTERM and SIGINT; the second one acts as usual."""
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
 
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        def remember(number: int, frame: FrameType | None) -> None:
-            del frame
+        def remember(number: int, restore: Callable[[], None]) -> None:
             self.signal = signal.Signals(number)
             restore()
 
-        for number in _SIGNALS:
-            signal.signal(number, remember)
-        try:
+        with handling(remember):
             yield
-        finally:
-            restore()
+
+
+@contextlib.contextmanager
+def handling(
+    handler: Callable[[int, Callable[[], None]], None],
+    numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+) -> Iterator[None]:
+    """Handles signals, but those that are ignored, as SIGHUP is under nohup.
+
+    Args:
+        handler: Called with the number of a signal, and what gives all of them back to
+            their handlers of before, as the end of the block does.
+        numbers: The signals.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+    for number, old in before.items():
+        if old != signal.SIG_IGN:
+            signal.signal(number, lambda received, _: handler(received, restore))
+    try:
+        yield
+    finally:
+        restore()
 
 
 class TrainingInterruptedError(Exception):

@@ -3,19 +3,19 @@
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import tensorflow as tf
 
 from avsdn_tf.distribution import CLUSTER, num_cores
 from avsdn_tf.errors import UserError
+from avsdn_tf.interruption import handling
 
 # How long workers may take to save and end before they are killed.
 _GRACE_S = 30.0
@@ -50,13 +50,13 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
     workers = _start(arguments, num_workers)
     asked: list[int] = []
 
-    def forward(number: int, _: object) -> None:
+    def forward(number: int, _: Callable[[], None]) -> None:
         asked.append(number)
         for worker in workers:
             if worker.poll() is None:
                 worker.send_signal(number)
 
-    with _handlers(forward):
+    with handling(forward):
         readers = [
             threading.Thread(target=_show, args=(i, worker.stdout), daemon=True)
             for i, worker in enumerate(workers)
@@ -181,15 +181,3 @@ def _end(workers: Sequence["subprocess.Popen[str]"], ask: bool) -> None:
 def _exit_code(worker: "subprocess.Popen[str]") -> int:
     code = worker.wait()
     return 128 - code if code < 0 else code
-
-
-@contextlib.contextmanager
-def _handlers(handler: object) -> Iterator[None]:
-    """Handles the signals that ask for an end."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -152,8 +152,11 @@ def stitch_logits(
         Logits of every segment, `(num_segments, num_categories + 1)`.
 
     Raises:
-        ValueError: If there is no segment, or the features don't fit the model.
+        ValueError: If there is no segment, the features don't fit the model, or
+            `window` is less than 1.
     """
+    if window < 1:
+        raise ValueError(f"Expected window to be 1 or more. Received: window={window}")
     hop = max(1, window // 2)
     sums: list[np.ndarray] = []
     counts: list[int] = []

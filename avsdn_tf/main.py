@@ -270,11 +270,12 @@ def _launch(config: Config) -> int:
             "--local_workers: expected --strategy=multi_worker. Received: "
             f"--strategy={config.strategy}"
         )
-    flag = "local_workers"
+    # With its number in one word or in two.
+    flags_of_it = ("-local_workers", "--local_workers")
     own = [
         word
         for before, word in itertools.pairwise(sys.argv)
-        if not word.lstrip("-").startswith(flag) and before.lstrip("-") != flag
+        if word.partition("=")[0] not in flags_of_it and before not in flags_of_it
     ]
     if _RUN.value is None:
         own.append(f"--run={commands.new_run_name(config)}")

@@ -60,13 +60,7 @@ def predict_video(
         what = {"audio": "sound", "visual": "picture"}[empty]
         told = f"This video has no {what}: zeros stand in for its features"
         notice = f"{notice}. {told}" if notice else told
-    widths = (extractor.audio.width, tuple(extractor.visual.shape))
-    if widths != (model.audio_width, tuple(model.visual_shape)):
-        raise UserError(
-            "Expected features as the model reads them: audio "
-            f"{model.audio_width}, visual {tuple(model.visual_shape)}. "
-            f"Received: audio {widths[0]}, visual {widths[1]}"
-        )
+    extractor.check_fits(model)
     start_s = end_s = None
 
     def features() -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from avsdn_tf.config import Config
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable, locked, write_json, write_text
 
 # What Keras, h5py and zipfile raise on damaged files.
@@ -96,9 +96,13 @@ class RunFolder:
                     "that holds files. Choose another name, or remove it."
                 )
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(
-                self.config, {"config": config.to_dict(), "versions": versions()}
-            )
+            try:
+                write_json(
+                    self.config, {"config": config.to_dict(), "versions": versions()}
+                )
+            except BaseException:
+                self.discard()
+                raise
             return False
 
     def _check_resumable(self, config: Config) -> None:
@@ -160,7 +164,13 @@ class RunFolder:
                 f"Received one that is training or was interrupted: it has no "
                 f"{self.checksums.name}. The command that began it goes on with it."
             )
-        return Config.from_dict(self._read("config"))
+        try:
+            return Config.from_dict(self._read("config"))
+        # A value of a wrong type fails in a comparison.
+        except TypeError as error:
+            raise UserError(
+                f"{self.config}: expected settings of a training run. Received: {error}"
+            ) from error
 
     def load_model(self) -> keras.Model:
         """Returns the saved model; code in the file is never run.
@@ -235,10 +245,9 @@ def load_model_file(path: pathlib.Path) -> keras.Model:
     try:
         return keras.models.load_model(path, safe_mode=True)
     except _DAMAGE as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"{path}: expected a model that this version of avsdn_tf can load. "
-            f"Received: {reason}"
+            f"Received: {first_line(error)}"
         ) from error
 
 
@@ -249,6 +258,12 @@ def _digest(path: pathlib.Path) -> str:
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that decide a result."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        found[package] = importlib.metadata.version(package)
-    return found
+    return found | {package: version_if_any(package) for package in _PACKAGES}
+
+
+def version_if_any(package: str) -> str:
+    """Returns a package's version, or "absent" if none of this name is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -29,6 +29,9 @@ def quiet_startup() -> Iterator[None]:
     """
     # Of the later ones, this silences information; warnings and errors are shown.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    if sys.stderr is None:  # Closed, as some services start programs.
+        yield
+        return
     with tempfile.TemporaryFile() as held:
         shown = os.dup(2)
         os.dup2(held.fileno(), 2)

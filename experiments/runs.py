@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +31,7 @@ from avsdn_tf.config import Config
 from avsdn_tf.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
+from avsdn_tf.interruption import handling
 from avsdn_tf.models import MODEL_OPTIONS, MODELS
 from avsdn_tf.run_folder import RunFolder
 from experiments.published import Row, best_changes, load_row
@@ -109,7 +110,7 @@ class Run:
         """
         if self.source is None:
             return
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             last = self._origins.read_text().splitlines()[-1]
             if json.loads(last)["source"] != _digest_of(self.source):
                 raise UserError(
@@ -322,25 +323,13 @@ def train_all(
 def _remember_signals() -> Iterator[list[int]]:
     """Collects the signals that ask for an end; the second one acts as usual."""
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def remember(number: int, frame: Any) -> None:
-        del frame
+    def remember(number: int, restore: Callable[[], None]) -> None:
         received.append(number)
         restore()
 
-    for number, handler in before.items():
-        # Such as SIGHUP under nohup.
-        if handler != signal.SIG_IGN:
-            signal.signal(number, remember)
-    try:
+    with handling(remember, _SIGNALS):
         yield received
-    finally:
-        restore()
 
 
 class _Show:

@@ -283,6 +283,31 @@ def test_all_wrong_lines_are_named_at_once(tmp_path):
         build(tmp_path / "own", tmp_path / "data", "custom")
 
 
+def test_lines_end_where_editors_end_them(tmp_path):
+    rows = make_custom(tmp_path / "own")
+    name = "Door\u2028slamming"
+    (tmp_path / "own" / "categories.txt").write_text(f"{name}\r\nKettle\r\n")
+    for row in rows:
+        row[2] = row[2].replace("Door, slamming", name)
+    # A value of two lines, which are counted as lines.
+    rows[1][2] = "Ket\ntle"
+    rows[2][1] = "dev"
+    write_manifest(tmp_path / "own", rows)
+    with pytest.raises(DatasetError, match=r"(?s)line 4: unknown cat.*line 5: ") as e:
+        build(tmp_path / "own", tmp_path / "data", "custom")
+    assert len(str(e.value).splitlines()) == 2
+
+
+def test_a_key_can_name_its_files(tmp_path):
+    rows = make_custom(tmp_path / "own")
+    rows[0][0], rows[1][0] = "\u3042" * 80, "\u3042" * 81
+    write_manifest(tmp_path / "own", rows)
+    with pytest.raises(DatasetError, match="line 3: expected a key") as error:
+        build(tmp_path / "own", tmp_path / "data", "custom")
+    assert "line 2" not in str(error.value)
+    assert extract.read_source(tmp_path, "\u3042" * 300) is None
+
+
 def test_broken_files_are_one_message(tmp_path):
     folder = tmp_path / "own"
     rows = make_custom(folder)
@@ -370,6 +395,15 @@ def make_videos(folder, lengths_s=(3, 3, 3)):
 
 def loudness(builder, split):
     return [clip["audio"][-1, 0] for clip in examples(builder, split).values()]
+
+
+def test_clips_of_videos_are_counted_for_matching(tmp_path, small_networks):
+    make_videos(tmp_path / "own")
+    build(tmp_path / "own", tmp_path / "data", "custom")
+    dataset = data.open_dataset("tfds_ave/custom", str(tmp_path / "data"))
+    assert dataset.networks
+    counts = {"train": 1, "validation": 1, "test": 1}
+    assert data.count_matching_clips(dataset).items() >= counts.items()
 
 
 def test_features_of_another_or_a_changed_video_are_made_anew(tmp_path, small_networks):

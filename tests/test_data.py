@@ -209,6 +209,8 @@ def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):
     assert "nope" in str(error.value)
     with pytest.raises(UserError, match=r"not built yet.*\n.*tfds build tfds_ave"):
         data.open_dataset("tfds_ave/resnet152", str(tmp_path))
+    with pytest.raises(UserError, match=r"--dataset=tfds_ave/synthetic:9.9.9: "):
+        data.open_dataset("tfds_ave/synthetic:9.9.9", str(tmp_path))
     with pytest.raises(UserError, match="no_such_dataset"):
         data.open_dataset("no_such_dataset", str(tmp_path))
 

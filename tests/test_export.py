@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -257,12 +258,12 @@ def test_the_command_checks_on_real_and_random_clips(run, data_dir, tmp_path, ca
     settings = json.loads((run / "config.json").read_text())["config"]
     settings |= {"dataset": "tfds_ave/resnet152", "data_dir": str(tmp_path)}
     config = Config(**settings)
-    clips, checked = commands._clips_to_check(config, told, None)
+    clips, checked = commands._clips_to_check(None, config, told, None)
     assert checked == "16 random clips (tfds_ave/resnet152 is not built here)"
     assert clips[0]["visual"].shape == (16, 10, 2048)
     # But it is meant to be where somebody says that it is.
     with pytest.raises(UserError, match="not built yet"):
-        commands._clips_to_check(config, told, str(tmp_path))
+        commands._clips_to_check(None, config, told, str(tmp_path))
 
 
 def test_the_command_refuses_what_differs_on_real_clips_alone(
@@ -280,6 +281,15 @@ def test_the_command_refuses_what_differs_on_real_clips_alone(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_data_set_that_was_built_anew_is_refused(run, data_dir, monkeypatch):
+    dataset = data.open_dataset("tfds_ave/synthetic", data_dir)
+    other = dataclasses.replace(dataset, audio_width=5)
+    monkeypatch.setattr(data, "open_dataset", lambda *_: other)
+    with pytest.raises(UserError, match=r"the audio_width .* 128. Received 5"):
+        commands.export(str(run), "keras", str(run / "new"), None, data_dir, QUIET)
+    assert not (run / "new").exists()
+
+
 def test_maps_in_half_precision_are_checked_in_whole(data_dir, monkeypatch):
     scoring_batches = data.scoring_batches
 
@@ -290,7 +300,9 @@ def test_maps_in_half_precision_are_checked_in_whole(data_dir, monkeypatch):
 
     monkeypatch.setattr(data, "scoring_batches", in_half)
     told = {"num_segments": 10, "audio_width": 128, "visual_shape": [2048]}
-    clips, _ = commands._clips_to_check(Config(), told, data_dir)
+    # A data set has the shapes of a network that fits it.
+    fitting = data.open_dataset("tfds_ave/synthetic", data_dir)
+    clips, _ = commands._clips_to_check(fitting, Config(), told, data_dir)
     assert [batch["visual"].dtype for batch in clips] == ["float32", "float32"]
 
 
@@ -355,6 +367,21 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monke
     assert found_names == [event.category for event in events]
     with pytest.raises(tf.errors.InvalidArgumentError, match="as many seconds"):
         predict(waveform=tf.zeros(6 * 16_000), frames=frames)
+
+
+def test_networks_that_make_other_features_do_not_go_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(AudioNetwork, "__init__", lambda self: None)
+    monkeypatch.setattr(VisualNetwork, "__init__", lambda self: None)
+    audio, visual = AudioNetwork(), VisualNetwork()
+    audio.width, visual.shape = 64, (8,)
+    extractor = Extractor(audio, visual)
+    with pytest.raises(UserError, match=r"audio 6, visual \(8,\). Received: audio 64"):
+        export.export_end_to_end(small_models()["avsdn"], extractor, tmp_path, METADATA)
+    with pytest.raises(UserError, match=r"labels segments. Received: AVDLN"):
+        export.export_end_to_end(
+            avsdn_tf.AVDLN(visual_shape=(8,)), extractor, tmp_path, METADATA
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_networks_with_a_graph_go_end_to_end(tmp_path):

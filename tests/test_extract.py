@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from avsdn_tf import commands, main, prediction
+from avsdn_tf import commands, files, main, prediction
 from avsdn_tf.config import CROSS_MODAL
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extract import (
@@ -74,6 +74,27 @@ def test_of_one_name_the_first_that_can_be_read_has_the_files(tmp_path, extracto
     assert "there is no such" in failures[missing] or "No such" in failures[missing]
     assert "directory" in failures[nothing]
     assert np.load(tmp_path / "out" / "same.audio.npy").shape == (2, 3)
+
+
+def test_two_processes_may_write_the_features_of_one_video(tmp_path):
+    path = tmp_path / "a.npy"
+    with files.whole_file(path, shared=True) as first:
+        first.write_text("first")
+        with files.whole_file(path, shared=True) as second:
+            second.write_text("secon")
+            assert first.read_text() == "first"
+        assert path.read_text() == "secon"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_name_of_the_trained_weights_is_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("imagenet", "vggish"):
+        (tmp_path / name).mkdir()
+    settings = settings_of("small", "vggish", "imagenet")
+    assert settings["visual_weights"] == "imagenet"
+    assert settings["vggish"] == str(tmp_path / "vggish")
 
 
 def test_features_that_are_not_whole_are_made_again(tmp_path, extractor):

@@ -213,6 +213,13 @@ def test_windows_of_one_segment():
     np.testing.assert_array_equal(logits, [[t, 1, 0] for t in range(5)])
 
 
+def test_a_window_holds_a_segment():
+    chunks = [(np.zeros((3, 1)), np.zeros((3, 2)))]
+    for window in (0, -3):
+        with pytest.raises(ValueError, match=f"1 or more. Received: window={window}"):
+            localization.stitch_logits(PositionNetwork(), chunks, window)
+
+
 def test_memory_does_not_grow_with_the_video():
     seen = []
 

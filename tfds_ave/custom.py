@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import io
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ SPLITS = ("train", "validation", "test")
 
 _COLUMNS = ("key", "split", "category", "start_s", "end_s")
 _FEATURE_COLUMNS = ("audio", "visual")
+# Of the 255 of a file's name; the longest here is KEY.source.json.
+_MOST_KEY_BYTES = 240
 # More would only scroll the first ones away.
 _MOST_ERRORS = 20
 
@@ -83,12 +86,12 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     categories = _read_categories(folder / CATEGORIES)
     path = folder / MANIFEST
     try:
-        lines = list(
-            csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
-        )
+        # Not str.splitlines, which also parts names at rarer characters.
+        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig")), strict=True)
+        lines = [(reader.line_num, values) for values in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: expected a CSV file in UTF-8. {error}.") from error
-    header = [name.strip() for name in lines[0]] if lines else []
+    header = [name.strip() for name in lines[0][1]] if lines else []
     missing = [name for name in _COLUMNS if name not in header]
     has_features = all(name in header for name in _FEATURE_COLUMNS)
     if missing or not ("video" in header or has_features):
@@ -100,7 +103,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     clips: dict[str, CustomClip] = {}
     errors: list[str] = []
     lines_of: dict[str, int] = {}
-    for number, values in enumerate(lines[1:], start=2):
+    for number, values in lines[1:]:
         if not any(values):
             continue
         where = f"{path}, line {number}"
@@ -141,7 +144,7 @@ def _read_categories(path: pathlib.Path) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: expected text in UTF-8. {error}.") from error
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.split("\n")]
     names = tuple(line for line in lines if line and not line.startswith("#"))
     repeated = sorted({name for name in names if names.count(name) > 1})
     if not names or repeated or BACKGROUND_CATEGORY in names:
@@ -161,9 +164,15 @@ def _parse(
     categories: Sequence[str],
 ) -> CustomClip:
     key, split, category = fields["key"], fields["split"], fields["category"]
-    if not key or "/" in key or key.startswith("."):
+    if (
+        not key
+        or "/" in key
+        or key.startswith(".")
+        or len(key.encode()) > _MOST_KEY_BYTES
+    ):
         raise DatasetError(
-            f"{where}: expected a key that can name a file. Received: {key!r}."
+            f"{where}: expected a key that can name a file, of {_MOST_KEY_BYTES} bytes "
+            f"at most. Received: {key!r}."
         )
     if split not in SPLITS:
         raise DatasetError(

@@ -251,7 +251,7 @@ def _run_pipeline(
     ):
         runner = _RUNNER
     # In the folder of the features, since that is what all workers reach.
-    aside = out / "failures"
+    aside = pathlib.Path(tempfile.mkdtemp(prefix=".failures-", dir=out))
     try:
         with beam.Pipeline(runner=runner, options=options) as pipeline:
             _ = (

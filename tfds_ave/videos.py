@@ -133,6 +133,11 @@ class VideoData:
 
     def _read(self, path: pathlib.Path) -> np.ndarray:
         values = np.load(path).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise DatasetError(
+                f"{path}: NaN or infinite values. Expected finite features. Do the "
+                "weights belong to their networks? Remove the file, and build again."
+            )
         return fit_to_segments(values, self.official.config.num_segments)
 
 

@@ -1,7 +1,6 @@
 """What was measured: as JSON, as Markdown, as a table on the terminal, as a figure."""
 
 import dataclasses
-import importlib.metadata
 import os
 import pathlib
 import platform
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from avsdn_tf.distribution import num_cores
 from avsdn_tf.report import figures
-from avsdn_tf.run_folder import versions
+from avsdn_tf.run_folder import version_if_any, versions
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What decides what a program does: its code, and the recipes of the experiments.
@@ -114,7 +113,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_gb": round(_memory_bytes() / 1e9, 1),
         "versions": {
             **versions(),
-            **{package: _version_if_any(package) for package in _PACKAGES},
+            **{package: version_if_any(package) for package in _PACKAGES},
         },
     }
 
@@ -263,13 +262,6 @@ def _told_of_processor(name: str) -> str:
     entries = [line.partition(":") for line in lines]
     values = [value.strip() for key, _, value in entries if key.strip() == name]
     return values[0] if values else ""
-
-
-def _version_if_any(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _memory_bytes() -> int:

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, first_line
 
 VGGISH = "https://tfhub.dev/google/vggish/1"
 
@@ -83,7 +83,7 @@ class AudioNetwork:
         except Exception as error:
             raise UserError(
                 f"--vggish={self.handle}: can't be loaded "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}). Expected a "
+                f"({type(error).__name__}: {first_line(error)}). Expected a "
                 f"network connection to {VGGISH}, or the folder of that module, "
                 "downloaded and unpacked, by --vggish=FOLDER."
             ) from error
@@ -104,8 +104,7 @@ class AudioNetwork:
             raise UserError(
                 f"--vggish={self.handle}: expected a module that makes (patches, "
                 "width) of a waveform (samples,) at 16 kHz, a patch every 0.96 s. "
-                "Received one that fails: "
-                f"{str(error).splitlines()[0]}"
+                f"Received one that fails: {first_line(error)}"
             ) from error
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ from avsdn_tf.files import whole_file, write_json
 _CHUNK_S = 16
 _SETTINGS = "extract.json"
 _PIECE_BYTES = 2**20
+# What keras.applications calls its own weights.
+_IMAGENET = "imagenet"
 KINDS = ("audio", "visual")
 _SUFFIXES = (
     *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv"),
@@ -82,6 +84,20 @@ class Extractor:
     audio: AudioFeatures
     visual: VisualFeatures
     empty: str | None = None
+
+    def check_fits(self, model: Any) -> None:
+        """Checks that a network reads such features.
+
+        Raises:
+            UserError: If not.
+        """
+        made = (self.audio.width, tuple(self.visual.shape))
+        if made != (model.audio_width, tuple(model.visual_shape)):
+            raise UserError(
+                "Expected features as the model reads them: audio "
+                f"{model.audio_width}, visual {tuple(model.visual_shape)}. "
+                f"Received: audio {made[0]}, visual {made[1]}"
+            )
 
     def lacks(self, path: str | os.PathLike[str]) -> str | None:
         """Returns the modality that a video lacks and may lack, if it does.
@@ -150,7 +166,7 @@ def join(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
 def build_extractor(
     network: str,
     vggish: str = VGGISH,
-    visual_weights: str = "imagenet",
+    visual_weights: str = _IMAGENET,
     empty: str | None = None,
 ) -> Extractor:
     """Loads the networks that make features.
@@ -170,7 +186,7 @@ def build_extractor(
 
 
 def settings_of(
-    network: str, vggish: str = VGGISH, visual_weights: str = "imagenet"
+    network: str, vggish: str = VGGISH, visual_weights: str = _IMAGENET
 ) -> dict[str, str]:
     """Returns what decides features, to be kept beside them.
 
@@ -184,7 +200,8 @@ def settings_of(
     """
 
     def resolve(name: str) -> str:
-        return str(pathlib.Path(name).resolve()) if os.path.exists(name) else name
+        is_path = name != _IMAGENET and os.path.exists(name)
+        return str(pathlib.Path(name).resolve()) if is_path else name
 
     return {
         "visual_network": network,
@@ -275,7 +292,8 @@ def read_source(out: pathlib.Path, key: str) -> Source | None:
     Returns:
         None if they are not there, or not whole.
     """
-    if not all(path.is_file() for path in feature_paths(out, key)):
+    # Unlike Path.is_file, it takes any name.
+    if not all(map(os.path.isfile, feature_paths(out, key))):
         return None
     try:
         return Source(**json.loads(_source_path(out, key).read_text()))
@@ -403,6 +421,9 @@ def write_features(
 ) -> None:
     """Writes a video's audio and visual features, each file whole or not at all.
 
+    Several processes may write those of one video: workers of Beam do, whose work is
+    given to others when they seem to be lost.
+
     Args:
         out: The folder.
         key: What they are called.
@@ -412,9 +433,9 @@ def write_features(
     """
     _source_path(out, key).unlink(missing_ok=True)
     for path, values in zip(feature_paths(out, key), features, strict=True):
-        with whole_file(path) as aside:
+        with whole_file(path, shared=True) as aside:
             np.save(aside, values)
-    write_json(_source_path(out, key), dataclasses.asdict(source))
+    write_json(_source_path(out, key), dataclasses.asdict(source), shared=True)
 
 
 def _source_path(out: pathlib.Path, key: str) -> pathlib.Path:
