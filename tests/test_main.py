@@ -33,7 +33,7 @@ def test_the_main_job_and_what_a_program_does_with_its_model(data_dir, tmp_path)
         "--epochs=2",
         "--units=8",
         f"--data_dir={data_dir}",
-        f"--run={tmp_path / 'run'}",
+        f"--run={tmp_path / 'runs/first'}",
     )
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
@@ -60,10 +60,10 @@ def test_the_main_job_and_what_a_program_does_with_its_model(data_dir, tmp_path)
             capture_output=True,
             text=True,
             check=False,
-            cwd=tmp_path / "run",
+            cwd=tmp_path,
         )
         assert app.returncode == 0, app.stderr
-        outputs.append(np.load(tmp_path / "run" / "out.npy"))
+        outputs.append(np.load(tmp_path / "out.npy"))
     np.testing.assert_array_equal(*outputs)
     assert outputs[0].shape == (2, 10, 29)
 
