@@ -1,6 +1,6 @@
 """Reads damaged copies of a video, and counts what comes of it.
 
-    python -m experiments.fuzz_video VIDEO [--copies=200] [--seed=0] [--limit-s=30]
+    python -m experiments.fuzz_video VIDEO [--copies=200] [--seed=0] [--limit_s=30]
 
 Every copy has bytes changed, its end cut off, or a part put elsewhere. It must end in
 seconds or in a `VideoError`. Copies are read by one child process after the other, so
@@ -252,12 +252,16 @@ def _table(outcomes: Sequence[Outcome]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.fuzz_video",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("video", help="the video to damage copies of")
     parser.add_argument("--copies", type=int, default=200, help="how many copies")
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     parser.add_argument(
-        "--limit-s", type=float, default=30.0, help="a copy that takes longer is hung"
+        "--limit_s", type=float, default=30.0, help="a copy that takes longer is hung"
     )
     args = parser.parse_args(argv)
     outcomes = fuzz(args.video, args.copies, args.seed, args.limit_s)
