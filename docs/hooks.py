@@ -22,8 +22,12 @@ _MOVED = {
     "tfds_ave/README.md": "tfds_ave.md",
     "experiments/best.json": "results/best.json",
     **{
-        f"{_RESULTS}/{path.name}": f"results/{path.name}"
-        for path in sorted((_ROOT / _RESULTS).iterdir())
+        f"{_RESULTS}/{path}": f"results/{path}"
+        for path in sorted(
+            file.relative_to(_ROOT / _RESULTS)
+            for file in (_ROOT / _RESULTS).rglob("*")
+            if file.is_file()
+        )
     },
 }
 _ORIGINS = {uri: origin for origin, uri in _MOVED.items()}
