@@ -12,11 +12,15 @@ import tensorflow as tf
 from rich.console import Console
 
 import avsdn_tf
-from avsdn_tf import checkpoints, commands, data, training
+from avsdn_tf import checkpoints, commands, data, run_folder, training
 from avsdn_tf.checkpoints import Checkpoints, Progress
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.interruption import Interruption, TrainingInterruptedError
+from avsdn_tf.interruption import (
+    Interruption,
+    TrainingInterruptedError,
+    handling,
+)
 from avsdn_tf.run_folder import RunFolder
 from tests import processes
 
@@ -327,6 +331,68 @@ def test_a_directory_of_files_that_was_changed_is_refused(
 def test_a_folder_that_workers_do_not_share_is_one_message(tmp_path):
     with pytest.raises(UserError, match="on a disk that all workers share"):
         RunFolder(tmp_path).check_settings(Config())
+
+
+def test_a_folder_that_could_not_be_made_is_not_left(tmp_path, monkeypatch):
+    def fill_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_json", fill_disk)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match="No space left"), folder.hold():
+        folder.create(Config())
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_wrong_types_are_one_message(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    config = {"config": {"epochs": "many"}, "versions": {}}
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config.json: expected settings of a train"):
+        RunFolder(run).read_config()
+
+
+def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
+    finished, dataset, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    make_predict = training.make_predict
+
+    def predict_badly(model):
+        def predict(batches):
+            predictions = make_predict(model)(batches)
+            predictions.logits[0, 0, 0] = np.nan
+            return predictions
+
+        return predict
+
+    monkeypatch.setattr(training, "make_predict", predict_badly)
+    with pytest.raises(UserError, match=r"tfds_ave/synthetic: .*finite"):
+        commands.evaluate(str(run), None, QUIET)
+
+
+def test_a_package_without_metadata_is_absent():
+    assert run_folder.version_if_any("numpy") == np.__version__
+    assert run_folder.version_if_any("no such package") == "absent"
+
+
+def test_signals_that_are_ignored_stay_so():
+    heard = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        numbers = (signal.SIGHUP, signal.SIGUSR1)
+        usual = signal.getsignal(signal.SIGUSR1)
+        with handling(lambda number, restore: heard.append(number), numbers):
+            for number in numbers:
+                signal.raise_signal(number)
+            assert signal.getsignal(signal.SIGUSR1) != usual
+        assert heard == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGUSR1) == usual
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_code_in_a_model_is_never_run(finished, tmp_path):

@@ -68,6 +68,29 @@ def test_the_main_job_and_what_a_program_does_with_its_model(data_dir, tmp_path)
     assert outputs[0].shape == (2, 10, 29)
 
 
+@pytest.mark.parametrize(
+    "own", [["--local_workers=2"], ["--local_workers", "2"], ["-local_workers", "2"]]
+)
+def test_workers_are_started_with_all_other_words(own, monkeypatch):
+    # What only looks like the flag is not it.
+    words = ["--run", "local_workers_x", "--units=8"]
+    monkeypatch.setattr(sys, "argv", ["main", *own, *words])
+    started = []
+    monkeypatch.setattr(main, "launch", lambda *args: started.append(args))
+    with flagsaver.flagsaver():
+        flags.FLAGS(sys.argv)
+        main._launch(Config())
+    assert started == [([*words, "--strategy=multi_worker"], 2)]
+
+
+def test_it_starts_where_standard_error_is_closed():
+    program = f"{sys.executable} -c 'import avsdn_tf.main; print(42)' 2>&-"
+    done = subprocess.run(
+        program, shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "42\n")
+
+
 def test_help_lists_commands_flags_and_models():
     result = run("--help")
     for word in (

@@ -563,6 +563,13 @@ def test_ave_is_made_from_its_videos(tmp_path, loaded):
     assert example["audio"].shape == (10, 128)
     np.testing.assert_allclose(example["visual"][:, 0], 10 * np.arange(10), atol=6)
     assert example["clip_label"] == 21
+    # As weights that belong to another network make them.
+    (tmp_path / "data").rename(tmp_path / "before")
+    values = np.load(kept)
+    np.save(kept, np.full_like(values, np.nan))
+    with pytest.raises(DatasetError, match=r"-id00000004.audio.npy: NaN or infinite"):
+        build(folder, tmp_path / "data", "videos")
+    np.save(kept, values)
     (folder / "AVE" / "-id00000021.mp4").write_bytes(
         write_clip(tmp_path / "short.mp4", 8).read_bytes()
     )
