@@ -156,10 +156,11 @@ def fill(args: argparse.Namespace, console: Console) -> int:
         failures |= train_all(waiting, args.jobs, console)
     results = read_results(rows, runs, failures)
     _write(args, results, console)
-    reasons = {*failures.values()}
+    # A run that several rows show, or that others start from, is counted once.
+    failed = {*failures}
     for result in results:
-        reasons |= {*result.failed.values()}
-    return len(reasons)
+        failed |= {result.runs[seed].folder for seed in result.failed}
+    return len(failed)
 
 
 def _needed(

@@ -142,8 +142,8 @@ def learning_curves(
     """Draws loss and accuracy over the epochs.
 
     Args:
-        history: One dictionary an epoch, with `epoch`, and any of `loss`,
-            `validation_loss`, `accuracy` and `validation_accuracy` (fractions of 1).
+        history: One dictionary an epoch, with `epoch`, and any of `loss`, `accuracy`
+            and `validation_accuracy` (fractions of 1).
         selected_epoch: The epoch whose weights were kept.
 
     Returns:
@@ -151,8 +151,11 @@ def learning_curves(
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    _draw_curves(loss, history, "loss", scale=1)
-    _draw_curves(accuracy, history, "accuracy", scale=100)
+    _draw_curve(loss, history, "loss", "training", TRAINING)
+    _draw_curve(accuracy, history, "accuracy", "training", TRAINING, scale=100)
+    _draw_curve(
+        accuracy, history, "validation_accuracy", "validation", VALIDATION, scale=100
+    )
     for axes, label in ((loss, "loss"), (accuracy, "accuracy (%)")):
         axes.axvline(
             selected_epoch,
@@ -180,25 +183,24 @@ def learning_curves(
     return figure
 
 
-def _draw_curves(
-    axes: Axes, history: Sequence[Mapping[str, Any]], name: str, scale: float
+def _draw_curve(
+    axes: Axes,
+    history: Sequence[Mapping[str, Any]],
+    key: str,
+    label: str,
+    color: str,
+    scale: float = 1,
 ) -> None:
-    """Draws training and validation of one measure, where the history has them."""
-    for key, label, color in (
-        (name, "training", TRAINING),
-        (f"validation_{name}", "validation", VALIDATION),
-    ):
-        points = [
-            (epoch["epoch"], epoch[key] * scale)
-            for epoch in history
-            if epoch.get(key) is not None
-        ]
-        if points:
-            # A line through a single point is invisible.
-            marker = "o" if len(points) == 1 else None
-            axes.plot(
-                *zip(*points, strict=True), color=color, label=label, marker=marker
-            )
+    """Draws one measure of the epochs that have it."""
+    points = [
+        (epoch["epoch"], epoch[key] * scale)
+        for epoch in history
+        if epoch.get(key) is not None
+    ]
+    if points:
+        # A line through a single point is invisible.
+        marker = "o" if len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), color=color, label=label, marker=marker)
 
 
 @mpl.rc_context(_STYLE)
