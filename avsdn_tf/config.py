@@ -110,7 +110,8 @@ class Config:
         False, "Append the fused hidden state to the decoder's input in every segment."
     )
     dropout: float = _setting(
-        0.0, "Share of features and of decoder outputs dropped in training."
+        0.0,
+        "Share of the features, and of what the last layers read, dropped in training.",
     )
     strategy: str = _setting(
         "auto",

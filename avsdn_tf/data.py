@@ -1,5 +1,6 @@
 """TFDS examples as tf.data batches, for training and for scoring."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -18,9 +19,11 @@ from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable, locked
 
-# Memory stays bounded whatever the number of clips. Those that wait are a good
-# part of AVE, and TFDS has stored all of them in a random order.
+# Memory stays bounded whatever the number of clips: so many bytes of features wait to
+# be drawn at random. That is half of AVE's pooled vectors, but a fiftieth of its
+# largest maps, so these are also read in blocks, in an order of their own every epoch.
 _SHUFFLE_BYTES = 128 * 2**20
+_MOST_BLOCKS = 4
 # A training split is read in this many shares that take turns. Workers have shares of
 # their own, so each reads only these, and yet a batch holds the same clips whatever the
 # number of workers.
@@ -183,18 +186,21 @@ def training_batches(
         }
 
     names = ("audio", "visual", "row", label)
-    shares = [
-        _Share(
-            functools.partial(_read, dataset, share, names), dataset.num_clips(share)
-        )
-        for share in _cut(dataset, split, NUM_SHARES)
+
+    def block_of(name: str) -> _Block:
+        read = functools.partial(_read, dataset, name, names)
+        return _Block(read, dataset.num_clips(name))
+
+    splits = [
+        [_Share(list(map(block_of, blocks))) for blocks in _blocks(dataset, name)]
+        for name in split.split("+")
     ]
     order = _Order(
         seeds=[_epoch_seed(config.seed, epoch) for epoch in epochs],
-        buffer=int(_SHUFFLE_BYTES // _clip_bytes(dataset)),
+        buffer=_buffer_clips(dataset),
         batch_size=config.batch_size,
     )
-    return _take_turns(shares, order, part, with_target).prefetch(1)
+    return _take_turns(splits, order, part, with_target).prefetch(1)
 
 
 def check_times(dataset: Dataset, config: Config) -> None:
@@ -301,22 +307,23 @@ def matching_segments(
             }
         )
 
-    def read(share: str) -> tf.data.Dataset:
-        return _read_match_split(dataset, share, match_split, names).flat_map(split_up)
+    def read(block: str) -> tf.data.Dataset:
+        return _read_match_split(dataset, block, match_split, names).flat_map(split_up)
+
+    def block_of(name: str) -> _Block:
+        num_clips = _count_matching(dataset, name)[match_split]
+        return _Block(functools.partial(read, name), dataset.num_segments * num_clips)
 
     shares = [
-        _Share(
-            functools.partial(read, share),
-            dataset.num_segments * _count_matching(dataset, share)[match_split],
-        )
-        for share in _cut(dataset, _match_sources(dataset), NUM_SHARES)
+        _Share(list(map(block_of, blocks)))
+        for blocks in _blocks(dataset, _match_sources(dataset))
     ]
     order = _Order(
         seeds=[_epoch_seed(seed, epoch) for epoch in epochs],
-        buffer=int(_SHUFFLE_BYTES // _clip_bytes(dataset) * dataset.num_segments),
+        buffer=dataset.num_segments * _buffer_clips(dataset),
         batch_size=batch_size,
     )
-    return _take_turns(shares, order, part).prefetch(8)
+    return _take_turns([shares], order, part).prefetch(8)
 
 
 def matching_clips(
@@ -353,10 +360,14 @@ def matching_clips(
 
 def count_matching_clips(dataset: Dataset) -> dict[str, int]:
     """Returns how many clips each split of the cross-modality task has."""
-    return _count_matching(dataset, _match_sources(dataset))
+    total: collections.Counter[str] = collections.Counter()
+    # Block by block, as they are counted for the training too: all data are read once.
+    for block in itertools.chain(*_blocks(dataset, _match_sources(dataset))):
+        total.update(_count_matching(dataset, block))
+    return dict(total)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=NUM_SHARES * _MOST_BLOCKS)
 def _count_matching(dataset: Dataset, share: str) -> dict[str, int]:
     feature = dataset.builder.info.features["match_split"]
     counts = np.zeros(feature.num_classes, int)
@@ -417,9 +428,25 @@ def _cut(dataset: Dataset, split: str, num_shares: int) -> list[str]:
     return shares
 
 
+def _blocks(dataset: Dataset, split: str) -> list[list[str]]:
+    """Returns the names of a split's shares, each in blocks.
+
+    Only where few of a share's clips can wait to be drawn it has several blocks, each
+    at least twice as long as what can wait.
+    """
+    waiting = max(1, _buffer_clips(dataset))
+    num_blocks = dataset.num_clips(split) // (2 * waiting)
+    num_blocks = max(1, min(_MOST_BLOCKS, num_blocks))
+    blocks = _cut(dataset, split, NUM_SHARES * num_blocks)
+    return [
+        blocks[first : first + num_blocks]
+        for first in range(0, len(blocks), num_blocks)
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
-class _Share:
-    """A share of the elements to train on.
+class _Block:
+    """Elements that are stored one after the other.
 
     Attributes:
         read: Returns them.
@@ -428,6 +455,44 @@ class _Share:
 
     read: Callable[[], tf.data.Dataset]
     num_elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """A share of the elements of a split.
+
+    Attributes:
+        blocks: What it consists of, in the order in which they are stored.
+    """
+
+    blocks: Sequence[_Block]
+
+    @property
+    def num_elements(self) -> int:
+        """How many there are."""
+        return sum(block.num_elements for block in self.blocks)
+
+    def read(self) -> Callable[[tf.Tensor], tf.data.Dataset]:
+        """Returns what gives its elements, in blocks whose order a seed decides."""
+        blocks = [block.read() for block in self.blocks]
+        if len(blocks) == 1:
+            return lambda seed: blocks[0]
+        counts = tf.constant([block.num_elements for block in self.blocks], tf.int64)
+
+        def in_order_of(seed: tf.Tensor) -> tf.data.Dataset:
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(len(blocks), dtype=tf.int64), tf.stack([seed, 0])
+            )
+            # One turn more than it has elements, which is passed over: a reader that
+            # has come to its end lets go of its file and its buffers.
+            turns = tf.repeat(order, tf.gather(counts, order) + 1)
+            return tf.data.Dataset.choose_from_datasets(
+                blocks,
+                tf.data.Dataset.from_tensor_slices(turns),
+                stop_on_empty_dataset=False,
+            )
+
+        return in_order_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -445,26 +510,42 @@ class _Order:
     batch_size: int
 
 
+def _turns(splits: Sequence[Sequence[_Share]]) -> np.ndarray:
+    """Returns whose turn it is, by the number of the share among all.
+
+    The elements of a split are those of its first share, its second and so on, again
+    and again; those that are used up lose their turn. Of several splits, each is spread
+    evenly over the epoch.
+    """
+    places, owners = [], []
+    first = 0
+    for shares in splits:
+        counts = [share.num_elements for share in shares]
+        # By turn, then by share.
+        of_split = [
+            i for turn in range(max(counts)) for i, n in enumerate(counts) if turn < n
+        ]
+        places.append((np.arange(len(of_split)) + 0.5) / max(1, len(of_split)))
+        owners.append(first + np.array(of_split, int))
+        first += len(shares)
+    return np.concatenate(owners)[np.argsort(np.concatenate(places), kind="stable")]
+
+
 def _take_turns(
-    shares: Sequence[_Share],
+    splits: Sequence[Sequence[_Share]],
     order: _Order,
     part: Part,
     finish: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> tf.data.Dataset:
     """Returns a worker's part of batches to which shuffled shares contribute in turn.
 
-    The elements of all batches are those of the first share, the second and so on,
-    again and again; those that are used up lose their turn. A share is read by one
-    worker alone. `finish` changes batches.
+    A share is read by one worker alone. `finish` changes batches.
 
     A graph is compiled once a shape, and replicas share a batch evenly: so batches have
     one static shape, and zeros of weight 0 fill them up.
     """
-    counts = [share.num_elements for share in shares]
-    # By turn, then by share.
-    turns = np.array(
-        [i for turn in range(max(counts)) for i, n in enumerate(counts) if turn < n]
-    )
+    shares = list(itertools.chain(*splits))
+    turns = _turns(splits)
     batches = np.split(turns, range(order.batch_size, len(turns), order.batch_size))
     owned = [i for i in range(len(shares)) if i % part.num_workers == part.worker]
     most = max(
@@ -479,12 +560,18 @@ def _take_turns(
         own = [owned.index(i) for i in batch if i in owned]
         row[: len(own)] = own
 
-    buffer = max(1, order.buffer // len(shares))
-    elements = [shares[i].read() for i in owned]
-    nothing = {
-        name: tf.zeros(spec.shape, spec.dtype)
-        for name, spec in elements[0].element_spec.items()
-    }
+    # A split has of the buffer what it has of the elements.
+    buffers = [
+        order.buffer
+        * sum(one.num_elements for one in split)
+        // len(turns)
+        // len(split)
+        for split in splits
+        for _ in split
+    ]
+    ordered = {i: shares[i].read() for i in owned}
+    spec = ordered[owned[0]](tf.constant(0, tf.int64)).element_spec
+    nothing = {name: tf.zeros(of.shape, of.dtype) for name, of in spec.items()}
     filler = tf.data.Dataset.from_tensors(nothing).repeat()
     choices = choices.reshape(-1).astype(np.int64)
     turns_to_take = tf.data.Dataset.from_tensor_slices(choices)
@@ -496,12 +583,12 @@ def _take_turns(
         # can't be 0 beside a seed that is a tensor.
         tf.random.set_seed(1)
         shuffled = [
-            share.shuffle(
-                max(1, min(buffer, counts[i])),
+            ordered[i](seed + i).shuffle(
+                max(1, min(buffers[i], shares[i].num_elements)),
                 seed=seed + i,
                 reshuffle_each_iteration=False,
             )
-            for i, share in zip(owned, elements, strict=True)
+            for i in owned
         ]
         chosen = tf.data.Dataset.choose_from_datasets(
             [*shuffled, filler], turns_to_take
@@ -553,17 +640,18 @@ def _damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
     return damaged
 
 
-def _clip_bytes(dataset: Dataset) -> int:
-    """Returns how many bytes the features of a clip take."""
+def _buffer_clips(dataset: Dataset) -> int:
+    """Returns how many clips may wait in memory."""
     features = dataset.builder.info.features
     widths = {
         "audio": dataset.audio_width,
         "visual": int(np.prod(dataset.visual_shape)),
     }
-    return sum(
+    clip_bytes = sum(
         dataset.num_segments * width * np.dtype(features[name].np_dtype).itemsize
         for name, width in widths.items()
     )
+    return _SHUFFLE_BYTES // clip_bytes
 
 
 def _build_quietly(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 import warnings
 import zipfile
@@ -504,7 +503,8 @@ def _made_aside(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path
             with tempfile.TemporaryDirectory(prefix="tmp-", dir=path.parent) as folder:
                 aside = pathlib.Path(folder) / path.name
                 yield path, aside
-                shutil.move(aside, path)
+                # Fails where another process has made such a folder meanwhile.
+                aside.rename(path)
     except BaseException:
         for folder in made:
             # Unless another process has put something there meanwhile.

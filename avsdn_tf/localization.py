@@ -188,7 +188,7 @@ def stitch_logits(
             # The last window may reach back by a whole one.
             drop = max(0, next_start - window - kept_from)
             audio, visual, kept_from = audio[drop:], visual[drop:], kept_from + drop
-    if audio is None:
+    if audio is None or not len(audio):
         raise ValueError("Expected the features of at least one segment. Received none")
     if len(sums) < kept_from + len(audio):
         add(kept_from + max(0, len(audio) - window), audio[-window:], visual[-window:])

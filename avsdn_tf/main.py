@@ -324,6 +324,11 @@ def _benchmark(parts: Sequence[str], console: Console) -> None:
 
 def run() -> None:
     """Entry point of the console script."""
+    # absl explains the program that was started, and of a console script that is a file
+    # which pip wrote.
+    for flag in flags.FLAGS.flags_by_module_dict().get("avsdn_tf.main", ()):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    sys.modules["__main__"].__doc__ = __doc__
     app.run(main)
 
 

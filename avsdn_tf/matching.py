@@ -64,11 +64,8 @@ class MatchingTask:
     def score_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of each pair of a batch, and 1 where it is right, else 0."""
         target = batch["target"]
-        distances = tf.cast(
-            self.model(
-                {"audio": batch["audio"], "visual": batch["visual"]}, training=True
-            ),
-            tf.float32,
+        distances = self.model(
+            {"audio": batch["audio"], "visual": batch["visual"]}, training=True
         )
         correct = (distances < self._loss.margin / 2) == (target > 0)
         return self._loss.call(target, distances), tf.cast(correct, tf.float32)
@@ -110,7 +107,7 @@ def make_measure(model: keras.Model) -> Callable[[tf.data.Dataset], Distances]:
         heard = model.embed_audio(audio)[:, :, tf.newaxis]
         # A mean of half-precision maps is to be more precise than they are.
         seen = model.embed_visual(tf.cast(visual, tf.float32))[:, tf.newaxis]
-        return tf.cast(embedding_distance(heard, seen), tf.float32)
+        return embedding_distance(heard, seen)
 
     def measure(batches: tf.data.Dataset) -> Distances:
         parts: dict[str, list[np.ndarray]] = {"row": [], "distances": [], "labels": []}

@@ -126,7 +126,7 @@ class RunFolder:
                 "has written there. Received none. Is --run on a disk that all workers "
                 "share?"
             )
-        found = Config.from_dict(self._read("config")).to_dict()
+        found = self._read_settings().to_dict()
         changed = [
             f"{name} is {found[name]} there and {value} here"
             for name, value in config.to_dict().items()
@@ -164,13 +164,7 @@ class RunFolder:
                 f"Received one that is training or was interrupted: it has no "
                 f"{self.checksums.name}. The command that began it goes on with it."
             )
-        try:
-            return Config.from_dict(self._read("config"))
-        # A value of a wrong type fails in a comparison.
-        except TypeError as error:
-            raise UserError(
-                f"{self.config}: expected settings of a training run. Received: {error}"
-            ) from error
+        return self._read_settings()
 
     def load_model(self) -> keras.Model:
         """Returns the saved model; code in the file is never run.
@@ -216,7 +210,7 @@ class RunFolder:
         """
         try:
             return dict(json.loads(self.report.read_text()))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{self.report}: expected the report of a finished run. "
                 f"Received: {error}"
@@ -225,6 +219,15 @@ class RunFolder:
     def read_versions(self) -> dict[str, str]:
         """Returns the versions that the run was made with."""
         return self._read("versions")
+
+    def _read_settings(self) -> Config:
+        try:
+            return Config.from_dict(self._read("config"))
+        # A value of a wrong type fails in a comparison.
+        except TypeError as error:
+            raise UserError(
+                f"{self.config}: expected settings of a training run. Received: {error}"
+            ) from error
 
     def _read(self, part: str) -> dict[str, Any]:
         try:

@@ -159,7 +159,9 @@ def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
     learning_rate = config.learning_rate
     if config.decay_steps:
         learning_rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [config.decay_steps], [learning_rate, learning_rate / 10]
+            # Keras's boundary is the last step, of which the first is 0.
+            [config.decay_steps - 1],
+            [learning_rate, learning_rate / 10],
         )
     return FusedAdam(
         learning_rate,
@@ -437,7 +439,8 @@ def _describe_broken_loss(
         np.isfinite(batch[name].numpy()[kept]).all() for name in ("audio", "visual")
     )
     cause = (
-        f"Try a lower --learning_rate than {config.learning_rate:g}, or --clip_norm=1"
+        "They are finite: the update before this step may have broken the weights. Try "
+        f"a lower --learning_rate than {config.learning_rate:g}, or --clip_norm=1"
         if finite
         else "Its features are not all finite: rebuild the data set without them"
     )
@@ -593,6 +596,10 @@ def make_train_steps(
             return values
         return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
+    def places_of(batch: dict[str, Any]) -> float:
+        """Returns how many clips a replica's batch has place for, static and alike."""
+        return float(value_of(batch["weight"]).shape[0])
+
     def value_of(per_replica: Any) -> tf.Tensor:
         # All have the same.
         return strategy.experimental_local_results(per_replica)[0]
@@ -607,7 +614,8 @@ def make_train_steps(
         with tf.GradientTape() as tape:
             loss_values, correct = task.score_batch(batch)
             total_loss = tf.reduce_sum(weight * loss_values)
-            scaled_loss = optimizer.scale_loss(total_loss)
+            # The gradients of a sum would leave half precision with large batches.
+            scaled_loss = optimizer.scale_loss(total_loss / places_of(batch))
         sums = [total_loss, tf.reduce_sum(weight * correct), tf.reduce_sum(weight)]
         return tape.gradient(scaled_loss, variables), tf.stack(sums)
 
@@ -617,8 +625,10 @@ def make_train_steps(
 
     def step(batch: dict[str, Any]) -> tf.Tensor:
         *gradients, sums = map(value_of, strategy.run(replica_step, args=(batch,)))
-        # The gradients are those of a sum over the clips of all replicas.
-        optimizer.apply([g / sums[2] for g in gradients], variables)
+        # The gradients are those of a sum over the clips of all replicas, divided by
+        # the places of one.
+        num_full = sums[2] / places_of(batch)
+        optimizer.apply([g / num_full for g in gradients], variables)
         return sums
 
     @tf.function(reduce_retracing=True)

@@ -24,6 +24,7 @@ from avsdn_tf.benchmark.results import processor
 from avsdn_tf.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import versions
+from experiments.arguments import positive
 
 _MEANING = """\
 The cores are the same everywhere. Two logical devices or two workers compute what one
@@ -73,10 +74,12 @@ def main(argv: Sequence[str]) -> None:
     )
     add = parser.add_argument
     add("--dataset", default="tfds_ave/synthetic")
-    add("--repeats", type=int, default=3)
-    add("--epochs", type=int, default=16)
+    add("--repeats", type=positive, default=3)
+    add("--epochs", type=positive, default=16)
     add("--out", type=pathlib.Path)
     args = parser.parse_args(argv)
+    if args.epochs < 2:
+        parser.error("--epochs: expected 2 or more, since the first is not counted")
     settings = {"dataset": args.dataset, "epochs": args.epochs, "patience": args.epochs}
     times: dict[str, list[float]] = {place: [] for place in _PLACES}
     try:

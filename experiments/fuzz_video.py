@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from avsdn_tf.features import video
+from experiments.arguments import positive
 
 LEAK_MIB = 64
 _FLIPPED_BYTES = 40
@@ -258,12 +259,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("video", help="the video to damage copies of")
-    parser.add_argument("--copies", type=int, default=200, help="how many copies")
+    parser.add_argument("--copies", type=positive, default=200, help="how many copies")
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     parser.add_argument(
         "--limit_s", type=float, default=30.0, help="a copy that takes longer is hung"
     )
     args = parser.parse_args(argv)
+    if not os.path.isfile(args.video):
+        parser.error(f"{args.video}: expected a video, and there is no such file")
     outcomes = fuzz(args.video, args.copies, args.seed, args.limit_s)
     print(_table(outcomes))
     failed = any(entry.status in ("crashed", "hung") for entry in outcomes)

@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from avsdn_tf.run_folder import RunFolder
+from experiments.arguments import positive
 
 # Dropout, averaged weights and weight decay have a state that must survive; a
 # checkpoint is saved after every call into the graph, several times an epoch.
@@ -130,8 +131,8 @@ def main(argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--times", type=int, default=20, help="how many trainings to kill (20)")
-    add("--jobs", type=int, default=1, help="trainings at once (1)")
+    add("--times", type=positive, default=20, help="how many trainings to kill (20)")
+    add("--jobs", type=positive, default=1, help="trainings at once (1)")
     add("--seed", type=int, default=0, help="seed of the moments (0)")
     add("--folder", type=pathlib.Path, help="where the runs go; a temporary folder")
     add("--out", type=pathlib.Path, help="a Markdown file for the result")

@@ -37,6 +37,7 @@ from avsdn_tf.report import figures
 from avsdn_tf.report.scores import percent
 from avsdn_tf.startup import quiet_startup
 from experiments import tables
+from experiments.arguments import positive
 from experiments.published import (
     CHANGES,
     LABELS,
@@ -78,7 +79,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("table", choices=(*PUBLISHED_TABLES, *CHANGES, LABELS))
-    add("--seeds", type=_positive, default=5, help="seeds a row, from 0 (5)")
+    add("--seeds", type=positive, default=5, help="seeds a row, from 0 (5)")
     add(
         "--dataset",
         type=_datasets,
@@ -94,20 +95,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="both",
         help="as published, with the changes of experiments/best.json, or both (both)",
     )
-    add("--epochs", type=_positive, default=60, help="most epochs of a run (60)")
-    add("--patience", type=_positive, default=10, help="patience of a run (10)")
-    add("--jobs", type=_positive, default=1, help="runs at once, sharing the cores (1)")
+    add("--epochs", type=positive, default=60, help="most epochs of a run (60)")
+    add("--patience", type=positive, default=10, help="patience of a run (10)")
+    add("--jobs", type=positive, default=1, help="runs at once, sharing the cores (1)")
     return parser.parse_args(argv)
 
 
 def _datasets(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(",")))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more. Received: {text}")
-    return int(text)
 
 
 def load_rows(args: argparse.Namespace) -> list[Row]:

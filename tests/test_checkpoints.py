@@ -501,6 +501,19 @@ def test_mixed_precision_trains_and_saves_what_loads_anywhere(
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_large_batches_stay_within_half_precision(dataset, folder):
+    # Gradients of a sum over so many clips, 1,024 times larger, would not.
+    config = Config(
+        epochs=2,
+        units=8,
+        batch_size=480,
+        learning_rate=1e-6,
+        precision="mixed_float16",
+        loss="categorical_crossentropy",
+    )
+    training.train(config, dataset, folder)
+
+
 def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
     losses = []
     for xla in ("none", "step"):

@@ -90,7 +90,9 @@ def test_network_saves_and_loads(rng, tmp_path):
 def test_network_runs_in_mixed_precision(rng):
     model = AVDLN(audio_width=5, visual_shape=(7,), dtype="mixed_bfloat16")
     distances = model(make_inputs(rng, 2))
-    assert keras.backend.standardize_dtype(distances.dtype) == "bfloat16"
+    embedded = model.embed_audio(make_inputs(rng, 2)["audio"])
+    assert keras.backend.standardize_dtype(embedded.dtype) == "bfloat16"
+    assert keras.backend.standardize_dtype(distances.dtype) == "float32"
     assert all(w.dtype == "float32" for w in model.weights)
 
 
@@ -396,3 +398,18 @@ def test_a_split_without_a_clip_to_score_is_one_message(dataset, monkeypatch):
     monkeypatch.setattr(data, "matching_clips", whole_events)
     with pytest.raises(UserError, match=r"validation: .*none in 96 clips"):
         task.score_validation()
+
+
+def test_the_gradient_of_a_small_distance_is_finite_in_half_precision():
+    one = tf.constant([[0.5, 0.25]], tf.float16)
+    other = one + tf.constant([[2.0**-9, 0.0]], tf.float16)
+    with tf.GradientTape() as tape:
+        tape.watch([one, other])
+        distance = matching.embedding_distance(one, other)
+        # Of a loss that is scaled up, as the trainer scales it.
+        loss = tf.reduce_sum(1024 * tf.square(1.0 - distance))
+    assert distance.dtype == tf.float32
+    np.testing.assert_allclose(distance, [2.0**-9], rtol=1e-3)
+    for gradient in tape.gradient(loss, [one, other]):
+        assert np.isfinite(gradient).all()
+        assert abs(float(gradient[0, 0])) == pytest.approx(2048, rel=0.01)

@@ -101,6 +101,8 @@ def test_a_clip_may_have_several_events(tmp_path):
         (0.5, 1.5, [0]),
         (0.6, 2.4, [1]),
         (0.6, 1.4, [0]),
+        (0.9, 1.1, [0]),
+        (2.95, 3.05, [2]),
         (0.7, 1.4, [1]),
         (3.6, 3.9, [3]),
         (2.5, 2.6, [2]),
@@ -624,7 +626,7 @@ def test_videos_may_be_a_second_longer_or_shorter(tmp_path, small_networks):
     assert long["audio"].shape == (3, 3)
     assert long["segment_labels"].tolist() == [1, 1, 0]
     assert (long["start_s"], long["end_s"]) == (2, 3)
-    for times_s in ((3, 4), (2, 5)):
+    for times_s in ((3, 4), (2, 5), (2, 4.1)):
         rows[2][3:5] = times_s
         write_manifest(folder, rows, VIDEO_COLUMNS)
         with pytest.raises(DatasetError, match=r"'c2': .*within its 3 segments"):

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import subprocess
 import sys
 
@@ -47,6 +48,31 @@ def test_training_batches_hold_every_clip_once_in_an_order_of_seed_and_epoch(dat
     np.testing.assert_array_equal(first, order(0, 1))
     assert (first != order(0, 2)).any()
     assert (first != order(1, 1)).any()
+
+
+def test_where_few_clips_can_wait_the_order_still_differs_between_epochs(
+    dataset, monkeypatch
+):
+    # As few as of large feature maps: 8 of 480, one a share.
+    monkeypatch.setattr(data, "_SHUFFLE_BYTES", 8 * 10 * (128 + 2048) * 4)
+
+    def order(seed, epochs, worker=0, num_workers=1):
+        part = data.Part(worker, num_workers)
+        config = Config(seed=seed)
+        batches = data.training_batches(dataset, config, epochs, part)
+        return [weighing(batch)["row"].tolist() for batch in batches]
+
+    first, second = (list(itertools.chain(*order(0, [epoch]))) for epoch in (1, 2))
+    assert sorted(first) == sorted(second) == sorted(set(first))
+    assert len(first) == dataset.num_clips("train")
+    places = [np.argsort(rows) for rows in (first, second)]
+    assert abs(np.corrcoef(places)[0, 1]) < 0.4
+    assert order(0, [1, 2]) == order(0, [1]) + order(0, [2])
+    assert order(1, [1]) != order(0, [1])
+    # Batches hold the same clips whatever the number of workers.
+    parts = [order(0, [1], worker, 2) for worker in range(2)]
+    for whole, *of_workers in zip(order(0, [1]), *parts, strict=True):
+        assert sorted(whole) == sorted(itertools.chain(*of_workers))
 
 
 def test_every_batch_is_full_and_what_fills_the_last_one_weighs_nothing(dataset):
@@ -102,6 +128,15 @@ def test_weak_batches_never_read_segment_labels(dataset, weak_label, monkeypatch
     else:
         assert set(np.unique(targets)) == {0, 1}
         assert targets[:, 28].any() == (weak_label == "mil_background")
+
+
+def test_background_clips_are_spread_evenly_over_an_epoch(dataset):
+    config = Config(mode="weak", weak_label="mil_background")
+    batches = [weighing(b) for b in data.training_batches(dataset, config)]
+    share = dataset.num_clips("background") / dataset.num_clips("train+background")
+    for batch in batches:
+        num_background = batch["target"][:, 28].sum()
+        assert abs(num_background - share * len(batch["row"])) <= 1.5
 
 
 def test_average_is_the_mean_of_the_segment_labels(dataset):

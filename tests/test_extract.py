@@ -16,6 +16,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.features.extract import (
     Extractor,
     Source,
+    claim_folder,
     extract_all,
     find_videos,
     read_source,
@@ -74,6 +75,42 @@ def test_of_one_name_the_first_that_can_be_read_has_the_files(tmp_path, extracto
     assert "there is no such" in failures[missing] or "No such" in failures[missing]
     assert "directory" in failures[nothing]
     assert np.load(tmp_path / "out" / "same.audio.npy").shape == (2, 3)
+
+
+def test_a_folder_is_not_taken_from_a_process_that_has_not_finished_a_video(
+    tmp_path, extractor
+):
+    video = write_clip(tmp_path / "a.mp4", 2)
+    out = tmp_path / "out"
+    other = {**SETTINGS, "vggish": "other"}
+
+    class Slow(Extractor):
+        def stream(self, path):
+            # Meanwhile another process finds no features there, and begins.
+            assert not extract_quietly(extractor, [video], out, other)
+            yield from super().stream(path)
+
+    late = write_clip(tmp_path / "b.mp4", 2)
+    with pytest.raises(UserError, match="expected vggish 'other', received 'a'"):
+        extract_quietly(Slow(Loudness(), Brightness()), [late], out)
+    assert read_source(out, "a") is not None
+    assert read_source(out, "b") is None
+
+
+def test_a_file_that_a_killed_process_left_is_no_feature(tmp_path):
+    claim_folder(tmp_path, SETTINGS)
+    (tmp_path / ".tmp-0.npy").touch()
+    (tmp_path / "a.audio.npy").touch()
+    claim_folder(tmp_path, {**SETTINGS, "vggish": "other"})
+
+
+@pytest.mark.parametrize("content", [b"[1]", b'"x"', b"\xff", b'{"a":'])
+def test_damaged_settings_of_features_are_one_message(tmp_path, content):
+    claim_folder(tmp_path, SETTINGS)
+    (tmp_path / "a.source.json").touch()
+    (tmp_path / "extract.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"extract.json: expected what made the feat"):
+        claim_folder(tmp_path, SETTINGS)
 
 
 def test_two_processes_may_write_the_features_of_one_video(tmp_path):

@@ -250,3 +250,6 @@ def test_a_network_that_matches_localizes_nothing():
 def test_a_video_without_segments_has_no_logits():
     with pytest.raises(ValueError, match="at least one segment"):
         localization.stitch_logits(PositionNetwork(), [])
+    empty = np.zeros((0, 3), np.float32)
+    with pytest.raises(ValueError, match="at least one segment"):
+        localization.stitch_logits(PositionNetwork(), [(empty, empty)])

@@ -1,3 +1,4 @@
+import inspect
 import os
 import pathlib
 import subprocess
@@ -103,6 +104,86 @@ def test_help_lists_commands_flags_and_models():
     lines = [line.strip() for line in result.stdout.splitlines()]
     for name, entry in MODELS.items():
         assert f"{name}: {entry.summary}." in lines
+
+
+def test_the_console_script_has_the_same_help():
+    program = (
+        "import sys; sys.argv = ['avsdn', '--help']; "
+        "from avsdn_tf.main import run; run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    for word in ("train      trains", "--[no]demo", "--visual_network", "--weak_label"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("train", ["--run=r", "--units=3"], {0: Config(units=3), 1: "r", 3: True}),
+        ("evaluate", ["--run=r", "--data_dir=d"], {0: "r", 1: "d"}),
+        (
+            "predict",
+            ["--run=r", "--vggish=v", "a.mp4", "b.mp4"],
+            {0: "r", 1: ["a.mp4", "b.mp4"], 2: "predictions", 3: {"vggish": "v"}},
+        ),
+        ("predict", ["--demo", "--out=o"], {0: None, 1: [], 2: "o", 3: {}}),
+        (
+            "extract",
+            ["--visual_network=vgg19", "--workers=3", "--empty=audio", "a.mp4"],
+            {0: ["a.mp4"], 1: "features", 2: "vgg19", 3: {"empty": "audio"}, 4: 3},
+        ),
+        (
+            "export",
+            ["--run=r", "--format=onnx", "--out=o", "--data_dir=d"],
+            {0: "r", 1: "onnx", 2: "o", 3: None, 4: "d"},
+        ),
+        (
+            "export",
+            ["--run=r", "--end_to_end", "--visual_weights=w"],
+            {0: "r", 1: "savedmodel", 2: None, 3: {"visual_weights": "w"}},
+        ),
+        (
+            "benchmark",
+            ["step", "start", "step", "--repeats=2", "--data_dir=d"],
+            {0: ["step", "start"], 1: Config().dataset, 2: "d", 3: 2, 4: "benchmark"},
+        ),
+    ],
+)
+def test_a_command_is_called_with_what_its_flags_say(
+    monkeypatch, name, words, expected
+):
+    called = []
+
+    def record(*args):
+        called.append(args)
+        return 0
+
+    # A replacement that takes other arguments than the command would hide a mistake.
+    signature = inspect.signature(getattr(main.commands, name))
+    monkeypatch.setattr(main.commands, name, record)
+    command = [] if name == "train" else [name]
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        main.main(flags.FLAGS(["avsdn", *command, *words]))
+    (args,) = called
+    signature.bind(*args)
+    assert {index: args[index] for index in expected} == expected
+
+
+def test_failed_videos_are_in_the_exit_code(monkeypatch):
+    monkeypatch.setattr(main.commands, "predict", lambda *_: 2)
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        words = flags.FLAGS(["avsdn", "predict", "--run=r", "a.mp4"])
+        with pytest.raises(SystemExit) as stop:
+            main.main(words)
+    assert stop.value.code == 1
 
 
 def test_wrong_mode_is_one_message():

@@ -919,7 +919,9 @@ def test_a_part_that_is_missing_in_the_middle(tmp_path):
 def test_a_copy_that_hangs_is_counted(tmp_path):
     file = str(tmp_path / "video.mkv")
     write(file, images=[grey_image(0)] * 10)
-    (outcome,) = fuzz_video.fuzz(file, copies=1, seed=0, limit_s=0)
+    (outcome,) = fuzz_video.fuzz(
+        pathlib.Path(file).read_bytes(), copies=1, seed=0, limit_s=0
+    )
     assert (outcome.status, outcome.memory_mib) == ("hung", 0)
 
 
@@ -941,12 +943,23 @@ def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
     file = str(tmp_path / "video.mkv")
     images = [grey_image(index) for index in range(28)]
     write(file, images=images, waveform=click(2.25, 2.8, 44_100))
-    outcomes = fuzz_video.fuzz(file, copies=20, seed=0, limit_s=20)
+    outcomes = fuzz_video.fuzz(
+        pathlib.Path(file).read_bytes(), copies=20, seed=0, limit_s=20
+    )
     assert len(outcomes) == 20
     failed = [entry for entry in outcomes if entry.status not in ("ok", "refused")]
     assert not failed
     assert {entry.status for entry in outcomes} == {"ok", "refused"}
     assert fuzz_video.memory_growth_mib(outcomes) < fuzz_video.LEAK_MIB
+
+
+def test_a_video_that_is_not_there_is_one_message(capsys):
+    with pytest.raises(SystemExit) as stop:
+        fuzz_video.main(["nowhere.mp4"])
+    assert stop.value.code == 2
+    assert (
+        "nowhere.mp4: expected a video, and there is no such" in capsys.readouterr().err
+    )
 
 
 def test_damaged_copies_of_a_real_clip(tmp_path):

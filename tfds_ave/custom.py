@@ -23,6 +23,8 @@ _COLUMNS = ("key", "split", "category", "start_s", "end_s")
 _FEATURE_COLUMNS = ("audio", "visual")
 # Of the 255 of a file's name; the longest here is KEY.source.json.
 _MOST_KEY_BYTES = 240
+# The reader of videos leaves out a last second that is shorter.
+_TAIL_S = 0.1
 # More would only scroll the first ones away.
 _MOST_ERRORS = 20
 
@@ -342,7 +344,8 @@ def event_segments(start_s: float, end_s: float, num_segments: int) -> np.ndarra
     covered = (start_s <= middles_s) & (middles_s < end_s)
     if not covered.any():
         shared_s = np.minimum(end_s, starts_s + 1) - np.maximum(start_s, starts_s)
-        covered[np.argmax(shared_s)] = True
+        # Rounded, since 1 - 0.9 and 1.1 - 1 differ in their last digits.
+        covered[np.argmax(np.round(shared_s, 6))] = True
     return covered
 
 
@@ -446,9 +449,10 @@ def _check_lengths(
 
 def _check_times(clip: CustomClip, length: int, num_segments: int) -> Iterator[str]:
     """Yields what is wrong with a clip's times, given its length in seconds."""
+    longest_s = max(length, num_segments) + _TAIL_S
     for start_s, end_s in clip.times_s:
         # An event may go on where a longer video is cut off, but not start there.
-        if end_s > max(length, num_segments) or start_s >= num_segments:
+        if end_s >= longest_s or start_s >= num_segments:
             yield (
                 f"Clip {clip.key!r}: its event lasts from {start_s} to {end_s} s. "
                 f"Expected one within its {num_segments} segments of one second."

@@ -158,7 +158,11 @@ def extract_videos(
             # Before the folder is claimed: what can't be loaded has no features.
             _check_width(_load(networks), networks, folder, config)
         claim_folder(out, settings)
-        failures = _run_pipeline(todo, out, networks, download_config) if todo else []
+        failures = (
+            _run_pipeline(todo, out, networks, settings, download_config)
+            if todo
+            else []
+        )
     except UserError as error:
         raise DatasetError(_without_flags(str(error), networks, folder)) from error
     finally:
@@ -241,6 +245,7 @@ def _run_pipeline(
     todo: list[Video],
     out: pathlib.Path,
     networks: Networks,
+    settings: dict[str, str],
     download_config: tfds.download.DownloadConfig | None,
 ) -> list[str]:
     """Makes features of videos, and returns why some could not be made."""
@@ -258,7 +263,7 @@ def _run_pipeline(
                 pipeline
                 | "Videos" >> beam.Create(todo)
                 | "Spread" >> beam.Reshuffle()
-                | "Extract" >> beam.ParDo(_Extract(str(out), networks))
+                | "Extract" >> beam.ParDo(_Extract(str(out), networks, settings))
                 | "Failures"
                 >> beam.io.WriteToText(
                     str(aside / "failures.jsonl"), shard_name_template=""
@@ -274,9 +279,10 @@ def _run_pipeline(
 class _Extract(beam.DoFn):
     """Writes a video's features; gives why it could not."""
 
-    def __init__(self, out: str, networks: Networks) -> None:
+    def __init__(self, out: str, networks: Networks, settings: dict[str, str]) -> None:
         self._out = out
         self._networks = networks
+        self._settings = settings
 
     def setup(self) -> None:
         """Loads the networks, once a worker."""
@@ -288,8 +294,10 @@ class _Extract(beam.DoFn):
             with _as_file(video) as path:
                 source = Source.of(path)
                 features = self._extractor.extract(path)
-            write_features(pathlib.Path(self._out), video.key, features, source)
-        except (VideoError, OSError, KeyError) as error:
+            write_features(
+                pathlib.Path(self._out), video.key, features, source, self._settings
+            )
+        except (VideoError, UserError, OSError, KeyError) as error:
             yield json.dumps(f"{video.key}: {error}")
 
 

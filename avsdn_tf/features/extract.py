@@ -342,7 +342,8 @@ def extract_all(
 
     def submit_next(name: str) -> None:
         video = namesakes[name].popleft()
-        waiting[pool.submit(_extract_one, extractor, video, out, stop)] = video
+        future = pool.submit(_extract_one, extractor, video, out, settings, stop)
+        waiting[future] = video
 
     try:
         for name in namesakes:
@@ -393,7 +394,11 @@ def _failure(
 
 
 def _extract_one(
-    extractor: Extractor, video: pathlib.Path, out: pathlib.Path, stop: threading.Event
+    extractor: Extractor,
+    video: pathlib.Path,
+    out: pathlib.Path,
+    settings: dict[str, Any],
+    stop: threading.Event,
 ) -> None:
     source = Source.of(video)
     found = read_source(out, video.stem)
@@ -410,7 +415,7 @@ def _extract_one(
         if stop.is_set():
             return
         chunks.append(chunk)
-    write_features(out, video.stem, join(chunks), source)
+    write_features(out, video.stem, join(chunks), source, settings)
 
 
 def write_features(
@@ -418,6 +423,7 @@ def write_features(
     key: str,
     features: tuple[np.ndarray, np.ndarray],
     source: Source,
+    settings: dict[str, Any],
 ) -> None:
     """Writes a video's audio and visual features, each file whole or not at all.
 
@@ -430,7 +436,13 @@ def write_features(
         features: The audio and the visual features.
         source: What they were made of. It is written last: features without it are
             not whole.
+        settings: What the folder was claimed with.
+
+    Raises:
+        UserError: If another process has claimed it for other networks since, which it
+            may as long as the folder holds no features.
     """
+    _check_settings(out, settings)
     _source_path(out, key).unlink(missing_ok=True)
     for path, values in zip(feature_paths(out, key), features, strict=True):
         with whole_file(path, shared=True) as aside:
@@ -452,27 +464,39 @@ def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
     Raises:
         UserError: If it holds features of other settings, or can't be written.
     """
-    path = out / _SETTINGS
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and any(out.glob("*.npy")):
-            found = json.loads(path.read_text())
-            other = {
-                name: (found.get(name), settings.get(name))
-                for name in {**found, **settings}
-                if found.get(name) != settings.get(name)
-            }
-            if other:
-                told = "; ".join(
-                    f"{name} {before!r}, received {now!r}"
-                    for name, (before, now) in other.items()
-                )
-                raise UserError(
-                    f"{out}: holds features made with other networks: expected {told}. "
-                    "Choose another folder, or remove this one."
-                )
-        write_json(path, settings)
-    except (OSError, json.JSONDecodeError) as error:
+        if (out / _SETTINGS).is_file() and any(out.glob("*.source.json")):
+            _check_settings(out, settings)
+        write_json(out / _SETTINGS, settings, shared=True)
+    except OSError as error:
         raise UserError(
             f"{out}: expected a folder that this user may write to. Received: {error}"
         ) from error
+
+
+def _check_settings(out: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Checks what the features of a folder are made with.
+
+    Raises:
+        UserError: If with something else, or if that can't be read any more.
+        OSError: If there is no such file.
+    """
+    path = out / _SETTINGS
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected what made the features beside it. Received: {error}. "
+            "Choose another folder, or remove this one."
+        ) from error
+    other = [
+        f"{name} {found.get(name)!r}, received {settings.get(name)!r}"
+        for name in {**found, **settings}
+        if found.get(name) != settings.get(name)
+    ]
+    if other:
+        raise UserError(
+            f"{out}: holds features made with other networks: expected "
+            f"{'; '.join(other)}. Choose another folder, or remove this one."
+        )

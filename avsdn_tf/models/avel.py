@@ -165,7 +165,7 @@ class DMRN(AVEL):
         attention: As in AVEL; the authors' has it.
         audio_axis: As in AVEL.
         units: As in AVEL.
-        dropout: As in AVEL.
+        dropout: Share of the features and of the fused outputs dropped in training.
 
     Call arguments:
         inputs: As in AVEL.
@@ -218,8 +218,10 @@ class DMRN(AVEL):
         """Takes over the attention and the encoders of a trained AVEL.
 
         Raises:
-            ValueError: If the two have other widths or another attention.
+            ValueError: If it is none, or has other widths or another attention.
         """
+        if not isinstance(source, AVEL):
+            raise ValueError(f"Expected an AVEL. Received: {type(source).__name__}")
 
         def kind(model: AVEL) -> dict[str, Any]:
             names = ("modalities", "attention", "audio_axis", "units", "audio_width")

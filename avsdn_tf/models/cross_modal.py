@@ -97,8 +97,10 @@ def embedding_distance(one: Any, other: Any) -> Any:
     """Returns the Euclidean distances `(...)` of embeddings `(..., width)`.
 
     They are at least `sqrt(keras.config.epsilon())`: the root has no gradient at 0.
+    They are of single precision: the gradient of a small one is infinite in half.
     """
-    squares = ops.sum(ops.square(one - other), axis=-1)
+    difference = ops.cast(one, "float32") - ops.cast(other, "float32")
+    squares = ops.sum(ops.square(difference), axis=-1)
     return ops.sqrt(ops.maximum(squares, keras.config.epsilon()))
 
 
