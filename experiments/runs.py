@@ -166,7 +166,7 @@ class Run:
 
     def describe_origin(self) -> str:
         """Returns by which code, with which packages and where it was trained."""
-        text = "{code}, {processor}, {cores} cores, threads a run: {threads}"
+        text = "{code}, {processor}, {cores} core(s), threads a run: {threads}"
         try:
             lines = self._origins.read_text().splitlines()
             places = [text.format(**json.loads(line)) for line in lines]
