@@ -295,7 +295,9 @@ def _write_prediction(
     page_path = folder / f"{video.stem}.html"
     try:
         event_files.write_event_files(folder, video.stem, found)
-        figures.save(figures.prediction(found), folder / f"{video.stem}.png")
+        figures.save(
+            figures.prediction(found), folder / f"{video.stem}.png", found.notice
+        )
         write_player_page(page_path, found, video)
     except OSError as error:
         raise UserError(
@@ -468,7 +470,8 @@ def benchmark(
             write_json(folder / "benchmark.json", results.to_json(header, comparisons))
             text = results.to_markdown(header, comparisons)
             write_text(folder / "benchmark.md", text)
-            figures.save(results.draw(comparisons), folder / "benchmark.png")
+            figure = results.draw(comparisons)
+            figures.save(figure, folder / "benchmark.png", dataset.notice)
     _print_plainly(console, f"Result: {folder}")
 
 
@@ -566,7 +569,7 @@ def _write_report(
     title = f"{config.model}, {config.mode}, on {config.dataset}"
     with explain_unwritable(folder.path, _AGAIN):
         for name, figure in drawn.items():
-            figures.save(figure, folder.path / f"{name}.png")
+            figures.save(figure, folder.path / f"{name}.png", dataset.notice)
         page.write_page(
             folder.page,
             title=title,

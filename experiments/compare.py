@@ -97,11 +97,8 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
         categories,
     )
     notices = dict.fromkeys(filter(None, (report["notice"] for report in reports)))
-    if notices:
-        told = "\n".join(notices)
-        figure.text(0.99, 0.995, told, ha="right", va="top", fontsize=7)
     with explain_unwritable(out, "Choose another file by --out."):
-        figures.save(figure, out)
+        figures.save(figure, out, "\n".join(notices))
     print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
 
 

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib import image
 from rich.console import Console
 
 from avsdn_tf import evaluation
@@ -79,6 +80,25 @@ def test_curves_show_both_accuracies_and_the_selected_epoch():
     np.testing.assert_allclose(curves["training"], [20, 40, 60])
     np.testing.assert_allclose(curves["validation"], [30, 50, 40])
     assert any(list(line.get_xdata()) == [2, 2] for line in accuracy.lines)
+
+
+def test_a_picture_says_what_must_be_said_of_its_data(tmp_path, monkeypatch):
+    written = []
+    write_png = figures.Figure.savefig
+
+    def spy(figure, *args, **kwargs):
+        written.append([text.get_text() for text in figure.texts])
+        write_png(figure, *args, **kwargs)
+
+    monkeypatch.setattr(figures.Figure, "savefig", spy)
+    figure = figures.learning_curves(HISTORY, selected_epoch=2)
+    figures.save(figure, tmp_path / "bare.png")
+    figures.save(figure, tmp_path / "told.png", "Simulated $data$")
+    assert written == [[""], ["Simulated $data$"]]
+    # Below the picture, which is as it was.
+    bare, told = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "told"))
+    assert told.shape[0] > bare.shape[0]
+    assert not figure.texts
 
 
 def test_timelines_draw_an_event_as_one_bar_where_it_is():

@@ -93,10 +93,23 @@ def unknown_glyphs() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: pathlib.Path) -> None:
-    """Writes a figure as a PNG, whole or not at all."""
-    with whole_file(path) as aside, unknown_glyphs():
-        figure.savefig(aside, dpi=150, facecolor="white")
+def save(figure: Figure, path: pathlib.Path, notice: str | None = None) -> None:
+    """Writes a figure as a PNG, whole or not at all.
+
+    Args:
+        figure: The figure, which stays as it is.
+        path: The file.
+        notice: What must be said of its data, or None. It stands below the figure.
+    """
+    style = {"size": 8, "color": MUTED, "ha": "center", "va": "top", "wrap": True}
+    # No layout makes place for it, so it can cover nothing: the picture grows.
+    text = figure.text(0.5, -0.01, notice or "", parse_math=False, **style)
+    size = {"bbox_inches": "tight", "pad_inches": 0.1} if notice else {}
+    try:
+        with whole_file(path) as aside, unknown_glyphs():
+            figure.savefig(aside, dpi=150, facecolor="white", **size)
+    finally:
+        text.remove()
 
 
 def choose_clips(
@@ -382,8 +395,6 @@ def prediction(found: VideoPrediction) -> Figure:
     curves.set_ylabel("probability (%)")
     curves.grid(axis="y", linewidth=0.6)
     figure.legend(loc="outside lower left", ncols=3)
-    if found.notice:
-        figure.suptitle(found.notice, fontsize=8, wrap=True)
     return figure
 
 
