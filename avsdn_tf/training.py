@@ -596,9 +596,9 @@ def make_train_steps(
             return values
         return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
-    def places_of(batch: dict[str, Any]) -> float:
-        """Returns how many clips a replica's batch has place for, static and alike."""
-        return float(value_of(batch["weight"]).shape[0])
+    def places_of(batch: dict[str, Any]) -> tf.Tensor:
+        """Returns how many clips a replica's batch has place for: all have as many."""
+        return tf.cast(tf.shape(value_of(batch["weight"]))[0], tf.float32)
 
     def value_of(per_replica: Any) -> tf.Tensor:
         # All have the same.

@@ -166,10 +166,13 @@ class Run:
 
     def describe_origin(self) -> str:
         """Returns by which code, with which packages and where it was trained."""
-        text = "{code}, {processor}, {cores} core(s), threads a run: {threads}"
+        text = "{code}, {processor}, {cores} core{s}, threads a run: {threads}"
         try:
-            lines = self._origins.read_text().splitlines()
-            places = [text.format(**json.loads(line)) for line in lines]
+            found = map(json.loads, self._origins.read_text().splitlines())
+            places = [
+                text.format(**place, s="" if place["cores"] == 1 else "s")
+                for place in found
+            ]
         except (OSError, ValueError, KeyError, TypeError):
             places = ["by an unrecorded commit"]
         versions = self._read_config().get("versions", {})

@@ -569,6 +569,13 @@ def test_ave_is_made_from_its_videos(tmp_path, loaded):
     np.save(kept, np.full_like(values, np.nan))
     with pytest.raises(DatasetError, match=r"-id00000004.audio.npy: NaN or infinite"):
         build(folder, tmp_path / "data", "videos")
+    for kind in ("visual", "audio"):
+        file = kept.with_name(f"-id00000004.{kind}.npy")
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-100])
+        with pytest.raises(DatasetError, match=rf"4.{kind}.npy: damaged.*build again"):
+            build(folder, tmp_path / "data", "videos")
+        file.write_bytes(whole)
     np.save(kept, values)
     (folder / "AVE" / "-id00000021.mp4").write_bytes(
         write_clip(tmp_path / "short.mp4", 8).read_bytes()

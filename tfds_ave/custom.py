@@ -12,7 +12,7 @@ import numpy as np
 
 from tfds_ave.clips import MATCH_SPLITS, Clip
 from tfds_ave.errors import DatasetError
-from tfds_ave.videos import TOLERANCE_SEGMENTS, fit_to_segments
+from tfds_ave.videos import TOLERANCE_SEGMENTS, fit_to_segments, shape_of
 
 MANIFEST = "manifest.csv"
 CATEGORIES = "categories.txt"
@@ -394,7 +394,7 @@ def _shapes_of(
     audio_path: pathlib.Path, visual_path: pathlib.Path
 ) -> tuple[int, int, tuple[int, ...]]:
     """Returns a clip's seconds, audio width and visual shape, as the headers say."""
-    audio, visual = _shape_of(audio_path), _shape_of(visual_path)
+    audio, visual = shape_of(audio_path), shape_of(visual_path)
     if (
         len(audio) != 2
         or len(visual) not in (2, 4)
@@ -407,24 +407,6 @@ def _shapes_of(
             f"same number of segments, at least 1. Received: {audio} and {visual}."
         )
     return audio[0], audio[1], visual[1:]
-
-
-def _shape_of(path: pathlib.Path) -> tuple[int, ...]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise ValueError("an archive of several arrays")
-    except (ValueError, OSError, EOFError) as error:
-        raise DatasetError(
-            f"{path}: damaged, or no .npy file ({error}). Expected an array of "
-            "features."
-        ) from error
-    if array.dtype.kind != "f":
-        raise DatasetError(
-            f"{path}: expected floating point features. Received: {array.dtype}."
-        )
-    return array.shape
 
 
 def _check_lengths(

@@ -114,12 +114,12 @@ class VideoData:
         """Checks, by the headers of the files, that all clips are as long as AVE's.
 
         Raises:
-            DatasetError: If some are not.
+            DatasetError: If some are not, or a file is damaged.
         """
         segments = self.official.config.num_segments
         wrong = []
-        for video_id, (path, _) in self.paths.items():
-            length = len(np.load(path, mmap_mode="r"))
+        for video_id, paths in self.paths.items():
+            (length, *_), _ = map(shape_of, paths)
             if abs(length - segments) > TOLERANCE_SEGMENTS:
                 wrong.append(f"{video_id}.mp4 {length} s")
         if wrong:
@@ -139,6 +139,29 @@ class VideoData:
                 "weights belong to their networks? Remove the file, and build again."
             )
         return fit_to_segments(values, self.official.config.num_segments)
+
+
+def shape_of(path: pathlib.Path) -> tuple[int, ...]:
+    """Returns the shape of a feature file, by its header.
+
+    Raises:
+        DatasetError: If it is damaged, or holds something else.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("an archive of several arrays")
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(
+            f"{path}: damaged, or no .npy file ({error}). Expected an array of "
+            "features. If a video's, remove the file, and build again."
+        ) from error
+    if array.dtype.kind != "f":
+        raise DatasetError(
+            f"{path}: expected floating point features. Received: {array.dtype}."
+        )
+    return array.shape
 
 
 def fit_to_segments(values: np.ndarray, num_segments: int) -> np.ndarray:
