@@ -439,7 +439,7 @@ def _describe_broken_loss(
         np.isfinite(batch[name].numpy()[kept]).all() for name in ("audio", "visual")
     )
     cause = (
-        "They are finite: the update before this step may have broken the weights. Try "
+        "Their features are finite: the update before may have broken the weights. Try "
         f"a lower --learning_rate than {config.learning_rate:g}, or --clip_norm=1"
         if finite
         else "Its features are not all finite: rebuild the data set without them"
