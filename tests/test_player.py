@@ -221,7 +221,7 @@ const settled = async (act) => {
   const seeked = video.error ? null : happens("seeked");
   act();
   await seeked;
-  while (sought !== null && !video.error) await happens("seeked");
+  while ((sought ?? missed) !== null && !video.error) await happens("seeked");
   return {
     video_s: video.currentTime,
     brightness: await shownBrightness(),
@@ -256,6 +256,45 @@ const result = {
 };
 pointAt(0.1, PointerEvent, "pointermove");
 result.hovered = document.getElementById("span").textContent;
+document.title = JSON.stringify(result);
+</script>
+"""
+
+
+# A player whose video grows while it is read. Where the page sent it, what it sent it
+# to next, and where the page then believes it to be.
+GROWS = """
+<script type="module">
+let place = 0, length = 2;
+const wishes = [];
+Object.defineProperty(video, "error", { get: () => null });
+Object.defineProperty(video, "duration", { get: () => length });
+Object.defineProperty(video, "currentTime", {
+  get: () => place,
+  set: (seconds) => { wishes.push(seconds); place = Math.min(seconds, length); },
+});
+const tell = (name) => { video.dispatchEvent(new Event(name)); return [...wishes]; };
+zero = 0;
+const result = {};
+seek(3.5);
+result.tried_again = tell("seeked");
+result.gave_up = tell("seeked");
+result.same_length = tell("durationchange");
+length = 3.4;
+result.longer = tell("durationchange");
+length = 4;
+result.longer_on_the_way = tell("durationchange");
+result.on_the_way = tell("seeked");
+result.there = tell("seeked");
+result.time = time;
+length = 2;
+seek(3.5);
+tell("seeked");
+tell("seeked");
+place = 1;
+result.elsewhere = tell("seeked");
+length = 4;
+result.stays = tell("durationchange");
 document.title = JSON.stringify(result);
 </script>
 """
@@ -355,3 +394,22 @@ def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
         if kind in ("embedded", "mp4"):
             # A frame more or less.
             assert state["brightness"] == pytest.approx(60 * time_s, abs=16)
+
+
+def test_page_goes_on_when_a_video_turns_out_longer(tmp_path):
+    video = tmp_path / "clip.avi"
+    video.write_bytes(b"RIFF")
+    path = tmp_path / "page.html"
+    player.write_player_page(path, _prediction(), video)
+    page = path.read_text(encoding="utf-8")
+    path.write_text(page.replace("</body>", f"{GROWS}</body>"), encoding="utf-8")
+
+    result = title_in_chromium(path, tmp_path / "profile")
+
+    first = [3.5, 3.5]
+    assert result["tried_again"] == result["gave_up"] == result["same_length"] == first
+    assert result["longer"] == result["longer_on_the_way"] == [*first, 3.5]
+    assert result["on_the_way"] == result["there"] == [*first, 3.5, 3.5]
+    assert result["time"] == 3.5
+    # The viewer went elsewhere since.
+    assert result["elsewhere"] == result["stays"] == [*first, 3.5, 3.5, 3.5, 3.5]

@@ -209,9 +209,14 @@ video.addEventListener("loadedmetadata", findZero);
 
 // Where the player was sent, until it is there, and how far it has come.
 let sought = null, reached = 0;
+// Where it could not go, and the length of the video for which that was so.
+let missed = null, known = 0;
+// Less than a frame takes, in seconds.
+const nearly = 0.01;
 
 function seek(seconds) {
   time = Math.min(Math.max(seconds, data.start_s), end);
+  missed = null;
   if (!video.error) {
     sought = time - zero;
     reached = -1;
@@ -233,20 +238,25 @@ function followVideo() {
 }
 video.addEventListener("play", followVideo);
 
+// Chromium takes the length of a late MP4 for its end, goes no further, and knows
+// better from what it reads on the way there, or some time after it has stopped.
 function arrive() {
-  const now = video.currentTime, nearly = 0.1;
-  // Chromium takes the length of a late MP4 for its end, and knows better from what it
-  // reads on the way there.
-  const isShort = sought !== null && now < Math.min(sought, video.duration) - nearly;
+  const now = video.currentTime;
+  const isShort = sought !== null && now < sought - nearly;
   if (isShort && now > reached + nearly) {
     reached = now;
     video.currentTime = sought;
     return;
   }
+  [missed, known] = [isShort ? sought : null, video.duration];
   sought = null;
   followVideo();
 }
 video.addEventListener("seeked", arrive);
+video.addEventListener("durationchange", () => {
+  if (missed !== null && video.duration > known + nearly) seek(missed + zero);
+});
+video.addEventListener("play", () => { missed = null; });
 
 function tellWhatPlays() {
   document.getElementById("unplayable").hidden = !video.error;
