@@ -21,6 +21,7 @@ from avsdn_tf import (
     distribution,
     evaluation,
     matching,
+    memory,
     prediction,
     training,
 )
@@ -55,6 +56,9 @@ from avsdn_tf.version import __version__
 
 _TIMELINE_CLIPS = 8
 _CHECKED_CLIPS = 16
+# Smaller than the maps of a clip. Of pooled vectors, gradients alone are so large, and
+# would be asked for anew in every step, which takes longer.
+_LARGE_BLOCK = 256 * 2**10
 _AGAIN = "Make space, and give the same command again."
 
 
@@ -87,6 +91,8 @@ def train(
             placement.wait_for_workers()
         dataset = data.open_dataset(config.dataset, config.data_dir)
         with data.named_damage(dataset.builder):
+            if dataset.clip_bytes >= _LARGE_BLOCK:
+                memory.return_large_blocks(_LARGE_BLOCK)
             folder = RunFolder(run or new_run_name(config))
             _check(config, dataset, placement, console)
             with folder.hold() if placement.is_chief else contextlib.nullcontext():

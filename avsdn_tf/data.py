@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -78,6 +79,16 @@ class Dataset:
     def num_clips(self, split: str) -> int:
         """Returns the number of clips of a split, or of several joined by "+"."""
         return self.builder.info.splits[split].num_examples
+
+    @property
+    def clip_bytes(self) -> int:
+        """How large the features of a clip are, as they are stored."""
+        features = self.builder.info.features
+        widths = {"audio": self.audio_width, "visual": math.prod(self.visual_shape)}
+        return sum(
+            self.num_segments * width * np.dtype(features[name].np_dtype).itemsize
+            for name, width in widths.items()
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -642,16 +653,7 @@ def _damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
 
 def _buffer_clips(dataset: Dataset) -> int:
     """Returns how many clips may wait in memory."""
-    features = dataset.builder.info.features
-    widths = {
-        "audio": dataset.audio_width,
-        "visual": int(np.prod(dataset.visual_shape)),
-    }
-    clip_bytes = sum(
-        dataset.num_segments * width * np.dtype(features[name].np_dtype).itemsize
-        for name, width in widths.items()
-    )
-    return _SHUFFLE_BYTES // clip_bytes
+    return _SHUFFLE_BYTES // dataset.clip_bytes
 
 
 def _build_quietly(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

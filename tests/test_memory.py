@@ -1,0 +1,75 @@
+"""The process gives large blocks back, and asks for it where clips are large."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from avsdn_tf import commands, memory
+from avsdn_tf.config import Config
+
+# Of 1 MiB blocks: how many come straight from the system after a larger one was freed,
+# before and after it was asked for.
+COUNT = """
+import ctypes
+from avsdn_tf import memory
+
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+        .split()]
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.mallinfo2.restype = Mallinfo2
+
+def count():
+    before = libc.mallinfo2().hblks
+    # They are kept, so that no heap has room for the next ones.
+    for _ in range(8):
+        libc.malloc(2**20)
+    return libc.mallinfo2().hblks - before
+
+libc.free(libc.malloc(30 * 2**20))
+print(count(), memory.return_large_blocks(2**18), count())
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="Only glibc is told where blocks go"
+)
+def test_large_blocks_come_straight_from_the_system():
+    output = subprocess.run(
+        [sys.executable, "-c", COUNT], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.split() == ["0", "True", "8"]
+
+
+def test_other_systems_keep_their_way(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not memory.return_large_blocks(2**18)
+
+
+class ReachedError(Exception):
+    """Ends the training where what is tested is behind it."""
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_only_training_on_large_clips_asks_for_it(is_large, data_dir, monkeypatch):
+    asked = []
+
+    def check(*_):
+        raise ReachedError
+
+    monkeypatch.setattr(memory, "return_large_blocks", asked.append)
+    monkeypatch.setattr(commands, "_check", check)
+    config = Config(dataset="tfds_ave/synthetic", data_dir=str(data_dir))
+    # What a clip takes: ten segments of 128 + 2048 numbers.
+    monkeypatch.setattr(commands, "_LARGE_BLOCK", 10 * 2176 * 4 + (not is_large))
+    with pytest.raises(ReachedError):
+        commands.train(config, None, Console())
+    assert asked == ([10 * 2176 * 4] if is_large else [])
