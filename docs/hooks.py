@@ -19,6 +19,9 @@ _RESULTS = "experiments/results"
 _MOVED = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "CITATION.cff": "CITATION.cff",
+    # Of a name without an ending, a browser would not know what it is.
+    "LICENSE": "LICENSE.txt",
     "tfds_ave/README.md": "tfds_ave.md",
     "experiments/best.json": "results/best.json",
     **{
