@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 import weakref
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import keras
@@ -230,6 +231,30 @@ def test_a_frame_counts_from_its_timestamp_on(tmp_path):
     images = [grey_image(index) for index in range(len(times_s))]
     file = write(str(tmp_path / "video.mkv"), times_s=times_s, images=images)
     assert levels(read(file)) == [[2], [3], [4], [5]]
+
+
+@pytest.mark.parametrize(("frames_per_second", "fps"), [(5, 5), (5, 25), (16, 2)])
+def test_reordered_frames_in_avi(tmp_path, frames_per_second, fps):
+    # AVI has no timestamps, and those that FFmpeg makes up for H.264 are out of order.
+    file = str(tmp_path / "video.avi")
+    with av.open(file, "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"bf": "3"})
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        for index in range(4 * fps):
+            frame = av.VideoFrame.from_ndarray(grey_image(index), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(file) as container:
+        order = [frame.pts for frame in container.decode(video=0)]
+        assert order != sorted(order), "FFmpeg no longer needs help"
+    expected = [
+        [
+            (s * fps + i * fps // frames_per_second) % 28
+            for i in range(frames_per_second)
+        ]
+        for s in range(4)
+    ]
+    assert levels(read(file, frames_per_second)) == expected
 
 
 def test_picture_of_one_frame_a_second(tmp_path):
@@ -880,6 +905,22 @@ def test_files_that_are_cut_off(tmp_path, suffix, share):
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
     assert "cannot be read beyond" in refusal(file)
+
+
+def test_a_file_that_states_no_length(tmp_path):
+    # As one that was streamed. FFmpeg guesses it by the sound's bit rate, far too long.
+    file = tmp_path / "video.mkv"
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(30)]
+    with file.open("wb") as opened:
+        stream = SimpleNamespace(write=opened.write)
+        codecs = ("mpeg4", "libmp3lame")
+        kind = {"format": "matroska", "codecs": codecs}
+        write(stream, images=images, waveform=click(1, 3, 44_100), **kind)
+    assert video.probe(file).duration_s > 4
+    seconds = read(file)
+    assert len(seconds) == 3
+    assert heard_at(seconds) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "flv"])

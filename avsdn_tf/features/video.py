@@ -10,7 +10,8 @@ Time. Zero is the smaller of the first timestamps of picture and sound, and
 its own timestamps:
 
 * The frame at a time is the last one whose timestamp is not later. Where the picture
-  starts later, its first frame stands in; where it ends earlier, its last.
+  starts later, its first frame stands in; where it ends earlier, its last. AVI has no
+  timestamps; there, frames of H.264 follow one another as their packets do.
 * Sound that follows within 0.05 s of where it should is taken as continuous, since
   containers round their timestamps. Longer gaps are silence; of sound that overlaps,
   the part that came first is kept.
@@ -285,6 +286,17 @@ def _choose_streams(container: av.container.InputContainer) -> _Source:
     return _Source(container, picture, sound)
 
 
+def _is_guessed(container: av.container.InputContainer) -> bool:
+    """Whether the duration is FFmpeg's guess, by the size of the file and a bit rate.
+
+    So it is where Matroska states none, as in a file that was streamed. Only then do
+    the streams of Matroska have durations: guesses too.
+    """
+    return container.format.name.startswith("matroska") and any(
+        stream.duration is not None for stream in container.streams
+    )
+
+
 def _first_frames(source: _Source) -> dict[int, av.VideoFrame | av.AudioFrame]:
     """Returns the first frames of picture and sound, by the indices of streams."""
     streams = [stream for stream in (source.picture, source.sound) if stream]
@@ -516,6 +528,16 @@ class _Reader:
         # hand it out, after which it can only go on from a key frame.
         self._inside: list[int | None] = []
         self._is_cut = False
+        # FFmpeg makes timestamps up for AVI, and for H.264 in the order of decoding.
+        # The count of packets that went in tells more, less how many the decoder held
+        # back before it handed out the first frame.
+        self._counts_packets = (
+            source.picture is not None
+            and source.container.format.name == "avi"
+            and source.picture.codec_context.name == "h264"
+        )
+        self._first_count: int | None = None
+        self._held_back: int | None = None
         # The latest gap in each stream, and the longest time between two frames.
         self._gaps: dict[str, tuple[int, int]] = {}
         self._longest_interval_fl: int | None = None
@@ -524,7 +546,7 @@ class _Reader:
         self._seen_fl: int | float = -math.inf if source.picture else math.inf
         container = source.container
         self._stated_end_fl: int | float = -math.inf
-        if container.duration is not None:
+        if container.duration is not None and not _is_guessed(container):
             end = (container.start_time or 0) + container.duration
             self._stated_end_fl = _flicks(end, _CONTAINERS_UNIT_S)
 
@@ -710,6 +732,8 @@ class _Reader:
             needed = self._may_be_wanted(packet)
             stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             self._inside.append(packet.pts)
+            if self._first_count is None:
+                self._first_count = packet.dts
         for frame in stream.decode(packet):
             self._note_out(frame)
             start_fl = self._time(frame, stream, picture.end_fl, picture.shown_fl)
@@ -728,6 +752,8 @@ class _Reader:
 
     def _may_be_wanted(self, packet: av.Packet) -> bool:
         """Whether a wanted time may lie between a frame and the one shown after it."""
+        if self._counts_packets:
+            return True
         later = [
             pts
             for pts in self._inside
@@ -799,6 +825,8 @@ class _Reader:
         if self._zero_fl is not None:
             self._source.reached_s = (self._end_fl - self._zero_fl) / _SECOND_FL
         timestamp = frame.dts if frame.pts is None else frame.pts
+        if self._counts_packets and stream is self._source.picture:
+            timestamp = self._presented(frame.dts)
         if timestamp is None:
             return max(0, next_fl)
         time_fl = _flicks(timestamp, stream.time_base)
@@ -809,6 +837,17 @@ class _Reader:
                 f"{(latest_fl - time_fl) / _SECOND_FL:.1f} s"
             )
         return time_fl
+
+    def _presented(self, count: int | None) -> int | None:
+        """Returns the timestamp of a frame that came out at a count of packets.
+
+        None if the decoder handed it out without one, after the last packet.
+        """
+        if count is None or self._first_count is None:
+            return None
+        if self._held_back is None:
+            self._held_back = count - self._first_count
+        return count - self._held_back
 
     def _check_jump(self, time_fl: int) -> None:
         end_fl = self._end_fl
@@ -827,7 +866,8 @@ class _Reader:
         """Compares what was decoded with the durations that the file states."""
         source = self._source
         container = source.container
-        if container.format.name.split(",")[0] not in _STATE_THEIR_DURATION:
+        name = container.format.name.split(",")[0]
+        if name not in _STATE_THEIR_DURATION or _is_guessed(container):
             return
         # The container is as long as the longest of all streams.
         end_fl = max(self._end_fl, self._others_end_fl)
