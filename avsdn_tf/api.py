@@ -35,7 +35,8 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     if path not in (folder.path, folder.model):
         return load_model_file(path)
     model = folder.load_model()
-    if isinstance(model, SegmentClassifier) and folder.predictions.is_file():
+    # The last file that a run writes.
+    if isinstance(model, SegmentClassifier) and folder.report.is_file():
         model.num_segments = num_segments_of(folder.predictions)
         model.networks = folder.read_networks()
     return model
@@ -61,7 +62,8 @@ def localize(
         extractor: Video only: what makes features, from
             `avsdn_tf.features.extract.build_extractor`. If not given, VGGish and the
             visual network are loaded anew, those that made the features of the run that
-            `load` took the model from; give one for many videos.
+            `load` took the model from, as far as its data set tells, else those of
+            `build_extractor`'s defaults; give one for many videos.
 
     Returns:
         Of a video, its events in order of time, on the clock of players: a video whose

@@ -77,7 +77,8 @@ class Checkpoints:
                 digest = _digest(file)
                 file.seek(0)
                 file.write(_MAGIC + digest + b"\n")
-        for old in self.paths()[:-_KEPT]:
+        # With what killed processes began.
+        for old in (*self.paths()[:-_KEPT], *self.folder.glob(".tmp-*")):
             old.unlink(missing_ok=True)
         return path
 

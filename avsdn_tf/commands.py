@@ -95,8 +95,9 @@ def train(
                 memory.return_large_blocks(_LARGE_BLOCK)
             folder = RunFolder(run or new_run_name(config))
             _check(config, dataset, placement, console)
+            digest = dataset.digest()
             with folder.hold() if placement.is_chief else contextlib.nullcontext():
-                resumed = placement.is_chief and folder.create(config, resume)
+                resumed = placement.is_chief and folder.create(config, digest, resume)
                 if placement.is_chief:
                     placement.wait_for_workers()
                 else:
@@ -191,6 +192,13 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
     model = folder.load_model()
     _check_fit(model, config, dataset)
     with folder.hold(), data.named_damage(dataset.builder):
+        if not folder.has_learnt_from(dataset.digest()):
+            _print_plainly(
+                console,
+                f"{config.dataset} is not the one that this run has learnt from: it "
+                "was built anew, on another machine or from other files.",
+                style="yellow",
+            )
         _write_report(folder, config, dataset, model, console)
 
 
@@ -256,9 +264,7 @@ def predict(
         files = find_videos(videos)
         window = evaluation.num_segments_of(source.predictions)
         model = source.load_model()
-        trained_on = source.read_report().get("notice")
-        if trained_on:
-            notice = f"Network of a run with this notice: {trained_on}"
+        notice = _notice_of(source, networks)
         networks = {**source.read_networks(), **networks}
         extractor = build_extractor(prediction.network_for(model), **networks)
         folder = _output_folder(out)
@@ -288,6 +294,20 @@ def predict(
     if len(files) > 1:
         _list_failures(failures, len(files), console)
     return len(failures)
+
+
+def _notice_of(source: RunFolder, given: Collection[str]) -> str | None:
+    """Returns what must be said of the predictions of a run's network."""
+    notices = []
+    trained_on = source.read_report().get("notice")
+    if trained_on:
+        notices.append(f"Network of a run with this notice: {trained_on}")
+    if not {"vggish", "visual_weights"} <= {*source.read_networks(), *given}:
+        notices.append(
+            "What made the features that it has learnt from is not recorded; unless it "
+            "was what made this video's, these events mean nothing"
+        )
+    return ". ".join(notices) or None
 
 
 def _write_prediction(

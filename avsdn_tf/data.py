@@ -4,10 +4,13 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import math
+import os
 import pathlib
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,6 +39,7 @@ _DAMAGE = (
     tf.errors.FailedPreconditionError,
     tf.errors.NotFoundError,
     tf.errors.OutOfRangeError,
+    FileNotFoundError,
 )
 _STAND_IN_CLIPS = 16
 _SIMULATED = "Simulated data (tfds_ave/synthetic): these are not AVE results"
@@ -79,6 +83,29 @@ class Dataset:
     def num_clips(self, split: str) -> int:
         """Returns the number of clips of a split, or of several joined by "+"."""
         return self.builder.info.splits[split].num_examples
+
+    def digest(self) -> str:
+        """Returns a digest by which a data set that was built anew is told.
+
+        It is of what TFRecords keep beside every example, its length and its checksum,
+        so no example is read.
+
+        Raises:
+            OSError: If a file is missing.
+        """
+        digest = hashlib.sha256(repr(self.categories).encode())
+        for name, split in sorted(self.builder.info.splits.items()):
+            digest.update(name.encode())
+            for path in split.filepaths:
+                num_bytes = path.stat().length
+                with path.open("rb") as file:
+                    # Length, its checksum, the example, its checksum.
+                    while len(header := file.read(12)) == 12:
+                        (length,) = struct.unpack("<Q", header[:8])
+                        # No file is as long as some damaged lengths say.
+                        file.seek(min(length, num_bytes), os.SEEK_CUR)
+                        digest.update(header + file.read(4))
+        return digest.hexdigest()
 
     @property
     def clip_bytes(self) -> int:

@@ -80,7 +80,8 @@ class DemoVisual:
 
 def write_video(path: pathlib.Path) -> None:
     """Renders the demo's video, 20 s as an MP4 file."""
-    with av.open(str(path), "w") as container:
+    # With the protocol named, a colon in the path does not start another one.
+    with av.open(f"file:{path}", "w") as container:
         video = container.add_stream("h264", rate=_FRAME_RATE)
         video.width, video.height, video.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
         audio = container.add_stream("aac", rate=_RATE_HZ, layout="mono")

@@ -6,6 +6,7 @@ does not compute what the Keras model computes is never left behind.
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import importlib.util
 import json
@@ -200,8 +201,9 @@ def export_end_to_end(
         _made_aside(pathlib.Path(out) / "end_to_end") as (path, aside),
         quiet_startup(),
     ):
-        _write_end_to_end(exportable, extractor, aside, metadata)
-        predict = tf.saved_model.load(str(aside)).signatures["serving_default"]
+        with _explain_failure(path):
+            _write_end_to_end(exportable, extractor, aside, metadata)
+            predict = tf.saved_model.load(str(aside)).signatures["serving_default"]
         for num_seconds in (1, window, 2 * window + window // 2 + 1):
             seconds = random.uniform(-1, 1, (num_seconds, FrontEnd().sample_rate_hz))
             seconds = seconds.astype(np.float32)
@@ -210,10 +212,11 @@ def export_end_to_end(
             frames = random.integers(0, 256, shape, np.uint8)
             features = extractor.audio(seconds), extractor.visual(list(frames))
             logits = stitch_logits(exportable.network, [features], window)
-            found = predict(
-                waveform=tf.constant(seconds.reshape(-1)[:-999]),
-                frames=tf.constant(frames),
-            )["probabilities"].numpy()
+            with _explain_failure(path):
+                found = predict(
+                    waveform=tf.constant(seconds.reshape(-1)[:-999]),
+                    frames=tf.constant(frames),
+                )["probabilities"].numpy()
             largest = max(largest, _compare(found, softmax(logits), path))
     return path, largest
 
@@ -527,6 +530,9 @@ def _explain_failure(path: pathlib.Path) -> Iterator[None]:
         raise
     # Each of those packages has errors of its own, of no common kind.
     except Exception as error:
+        full = os.strerror(errno.ENOSPC)
+        if isinstance(error, tf.errors.ResourceExhaustedError) and full in str(error):
+            raise OSError(errno.ENOSPC, full) from error
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(
             f"{path}: expected a network that this format can hold and run. Received: "

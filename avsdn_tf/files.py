@@ -11,6 +11,8 @@ from typing import Any
 
 from avsdn_tf.errors import UserError
 
+LOCK = ".lock"
+
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path, shared: bool = False) -> Iterator[pathlib.Path]:
@@ -67,7 +69,9 @@ def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
 def locked(folder: pathlib.Path, wait: bool) -> Iterator[None]:
     """Holds a folder against other processes that ask for it.
 
-    The system lets go of it however this process ends, and no file is left.
+    The system lets go of it however this process ends. A hidden file stays, of which
+    NFS tells other machines that it is locked; it does not so of folders, nor of what
+    was opened for reading alone (flock(2)).
 
     Args:
         folder: The folder, which is there.
@@ -75,16 +79,16 @@ def locked(folder: pathlib.Path, wait: bool) -> Iterator[None]:
 
     Raises:
         BlockingIOError: If another process holds it, and nobody waits.
-        OSError: If the folder can't be opened.
+        OSError: If the file can't be opened.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
         except OSError:
-            # Some network file systems lock no folders; all else works there.
+            # Some network file systems lock nothing; all else works there.
             pass
         yield
     finally:

@@ -18,6 +18,7 @@ start and growth; all if none is given.
 
 import dataclasses
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -152,6 +153,7 @@ _COMMANDS = {
     "export": ("run", "format", "out", "end_to_end", "data_dir", *_NETWORKS[:2]),
     "benchmark": ("dataset", "data_dir", "repeats", "out"),
 }
+_PATHS = ("run", "out", "data_dir", "encoders", "vggish", "visual_weights")
 # What a command takes besides flags: any words, or some of a list.
 _WORDS = {"predict": None, "extract": None, "benchmark": tuple(PARTS)}
 
@@ -165,6 +167,11 @@ def main(argv: Sequence[str]) -> None:
     failures = 0
     try:
         _check_command(command, argv[2:])
+        # No shell does so within --run=~/runs.
+        for name in _PATHS:
+            path = getattr(flags.FLAGS, name)
+            if path is not None:
+                setattr(flags.FLAGS, name, os.path.expanduser(path))
         if command == "train":
             values = {name: getattr(flags.FLAGS, name) for name in _SETTINGS}
             # This task has one network.

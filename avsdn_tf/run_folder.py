@@ -17,7 +17,7 @@ import keras
 
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError, first_line
-from avsdn_tf.files import explain_unwritable, locked, write_json, write_text
+from avsdn_tf.files import LOCK, explain_unwritable, locked, write_json, write_text
 
 # What Keras, h5py and zipfile raise on damaged files.
 _DAMAGE = (
@@ -30,6 +30,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+_DIGEST = "dataset_digest"
 _PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 
 
@@ -72,11 +73,12 @@ class RunFolder:
                     ) from error
             yield
 
-    def create(self, config: Config, resume: bool = False) -> bool:
+    def create(self, config: Config, digest: str, resume: bool = False) -> bool:
         """Makes the folder, and writes the configuration and the versions.
 
         Args:
             config: The configuration.
+            digest: That of the data set.
             resume: Whether a run of the same configuration that has not ended may be
                 there already.
 
@@ -87,9 +89,11 @@ class RunFolder:
             UserError: If it can't be written, or already holds something else.
         """
         with explain_unwritable(self.path, "Choose another folder by --run."):
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and any(
+                path.name != LOCK for path in self.path.iterdir()
+            ):
                 if resume and self.config.is_file():
-                    self._check_resumable(config)
+                    self._check_resumable(config, digest)
                     return True
                 raise UserError(
                     f"--run={self.path}: expected a new or empty folder. Received one "
@@ -97,15 +101,18 @@ class RunFolder:
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                write_json(
-                    self.config, {"config": config.to_dict(), "versions": versions()}
-                )
+                content = {
+                    "config": config.to_dict(),
+                    "versions": versions(),
+                    _DIGEST: digest,
+                }
+                write_json(self.config, content)
             except BaseException:
                 self.discard()
                 raise
             return False
 
-    def _check_resumable(self, config: Config) -> None:
+    def _check_resumable(self, config: Config, digest: str) -> None:
         if self.report.is_file():
             raise UserError(
                 f"--run={self.path}: expected a new folder, or a run that has not "
@@ -113,6 +120,20 @@ class RunFolder:
                 "scores it again."
             )
         self.check_settings(config)
+        if not self.has_learnt_from(digest):
+            raise UserError(
+                f"--run={self.path}: expected {config.dataset} as it was when this run "
+                "was begun. Received one that was damaged, or built anew since from "
+                "something else. Build it from the same, or begin in another folder."
+            )
+
+    def has_learnt_from(self, digest: str) -> bool:
+        """Returns whether a digest is that of the data set that the run was begun on.
+
+        Raises:
+            UserError: If the configuration can't be read.
+        """
+        return self._read(_DIGEST) == digest
 
     def check_settings(self, config: Config) -> None:
         """Checks that a run was begun with a configuration.
@@ -218,20 +239,20 @@ class RunFolder:
 
     def read_versions(self) -> dict[str, str]:
         """Returns the versions that the run was made with."""
-        return self._read("versions")
+        return dict(self._read("versions"))
 
     def _read_settings(self) -> Config:
         try:
-            return Config.from_dict(self._read("config"))
+            return Config.from_dict(dict(self._read("config")))
         # A value of a wrong type fails in a comparison.
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise UserError(
                 f"{self.config}: expected settings of a training run. Received: {error}"
             ) from error
 
-    def _read(self, part: str) -> dict[str, Any]:
+    def _read(self, part: str) -> Any:
         try:
-            return dict(json.loads(self.config.read_text())[part])
+            return json.loads(self.config.read_text())[part]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.config}: expected what a training run wrote. "

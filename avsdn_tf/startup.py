@@ -32,7 +32,12 @@ def quiet_startup() -> Iterator[None]:
     if sys.stderr is None:  # Closed, as some services start programs.
         yield
         return
-    with tempfile.TemporaryFile() as held:
+    with contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # A full disk, or none that may be written to.
+            yield
+            return
         shown = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:

@@ -227,8 +227,9 @@ def train(
     _separate_random_states(placement, model)
     history = progress.history
     train_steps = make_train_steps(task, optimizer, placement, config.xla)
+    save_best = SaveBest(folder.model, history, _SELECTION, checkpoints)
     writing = [
-        SaveBest(folder.model, history, _SELECTION, checkpoints),
+        save_best,
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
         *callbacks,
     ]
@@ -239,6 +240,12 @@ def train(
     def save() -> None:
         if placement.is_chief:
             checkpoints.save(progress, variables)
+
+    # Where the process was killed between an epoch's checkpoint and its model.
+    if history and not progress.step:
+        with _averaged_weights(optimizer, model):
+            if placement.is_chief:
+                save_best.on_epoch_end(progress.epoch - 2)
 
     epochs = range(progress.epoch, 1 + (0 if model.stop_training else config.epochs))
     batches = _distribute(task, placement, epochs, progress.step)
@@ -290,11 +297,13 @@ def train(
             history.append({"epoch": epoch, **logs, "seconds": seconds})
             if placement.is_chief:
                 _write_metrics(folder, history, checkpoints)
-            callback_list.on_epoch_end(epoch - 1, logs)
         progress.epoch, progress.step = epoch + 1, 0
         progress.totals, progress.seconds = [], 0.0
+        # Before the model, which is then never of an epoch that is trained again.
         save()
         last_saved = time.monotonic()
+        with _averaged_weights(optimizer, model):
+            callback_list.on_epoch_end(epoch - 1, logs)
         if model.stop_training:
             break
     callback_list.on_train_end()

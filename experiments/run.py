@@ -19,6 +19,7 @@ that made it; trials with others go to the folder `tables` beside the runs.
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import shlex
 import signal
@@ -86,9 +87,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="tfds_ave/resnet152",
         help="tfds_ave/CONFIG, or several, with commas (resnet152)",
     )
-    add("--data_dir", help="where TFDS keeps data sets")
-    add("--runs", default="runs/experiments", help="where the runs are kept")
-    add("--results", help="where the tables go, whatever made those that are there")
+    # No shell turns the tilde of --runs=~/runs into a folder.
+    path = os.path.expanduser
+    add("--data_dir", type=path, help="where TFDS keeps data sets")
+    add("--runs", type=path, default="runs/experiments", help="where the runs are kept")
+    add(
+        "--results",
+        type=path,
+        help="where the tables go, whatever made those that are there",
+    )
     add(
         "--recipe",
         choices=(*RECIPES, "both"),

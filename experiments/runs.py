@@ -140,9 +140,11 @@ class Run:
             if not begun:
                 shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            with self._origins.open("a" if begun else "w") as file:
+            # What a run that goes on has said before, is kept.
+            how = "a" if begun else "w"
+            with self._origins.open(how) as file:
                 file.write(json.dumps(origin) + "\n")
-            with self.log.open("w") as output:
+            with self.log.open(how) as output:
                 return subprocess.Popen(
                     [sys.executable, *self.command()[1:]],
                     stdout=output,

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import itertools
 import json
 import re
@@ -35,7 +36,7 @@ def dataset(data_dir):
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.create(Config())
+    folder.create(Config(), "digest")
     return folder
 
 
@@ -68,7 +69,7 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
     )
     whole, broken = (RunFolder(tmp_path / name) for name in ("whole", "broken"))
     for one in (whole, broken):
-        one.create(config)
+        one.create(config, "digest")
     expected = training.train(config, dataset, whole)
     stop = StopAt(num_calls)
     with pytest.raises(TrainingInterruptedError, match=r"Stopped by SIGTERM") as error:
@@ -184,6 +185,12 @@ def fill_disk(path):
     path.with_name(f".tmp-{path.name}").symlink_to("/dev/full")
 
 
+def test_what_a_killed_process_began_is_removed(tmp_path):
+    (tmp_path / ".tmp-epoch-00001-step-000007.ckpt").touch()
+    path = Checkpoints(tmp_path).save(Progress(2, 0), make_variables())
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     saved = Checkpoints(tmp_path)
     path = saved.save(Progress(1, 0), make_variables())
@@ -213,7 +220,17 @@ def test_a_full_disk_leaves_the_best_model_whole(dataset, folder):
     with pytest.raises(UserError, match=r"model.keras: can't be written \(No space"):
         training.train(config, dataset, folder, [FillDisk()])
     assert keras.models.load_model(folder.model).num_classes == 29
-    assert training.train(config, dataset, folder).history[-1]["epoch"] == 3
+    # That of the second epoch, whose checkpoint was saved, is made up for.
+    config = dataclasses.replace(config, epochs=2)
+    resumed = training.train(config, dataset, folder)
+    shutil.rmtree(folder.path)
+    folder.create(config, "digest")
+    expected = training.train(config, dataset, folder)
+    assert resumed.selected_epoch == expected.selected_epoch == 2
+    for one, two in zip(
+        resumed.model.get_weights(), expected.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_a_full_disk_while_a_report_is_written_is_one_message(finished, tmp_path):
@@ -238,7 +255,7 @@ def test_one_process_at_a_time_trains_in_a_folder(data_dir, tmp_path):
         pytest.raises(UserError, match="another process is training in"),
     ):
         commands.train(config, str(run), QUIET)
-    assert list(run.iterdir()) == []
+    assert [path.name for path in run.iterdir()] == [".lock"]
     commands.train(config, str(run), QUIET)
     assert (run / "report.json").is_file()
 
@@ -253,7 +270,8 @@ def test_a_call_takes_about_a_second(step_s, expected):
 def test_a_changed_setting_is_refused_with_the_difference(data_dir, tmp_path):
     config = Config(epochs=1, units=4, data_dir=data_dir)
     run = str(tmp_path / "run")
-    RunFolder(run).create(config)
+    digest = data.open_dataset("tfds_ave/synthetic", data_dir).digest()
+    RunFolder(run).create(config, digest)
     changed = dataclasses.replace(config, units=8, ema=0.9)
     with pytest.raises(UserError, match=r"units is 4 there and 8 here") as error:
         commands.train(changed, run, QUIET, resume=True)
@@ -268,6 +286,57 @@ def test_a_changed_setting_is_refused_with_the_difference(data_dir, tmp_path):
     (tmp_path / "other" / "file").touch()
     with pytest.raises(UserError, match="expected a new or empty folder"):
         commands.train(config, str(tmp_path / "other"), QUIET, resume=True)
+
+
+def test_a_run_does_not_go_on_with_another_data_set(data_dir, tmp_path):
+    config = Config(epochs=1, units=4, data_dir=data_dir)
+    run = str(tmp_path / "run")
+    RunFolder(run).create(config, "digest of another one")
+    with pytest.raises(UserError, match="built anew since from something else"):
+        commands.train(config, run, QUIET, resume=True)
+
+
+def test_other_categories_have_another_digest(dataset):
+    digest = dataset.digest()
+    renamed = dataclasses.replace(dataset, categories=dataset.categories[::-1])
+    assert renamed.digest() != digest
+
+
+def test_a_changed_example_changes_the_digest(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "data")
+    changed = data.open_dataset("tfds_ave/synthetic", str(tmp_path / "data"))
+    before = changed.digest()
+    path = changed.builder.info.splits["test"].filepaths[-1]
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    records[-1] = records[-1][:-1] + bytes([records[-1][-1] ^ 1])
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    assert before == data.open_dataset("tfds_ave/synthetic", data_dir).digest()
+    assert changed.digest() != before
+
+
+def test_a_run_without_a_report_yet_can_be_loaded(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert avsdn_tf.load(run).num_segments == 10
+    (run / "report.json").unlink()
+    assert avsdn_tf.load(run).num_classes == 29
+
+
+def test_scores_on_another_data_set_are_told(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    told = []
+    for digest in (None, "another"):
+        if digest:
+            content = json.loads((run / "config.json").read_text())
+            content["dataset_digest"] = digest
+            (run / "config.json").write_text(json.dumps(content))
+        console = Console(file=io.StringIO(), width=200)
+        commands.evaluate(str(run), None, console)
+        told.append("is not the one that this run" in console.file.getvalue())
+    assert told == [False, True]
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +409,7 @@ def test_a_folder_that_could_not_be_made_is_not_left(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "write_json", fill_disk)
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(UserError, match="No space left"), folder.hold():
-        folder.create(Config())
+        folder.create(Config(), "digest")
     assert not list(tmp_path.iterdir())
 
 
@@ -434,6 +503,17 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path, split, damage):
     assert run.exists() == (split == "test")
 
 
+def test_a_missing_shard_is_named(data_dir, tmp_path):
+    shutil.copytree(f"{data_dir}/tfds_ave", tmp_path / "tfds_ave")
+    (shard,) = tmp_path.rglob("*test.tfrecord*")
+    shard.unlink()
+    config = Config(epochs=1, units=4, data_dir=str(tmp_path))
+    with pytest.raises(UserError, match="Received damaged or missing ones") as error:
+        commands.train(config, str(tmp_path / "run"), QUIET)
+    assert str(error.value).startswith(f"{shard}: ")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
     config = Config(epochs=3, units=4, learning_rate=1e38)
     with pytest.raises(
@@ -519,7 +599,7 @@ def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
     for xla in ("none", "step"):
         folder = RunFolder(tmp_path / xla)
         config = Config(epochs=2, units=4, xla=xla)
-        folder.create(config)
+        folder.create(config, "digest")
         history = training.train(config, dataset, folder).history
         losses.append([row["loss"] for row in history])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

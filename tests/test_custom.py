@@ -342,6 +342,12 @@ def test_broken_files_are_one_message(tmp_path):
     (folder / "clip 1.a.npy").write_bytes(good)
     write_manifest(folder, rows[:6])
     assert "no clip of split 'test'" in message()
+    lines = (folder / "manifest.csv").read_text().splitlines()
+    lines[3] = lines[3].replace("clip", '"clip', 1)
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    assert (
+        "manifest.csv, line 4: expected a CSV file, with quotes in pairs" in message()
+    )
     write_manifest(folder, rows, columns=("name", *COLUMNS[1:]))
     assert "wrong columns" in message()
     write_manifest(folder, rows)
@@ -464,6 +470,19 @@ def test_weights_that_do_not_fit_are_told_in_terms_of_features_json(
     assert f'{{"visual_weights": "FILE"}} in {path}' in message
     assert "--" not in message
     assert not (folder / "features").exists()
+
+
+def test_a_folder_whose_name_is_a_pattern(tmp_path, small_networks):
+    folder = tmp_path / "own [1080p]"
+    make_videos(folder)
+    broken = folder / "0.mp4"
+    content = broken.read_bytes()
+    broken.write_bytes(b"no video")
+    with pytest.raises(DatasetError, match="1 of 3 videos failed") as error:
+        build(folder, tmp_path / "data", "custom")
+    assert str(broken) in str(error.value)
+    broken.write_bytes(content)
+    build(folder, tmp_path / "data", "custom")
 
 
 def test_a_pipeline_that_fails_leaves_nothing_in_the_way(

@@ -42,7 +42,7 @@ def single(data_dir, tmp_path_factory):
     for mode, settings in TASKS.items():
         folder = RunFolder(tmp_path_factory.mktemp(mode) / "run")
         config = Config(**{**COMMON, **settings})
-        folder.create(config)
+        folder.create(config, "digest")
         training.train(config, dataset, folder)
         metrics[mode] = read_metrics(folder.path)
     return metrics

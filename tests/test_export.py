@@ -384,6 +384,29 @@ def test_networks_that_make_other_features_do_not_go_end_to_end(tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_one_message(tmp_path, rng, monkeypatch):
+    def fill_disk(*_):
+        told = "end_to_end/variables; No space left on device"
+        raise tf.errors.ResourceExhaustedError(None, None, told)
+
+    monkeypatch.setattr(AudioNetwork, "__init__", lambda self: None)
+    monkeypatch.setattr(VisualNetwork, "__init__", lambda self: None)
+    audio, visual = AudioNetwork(), VisualNetwork()
+    audio.width, visual.shape, visual.frames_per_second = 6, (8,), 1
+    monkeypatch.setattr(export, "_write_end_to_end", fill_disk)
+    model = small_models()["avsdn"]
+    said = r"can't be written \(No space left on device\)"
+    with pytest.raises(UserError, match=said):
+        export.export_end_to_end(model, Extractor(audio, visual), tmp_path, METADATA)
+    keras_format = dataclasses.replace(export.FORMATS["keras"], write=fill_disk)
+    monkeypatch.setitem(export.FORMATS, "keras", keras_format)
+    with pytest.raises(UserError, match=said):
+        export.export_model(
+            model, "keras", tmp_path, METADATA, [make_clips(model, rng)]
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_networks_with_a_graph_go_end_to_end(tmp_path):
     extractor = Extractor(audio=mlp(2, 2), visual=mlp(2, 2))
     model = small_models()["avsdn"]

@@ -92,6 +92,38 @@ def test_it_starts_where_standard_error_is_closed():
     assert (done.returncode, done.stdout) == (0, "42\n")
 
 
+def test_it_starts_where_no_file_can_be_made():
+    program = (
+        "import sys, tempfile\n"
+        "def refuse(*_, **__):\n"
+        "    raise FileNotFoundError('No usable temporary directory found')\n"
+        "tempfile.TemporaryFile = refuse\n"
+        "from avsdn_tf.startup import quiet_startup\n"
+        "with quiet_startup():\n"
+        "    print(42)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "42\n")
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch):
+    called = []
+    monkeypatch.setattr(main.commands, "evaluate", lambda *args: called.append(args))
+    monkeypatch.setenv("HOME", "/home/somebody")
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        words = ["avsdn", "evaluate", "--run=~/runs/first", "--data_dir=a~b"]
+        main.main(flags.FLAGS(words))
+    ((run_folder, data_dir, _),) = called
+    assert (run_folder, data_dir) == ("/home/somebody/runs/first", "a~b")
+
+
 def test_help_lists_commands_flags_and_models():
     result = run("--help")
     for word in (

@@ -10,7 +10,7 @@ from avsdn_tf.models import MODELS, SegmentClassifier
 from avsdn_tf.models.attention import AudioGuidedAttention, SpatialMean
 from avsdn_tf.models.decoder import Decoder
 from avsdn_tf.models.fusion import DMRNFusion
-from avsdn_tf.models.recurrent import SequenceLSTM
+from avsdn_tf.models.recurrent import SegmentLSTM, SequenceLSTM
 from tests import numpy_networks as expected
 
 CATEGORIES = ["Bark", "Violin, fiddle", "Frying (food)"]
@@ -84,6 +84,21 @@ def test_bidirectional_lstm_splits_states_by_direction(rng, num_segments):
     np.testing.assert_allclose(
         last_cell, np.concatenate([forward[2], backward[2]], -1), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"use_bias": False},
+        {"dropout": 0.1},
+        {"recurrent_dropout": 0.1},
+    ],
+)
+def test_an_lstm_with_another_cell_is_refused(asked):
+    with pytest.raises(ValueError, match=r"Take keras\.layers\.LSTM"):
+        SegmentLSTM(4, **asked)
 
 
 @pytest.mark.parametrize("merge", ["sum", "mean"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -153,7 +154,11 @@ def test_predict_writes_what_players_and_programs_read(
         for end in (".events.json", ".events.csv", ".vtt", ".png", ".html")
     }
     found = json.loads((out / f"{stem}.events.json").read_text())
-    assert found["notice"] == "Network of a run with this notice: of no worth"
+    assert found["notice"] == (
+        "Network of a run with this notice: of no worth. What made the features that "
+        "it has learnt from is not recorded; unless it was what made this video's, "
+        "these events mean nothing"
+    )
     assert np.shape(found["probabilities"]) == (9, 3)
     np.testing.assert_allclose(np.sum(found["probabilities"], 1), 1, atol=1e-4)
     # Windows of four segments, as the network has learnt from.
@@ -163,7 +168,10 @@ def test_predict_writes_what_players_and_programs_read(
     np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-5)
 
 
-def test_the_demo_finds_what_is_seen_and_heard_at_once(tmp_path):
+def test_the_demo_finds_what_is_seen_and_heard_at_once(tmp_path, monkeypatch):
+    # A colon in the path starts no protocol.
+    monkeypatch.chdir(tmp_path)
+    tmp_path = pathlib.Path("demo:1")
     assert commands.predict(None, [], str(tmp_path), {}, Console(quiet=True)) == 0
     with (tmp_path / "demo.events.csv").open() as file:
         events = [
@@ -202,6 +210,7 @@ def test_videos_go_through_the_networks_of_the_runs_data(
         commands.predict(
             str(run_folder), videos, str(tmp_path / "out"), given, Console(quiet=True)
         )
+        assert "not recorded" not in (tmp_path / "out" / "a.html").read_text()
     avsdn_tf.localize(avsdn_tf.load(run_folder), videos[0])
     recorded = {"vggish": "own", "visual_weights": "w.h5"}
     assert loaded == [

@@ -29,7 +29,7 @@ def new_folder(tmp_path):
 
     def make():
         folder = RunFolder(tmp_path / f"run{len(list(tmp_path.iterdir()))}")
-        folder.create(Config())
+        folder.create(Config(), "digest")
         return folder
 
     return make

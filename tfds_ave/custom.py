@@ -87,12 +87,19 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             )
     categories = _read_categories(folder / CATEGORIES)
     path = folder / MANIFEST
+    lines: list[tuple[int, list[str]]] = []
     try:
         # Not str.splitlines, which also parts names at rarer characters.
         reader = csv.reader(io.StringIO(path.read_text("utf-8-sig")), strict=True)
-        lines = [(reader.line_num, values) for values in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+        lines.extend((reader.line_num, values) for values in reader)
+    except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: expected a CSV file in UTF-8. {error}.") from error
+    except csv.Error as error:
+        # A quote that nothing closes is noticed at the end of the file.
+        begun = lines[-1][0] + 1 if lines else 1
+        raise DatasetError(
+            f"{path}, line {begun}: expected a CSV file, with quotes in pairs. {error}."
+        ) from error
     header = [name.strip() for name in lines[0][1]] if lines else []
     missing = [name for name in _COLUMNS if name not in header]
     has_features = all(name in header for name in _FEATURE_COLUMNS)

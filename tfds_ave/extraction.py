@@ -31,6 +31,7 @@ from avsdn_tf.features.extract import (
 )
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.features.visual import RECIPES
+from avsdn_tf.files import write_json
 from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError
 from tfds_ave.videos import Video
@@ -259,36 +260,37 @@ def _run_pipeline(
     aside = pathlib.Path(tempfile.mkdtemp(prefix=".failures-", dir=out))
     try:
         with beam.Pipeline(runner=runner, options=options) as pipeline:
+            extract = _Extract(str(out), networks, settings, str(aside))
             _ = (
                 pipeline
                 | "Videos" >> beam.Create(todo)
                 | "Spread" >> beam.Reshuffle()
-                | "Extract" >> beam.ParDo(_Extract(str(out), networks, settings))
-                | "Failures"
-                >> beam.io.WriteToText(
-                    str(aside / "failures.jsonl"), shard_name_template=""
-                )
+                | "Extract" >> beam.ParDo(extract)
             )
-        lines = (aside / "failures.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return [json.loads(path.read_text()) for path in sorted(aside.glob("*.json"))]
     finally:
-        # With what Beam leaves there when it fails.
         shutil.rmtree(aside, ignore_errors=True)
 
 
 class _Extract(beam.DoFn):
-    """Writes a video's features; gives why it could not."""
+    """Writes a video's features, or a file that says why it could not.
 
-    def __init__(self, out: str, networks: Networks, settings: dict[str, str]) -> None:
+    Beam's own writer of text takes a `[` in the path of a folder for a pattern.
+    """
+
+    def __init__(
+        self, out: str, networks: Networks, settings: dict[str, str], failures: str
+    ) -> None:
         self._out = out
         self._networks = networks
         self._settings = settings
+        self._failures = failures
 
     def setup(self) -> None:
         """Loads the networks, once a worker."""
         self._extractor = _load(self._networks)
 
-    def process(self, video: Video) -> Iterator[str]:
+    def process(self, video: Video) -> None:
         """Extracts one video."""
         try:
             with _as_file(video) as path:
@@ -298,7 +300,8 @@ class _Extract(beam.DoFn):
                 pathlib.Path(self._out), video.key, features, source, self._settings
             )
         except (VideoError, UserError, OSError, KeyError) as error:
-            yield json.dumps(f"{video.key}: {error}")
+            path = pathlib.Path(self._failures) / f"{video.key}.json"
+            write_json(path, f"{video.key}: {error}", shared=True)
 
 
 @contextlib.contextmanager

@@ -328,7 +328,8 @@ def extract_all(
 
     Raises:
         UserError: If the folder holds features of other settings, or can't be written.
-        KeyboardInterrupt: At once if a person asks for it, however long the videos are.
+        KeyboardInterrupt: If a person asks for it, when the next seconds are read,
+            however long the videos are.
     """
     claim_folder(out, settings)
     failures: dict[pathlib.Path, str] = {}

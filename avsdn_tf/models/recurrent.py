@@ -8,6 +8,13 @@ from keras import ops
 # Up to here a loop over segments is written out as a graph without a loop, which
 # compilers fuse; longer ones would take too long to compile.
 _MOST_UNROLLED = 32
+_CELL = {
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+    "use_bias": True,
+    "dropout": 0.0,
+    "recurrent_dropout": 0.0,
+}
 
 
 class _ProjectInputsFirst(keras.layers.RNN):
@@ -40,9 +47,33 @@ class _ProjectInputsFirst(keras.layers.RNN):
 class SegmentLSTM(keras.layers.LSTM, _ProjectInputsFirst):
     """Keras's LSTM, faster over short sequences where there is no cuDNN.
 
-    Weights and results are those of `keras.layers.LSTM`, of which it supports `units`,
-    `return_sequences`, `return_state` and `go_backwards`.
+    Weights and results are those of `keras.layers.LSTM`, with its default activations
+    and bias, and without dropout.
+
+    Args:
+        units: Width of the outputs and of the states.
+        **kwargs: Of `keras.layers.LSTM`.
+
+    Raises:
+        ValueError: If the arguments ask for another cell.
     """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        asked = {
+            "activation": keras.activations.serialize(self.activation),
+            "recurrent_activation": keras.activations.serialize(
+                self.recurrent_activation
+            ),
+            "use_bias": self.use_bias,
+            "dropout": self.dropout,
+            "recurrent_dropout": self.recurrent_dropout,
+        }
+        if asked != _CELL:
+            raise ValueError(
+                f"Expected {_CELL}, as the loop that is written out has them. "
+                f"Received: {asked}. Take keras.layers.LSTM."
+            )
 
 
 def leave_cudnn(model: keras.Model) -> None:
