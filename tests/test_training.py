@@ -194,6 +194,7 @@ def test_a_run_can_be_read_repeated_and_evaluated_again(data_dir, tmp_path):
     commands.train(config, str(run), Console(quiet=True))
     names = {path.name for path in run.iterdir()}
     assert names == {
+        ".lock",
         "SHA256SUMS",
         "checkpoints",
         "config.json",
