@@ -196,7 +196,7 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
             _print_plainly(
                 console,
                 f"{config.dataset} is not the one that this run has learnt from: it "
-                "was built anew, on another machine or from other files.",
+                "was built anew from something else.",
                 style="yellow",
             )
         _write_report(folder, config, dataset, model, console)

@@ -123,8 +123,8 @@ class RunFolder:
         if not self.has_learnt_from(digest):
             raise UserError(
                 f"--run={self.path}: expected {config.dataset} as it was when this run "
-                "was begun. Received one that was damaged, or built anew since from "
-                "something else. Build it from the same, or begin in another folder."
+                "was begun. Received one that was built anew since, from something "
+                "else. Build it from the same, or begin in another folder."
             )
 
     def has_learnt_from(self, digest: str) -> bool:

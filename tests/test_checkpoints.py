@@ -292,7 +292,7 @@ def test_a_run_does_not_go_on_with_another_data_set(data_dir, tmp_path):
     config = Config(epochs=1, units=4, data_dir=data_dir)
     run = str(tmp_path / "run")
     RunFolder(run).create(config, "digest of another one")
-    with pytest.raises(UserError, match="built anew since from something else"):
+    with pytest.raises(UserError, match="one that was built anew since"):
         commands.train(config, run, QUIET, resume=True)
 
 
@@ -302,18 +302,11 @@ def test_other_categories_have_another_digest(dataset):
     assert renamed.digest() != digest
 
 
-def test_a_changed_example_changes_the_digest(data_dir, tmp_path):
-    shutil.copytree(data_dir, tmp_path / "data")
-    changed = data.open_dataset("tfds_ave/synthetic", str(tmp_path / "data"))
-    before = changed.digest()
-    path = changed.builder.info.splits["test"].filepaths[-1]
-    records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
-    records[-1] = records[-1][:-1] + bytes([records[-1][-1] ^ 1])
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
-    assert before == data.open_dataset("tfds_ave/synthetic", data_dir).digest()
-    assert changed.digest() != before
+def test_a_data_set_that_was_built_again_has_the_same_digest(dataset, tmp_path):
+    again = data.open_dataset("tfds_ave/synthetic", str(tmp_path))
+    # Or this would show nothing: TFDS has written other bytes.
+    assert again.builder.data_path != dataset.builder.data_path
+    assert again.digest() == dataset.digest()
 
 
 def test_a_run_without_a_report_yet_can_be_loaded(finished, tmp_path):
@@ -501,17 +494,6 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path, split, damage):
     assert str(error.value).startswith(f"{shard}: expected the examples")
     assert "build the data set again" in str(error.value)
     assert run.exists() == (split == "test")
-
-
-def test_a_missing_shard_is_named(data_dir, tmp_path):
-    shutil.copytree(f"{data_dir}/tfds_ave", tmp_path / "tfds_ave")
-    (shard,) = tmp_path.rglob("*test.tfrecord*")
-    shard.unlink()
-    config = Config(epochs=1, units=4, data_dir=str(tmp_path))
-    with pytest.raises(UserError, match="Received damaged or missing ones") as error:
-        commands.train(config, str(tmp_path / "run"), QUIET)
-    assert str(error.value).startswith(f"{shard}: ")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):

@@ -81,6 +81,18 @@ def test_categories_and_shapes_come_from_the_data(tmp_path, visual_shape):
         np.testing.assert_array_equal(visual, stored)
 
 
+def test_changed_labels_change_the_digest(tmp_path):
+    rows = make_custom(tmp_path / "own")
+    digests = []
+    for start_s in (0.5, 0.5, 1.5):
+        rows[0][3] = start_s
+        write_manifest(tmp_path / "own", rows)
+        data_dir = tmp_path / str(len(digests))
+        build(tmp_path / "own", data_dir, "custom")
+        digests.append(data.open_dataset("tfds_ave/custom", str(data_dir)).digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_clip_may_have_several_events(tmp_path):
     rows = make_custom(tmp_path / "own")
     again = list(rows[0])

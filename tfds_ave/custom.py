@@ -3,7 +3,9 @@
 import collections
 import csv
 import dataclasses
+import hashlib
 import io
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,6 +72,11 @@ class Manifest:
         """Whether every clip's event has a start and an end."""
         background = BACKGROUND_CATEGORY
         return all(c.times_s or c.category == background for c in self.clips)
+
+    def labels_digest(self) -> str:
+        """Returns a digest of all clips' keys, splits, categories and times."""
+        labels = [(c.key, c.split, c.category, c.times_s) for c in self.clips]
+        return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
 
 
 def read_manifest(folder: pathlib.Path) -> Manifest:

@@ -192,6 +192,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             audio_width=data.audio_width,
             visual_shape=list(data.visual_shape),
             has_times=manifest.has_times,
+            labels_digest=manifest.labels_digest(),
         )
         return data
 
