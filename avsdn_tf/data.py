@@ -83,10 +83,11 @@ class Dataset:
         return self.builder.info.splits[split].num_examples
 
     def digest(self) -> str:
-        """Returns a digest by which a data set of other clips or labels is told.
+        """Returns a digest by which a data set that was built of others is told.
 
-        It is of the categories, the shapes, what TFDS keeps of every split, and of
-        one's own data all labels; nothing is read. Files that were built twice from the
+        It is of the categories, the shapes, the sizes of all splits, and of one's own
+        data all labels; nothing is read, so that other features of the same sizes, or
+        AVE's with other labels, are not told. Files that were built twice from the
         same differ in the order of features within an example, so theirs would not do.
         """
         told = {

@@ -130,10 +130,12 @@ class RunFolder:
     def has_learnt_from(self, digest: str) -> bool:
         """Returns whether a digest is that of the data set that the run was begun on.
 
+        Runs of before there was one hold none, and may have been begun on any.
+
         Raises:
             UserError: If the configuration can't be read.
         """
-        return self._read(_DIGEST) == digest
+        return self._read(_DIGEST, digest) == digest
 
     def check_settings(self, config: Config) -> None:
         """Checks that a run was begun with a configuration.
@@ -250,10 +252,17 @@ class RunFolder:
                 f"{self.config}: expected settings of a training run. Received: {error}"
             ) from error
 
-    def _read(self, part: str) -> Any:
+    def _read(self, part: str, default: Any = None) -> Any:
         try:
-            return json.loads(self.config.read_text())[part]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = json.loads(self.config.read_text())
+            return content[part] if default is None else content.get(part, default)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise UserError(
                 f"{self.config}: expected what a training run wrote. "
                 f"Received: {type(error).__name__}: {error}"

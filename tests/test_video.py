@@ -907,6 +907,25 @@ def test_files_that_are_cut_off(tmp_path, suffix, share):
     assert "cannot be read beyond" in refusal(file)
 
 
+def test_an_attachment_does_not_hide_that_a_file_is_cut_off(tmp_path):
+    # FFmpeg gives it the length of the container.
+    file = tmp_path / "video.mkv"
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(60)]
+    write(str(file), images=images, waveform=click(1, 6, 48_000), rate=48_000)
+    with av.open(str(file)) as whole, av.open(str(tmp_path / "a.mkv"), "w") as copy:
+        streams = {s.index: copy.add_stream_from_template(s) for s in whole.streams}
+        copy.add_attachment("font.ttf", "font/ttf", bytes(1000))
+        for packet in whole.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                copy.mux(packet)
+    content = (tmp_path / "a.mkv").read_bytes()
+    assert len(read(tmp_path / "a.mkv")) == 6
+    (tmp_path / "a.mkv").write_bytes(content[: len(content) // 2])
+    assert "cannot be read beyond" in refusal(tmp_path / "a.mkv")
+
+
 def test_a_file_that_states_no_length(tmp_path):
     # As one that was streamed. FFmpeg guesses it by the sound's bit rate, far too long.
     file = tmp_path / "video.mkv"

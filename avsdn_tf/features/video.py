@@ -286,14 +286,15 @@ def _choose_streams(container: av.container.InputContainer) -> _Source:
     return _Source(container, picture, sound)
 
 
-def _is_guessed(container: av.container.InputContainer) -> bool:
+def _is_guessed(source: _Source) -> bool:
     """Whether the duration is FFmpeg's guess, by the size of the file and a bit rate.
 
     So it is where Matroska states none, as in a file that was streamed. Only then do
-    the streams of Matroska have durations: guesses too.
+    its picture and sound have durations: guesses too.
     """
-    return container.format.name.startswith("matroska") and any(
-        stream.duration is not None for stream in container.streams
+    streams = [stream for stream in (source.picture, source.sound) if stream]
+    return source.container.format.name.startswith("matroska") and any(
+        stream.duration is not None for stream in streams
     )
 
 
@@ -546,7 +547,7 @@ class _Reader:
         self._seen_fl: int | float = -math.inf if source.picture else math.inf
         container = source.container
         self._stated_end_fl: int | float = -math.inf
-        if container.duration is not None and not _is_guessed(container):
+        if container.duration is not None and not _is_guessed(source):
             end = (container.start_time or 0) + container.duration
             self._stated_end_fl = _flicks(end, _CONTAINERS_UNIT_S)
 
@@ -732,7 +733,8 @@ class _Reader:
             needed = self._may_be_wanted(packet)
             stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             self._inside.append(packet.pts)
-            if self._first_count is None:
+            # Decoders drop what comes before the first key frame.
+            if self._first_count is None and packet.is_keyframe:
                 self._first_count = packet.dts
         for frame in stream.decode(packet):
             self._note_out(frame)
@@ -867,7 +869,7 @@ class _Reader:
         source = self._source
         container = source.container
         name = container.format.name.split(",")[0]
-        if name not in _STATE_THEIR_DURATION or _is_guessed(container):
+        if name not in _STATE_THEIR_DURATION or _is_guessed(source):
             return
         # The container is as long as the longest of all streams.
         end_fl = max(self._end_fl, self._others_end_fl)
