@@ -257,6 +257,28 @@ def test_reordered_frames_in_avi(tmp_path, frames_per_second, fps):
     assert levels(read(file, frames_per_second)) == expected
 
 
+def test_reordered_frames_in_avi_after_a_cut(tmp_path):
+    # What comes before the first key frame can't be decoded, but takes its time.
+    file = str(tmp_path / "video.avi")
+    with av.open(file, "w") as container:
+        options = {"bf": "3", "g": "20", "sc_threshold": "0"}
+        stream = container.add_stream("libx264", rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        frames = [
+            av.VideoFrame.from_ndarray(grey_image(index), "rgb24")
+            for index in range(60)
+        ]
+        packets = [packet for frame in frames for packet in stream.encode(frame)]
+        packets += stream.encode(None)
+        for packet in packets[7:]:
+            container.mux(packet)
+    seconds = read(file, 10)
+    assert level(seconds[0].frames[0]) == 20
+    assert levels(seconds)[1] == [(30 + i) % 28 for i in range(10)]
+    # The count of its packet, which is decoded two frames before it is shown.
+    assert seconds[0].start_s == 1.8
+
+
 def test_picture_of_one_frame_a_second(tmp_path):
     file = write(
         str(tmp_path / "video.mp4"),
