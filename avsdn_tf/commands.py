@@ -413,7 +413,10 @@ def export(
         "notice": folder.read_report().get("notice"),
     }
     if networks is not None:
+        # What goes out runs on any processor, and rounding to bfloat16 would depend on
+        # how many frames are seen at once.
         networks = {**folder.read_networks(), **networks}
+        networks["visual_precision"] = "float32"
         extractor = build_extractor(prediction.network_for(model), **networks)
         path, largest = exporting.export_end_to_end(model, extractor, target, metadata)
         checked = "random sound and pictures, against features made step by step"

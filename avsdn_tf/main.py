@@ -39,7 +39,7 @@ with quiet_startup():
     from avsdn_tf.benchmark.parts import PARTS
     from avsdn_tf.export import FORMATS
     from avsdn_tf.features.audio import VGGISH
-    from avsdn_tf.features.visual import RECIPES
+    from avsdn_tf.features.visual import PRECISIONS, RECIPES
     from avsdn_tf.interruption import TrainingInterruptedError
     from avsdn_tf.launcher import launch
 
@@ -93,6 +93,14 @@ flags.DEFINE_string(
     "the run's data set, or imagenet.",
 )
 flags.DEFINE_enum(
+    "visual_precision",
+    None,
+    list(PRECISIONS),
+    "predict, extract: what the visual network computes in. mixed_bfloat16 is faster "
+    "on processors that have bfloat16, and rounds between layers. If not given, what "
+    "made the features of the run's data set, or float32.",
+)
+flags.DEFINE_enum(
     "empty",
     None,
     ["audio", "visual"],
@@ -143,7 +151,7 @@ def _define_flags() -> None:
 
 _define_flags()
 _SETTINGS = [field.name for field in _FIELDS]
-_NETWORKS = ("vggish", "visual_weights", "empty")
+_NETWORKS = ("vggish", "visual_weights", "visual_precision", "empty")
 # What each command reads of the flags.
 _COMMANDS = {
     "train": ("run", "resume", "local_workers", *_SETTINGS),

@@ -1,8 +1,8 @@
 """Measures how fast videos become features, part by part.
 
     python -m experiments.benchmark_video VIDEO [VIDEO ...] [--vggish=FOLDER]
-        [--visual_weights=FILE] [--visual_network=NAME] [--workers=2] [--repeats=5]
-        [--out=FILE.json]
+        [--visual_weights=FILE] [--visual_network=NAME] [--visual_precision=NAME]
+        [--workers=2] [--repeats=5] [--out=FILE.json]
 
 The parts take turns, and medians are printed: seconds of video a second, and processor
 time as a share of that of the whole. The whole is what `extract` does, several videos
@@ -36,7 +36,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, FrontEnd
 from avsdn_tf.features.extract import build_extractor, extract_all, find_videos
 from avsdn_tf.features.video import read_seconds
-from avsdn_tf.features.visual import RECIPES
+from avsdn_tf.features.visual import PRECISIONS, RECIPES
 from avsdn_tf.files import write_json
 from avsdn_tf.run_folder import versions
 
@@ -111,7 +111,12 @@ def build_log_mel() -> Callable[[np.ndarray], tf.Tensor]:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measures all parts."""
     videos = find_videos(args.videos)
-    extractor = build_extractor(args.visual_network, args.vggish, args.visual_weights)
+    extractor = build_extractor(
+        args.visual_network,
+        args.vggish,
+        args.visual_weights,
+        visual_precision=args.visual_precision,
+    )
     frames_per_second = extractor.visual.frames_per_second
     seconds = [s for v in videos for s in read_seconds(v, frames_per_second)]
     waveforms = np.stack([second.waveform for second in seconds])
@@ -166,6 +171,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "videos": [video.name for video in videos],
         "seconds": len(seconds),
         "visual_network": args.visual_network,
+        "visual_precision": args.visual_precision,
         "workers": args.workers,
         "seconds_of_video_a_second": {
             name: len(seconds) / median for name, median in medians.items()
@@ -199,6 +205,7 @@ def main(argv: Sequence[str]) -> None:
     add("--vggish", default=VGGISH)
     add("--visual_weights", default="imagenet")
     add("--visual_network", choices=list(RECIPES), default="resnet152")
+    add("--visual_precision", choices=PRECISIONS, default=PRECISIONS[0])
     args = parser.parse_args(argv)
     try:
         result = measure(args)
@@ -207,7 +214,7 @@ def main(argv: Sequence[str]) -> None:
     console = Console()
     table = Table(
         title=f"{result['seconds']} s of video, {args.visual_network}, "
-        f"--workers={args.workers}",
+        f"{args.visual_precision}, --workers={args.workers}",
         box=SIMPLE_HEAD,
     )
     table.add_column("part")
@@ -230,7 +237,7 @@ def main(argv: Sequence[str]) -> None:
         f"{args.visual_network}: {result['operations_a_frame'] / 1e9:.1f} Gflop a "
         "frame, "
         f"{result['share_of_matrix_rate']:.0%} of the measured matrix rate of "
-        f"{result['matrix_rate'] / 1e9:.0f} Gflop/s",
+        f"{result['matrix_rate'] / 1e9:.0f} Gflop/s in float32",
         highlight=False,
         soft_wrap=True,
     )

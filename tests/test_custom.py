@@ -389,8 +389,8 @@ def small_networks(monkeypatch):
     """Networks of no work; gives what was loaded."""
     loaded = []
 
-    def build_extractor(network, vggish, visual_weights, empty):
-        loaded.append((network, vggish, visual_weights, empty))
+    def build_extractor(network, vggish, visual_weights, empty, visual_precision):
+        loaded.append((network, vggish, visual_weights, empty, visual_precision))
         return Extractor(Loudness(), Brightness(), empty)
 
     monkeypatch.setattr(extraction, "build_extractor", build_extractor)
@@ -587,6 +587,7 @@ def test_a_clip_without_sound_or_picture_is_accepted_on_request(
     [
         ({"empty": "sound"}, "unknown empty. Expected one of audio, visual"),
         ({"visual_network": "alexnet"}, "unknown visual_network.*'alexnet'"),
+        ({"visual_precision": "half"}, "unknown visual_precision.*float32, mixed_bf"),
         ({"vggish": 1}, "vggish: expected text. Received: 1"),
         ({"vgish": "a"}, "expected a JSON object with some of .*vgish"),
         (["vggish"], "expected a JSON object"),
@@ -614,13 +615,17 @@ def test_paths_in_features_json_are_relative_to_the_folder(
     make_videos(folder)
     (folder / "module").mkdir()
     (tmp_path / "weights.h5").touch()
-    content = {"vggish": "module", "visual_weights": str(tmp_path / "weights.h5")}
+    content = {
+        "vggish": "module",
+        "visual_weights": str(tmp_path / "weights.h5"),
+        "visual_precision": "mixed_bfloat16",
+    }
     (folder / "features.json").write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
     build(pathlib.Path("own"), tmp_path / "data", "custom")
     weights = str(tmp_path / "weights.h5")
     assert small_networks == [
-        ("resnet152", str(tmp_path / "own/module"), weights, None)
+        ("resnet152", str(tmp_path / "own/module"), weights, None, "mixed_bfloat16")
     ]
     # A run on it can tell later what its videos have to go through.
     dataset = data.open_dataset("tfds_ave/custom", str(tmp_path / "data"))
@@ -628,6 +633,7 @@ def test_paths_in_features_json_are_relative_to_the_folder(
         "visual_network": "resnet152",
         "vggish": str(tmp_path / "own/module"),
         "visual_weights": weights,
+        "visual_precision": "mixed_bfloat16",
     }
     # However the folder is named, its features are of the same networks.
     monkeypatch.chdir(folder)
@@ -639,7 +645,7 @@ def test_paths_in_features_json_are_relative_to_the_folder(
     with pytest.raises(DatasetError, match=r"received 'https://example\.org/1'"):
         build(folder, tmp_path / "data3", "custom")
     assert small_networks[1:] == [
-        ("resnet152", "https://example.org/1", "imagenet", None)
+        ("resnet152", "https://example.org/1", "imagenet", None, "float32")
     ]
 
 

@@ -369,6 +369,23 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monke
         predict(waveform=tf.zeros(6 * 16_000), frames=frames)
 
 
+def test_what_goes_end_to_end_computes_in_float32(run, tmp_path, monkeypatch):
+    made_by = {"vggish": "own", "visual_precision": "mixed_bfloat16"}
+    monkeypatch.setattr(commands.RunFolder, "read_networks", lambda self: made_by)
+    loaded = []
+
+    def build_extractor(network, **networks):
+        loaded.append((network, networks))
+
+    monkeypatch.setattr(commands, "build_extractor", build_extractor)
+    monkeypatch.setattr(
+        commands.exporting, "export_end_to_end", lambda *_: (tmp_path, 0.0)
+    )
+    commands.export(str(run), "savedmodel", None, {"vggish": "other"}, None, QUIET)
+    wanted = {"vggish": "other", "visual_precision": "float32"}
+    assert loaded == [("resnet152", wanted)]
+
+
 def test_networks_that_make_other_features_do_not_go_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(AudioNetwork, "__init__", lambda self: None)
     monkeypatch.setattr(VisualNetwork, "__init__", lambda self: None)

@@ -1,6 +1,7 @@
 """Many videos at once: what goes on where another fails, and what a folder holds."""
 
 import io
+import json
 import os
 import signal
 import threading
@@ -102,6 +103,19 @@ def test_a_file_that_a_killed_process_left_is_no_feature(tmp_path):
     (tmp_path / ".tmp-0.npy").touch()
     (tmp_path / "a.audio.npy").touch()
     claim_folder(tmp_path, {**SETTINGS, "vggish": "other"})
+
+
+def test_features_of_another_precision_are_of_another_kind(tmp_path):
+    half = settings_of("small", "a", "b", "mixed_bfloat16")
+    # Of before there was a choice.
+    old = {name: SETTINGS[name] for name in ("visual_network", "vggish")}
+    (tmp_path / "extract.json").write_text(json.dumps({**old, "visual_weights": "b"}))
+    (tmp_path / "a.source.json").touch()
+    with pytest.raises(UserError, match=r"visual_precision 'float32', received 'mixed"):
+        claim_folder(tmp_path, half)
+    claim_folder(tmp_path, SETTINGS)
+    told = json.loads((tmp_path / "extract.json").read_text())
+    assert told["visual_precision"] == "float32"
 
 
 @pytest.mark.parametrize("content", [b"[1]", b'"x"', b"\xff", b'{"a":'])

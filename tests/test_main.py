@@ -161,6 +161,11 @@ def test_the_console_script_has_the_same_help():
             {0: ["a.mp4"], 1: "features", 2: "vgg19", 3: {"empty": "audio"}, 4: 3},
         ),
         (
+            "extract",
+            ["--visual_precision=mixed_bfloat16", "a.mp4"],
+            {0: ["a.mp4"], 3: {"visual_precision": "mixed_bfloat16"}},
+        ),
+        (
             "export",
             ["--run=r", "--format=onnx", "--out=o", "--data_dir=d"],
             {0: "r", 1: "onnx", 2: "o", 3: None, 4: "d"},

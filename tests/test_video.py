@@ -1090,7 +1090,9 @@ def test_the_benchmark_measures_every_part(tmp_path, monkeypatch):
         [keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)]
     )
     monkeypatch.setattr(
-        benchmark_video, "build_extractor", lambda *_: Extractor(Loudness(), visual)
+        benchmark_video,
+        "build_extractor",
+        lambda *_, **__: Extractor(Loudness(), visual),
     )
     monkeypatch.setattr(benchmark_video, "_MATRIX", 64)
     args = argparse.Namespace(
@@ -1098,6 +1100,7 @@ def test_the_benchmark_measures_every_part(tmp_path, monkeypatch):
         visual_network="small",
         vggish="",
         visual_weights="",
+        visual_precision="float32",
         workers=2,
         repeats=1,
     )

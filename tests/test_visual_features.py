@@ -113,6 +113,33 @@ def test_folded_network_predicts_the_same(rng):
     assert keras.layers.BatchNormalization not in kinds
 
 
+def test_bfloat16_rounds_between_layers_alone(tmp_path, rng, monkeypatch):
+    def network(include_top, weights, pooling, input_shape):
+        keras.utils.set_random_seed(0)
+        return keras.applications.ResNet50(
+            include_top=include_top,
+            weights=None,
+            pooling=pooling,
+            input_shape=input_shape,
+        )
+
+    recipe = visual.VisualRecipe(network, lambda x: x / 255.0, "avg", (2048,), 1, "")
+    monkeypatch.setitem(visual.RECIPES, "small", recipe)
+    monkeypatch.setattr(visual, "_IMAGE_SIZE", 64)
+    frames = [rng.integers(0, 256, (1, 64, 64, 3), np.uint8) for _ in range(3)]
+    exact = VisualNetwork("small", "none")(frames)
+    half = VisualNetwork("small", "none", "mixed_bfloat16")
+    rounded = half(frames)
+    assert rounded.dtype == np.float32
+    assert 1e-5 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.02
+    # The mean is taken of rounded values, and not rounded itself.
+    _, *layers, pooling = half.network.layers
+    assert (rounded != rounded.astype(layers[0].compute_dtype)).any()
+    assert pooling.compute_dtype == "float32"
+    assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
+    assert {layer.variable_dtype for layer in layers} == {"float32"}
+
+
 def test_weights_that_cannot_be_had_are_one_message(tmp_path, monkeypatch):
     # A network of little work stands in: what is tested is the message.
     def network(weights, **_):

@@ -30,7 +30,7 @@ from avsdn_tf.features.extract import (
     write_features,
 )
 from avsdn_tf.features.video import VideoError
-from avsdn_tf.features.visual import RECIPES
+from avsdn_tf.features.visual import PRECISIONS, RECIPES
 from avsdn_tf.files import write_json
 from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError
@@ -51,12 +51,14 @@ class Networks:
         vggish: See `avsdn_tf.features.audio.AudioNetwork`.
         visual_weights: See `avsdn_tf.features.visual.VisualNetwork`.
         empty: See `avsdn_tf.features.extract.Extractor`.
+        visual_precision: See `avsdn_tf.features.visual.VisualNetwork`.
     """
 
     visual_network: str = "resnet152"
     vggish: str = VGGISH
     visual_weights: str = "imagenet"
     empty: str | None = None
+    visual_precision: str = PRECISIONS[0]
 
 
 def read_networks(folder: pathlib.Path, config: AveConfig) -> Networks:
@@ -88,7 +90,11 @@ def read_networks(folder: pathlib.Path, config: AveConfig) -> Networks:
             raise DatasetError(
                 f"{path}: {name}: expected text. Received: {json.dumps(value)}."
             )
-    for name, known in (("visual_network", tuple(RECIPES)), ("empty", KINDS)):
+    for name, known in (
+        ("visual_network", tuple(RECIPES)),
+        ("empty", KINDS),
+        ("visual_precision", PRECISIONS),
+    ):
         if name in given and given[name] not in known:
             raise DatasetError(
                 f"{path}: unknown {name}. Expected one of {', '.join(known)}, "
@@ -150,7 +156,10 @@ def extract_videos(
     """
     networks = read_networks(folder, config)
     settings = settings_of(
-        networks.visual_network, networks.vggish, networks.visual_weights
+        networks.visual_network,
+        networks.vggish,
+        networks.visual_weights,
+        networks.visual_precision,
     )
     out = folder / _FOLDER
     todo = _find_todo(videos, out)
@@ -185,6 +194,7 @@ def _load(networks: Networks) -> Extractor:
         networks.vggish,
         networks.visual_weights,
         networks.empty,
+        networks.visual_precision,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, AudioNetwork
 from avsdn_tf.features.video import Second, VideoError, probe, read_seconds
-from avsdn_tf.features.visual import VisualNetwork
+from avsdn_tf.features.visual import PRECISIONS, VisualNetwork
 from avsdn_tf.files import whole_file, write_json
 
 # Seconds that go through the networks together: enough to keep them busy, and little
@@ -168,6 +168,7 @@ def build_extractor(
     vggish: str = VGGISH,
     visual_weights: str = _IMAGENET,
     empty: str | None = None,
+    visual_precision: str = PRECISIONS[0],
 ) -> Extractor:
     """Loads the networks that make features.
 
@@ -176,17 +177,21 @@ def build_extractor(
         vggish: See `AudioNetwork`.
         visual_weights: See `VisualNetwork`.
         empty: See `Extractor`.
+        visual_precision: See `VisualNetwork`.
 
     Raises:
         UserError: If one can't be loaded.
     """
-    return Extractor(
-        AudioNetwork(vggish), VisualNetwork(network, visual_weights), empty
-    )
+    audio = AudioNetwork(vggish)
+    visual = VisualNetwork(network, visual_weights, visual_precision)
+    return Extractor(audio, visual, empty)
 
 
 def settings_of(
-    network: str, vggish: str = VGGISH, visual_weights: str = _IMAGENET
+    network: str,
+    vggish: str = VGGISH,
+    visual_weights: str = _IMAGENET,
+    visual_precision: str = PRECISIONS[0],
 ) -> dict[str, str]:
     """Returns what decides features, to be kept beside them.
 
@@ -197,6 +202,7 @@ def settings_of(
         network: See `build_extractor`.
         vggish: See `build_extractor`.
         visual_weights: See `build_extractor`.
+        visual_precision: See `build_extractor`.
     """
 
     def resolve(name: str) -> str:
@@ -207,6 +213,7 @@ def settings_of(
         "visual_network": network,
         "vggish": resolve(vggish),
         "visual_weights": resolve(visual_weights),
+        "visual_precision": visual_precision,
     }
 
 
@@ -491,6 +498,9 @@ def _check_settings(out: pathlib.Path, settings: dict[str, Any]) -> None:
             f"{path}: expected what made the features beside it. Received: {error}. "
             "Choose another folder, or remove this one."
         ) from error
+    # Features of before there was a choice don't state it.
+    unstated = {"visual_precision": PRECISIONS[0]}
+    found, settings = {**unstated, **found}, {**unstated, **settings}
     other = [
         f"{name} {found.get(name)!r}, received {settings.get(name)!r}"
         for name in {**found, **settings}

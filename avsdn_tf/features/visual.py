@@ -14,6 +14,8 @@ from avsdn_tf.errors import UserError
 _IMAGE_SIZE = 224
 # Frames that go through a network at once.
 _BATCH = 16
+# What a network may compute in, as Keras names it; weights and features are float32.
+PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,9 @@ class VisualNetwork:
         name: One of `RECIPES`.
         weights: `"imagenet"` to download the weights of keras.applications, or a local
             weights file of that network without its top.
+        precision: One of `PRECISIONS`. `"mixed_bfloat16"` is faster where the processor
+            has bfloat16, and rounds what goes from layer to layer to 8 bits: with
+            random weights, ResNet-152's features change by 0.3 %.
 
     Attributes:
         network: The Keras network.
@@ -88,7 +93,12 @@ class VisualNetwork:
         He et al., CVPR 2016 (ResNet-152); Simonyan and Zisserman, ICLR 2015 (VGG-19).
     """
 
-    def __init__(self, name: str, weights: str | os.PathLike[str] = "imagenet") -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: str | os.PathLike[str] = "imagenet",
+        precision: str = "float32",
+    ) -> None:
         self.name = name
         self.weights = os.fspath(weights)
         recipe = RECIPES[name]
@@ -111,7 +121,7 @@ class VisualNetwork:
                 "(..._notop.h5) from there, by --visual_weights=FILE."
             ) from error
 
-        self.network = network = fold_normalization(network)
+        self.network = network = fold_normalization(network, precision)
 
         @tf.function(
             input_signature=[
@@ -119,7 +129,8 @@ class VisualNetwork:
             ]
         )
         def features_of(images: tf.Tensor) -> tf.Tensor:
-            return network(recipe.preprocess(images), training=False)
+            features = network(recipe.preprocess(images), training=False)
+            return tf.cast(features, tf.float32)
 
         self._features_of = features_of
 
@@ -159,7 +170,7 @@ class VisualNetwork:
         return tf.image.resize(frames, (_IMAGE_SIZE, _IMAGE_SIZE))
 
 
-def fold_normalization(network: keras.Model) -> keras.Model:
+def fold_normalization(network: keras.Model, precision: str = "float32") -> keras.Model:
     """Returns a network that predicts the same without batch normalization.
 
     After training, the normalization that follows a convolution is a factor and an
@@ -169,6 +180,7 @@ def fold_normalization(network: keras.Model) -> keras.Model:
     Args:
         network: A network of keras.applications in which every normalization follows a
             convolution.
+        precision: What the returned network computes in; see `VisualNetwork`.
     """
     normalizations = {
         id(layer.input): layer
@@ -178,8 +190,12 @@ def fold_normalization(network: keras.Model) -> keras.Model:
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.BatchNormalization):
-            return keras.layers.Identity(name=layer.name)
-        return layer.__class__.from_config(layer.get_config())
+            return keras.layers.Identity(name=layer.name, dtype=precision)
+        config = layer.get_config()
+        # A mean of so many rounded values need not be rounded too.
+        if not isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            config["dtype"] = precision
+        return layer.__class__.from_config(config)
 
     def call(layer: keras.layers.Layer, *args: Any, **_: Any) -> Any:
         # Masks and the like, which only a normalization took.
