@@ -140,6 +140,20 @@ def test_bfloat16_rounds_between_layers_alone(tmp_path, rng, monkeypatch):
     assert {layer.variable_dtype for layer in layers} == {"float32"}
 
 
+@pytest.mark.slow
+def test_resnet152_in_bfloat16_is_resnet152(tmp_path):
+    _, weights = make_weights("resnet152", tmp_path)
+    frames = [second.frames for second in read_seconds(find_clip("dog_02754.mp4"))]
+    exact, rounded = (
+        VisualNetwork("resnet152", weights, precision)(frames)
+        for precision in visual.PRECISIONS
+    )
+    moved = np.linalg.norm(rounded - exact, axis=1)
+    assert 0 < moved.max() < 0.01 * np.linalg.norm(exact, axis=1).min()
+    # Far less than what tells one second from the next.
+    assert moved.max() < 0.3 * np.linalg.norm(np.diff(exact, axis=0), axis=1).min()
+
+
 def test_weights_that_cannot_be_had_are_one_message(tmp_path, monkeypatch):
     # A network of little work stands in: what is tested is the message.
     def network(weights, **_):
