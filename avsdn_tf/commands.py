@@ -387,8 +387,8 @@ def export(
         run: The run folder.
         format_name: One of `exporting.FORMATS`.
         out: The folder to write to; None for `export` in the run folder.
-        networks: The same as for `predict`, to export from sound and pictures on; None
-            to export from features on.
+        networks: The same as for `predict`, to export from sound and pictures on, in
+            float32 whatever made the run's features; None to export from features on.
         data_dir: Where the run's data set is now, or None for where training read it.
         console: Where to say what happens.
 

@@ -122,7 +122,7 @@ class Config:
     )
     precision: str = _setting(
         "float32",
-        "What networks compute in; weights are always float32.",
+        "What the trained network computes in; its weights are always float32.",
         ("float32", "mixed_bfloat16", "mixed_float16"),
     )
     xla: str = _setting(

@@ -14,7 +14,7 @@ from avsdn_tf.errors import UserError
 _IMAGE_SIZE = 224
 # Frames that go through a network at once.
 _BATCH = 16
-# What a network may compute in, as Keras names it; weights and features are float32.
+# What a network may compute in, as Keras names it; features are float32 in any case.
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
@@ -78,8 +78,8 @@ class VisualNetwork:
         weights: `"imagenet"` to download the weights of keras.applications, or a local
             weights file of that network without its top.
         precision: One of `PRECISIONS`. `"mixed_bfloat16"` is faster where the processor
-            has bfloat16, and rounds what goes from layer to layer to 8 bits: with
-            random weights, ResNet-152's features change by 0.3 %.
+            has bfloat16, and keeps 8 significant bits of weights and of what goes from
+            layer to layer.
 
     Attributes:
         network: The Keras network.
@@ -171,7 +171,7 @@ class VisualNetwork:
 
 
 def fold_normalization(network: keras.Model, precision: str = "float32") -> keras.Model:
-    """Returns a network that predicts the same without batch normalization.
+    """Returns a network of the same predictions without batch normalization.
 
     After training, the normalization that follows a convolution is a factor and an
     addend for each channel: they become part of the convolution's weights. ResNet-152
@@ -180,7 +180,8 @@ def fold_normalization(network: keras.Model, precision: str = "float32") -> kera
     Args:
         network: A network of keras.applications in which every normalization follows a
             convolution.
-        precision: What the returned network computes in; see `VisualNetwork`.
+        precision: What the returned network computes in; see `VisualNetwork`. Other
+            than in float32, it rounds.
     """
     normalizations = {
         id(layer.input): layer
