@@ -91,7 +91,7 @@ class Config:
     weak_label: str = _setting(
         "average",
         "Clip label of weak mode: mean of the segment labels (average, the paper's), "
-        "the event's category (mil), or that and background clips (mil_background).",
+        "the clip's category (mil), or that and background clips (mil_background).",
         WEAK_LABELS,
     )
     pooling: str = _setting(

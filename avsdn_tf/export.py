@@ -30,7 +30,7 @@ from avsdn_tf.features.visual import VisualNetwork
 from avsdn_tf.files import explain_unwritable, write_json
 from avsdn_tf.localization import softmax, stitch_logits
 from avsdn_tf.models import SegmentClassifier
-from avsdn_tf.models.recurrent import leave_cudnn
+from avsdn_tf.models.recurrent import leave_cudnn, leave_loops
 from avsdn_tf.startup import quiet_startup
 
 # Name of the metadata: a file, a member of a zip, or a key, as the format has it.
@@ -403,6 +403,7 @@ def _run_onnx(path: pathlib.Path, clips: Clips) -> np.ndarray:
 def _write_litert(
     exportable: Exportable, path: pathlib.Path, metadata: Mapping[str, Any]
 ) -> None:
+    leave_loops(exportable.network)
     exportable.export(
         str(path),
         format="litert",

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
     """Runs `python -m avsdn_tf.main` once a worker, until all have ended.
 
     Each line that a worker prints is shown with its number. If one fails, the others
-    are ended; signals to this process go to all of them.
+    are ended. SIGTERM, SIGINT and SIGHUP to this process ask all of them to stop.
 
     Args:
         arguments: The command line of every worker.
@@ -52,11 +53,13 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
 
     def forward(number: int, _: Callable[[], None]) -> None:
         asked.append(number)
+        # Workers save on SIGTERM and SIGINT, and would die of a lost terminal.
+        told = signal.SIGTERM if number == signal.SIGHUP else number
         for worker in workers:
             if worker.poll() is None:
-                worker.send_signal(number)
+                worker.send_signal(told)
 
-    with handling(forward):
+    with handling(forward, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):
         readers = [
             threading.Thread(target=_show, args=(i, worker.stdout), daemon=True)
             for i, worker in enumerate(workers)

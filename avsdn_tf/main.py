@@ -29,7 +29,7 @@ from rich.console import Console
 from avsdn_tf.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.models import MODELS
-from avsdn_tf.startup import quiet_startup
+from avsdn_tf.startup import check_backend, quiet_startup
 
 with quiet_startup():
     import tensorflow as tf
@@ -174,6 +174,7 @@ def main(argv: Sequence[str]) -> None:
     command = argv[1] if len(argv) > 1 else "train"
     failures = 0
     try:
+        check_backend()
         _check_command(command, argv[2:])
         # No shell does so within --run=~/runs.
         for name in _PATHS:

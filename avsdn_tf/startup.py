@@ -1,4 +1,4 @@
-"""Keeps TensorFlow's greeting off the terminal."""
+"""How programs start: without TensorFlow's greeting, and on its backend of Keras."""
 
 import contextlib
 import os
@@ -6,6 +6,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from avsdn_tf.errors import UserError
 
 # Notices of every start on every machine. No environment variable silences these, as
 # they are written before TensorFlow reads one.
@@ -50,3 +52,21 @@ def quiet_startup() -> Iterator[None]:
             for line in held:
                 if not _NOTICE.match(line):
                     sys.stderr.write(line.decode(errors="replace"))
+
+
+def check_backend() -> None:
+    """Checks that Keras computes with TensorFlow, as all but networks and losses need.
+
+    Raises:
+        UserError: If it computes with something else.
+    """
+    # Not above: it brings TensorFlow, whose notices a program holds back first.
+    import keras
+
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise UserError(
+            f"Expected Keras's TensorFlow backend. Received: {backend}. Say "
+            'KERAS_BACKEND=tensorflow in the environment, or change "backend" in '
+            "~/.keras/keras.json."
+        )

@@ -8,6 +8,7 @@ decides its kind: .png, .svg or .pdf.
 
 import argparse
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -73,13 +74,9 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
             )
     reports = [folder.read_report() for folder in folders]
     categories = [row["category"] for row in reports[0]["per_category"][:-1]]
-    models = [config.model for config in configs]
-    names = [
-        config.model if models.count(config.model) == 1 else folder.path.name
-        for config, folder in zip(configs, folders, strict=True)
-    ]
-    if len(set(names)) < len(names):
-        names = [str(folder.path) for folder in folders]
+    names = _name_runs(
+        [folder.path for folder in folders], [config.model for config in configs]
+    )
     predicted = [each.logits.argmax(axis=-1) for each in predictions]
     clips = figures.choose_clips(first.labels, predicted[0], len(categories), num_clips)
     figure = figures.timelines(
@@ -100,6 +97,23 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
     with explain_unwritable(out, "Choose another file by --out."):
         figures.save(figure, out, "\n".join(notices))
     print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
+
+
+def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequence[str]:
+    """Returns what tells runs apart: their networks, or else the words of their paths.
+
+    Folders of `experiments.run` have settings in their names, most of them the same.
+    """
+    words = [re.split(r"[/,]", folder.as_posix()) for folder in folders]
+    shared = set.intersection(*map(set, words))
+    differing = [
+        ", ".join(word for word in of_run if word not in shared) or model
+        for of_run, model in zip(words, models, strict=True)
+    ]
+    for names in (models, differing):
+        if len(set(names)) == len(folders):
+            return names
+    return [str(folder) for folder in folders]
 
 
 def main(argv: Sequence[str]) -> None:

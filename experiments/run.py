@@ -134,6 +134,11 @@ def fill(args: argparse.Namespace, console: Console) -> int:
         UserError: If nothing can be trained, or the files can't be written.
         InterruptedRunsError: If a signal asked for an end.
     """
+    if args.table in CHANGES and args.recipe != "both":
+        raise UserError(
+            f"--recipe={args.recipe}: expected none with {args.table}, which goes from "
+            "one recipe to the other."
+        )
     rows = load_rows(args)
     runs = [plan(row, args) for row in rows]
     used = {of_row[0].config.dataset for of_row in runs if of_row}
@@ -152,8 +157,16 @@ def fill(args: argparse.Namespace, console: Console) -> int:
     waiting = [run for run in waiting if run.source not in failures]
     # Here it is one message where data are missing, and one process that makes the
     # simulated ones.
-    for name in sorted({run.config.dataset for run in waiting}):
-        data.open_dataset(name, args.data_dir)
+    notices = {
+        name: data.open_dataset(name, args.data_dir).notice
+        for name in sorted({run.config.dataset for run in waiting})
+    }
+    if len(set(notices.values())) > 1:
+        told = "; ".join(f"{n}: {notice or 'AVE'}" for n, notice in notices.items())
+        raise UserError(
+            "--dataset: expected data of one kind, since a table compares its rows. "
+            f"Received {told}. Fill a table of each."
+        )
     if waiting:
         failures |= train_all(waiting, args.jobs, console)
     results = read_results(rows, runs, failures)
@@ -210,7 +223,9 @@ def _write(
         write_text(stem.with_name(f"{stem.name}.md"), text)
         write_text(stem.with_name(f"{stem.name}.csv"), tables.to_csv(lines))
         figures.save(
-            tables.draw(title, lines, trivial), stem.with_name(f"{stem.name}.png")
+            tables.draw(title, lines, trivial),
+            stem.with_name(f"{stem.name}.png"),
+            notice,
         )
     for line in lines:
         ours = percent(line["accuracy"]) if "accuracy" in line else ""

@@ -111,13 +111,16 @@ class Run:
         if self.source is None:
             return
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            last = self._origins.read_text().splitlines()[-1]
-            if json.loads(last)["source"] != _digest_of(self.source):
-                raise UserError(
-                    f"{self.folder}: expected a run that started from the one in "
-                    f"{self.source}. Received one from before that was trained anew. "
-                    f"{TRAIN_AGAIN}"
-                )
+            now = _digest_of(self.source)
+            # The first line tells what it started from, and a later one what it would
+            # have, had it not gone on.
+            for line in self._origins.read_text().splitlines():
+                if json.loads(line)["source"] != now:
+                    raise UserError(
+                        f"{self.folder}: expected a run that started from the one in "
+                        f"{self.source}. Received one from before that was trained "
+                        f"anew. {TRAIN_AGAIN}"
+                    )
 
     def command(self) -> list[str]:
         """Returns the command that trains it, or goes on where it was interrupted."""

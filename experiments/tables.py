@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -228,7 +229,7 @@ def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Fi
     axes.set_axisbelow(True)
     axes.set_xlabel("accuracy (% of the test split)")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(textwrap.fill(title, 100), x=0.01, ha="left", fontsize=10)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     # Below the axes, where nothing of it can be taken for data.
     figure.legend(

@@ -162,6 +162,31 @@ def test_no_gpu_has_two_workers(monkeypatch):
         launcher._share_gpus(1, 2)
 
 
+def test_workers_save_when_the_terminal_is_lost(monkeypatch):
+    program = 'trap "exit 9" TERM; echo ready; while :; do sleep 0.1; done'
+
+    worker = subprocess.Popen(["sh", "-c", program], stdout=subprocess.PIPE)
+
+    def start(arguments, num_workers):
+        assert (arguments, num_workers) == (["--run=r"], 1)
+        return [worker]
+
+    def hang_up(index, stream):
+        assert (index, stream.readline()) == (0, b"ready\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.delenv(distribution.CLUSTER, raising=False)
+    monkeypatch.setattr(launcher, "_start", start)
+    monkeypatch.setattr(launcher, "_show", hang_up)
+    # Under nohup it would be ignored.
+    before = signal.signal(signal.SIGHUP, signal.default_int_handler)
+    try:
+        with worker:
+            assert launcher.launch(["--run=r"], 1) == 9
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def is_worker(pid, parent, index):
     """Whether a process is a worker that a launcher started."""
     folder = pathlib.Path(f"/proc/{pid}")

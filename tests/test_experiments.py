@@ -517,7 +517,12 @@ def test_a_table_takes_each_row_from_the_first_data_set_that_has_its_features(
     fake_training.failing = ()
     # Only what is missing is opened, and vgg19 can't be built here.
     opened = []
-    monkeypatch.setattr(run.data, "open_dataset", lambda name, _: opened.append(name))
+
+    def open_dataset(name, _):
+        opened.append(name)
+        return types.SimpleNamespace(notice="Simulated")
+
+    monkeypatch.setattr(run.data, "open_dataset", open_dataset)
     both = "--dataset=tfds_ave/synthetic,tfds_ave/vgg19"
     text = fill("table1", "--recipe=paper", "--seeds=1", both)
     assert opened == ["tfds_ave/synthetic", "tfds_ave/vgg19"]
@@ -534,6 +539,29 @@ def test_a_table_takes_each_row_from_the_first_data_set_that_has_its_features(
     # AVSDN is compared with rows of both.
     assert text.count("+20.0 (20.0 to 20.0)") == 6
     assert text.count("not run: needs tfds_ave/resnet152_maps") == 1
+
+
+def test_data_of_two_kinds_do_not_fill_one_table(fake_training, capsys, monkeypatch):
+    notices = {"tfds_ave/resnet152": "Stand-in", "tfds_ave/vgg19": None}
+    monkeypatch.setattr(
+        run.data,
+        "open_dataset",
+        lambda name, _: types.SimpleNamespace(notice=notices[name]),
+    )
+    with pytest.raises(SystemExit) as stop:
+        run.main(["table1", f"--dataset={','.join(notices)}"])
+    assert stop.value.code == 2
+    told = "tfds_ave/resnet152: Stand-in; tfds_ave/vgg19: AVE. Fill a table of each."
+    assert told in capsys.readouterr().err
+    assert not fake_training
+
+
+def test_changes_have_no_recipe(fake_training, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run.main(["changes_weak", "--recipe=best"])
+    assert stop.value.code == 2
+    assert "--recipe=best: expected none with changes_weak" in capsys.readouterr().err
+    assert not fake_training
 
 
 def test_a_run_fails_with_the_one_whose_encoders_it_needs(
@@ -570,6 +598,14 @@ def test_a_run_whose_encoders_were_trained_anew_since_has_failed(tmp_path):
     process.wait()
     planned.check_source()
     checksums.write_text("def  model.keras\n")
+    with pytest.raises(UserError, match="trained anew"):
+        planned.check_source()
+    # Where it goes on, it goes on from the encoders that it began with.
+    planned.folder.mkdir()
+    RunFolder(planned.folder).config.touch()
+    process = planned.start({"threads": 1})
+    process.kill()
+    process.wait()
     with pytest.raises(UserError, match="trained anew"):
         planned.check_source()
 
@@ -883,6 +919,19 @@ def test_comparison_draws_the_same_clips_of_every_run(tmp_path, capsys):
     ).save(tmp_path / "two" / "predictions.npz")
     with pytest.raises(UserError, match="same test clips"):
         compare.compare(runs, 3, out)
+
+
+def test_runs_are_told_apart_by_what_differs():
+    def names(*folders, models=("avel", "avel")):
+        return compare._name_runs(list(map(pathlib.Path, folders)), models)
+
+    paper = "runs/resnet152/weak,avel,loss=soft_margin,seed=0"
+    best = "runs/resnet152/weak,avel,dropout=0.5,ema=0.9,loss=soft_margin,seed=0"
+    assert names(paper, best) == ["avel", "dropout=0.5, ema=0.9"]
+    assert names(paper, best, models=("avel", "avsdn")) == ("avel", "avsdn")
+    assert names(paper, paper.replace("net152", "net50")) == ["resnet152", "resnet50"]
+    assert names("runs/one", "runs/two") == ["one", "two"]
+    assert names("a/b", "b/a") == ["a/b", "b/a"]
 
 
 @pytest.fixture

@@ -99,6 +99,16 @@ def test_an_artefact_computes_what_keras_computes(tmp_path, rng, name, kind):
         )
 
 
+def test_litert_takes_clips_that_are_long(tmp_path, rng):
+    if "litert" not in WRITABLE:
+        pytest.skip("Keras 3.12, the last one for Python 3.10, writes no LiteRT")
+    model = small_models()["both ways"]
+    clips = make_clips(model, rng, num_segments=40)
+    metadata = {**METADATA, "num_segments": 40}
+    _, largest = export.export_model(model, "litert", tmp_path, metadata, [clips])
+    assert largest <= 1e-5 * max(1, np.abs(model.predict_on_batch(clips)).max())
+
+
 def test_a_savedmodel_says_the_events_of_localize(tmp_path, rng):
     model = small_models()["avsdn"]
     for weight in model.weights:

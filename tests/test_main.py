@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from absl import flags
@@ -12,6 +13,7 @@ from absl.testing import flagsaver
 from avsdn_tf import main, startup
 from avsdn_tf.config import Config
 from avsdn_tf.errors import UserError
+from avsdn_tf.features import extract
 from avsdn_tf.models import MODELS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -100,6 +102,20 @@ def test_it_starts_where_no_file_can_be_made(monkeypatch, capfd):
     with startup.quiet_startup():
         print("as usual", file=sys.stderr)
     assert capfd.readouterr().err == "as usual\n"
+
+
+def test_another_backend_is_one_message(monkeypatch, capsys):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        words = flags.FLAGS(["avsdn", "--epochs=1"])
+        with pytest.raises(SystemExit) as stop:
+            main.main(words)
+    assert stop.value.code == 2
+    said = "Expected Keras's TensorFlow backend. Received: jax."
+    assert said in capsys.readouterr().err
+    with pytest.raises(UserError, match="KERAS_BACKEND=tensorflow"):
+        extract.build_extractor("resnet152")
 
 
 def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch):

@@ -411,6 +411,25 @@ def test_model_runs_in_mixed_precision(rng):
     assert all(w.dtype == "float32" for w in model.weights)
 
 
+def test_logits_are_not_rounded_in_mixed_precision(rng):
+    attention = {"visual_shape": (2, 2, 7), "attention": True}
+    networks = [
+        (avsdn_tf.AVSDN, {"visual_shape": (7,)}),
+        (avsdn_tf.AVEL, {"visual_shape": (7,)}),
+        (avsdn_tf.DMRN, {"visual_shape": (2, 2, 7)}),
+        (avsdn_tf.AVEL, attention),
+    ]
+    for kind, options in networks:
+        model = kind(CATEGORIES, 5, **options, units=4, dtype="mixed_bfloat16")
+        inputs = {
+            "audio": rng.random((2, 3, 5), np.float32),
+            "visual": rng.random((2, 3, *options["visual_shape"]), np.float32),
+        }
+        logits = np.asarray(model(inputs))
+        rounded = keras.ops.convert_to_numpy(keras.ops.cast(logits, "bfloat16"))
+        assert (logits != rounded.astype(np.float32)).mean() > 0.5
+
+
 @keras.saving.register_keras_serializable(package="test_models")
 class ManyLSTMs(keras.Model):
     """A network of many LSTMs that read both ways."""

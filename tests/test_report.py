@@ -116,6 +116,23 @@ def test_timelines_draw_an_event_as_one_bar_where_it_is():
         figures.timelines([], CATEGORIES)
 
 
+def test_a_long_name_leaves_place_for_the_timeline():
+    truth = np.array([3, 3, 0, 0])
+    clip = figures.TimelineClip("row 7", truth, {f"first{200 * 'x'}last": truth})
+    (axes,) = figures.timelines([clip], CATEGORIES).axes
+    _, shown = (label.get_text() for label in axes.get_yticklabels())
+    assert re.fullmatch(r"firstx+…x+last", shown)
+    assert 4 < axes.get_position().width * 9 < 6
+
+
+def test_the_legend_of_a_video_names_every_curve():
+    probabilities = np.array([[0.9, 0.0, 0.1], [0.1, 0.0, 0.9]])
+    events = (Event(0.0, 1.0, "_hum", 0.9),)
+    found = VideoPrediction("a.mp4", ("_hum", "Bark"), probabilities, 1.0, events, None)
+    (legend,) = figures.prediction(found).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["_hum", "Background"]
+
+
 def test_clips_are_chosen_by_rule():
     labels = np.full((6, 10), 3)
     labels[:5, :5] = 0  # The last clip is background throughout: not partial.

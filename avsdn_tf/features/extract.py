@@ -18,6 +18,7 @@ from avsdn_tf.features.audio import VGGISH, AudioNetwork
 from avsdn_tf.features.video import Second, VideoError, probe, read_seconds
 from avsdn_tf.features.visual import PRECISIONS, VisualNetwork
 from avsdn_tf.files import whole_file, write_json
+from avsdn_tf.startup import check_backend
 
 # Seconds that go through the networks together: enough to keep them busy, and little
 # enough that memory does not depend on the video's length.
@@ -180,8 +181,10 @@ def build_extractor(
         visual_precision: See `VisualNetwork`.
 
     Raises:
-        UserError: If one can't be loaded.
+        UserError: If one can't be loaded, or Keras computes with another backend than
+            TensorFlow.
     """
+    check_backend()
     audio = AudioNetwork(vggish)
     visual = VisualNetwork(network, visual_weights, visual_precision)
     return Extractor(audio, visual, empty)

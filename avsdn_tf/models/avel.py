@@ -101,7 +101,7 @@ class AVEL(SegmentClassifier):
 
     def _create_head(self) -> None:
         self.hidden = keras.layers.Dense(64, activation="relu", dtype=self.dtype_policy)
-        self.head = keras.layers.Dense(self.num_classes, dtype=self.dtype_policy)
+        self.head = keras.layers.Dense(self.num_classes, dtype=self.variable_dtype)
 
     def encode(self, inputs: dict[str, Any], training: bool = False) -> list[Any]:
         """Returns what each modality's encoder says of every segment.
@@ -207,7 +207,7 @@ class DMRN(AVEL):
         self.fusion = DMRNFusion(
             shared_mlp=False, merge="mean", dtype=self.dtype_policy
         )
-        self.head = keras.layers.Dense(self.num_classes, dtype=self.dtype_policy)
+        self.head = keras.layers.Dense(self.num_classes, dtype=self.variable_dtype)
 
     def classify(self, encoded: list[Any], training: bool = False) -> Any:
         """Returns the segment logits of what the encoders said."""

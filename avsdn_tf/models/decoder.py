@@ -54,7 +54,8 @@ class Decoder(keras.layers.Layer):
         self.dropout = dropout
         self.lstm = SequenceLSTM(units, bidirectional, dtype=self.dtype_policy)
         self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        self.head = keras.layers.Dense(num_classes, dtype=self.dtype_policy)
+        # Rounded logits tie, and background, which is the last class, loses ties.
+        self.head = keras.layers.Dense(num_classes, dtype=self.variable_dtype)
 
     def build(
         self,

@@ -1,5 +1,6 @@
 """An LSTM over the segments of a clip, with its states in and out."""
 
+import math
 from typing import Any
 
 import keras
@@ -28,7 +29,8 @@ class _ProjectInputsFirst(keras.layers.RNN):
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
         num_segments = sequences.shape[1]
-        if num_segments is None or num_segments > _MOST_UNROLLED or mask is not None:
+        is_short = num_segments is not None and num_segments <= self.most_unrolled
+        if not is_short or mask is not None:
             return super().inner_loop(sequences, initial_state, mask, training)
         projected = ops.matmul(sequences, self.cell.kernel) + self.cell.bias
         segments = ops.unstack(projected, num_segments, axis=1)
@@ -60,6 +62,7 @@ class SegmentLSTM(keras.layers.LSTM, _ProjectInputsFirst):
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
+        self.most_unrolled = _MOST_UNROLLED
         asked = {
             "activation": keras.activations.serialize(self.activation),
             "recurrent_activation": keras.activations.serialize(
@@ -81,9 +84,22 @@ def leave_cudnn(model: keras.Model) -> None:
 
     cuDNN's operation is one that neither XLA nor runtimes other than TensorFlow know.
     """
-    for layer in model._flatten_layers():
-        if isinstance(layer, SegmentLSTM):
-            layer.use_cudnn = False
+    for layer in _segment_lstms(model):
+        layer.use_cudnn = False
+
+
+def leave_loops(model: keras.Model) -> None:
+    """Makes a model write all steps of its LSTMs out from now on, however many.
+
+    LiteRT has no loop that they fit in.
+    """
+    for layer in _segment_lstms(model):
+        layer.most_unrolled = math.inf
+
+
+def _segment_lstms(model: keras.Model) -> list[SegmentLSTM]:
+    layers = model._flatten_layers()
+    return [layer for layer in layers if isinstance(layer, SegmentLSTM)]
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")

@@ -225,7 +225,7 @@ def timelines(
     In the manner of Fig. 3 of Lin et al.: one group of rows a clip, the truth above
     every prediction; a bar an event, with the name of its category. Beside a prediction
     stands how many of its segments are right. A legend names the categories whose name
-    a bar was too short for.
+    a bar was too short for. A system's name that is too long loses its middle.
 
     Args:
         clips: The clips, from top to bottom.
@@ -241,7 +241,8 @@ def timelines(
     if not clips:
         raise ValueError("Expected at least one clip. Received: none")
     names = {"truth"}.union(*(clip.predictions for clip in clips))
-    left_in = max(_text_width_in(name, 9) for name in names) + 0.15
+    shown = {name: _fit_name(name) for name in names}
+    left_in = max(_text_width_in(name, _NAME_FONT_PT) for name in shown.values()) + 0.15
     width_in = _TIMELINE_WIDTH_IN - left_in - 0.6
     duration_s = max(len(clip.truth) for clip in clips) * segment_s
     inches_per_s = width_in / duration_s
@@ -284,7 +285,9 @@ def timelines(
         axes.set_title(clip.title, pad=3)
         axes.set_xlim(0, duration_s)
         axes.set_ylim(len(group) - 0.5, -0.5)
-        axes.set_yticks(range(len(group)), ["truth", *clip.predictions])
+        axes.set_yticks(
+            range(len(group)), [shown[name] for name in ("truth", *clip.predictions)]
+        )
         axes.tick_params(length=0, labelbottom=clip is clips[-1])
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.spines[:].set_visible(False)
@@ -342,6 +345,8 @@ _TIMELINE_WIDTH_IN = 9.0
 _ROW_IN = 0.26
 _TITLE_IN = 0.38
 _BAR_FONT_PT = 8
+_NAME_FONT_PT = 9
+_WIDEST_NAME_IN = 3.5
 
 
 @mpl.rc_context(_STYLE)
@@ -378,14 +383,14 @@ def prediction(found: VideoPrediction) -> Figure:
         )
     segments = np.arange(len(found.probabilities))
     middles_s = found.start_s + (segments + 0.5) * found.segment_s
+    drawn = {}
     for index, name in enumerate(found.classes):
         if name in names or index == len(found.categories):
-            curves.plot(
+            (drawn[name],) = curves.plot(
                 middles_s,
                 100 * found.probabilities[:, index],
                 color=colors.get(name, MUTED),
                 linestyle="-" if name in names else "--",
-                label=name,
                 marker="o",
                 markersize=2,
             )
@@ -394,7 +399,8 @@ def prediction(found: VideoPrediction) -> Figure:
     curves.set_xlabel("seconds")
     curves.set_ylabel("probability (%)")
     curves.grid(axis="y", linewidth=0.6)
-    figure.legend(loc="outside lower left", ncols=3)
+    # Left to itself, the legend leaves out what begins with an underscore.
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower left", ncols=3)
     return figure
 
 
@@ -437,6 +443,16 @@ def _fit_text(name: str, width_in: float) -> str:
         if _text_width_in(text, _BAR_FONT_PT) <= width_in:
             return text
     return ""
+
+
+def _fit_name(name: str) -> str:
+    """Returns a name that a timeline has place for, without its middle if need be."""
+    shorter = (f"{name[:n]}…{name[-n:]}" for n in range(len(name) // 2, 0, -1))
+    return next(
+        text
+        for text in (name, *shorter)
+        if _text_width_in(text, _NAME_FONT_PT) <= _WIDEST_NAME_IN
+    )
 
 
 def _text_width_in(text: str, size_pt: float) -> float:
