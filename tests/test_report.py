@@ -94,11 +94,36 @@ def test_a_picture_says_what_must_be_said_of_its_data(tmp_path, monkeypatch):
     figure = figures.learning_curves(HISTORY, selected_epoch=2)
     figures.save(figure, tmp_path / "bare.png")
     figures.save(figure, tmp_path / "told.png", "Simulated $data$")
-    assert written == [[""], ["Simulated $data$"]]
+    assert written == [[], ["Simulated $data$"]]
     # Below the picture, which is as it was.
     bare, told = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "told"))
     assert told.shape[0] > bare.shape[0]
     assert not figure.texts
+
+
+def count_bands(path):
+    """Returns in how many bands, with white between them, a picture holds something."""
+    is_drawn = (image.imread(path)[..., :3] < 1).any(axis=(1, 2))
+    return (np.diff(is_drawn.astype(int), prepend=0) == 1).sum()
+
+
+@pytest.mark.parametrize("kind", ["curves", "video"])
+def test_what_is_said_of_the_data_covers_no_legend(tmp_path, kind):
+    if kind == "curves":
+        figure = figures.learning_curves(HISTORY, selected_epoch=2)
+    else:
+        probabilities = np.array([[0.9, 0.1], [0.1, 0.9]])
+        events = (Event(0.0, 1.0, "Bark", 0.9),)
+        figure = figures.prediction(
+            VideoPrediction("a.mp4", ("Bark",), probabilities, 1.0, events, None)
+        )
+    for name, notice in (("bare", None), ("told", "Simulated"), ("again", None)):
+        figures.save(figure, tmp_path / f"{name}.png", notice)
+    bare, told, again = (
+        count_bands(tmp_path / f"{name}.png") for name in ("bare", "told", "again")
+    )
+    assert told == bare + 1
+    assert again == bare
 
 
 def test_timelines_draw_an_event_as_one_bar_where_it_is():

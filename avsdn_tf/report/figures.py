@@ -101,15 +101,34 @@ def save(figure: Figure, path: pathlib.Path, notice: str | None = None) -> None:
         path: The file.
         notice: What must be said of its data, or None. It stands below the figure.
     """
-    style = {"size": 8, "color": MUTED, "ha": "center", "va": "top", "wrap": True}
-    # No layout makes place for it, so it can cover nothing: the picture grows.
-    text = figure.text(0.5, -0.01, notice or "", parse_math=False, **style)
     size = {"bbox_inches": "tight", "pad_inches": 0.1} if notice else {}
+    with whole_file(path) as aside, unknown_glyphs(), _noticed(figure, notice):
+        figure.savefig(aside, dpi=150, facecolor="white", **size)
+
+
+@contextlib.contextmanager
+def _noticed(figure: Figure, notice: str | None) -> Iterator[None]:
+    """Puts a notice below a figure, where it covers nothing: the picture grows."""
+    if not notice:
+        yield
+        return
+    # All else stays where it is without it. Legends that a layout has placed would be
+    # placed anew in the picture that has grown, on the notice.
+    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    placed = [] if engine is None else figure.legends
+    figure.set_layout_engine("none")
+    for legend in placed:
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    style = {"size": 8, "color": MUTED, "ha": "center", "va": "top", "wrap": True}
+    text = figure.text(0.5, -0.01, notice, parse_math=False, **style)
     try:
-        with whole_file(path) as aside, unknown_glyphs():
-            figure.savefig(aside, dpi=150, facecolor="white", **size)
+        yield
     finally:
         text.remove()
+        for legend in placed:
+            legend.set_bbox_to_anchor(None)
+        figure.set_layout_engine(engine)
 
 
 def choose_clips(
