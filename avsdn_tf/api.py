@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import num_segments_of
 from avsdn_tf.localization import Event, events_from_logits
 from avsdn_tf.models import AVDLN, SegmentClassifier
@@ -31,6 +32,10 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
         >>> model = avsdn_tf.load("runs/first")
     """
     path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(
+            f"{path}: expected a run folder or a .keras file. Received: none."
+        )
     folder = RunFolder(path if path.is_dir() else path.parent)
     if path not in (folder.path, folder.model):
         return load_model_file(path)
@@ -70,9 +75,9 @@ def localize(
         first timestamp is 3 s has no event before. Of clips, a list of events each.
 
     Raises:
-        ValueError: If the model labels no segments, the two modalities differ in batch
-            or num_segments, the model's logits of clips are not finite, or `window` is
-            less than 1.
+        ValueError: If the model labels no segments, a modality is missing or of another
+            shape than the model's, the two differ in batch or num_segments, the model's
+            logits of clips are not finite, or `window` is less than 1.
         UserError: If a video's networks can't be loaded, don't fit the model, or make
             features of which its logits are not finite.
         VideoError: If a video can't be read, or lacks a modality.
@@ -88,12 +93,26 @@ def localize(
         if window is None:
             window = getattr(model, "num_segments", None) or 10
         return _localize_video(model, pathlib.Path(source), window, extractor)
+    if missing := {"audio", "visual"} - set(source):
+        raise ValueError(
+            f"Expected audio and visual. Received none of {', '.join(missing)}"
+        )
     audio, visual = np.asarray(source["audio"]), np.asarray(source["visual"])
     if audio.ndim != 3 or visual.ndim < 3 or audio.shape[:2] != visual.shape[:2]:
         raise ValueError(
             "Expected audio (batch, num_segments, audio_width) and visual (batch, "
             "num_segments, ...) of the same batch and num_segments. "
             f"Received: audio {audio.shape}, visual {visual.shape}"
+        )
+    widths = (*audio.shape[2:], *visual.shape[2:])
+    # Other networks with categories know of no widths.
+    if isinstance(model, SegmentClassifier) and (
+        not audio.shape[1] or widths != (model.audio_width, *model.visual_shape)
+    ):
+        raise ValueError(
+            f"Expected audio (batch, num_segments, {model.audio_width}) and visual "
+            f"(batch, num_segments, {', '.join(map(str, model.visual_shape))}), of one "
+            f"segment or more. Received: audio {audio.shape}, visual {visual.shape}"
         )
     logits = model.predict_on_batch({"audio": audio, "visual": visual})
     return [events_from_logits(clip, model.categories, segment_s) for clip in logits]

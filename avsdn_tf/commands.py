@@ -97,7 +97,9 @@ def train(
             _check(config, dataset, placement, console)
             digest = dataset.digest()
             with folder.hold() if placement.is_chief else contextlib.nullcontext():
-                resumed = placement.is_chief and folder.create(config, digest, resume)
+                resumed = placement.is_chief and folder.create(
+                    config, digest, dataset.networks, resume
+                )
                 if placement.is_chief:
                     placement.wait_for_workers()
                 else:
@@ -589,7 +591,7 @@ def _write_report(
         "model": config.model,
         "dataset": config.dataset,
         "notice": dataset.notice,
-        "networks": dataset.networks,
+        "dataset_digest": dataset.digest(),
     }
     drawn = {
         "learning_curves": figures.learning_curves(history, report["selected_epoch"]),

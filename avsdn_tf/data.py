@@ -85,10 +85,11 @@ class Dataset:
     def digest(self) -> str:
         """Returns a digest by which a data set that was built of others is told.
 
-        It is of the categories, the shapes, the sizes of all splits, and of one's own
-        data all labels; nothing is read, so that other features of the same sizes, or
-        AVE's with other labels, are not told. Files that were built twice from the
-        same differ in the order of features within an example, so theirs would not do.
+        It is of the categories, the shapes, the sizes of all splits, the networks that
+        made the features of videos, and of one's own data all labels; nothing is read,
+        so that other feature files of the same sizes, or AVE's with other labels, are
+        not told. Files that were built twice from the same differ in the order of
+        features within an example, so theirs would not do.
         """
         told = {
             "categories": self.categories,
@@ -99,6 +100,8 @@ class Dataset:
             },
             "labels": (self.builder.info.metadata or {}).get("labels_digest"),
         }
+        if self.networks:
+            told["networks"] = self.networks
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -27,7 +27,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import AudioNetwork, FrontEnd
 from avsdn_tf.features.extract import Extractor
 from avsdn_tf.features.visual import VisualNetwork
-from avsdn_tf.files import explain_unwritable, write_json
+from avsdn_tf.files import explain_unwritable, without_patterns, write_json
 from avsdn_tf.localization import softmax, stitch_logits
 from avsdn_tf.models import SegmentClassifier
 from avsdn_tf.models.recurrent import leave_cudnn, leave_loops
@@ -203,7 +203,8 @@ def export_end_to_end(
     ):
         with _explain_failure(path):
             _write_end_to_end(exportable, extractor, aside, metadata)
-            predict = tf.saved_model.load(str(aside)).signatures["serving_default"]
+            with without_patterns(aside) as name:
+                predict = tf.saved_model.load(name).signatures["serving_default"]
         for num_seconds in (1, window, 2 * window + window // 2 + 1):
             seconds = random.uniform(-1, 1, (num_seconds, FrontEnd().sample_rate_hz))
             seconds = seconds.astype(np.float32)
@@ -369,7 +370,8 @@ def _write_savedmodel_metadata(path: pathlib.Path, metadata: Mapping[str, Any]) 
 
 
 def _run_savedmodel(path: pathlib.Path, clips: Clips) -> np.ndarray:
-    logits_of = tf.saved_model.load(str(path)).signatures["logits"]
+    with without_patterns(path) as name:
+        logits_of = tf.saved_model.load(name).signatures["logits"]
     return logits_of(**{n: tf.constant(v) for n, v in clips.items()})["logits"].numpy()
 
 

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +44,29 @@ def whole_file(path: pathlib.Path, shared: bool = False) -> Iterator[pathlib.Pat
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def without_patterns(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """Gives a name of a folder that TensorFlow does not take for a pattern.
+
+    It looks for a SavedModel's variables as a shell would, and finds none where a
+    folder's name holds `[`.
+
+    Args:
+        folder: The folder; or an address, which is given as it is.
+
+    Raises:
+        OSError: If no temporary file can be made.
+    """
+    name = os.fspath(folder)
+    if not (set(name) & set("*?[\\") and os.path.isdir(name)):
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as elsewhere:
+        link = os.path.join(elsewhere, "model")
+        os.symlink(os.path.abspath(name), link)
+        yield link
 
 
 @contextlib.contextmanager

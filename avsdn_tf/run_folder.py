@@ -31,6 +31,9 @@ _DAMAGE = (
     zlib.error,
 )
 _DIGEST = "dataset_digest"
+_NETWORKS = "networks"
+# Between the versions of a package, of a run that went on with another one.
+_THEN = ", then "
 _PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 
 
@@ -73,12 +76,19 @@ class RunFolder:
                     ) from error
             yield
 
-    def create(self, config: Config, digest: str, resume: bool = False) -> bool:
+    def create(
+        self,
+        config: Config,
+        digest: str,
+        networks: dict[str, str] | None = None,
+        resume: bool = False,
+    ) -> bool:
         """Makes the folder, and writes the configuration and the versions.
 
         Args:
             config: The configuration.
             digest: That of the data set.
+            networks: What its features were made with, if it was built from videos.
             resume: Whether a run of the same configuration that has not ended may be
                 there already.
 
@@ -94,6 +104,7 @@ class RunFolder:
             ):
                 if resume and self.config.is_file():
                     self._check_resumable(config, digest)
+                    self._note_versions()
                     return True
                 raise UserError(
                     f"--run={self.path}: expected a new or empty folder. Received one "
@@ -105,6 +116,7 @@ class RunFolder:
                     "config": config.to_dict(),
                     "versions": versions(),
                     _DIGEST: digest,
+                    _NETWORKS: networks,
                 }
                 write_json(self.config, content)
             except BaseException:
@@ -126,6 +138,16 @@ class RunFolder:
                 "was begun. Received one that was built anew since, from something "
                 "else. Build it from the same, or begin in another folder."
             )
+
+    def _note_versions(self) -> None:
+        """Adds the versions with which a run goes on, where they are others."""
+        noted = self.read_versions()
+        for package, version in versions().items():
+            before = noted.get(package, "unknown")
+            if before.split(_THEN)[-1] != version:
+                noted[package] = f"{before}{_THEN}{version}"
+        content = json.loads(self.config.read_text())
+        write_json(self.config, {**content, "versions": noted})
 
     def has_learnt_from(self, digest: str) -> bool:
         """Returns whether a digest is that of the data set that the run was begun on.
@@ -219,9 +241,9 @@ class RunFolder:
         videos, and empty else.
 
         Raises:
-            UserError: If the report can't be read.
+            UserError: If the configuration can't be read.
         """
-        networks = dict(self.read_report().get("networks") or {})
+        networks = dict(self._read(_NETWORKS, {}) or {})
         networks.pop("visual_network", None)
         return networks
 
@@ -240,7 +262,10 @@ class RunFolder:
             ) from error
 
     def read_versions(self) -> dict[str, str]:
-        """Returns the versions that the run was made with."""
+        """Returns the versions that the run was made with.
+
+        Of a package that was another when the run went on, all that there were.
+        """
         return dict(self._read("versions"))
 
     def _read_settings(self) -> Config:

@@ -453,10 +453,19 @@ def _describe_broken_loss(
         if finite
         else "Its features are not all finite: rebuild the data set without them"
     )
-    rows = batch["row"].numpy()[kept].tolist()
+    rows = batch["row"].numpy()[kept]
+    named = f"rows {rows.tolist()}"
+    # Background clips have numbers of their own, from 0 too, and no other's category.
+    if config.mode == "weak" and config.weak_label == "mil_background":
+        target = batch["target"].numpy()[kept]
+        is_background = target.argmax(axis=-1) == target.shape[-1] - 1
+        named = (
+            f"rows {rows[~is_background].tolist()} of train and "
+            f"{rows[is_background].tolist()} of background"
+        )
     return (
         f"Epoch {progress.epoch}, step {step}: expected a finite loss. Received NaN or "
-        f"an infinite one, rows {rows}. {cause}. {checkpoints.describe_last()}."
+        f"an infinite one, {named}. {cause}. {checkpoints.describe_last()}."
     )
 
 

@@ -73,7 +73,15 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
                 "Were both scored on the same data set?"
             )
     reports = [folder.read_report() for folder in folders]
-    categories = [row["category"] for row in reports[0]["per_category"][:-1]]
+    categories, *others = (
+        [row["category"] for row in report["per_category"][:-1]] for report in reports
+    )
+    for run, other in zip(runs[1:], others, strict=True):
+        if other != categories:
+            raise UserError(
+                f"{run}: expected the categories of {runs[0]}: {', '.join(categories)}."
+                f" Received: {', '.join(other)}"
+            )
     names = _name_runs(
         [folder.path for folder in folders], [config.model for config in configs]
     )

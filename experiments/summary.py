@@ -27,6 +27,7 @@ class Outcome:
         scores: Scores by name, fractions of 1, None where undefined; and `seconds`.
         trivial: Scores of the trivial systems of its task.
         notice: What must be said wherever a result appears, or None.
+        digest: That of the data set that it was scored on; None if none was kept.
         clips: Rows of the scored test clips in Annotations.txt, in their order.
         correct: What is right in these, `(num_clips, samples a clip)`.
     """
@@ -34,6 +35,7 @@ class Outcome:
     scores: dict[str, float | None]
     trivial: dict[str, float]
     notice: str | None
+    digest: str | None
     clips: np.ndarray
     correct: np.ndarray
 
@@ -74,11 +76,13 @@ def read_results(
 
     Returns:
         A result a row. A run has failed that can't be read, was scored on other clips
-        than the first one of its task or on other data than the first one of all, or
-        started from encoders that are gone.
+        than the first one of its task, on other data than the first one of all or of
+        its data set, or than it has learnt from, or started from encoders that are
+        gone.
     """
     clips: dict[bool, np.ndarray] = {}
     notices: list[str | None] = []
+    digests: dict[str, str] = {}
     results = []
     for row, of_row in zip(rows, runs, strict=True):
         outcomes, failed = [], {}
@@ -97,6 +101,14 @@ def read_results(
                         f"before, whose notice is: {told[0]}. Received another: "
                         f"{told[-1]}. {TRAIN_AGAIN}"
                     )
+                if outcome.digest:
+                    name = run.config.dataset
+                    if outcome.digest != digests.setdefault(name, outcome.digest):
+                        raise UserError(
+                            f"{run.folder}: expected {name} as the runs before had it. "
+                            "Received a run on one that was built from something else. "
+                            f"{TRAIN_AGAIN}"
+                        )
                 expected = clips.setdefault(row.mode == CROSS_MODAL, outcome.clips)
                 if not np.array_equal(outcome.clips, expected):
                     raise UserError(
@@ -124,17 +136,22 @@ def _read_outcome(row: Row, run: Run) -> Outcome:
         report = json.loads(folder.report.read_text())
         scores = {n: None if report[n] is None else float(report[n]) for n in names}
         trivial = dict(report["baselines" if row.mode == CROSS_MODAL else "trivial"])
-        notice = report["notice"]
+        notice, digest = report["notice"], report.get("dataset_digest")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder.report}: expected the report of a finished run. "
             f"Received: {type(error).__name__}: {error}. {TRAIN_AGAIN}"
         ) from error
+    if digest and not folder.has_learnt_from(digest):
+        raise UserError(
+            f"{run.folder}: scored on another {run.config.dataset} than it has learnt "
+            f"from. {TRAIN_AGAIN}"
+        )
     try:
         clips, correct = read_correct(row, folder)
     except ValueError as error:
         raise UserError(f"{error}. {TRAIN_AGAIN}") from error
-    return Outcome(scores, trivial, notice, clips, correct)
+    return Outcome(scores, trivial, notice, digest, clips, correct)
 
 
 def read_correct(row: Row, folder: RunFolder) -> tuple[np.ndarray, np.ndarray]:

@@ -1,3 +1,5 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -61,6 +63,14 @@ def test_what_is_no_vggish_is_one_message(tmp_path):
     tf.saved_model.save(Wrong(), str(tmp_path / "wrong"))
     with pytest.raises(UserError, match=r"expected a module that makes \(patches"):
         AudioNetwork(tmp_path / "wrong")
+
+
+def test_a_folder_may_have_any_name(saved, tmp_path):
+    folder = tmp_path / "v [1]?*"
+    shutil.copytree(saved[0], folder)
+    np.testing.assert_array_equal(
+        AudioNetwork(folder)(sounds()), AudioNetwork(saved[0])(sounds())
+    )
 
 
 def test_a_module_of_another_width_says_so(tmp_path):

@@ -302,6 +302,48 @@ def test_other_categories_have_another_digest(dataset):
     assert renamed.digest() != digest
 
 
+def test_features_of_other_networks_have_another_digest(dataset):
+    made = [
+        dataclasses.replace(dataset, networks=networks).digest()
+        for networks in (None, {"vggish": "a"}, {"vggish": "b"})
+    ]
+    assert made[0] == dataset.digest()
+    assert len(set(made)) == 3
+
+
+def test_a_run_keeps_the_networks_that_it_has_learnt_from(
+    finished, dataset, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    content = json.loads((run / "config.json").read_text())
+    assert content["networks"] is None
+    content["networks"] = {"visual_network": "resnet152", "vggish": "a"}
+    (run / "config.json").write_text(json.dumps(content))
+    others = dataclasses.replace(dataset, networks={"vggish": "b"})
+    monkeypatch.setattr(data, "open_dataset", lambda *_: others)
+    console = Console(file=io.StringIO(), width=200)
+    commands.evaluate(str(run), None, console)
+    assert "is not the one that this run" in console.file.getvalue()
+    assert RunFolder(run).read_networks() == {"vggish": "a"}
+    report = json.loads((run / "report.json").read_text())
+    assert report["dataset_digest"] == others.digest() != content["dataset_digest"]
+
+
+def test_other_versions_that_a_run_goes_on_with_are_noted(folder, monkeypatch):
+    now = run_folder.versions()
+    assert folder.create(Config(), "digest", resume=True)
+    assert folder.read_versions() == now
+    for keras_version in ("3.99", "3.99", now["keras"]):
+        found = {**now, "keras": keras_version}
+        monkeypatch.setattr(run_folder, "versions", found.copy)
+        assert folder.create(Config(), "digest", resume=True)
+    noted = f"{now['keras']}, then 3.99, then {now['keras']}"
+    assert folder.read_versions() == {**now, "keras": noted}
+    assert folder.has_learnt_from("digest")
+    assert not folder.has_learnt_from("another")
+
+
 def test_a_data_set_that_was_built_again_has_the_same_digest(dataset, tmp_path):
     again = data.open_dataset("tfds_ave/synthetic", str(tmp_path))
     # Or this would show nothing: TFDS has written other bytes.
@@ -507,6 +549,31 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
         error.value
     )
     assert "There is none yet" in str(error.value)
+
+
+def test_rows_of_background_clips_are_named_apart(dataset):
+    target = np.eye(3, dtype=np.float32)[[0, 2, 1]]
+    batch = {
+        "row": [5, 5, 7],
+        "audio": np.full((3, 1), np.nan, np.float32),
+        "visual": np.zeros((3, 1), np.float32),
+        "target": target,
+        "weight": np.ones(3, np.float32),
+    }
+
+    class Task:
+        def training_batches(self, _):
+            return tf.data.Dataset.from_tensors(batch)
+
+    class Saved:
+        def describe_last(self):
+            return "There is none yet"
+
+    config = Config(mode="weak", weak_label="mil_background")
+    progress = Progress()
+    progress.step = 1
+    told = training._describe_broken_loss(config, Task(), progress, Saved())
+    assert "rows [5, 7] of train and [5] of background. Its features" in told
 
 
 def test_an_update_that_breaks_the_weights_is_never_saved(dataset, folder):

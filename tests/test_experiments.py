@@ -511,6 +511,26 @@ def test_runs_on_other_data_are_not_mixed(fake_training, fill, tmp_path):
     assert "simulated, not AVE" in text.splitlines()[0]
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_runs_on_a_data_set_of_before_and_after_it_was_built_anew_are_not_mixed(
+    fake_training, fill, tmp_path, learnt
+):
+    fake_training.failing = ()
+    fill("table1", "--recipe=paper")
+    for seed, digest in ((0, "first"), (1, "second")):
+        folder = tmp_path / f"runs/synthetic/supervised,avsdn,seed={seed}"
+        for name in ("config.json", "report.json"):
+            content = json.loads((folder / name).read_text())
+            # Or it is the first one that was scored on another.
+            has_it = digest if learnt or name == "report.json" else "second"
+            content["dataset_digest"] = has_it
+            (folder / name).write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"1 run\(s\) failed"):
+        fill("table1", "--recipe=paper")
+    wanted = "one that was built from something else" if learnt else "scored on another"
+    assert wanted in read_table(tmp_path)
+
+
 def test_a_table_takes_each_row_from_the_first_data_set_that_has_its_features(
     tmp_path, fake_training, fill, monkeypatch
 ):
@@ -834,7 +854,12 @@ def write_lines():
     scores |= dict.fromkeys(summary.SEGMENT_SCORES, 0.5)
     outcomes = {
         row.name: summary.Outcome(
-            scores | {row.metric: 0.7}, trivial, None, np.arange(2), np.ones((2, 1))
+            scores | {row.metric: 0.7},
+            trivial,
+            None,
+            None,
+            np.arange(2),
+            np.ones((2, 1)),
         )
         for row, trivial in (
             (dmrn, {"always_background": 0.2}),
@@ -909,6 +934,12 @@ def test_comparison_draws_the_same_clips_of_every_run(tmp_path, capsys):
     compare.compare(runs, 3, out)
     assert "3 clips, by one" in capsys.readouterr().out
     assert out.read_text().count("not AVE") == 1
+
+    report = json.loads((tmp_path / "two" / "report.json").read_text())
+    report["per_category"][0]["category"] = "c"
+    (tmp_path / "two" / "report.json").write_text(json.dumps(report))
+    with pytest.raises(UserError, match=r"categories of .*one: a, b\. Received: c, b"):
+        compare.compare(runs, 3, out)
 
     predictions = Predictions.load(tmp_path / "two" / "predictions.npz")
     Predictions(

@@ -242,6 +242,24 @@ def test_memory_does_not_grow_with_the_video():
     assert max(seen) < 10e6
 
 
+@pytest.mark.parametrize(
+    ("audio", "visual"),
+    [((2, 9, 64), (2, 9, 8)), ((2, 9, 128), (2, 9, 7)), ((2, 0, 128), (2, 0, 8))],
+)
+def test_localize_wants_the_shapes_of_the_network(audio, visual):
+    model = avsdn_tf.AVSDN(CATEGORIES, 128, (8,), units=2)
+    wanted = r"segments, 128\) and visual \(batch, num_segments, 8\), of one"
+    with pytest.raises(ValueError, match=wanted):
+        api.localize(model, {"audio": np.zeros(audio), "visual": np.zeros(visual)})
+    with pytest.raises(ValueError, match="Received none of visual"):
+        api.localize(model, {"audio": np.zeros(audio)})
+
+
+def test_a_network_that_is_absent_is_one_message(tmp_path):
+    with pytest.raises(avsdn_tf.UserError, match="nowhere: expected a run folder"):
+        api.load(tmp_path / "nowhere")
+
+
 def test_a_network_that_matches_localizes_nothing():
     with pytest.raises(ValueError, match=r"labels segments\. Received: AVDLN"):
         api.localize(avsdn_tf.AVDLN(), "video.mp4")

@@ -193,9 +193,9 @@ def always_bark():
 def test_videos_go_through_the_networks_of_the_runs_data(
     tmp_path, run_folder, extractor, monkeypatch
 ):
-    report = json.loads((run_folder / "report.json").read_text())
+    config = json.loads((run_folder / "config.json").read_text())
     made_by = {"visual_network": "small", "vggish": "own", "visual_weights": "w.h5"}
-    (run_folder / "report.json").write_text(json.dumps({**report, "networks": made_by}))
+    (run_folder / "config.json").write_text(json.dumps({**config, "networks": made_by}))
     loaded = []
 
     def build_extractor(network, **networks):

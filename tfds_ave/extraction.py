@@ -125,7 +125,7 @@ def _locate(value: str, name: str, folder: pathlib.Path) -> str:
             f"relative to {folder}, an absolute one, or an address (https://...). "
             f"Received: {value!r}."
         )
-    return str(path)
+    return str(path.resolve())
 
 
 def extract_videos(

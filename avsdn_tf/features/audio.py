@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.files import without_patterns
 
 VGGISH = "https://tfhub.dev/google/vggish/1"
 
@@ -78,7 +79,8 @@ class AudioNetwork:
                 # Half a second that training can do without.
                 import tensorflow_hub as hub
 
-            module = hub.load(self.handle)
+            with without_patterns(self.handle) as name:
+                module = hub.load(name)
         # What goes wrong below is of many kinds: no network, no such file, no model.
         except Exception as error:
             raise UserError(

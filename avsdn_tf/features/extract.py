@@ -16,7 +16,7 @@ import numpy as np
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, AudioNetwork
 from avsdn_tf.features.video import Second, VideoError, probe, read_seconds
-from avsdn_tf.features.visual import PRECISIONS, VisualNetwork
+from avsdn_tf.features.visual import PRECISIONS, RECIPES, VisualNetwork
 from avsdn_tf.files import whole_file, write_json
 from avsdn_tf.startup import check_backend
 
@@ -181,10 +181,20 @@ def build_extractor(
         visual_precision: See `VisualNetwork`.
 
     Raises:
-        UserError: If one can't be loaded, or Keras computes with another backend than
-            TensorFlow.
+        UserError: If one is not known or can't be loaded, or Keras computes with
+            another backend than TensorFlow.
     """
     check_backend()
+    for name, value, known in (
+        ("network", network, tuple(RECIPES)),
+        ("empty", empty, (None, *KINDS)),
+        ("visual_precision", visual_precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise UserError(
+                f"{name}: expected one of {', '.join(map(str, known))}. "
+                f"Received: {value}"
+            )
     audio = AudioNetwork(vggish)
     visual = VisualNetwork(network, visual_weights, visual_precision)
     return Extractor(audio, visual, empty)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -105,12 +106,15 @@ class VisualNetwork:
         self.shape = recipe.shape
         self.frames_per_second = recipe.frames_per_second
         try:
-            network = recipe.network(
-                include_top=False,
-                weights=self.weights,
-                pooling=recipe.pooling,
-                input_shape=(_IMAGE_SIZE, _IMAGE_SIZE, 3),
-            )
+            with warnings.catch_warnings():
+                # Of a file of another network, one a layer, before Keras gives up.
+                warnings.filterwarnings("error", "Skipping nested container")
+                network = recipe.network(
+                    include_top=False,
+                    weights=self.weights,
+                    pooling=recipe.pooling,
+                    input_shape=(_IMAGE_SIZE, _IMAGE_SIZE, 3),
+                )
         # keras raises a bare Exception where a download fails.
         except Exception as error:
             raise UserError(
