@@ -40,7 +40,7 @@ with quiet_startup():
     from avsdn_tf.export import FORMATS
     from avsdn_tf.features.audio import VGGISH
     from avsdn_tf.features.visual import PRECISIONS, RECIPES
-    from avsdn_tf.interruption import TrainingInterruptedError, handling
+    from avsdn_tf.interruption import TrainingInterruptedError
     from avsdn_tf.launcher import launch
 
     # TensorFlow looks for a GPU when it is first asked, and complains where none is.
@@ -317,16 +317,14 @@ def _export(console: Console) -> None:
     else:
         # It is checked on random sound and pictures.
         _refuse("export --end_to_end", ("data_dir",))
-    # What is half written is removed on the way out.
-    with handling(lambda number, _: sys.exit(128 + number), (signal.SIGTERM,)):
-        commands.export(
-            _RUN.value,
-            _FORMAT.value,
-            _OUT.value,
-            _networks() if _END_TO_END.value else None,
-            flags.FLAGS.data_dir,
-            console,
-        )
+    commands.export(
+        _RUN.value,
+        _FORMAT.value,
+        _OUT.value,
+        _networks() if _END_TO_END.value else None,
+        flags.FLAGS.data_dir,
+        console,
+    )
 
 
 def _benchmark(parts: Sequence[str], console: Console) -> None:

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -167,3 +169,43 @@ def test_weights_that_cannot_be_had_are_one_message(tmp_path, monkeypatch):
     message = r"--visual_weights=imagenet.*storage.googleapis.*ResNet152.*notop"
     with pytest.raises(UserError, match=message):
         VisualNetwork("resnet152")
+
+
+def test_weights_of_another_network_are_one_message(tmp_path, monkeypatch):
+    def build(**_):
+        inputs = keras.Input((8,))
+        hidden = keras.layers.Dense(4)(inputs)
+        return keras.Model(inputs, keras.layers.Dense(2)(hidden))
+
+    weights = tmp_path / "other.weights.h5"
+    other = keras.Sequential([keras.Input((8,)), keras.layers.LayerNormalization()])
+    other.save_weights(weights)
+
+    def network(weights, **_):
+        model = build()
+        model.load_weights(weights)
+        return model
+
+    network.__name__ = "ResNet152"
+    recipe = RECIPES["resnet152"]
+    monkeypatch.setitem(
+        visual.RECIPES, "resnet152", visual.dataclasses.replace(recipe, network=network)
+    )
+    # The suite takes warnings as errors anyway; a command does not.
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(UserError, match=r"other.weights.h5: can't be loaded"):
+            VisualNetwork("resnet152", weights)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"network": "resnet50"}, "network: expected one of resnet152"),
+        ({"empty": "sound"}, "empty: expected one of None, audio, visual"),
+        ({"visual_precision": "bf16"}, "visual_precision: expected one of float32"),
+    ],
+)
+def test_what_makes_no_features_is_one_message(given, message):
+    with pytest.raises(UserError, match=f"{message}.* Received: "):
+        build_extractor(**{"network": "resnet152", **given})
