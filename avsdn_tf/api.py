@@ -95,7 +95,7 @@ def localize(
         return _localize_video(model, pathlib.Path(source), window, extractor)
     if missing := {"audio", "visual"} - set(source):
         raise ValueError(
-            f"Expected audio and visual. Received none of {', '.join(missing)}"
+            f"Expected audio and visual. Received none of {', '.join(sorted(missing))}"
         )
     audio, visual = np.asarray(source["audio"]), np.asarray(source["visual"])
     if audio.ndim != 3 or visual.ndim < 3 or audio.shape[:2] != visual.shape[:2]:

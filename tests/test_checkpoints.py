@@ -551,7 +551,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
     assert "There is none yet" in str(error.value)
 
 
-def test_rows_of_background_clips_are_named_apart(dataset):
+def test_rows_of_background_clips_are_named_apart():
     target = np.eye(3, dtype=np.float32)[[0, 2, 1]]
     batch = {
         "row": [5, 5, 7],

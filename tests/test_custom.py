@@ -582,6 +582,17 @@ def test_a_clip_without_sound_or_picture_is_accepted_on_request(
     assert examples(builder, "test")[2][empty].any()
 
 
+def test_a_path_of_features_json_goes_no_way_round(tmp_path):
+    # The folder that it is relative to may have a name that TensorFlow can't read from.
+    folder = tmp_path / "own [1]"
+    folder.mkdir()
+    (tmp_path / "vggish").mkdir()
+    (folder / "features.json").write_text('{"vggish": "../vggish"}')
+    (config,) = (c for c in Builder.BUILDER_CONFIGS if c.name == "custom")
+    found = extraction.read_networks(folder, config)
+    assert found.vggish == str(tmp_path / "vggish")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -107,7 +107,7 @@ class VisualNetwork:
         self.frames_per_second = recipe.frames_per_second
         try:
             with warnings.catch_warnings():
-                # Of a file of another network, one a layer, before Keras gives up.
+                # Of a file of another network Keras warns once a layer before it fails.
                 warnings.filterwarnings("error", "Skipping nested container")
                 network = recipe.network(
                     include_top=False,
