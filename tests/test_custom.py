@@ -23,6 +23,7 @@ from avsdn_tf.features.extract import Extractor
 from tests.small_videos import Brightness, Loudness, write_clip
 from tests.test_tfds_ave import build, examples, refused_by_tfds
 from tfds_ave import DatasetError, custom, extraction
+from tfds_ave.configs import CONFIGS
 from tfds_ave.tfds_ave_dataset_builder import Builder
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -588,7 +589,7 @@ def test_a_path_of_features_json_goes_no_way_round(tmp_path):
     folder.mkdir()
     (tmp_path / "vggish").mkdir()
     (folder / "features.json").write_text('{"vggish": "../vggish"}')
-    (config,) = (c for c in Builder.BUILDER_CONFIGS if c.name == "custom")
+    (config,) = (config for config in CONFIGS if config.name == "custom")
     found = extraction.read_networks(folder, config)
     assert found.vggish == str(tmp_path / "vggish")
 
