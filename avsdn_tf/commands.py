@@ -79,6 +79,7 @@ def train(
             written. No folder is left that holds no result yet.
         TrainingInterruptedError: If a signal asked for an end; the run can be resumed.
     """
+    training.share_cores(config)
     placement = distribution.place(config.strategy)
     if placement.has_peers and run is None:
         raise UserError(
@@ -190,6 +191,8 @@ def evaluate(run: str, data_dir: str | None, console: Console) -> None:
     """
     folder = RunFolder(run)
     config = folder.read_config()
+    # As in training, whose report is written anew: sums round alike.
+    training.share_cores(config)
     dataset = data.open_dataset(config.dataset, data_dir or config.data_dir)
     model = folder.load_model()
     _check_fit(model, config, dataset)

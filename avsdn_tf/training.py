@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import tensorflow as tf
 from avsdn_tf import data, losses
 from avsdn_tf.checkpoints import Checkpoints, Progress, SaveBest
 from avsdn_tf.config import CROSS_MODAL, Config
-from avsdn_tf.distribution import Placement
+from avsdn_tf.distribution import Placement, num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.files import explain_unwritable, whole_file
@@ -29,6 +30,8 @@ from avsdn_tf.run_folder import RunFolder
 # progress and signals are to be looked at about so often.
 _MOST_STEPS_A_CALL = 16
 _CALL_S = 1.0
+# TensorFlow's own name for how many threads an operation has.
+_THREADS = "TF_NUM_INTRAOP_THREADS"
 _SELECTION = "validation_accuracy"
 
 
@@ -79,6 +82,30 @@ class Task(Protocol):
         Returns:
             How much of it is right, and how much there is.
         """
+
+
+def share_cores(config: Config) -> None:
+    """Gives each of the large products that a network has at once a share of the cores.
+
+    By default each has as many threads as there are cores. Those of two products then
+    take turns on them, and so do those of an LSTM's small operations, whose results the
+    next ones wait for.
+
+    A program may decide this for its process, before TensorFlow computes anything; a
+    library should not. Nothing changes on a GPU, where XLA compiles the step (which
+    takes one product after the other), where the variable TF_NUM_INTRAOP_THREADS says
+    how many threads there are, or where TensorFlow has begun.
+    """
+    entry = MODELS.get(config.model)
+    if entry is None or config.xla != "none" or os.environ.get(_THREADS):
+        return
+    if tf.config.list_physical_devices("GPU"):
+        return
+    # TensorFlow raises this where it has begun: its threads are there already.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(
+            max(1, num_cores() // entry.products_at_once)
+        )
 
 
 def build_task(config: Config, dataset: data.Dataset) -> Task:

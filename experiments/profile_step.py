@@ -48,6 +48,10 @@ _NETWORK = {
 _MOST_KINDS = 12
 
 
+def _take_all_cores() -> None:
+    training.share_cores = lambda config: None
+
+
 def _take_one_step_a_call() -> None:
     training.steps_a_call = lambda seconds: 1
 
@@ -63,6 +67,7 @@ def _take_keras_adam() -> None:
 # What is taken away, by the name of what it is replaced by.
 REPLACED: Mapping[str, Callable[[], None]] = {
     AS_IT_IS: lambda: None,
+    "all cores for each product": _take_all_cores,
     "one step a call": _take_one_step_a_call,
     "Keras's loop over segments": _take_keras_loop,
     "Keras's Adam": _take_keras_adam,

@@ -1,16 +1,19 @@
 import csv
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from avsdn_tf import commands, data, training
 from avsdn_tf.config import Config
+from avsdn_tf.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.localization import softmax
@@ -276,3 +279,82 @@ def test_label_guides_learn_the_clips_label_with_weight_one(dataset, rng, mode):
     for guide in ("audio_clip_logits", "visual_clip_logits"):
         expected = expected + cross_entropy(clip_target, outputs[guide])
     np.testing.assert_allclose(values, expected, rtol=1e-4)
+
+
+def _ask(config, monkeypatch, *, cores=16, gpus=()):
+    """Returns how many threads an operation is given; None if nothing is said."""
+    asked = [None]
+    monkeypatch.setattr(training, "num_cores", lambda: cores)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: list(gpus))
+    monkeypatch.setattr(
+        tf.config.threading, "set_intra_op_parallelism_threads", asked.append
+    )
+    training.share_cores(config)
+    return asked[-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "cores", "threads"),
+    [
+        ("avsdn", 16, 8),
+        ("avsdn", 3, 1),
+        ("avsdn", 1, 1),
+        ("avel", 2, 1),
+        ("avel_att", 16, 16),
+        ("avsdn_init_audio", 16, 16),
+    ],
+)
+def test_products_that_go_on_at_once_share_the_cores(
+    model, cores, threads, monkeypatch
+):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert _ask(Config(model=model), monkeypatch, cores=cores) == threads
+
+
+def test_cores_are_not_shared_where_that_makes_nothing_faster(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert _ask(Config(xla="step"), monkeypatch) is None
+    assert _ask(Config(), monkeypatch, gpus=["gpu"]) is None
+    # What is no network is an error later.
+    assert _ask(Config(model="avsnd"), monkeypatch) is None
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert _ask(Config(), monkeypatch) is None
+
+
+def test_tensorflow_keeps_its_threads_once_it_has_begun(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    tf.zeros(())
+    before = tf.config.threading.get_intra_op_parallelism_threads()
+    monkeypatch.setattr(training, "num_cores", lambda: 2 * (before + 1))
+    training.share_cores(Config())
+    assert tf.config.threading.get_intra_op_parallelism_threads() == before
+
+
+SHARE = """
+import sys
+from rich.console import Console
+from avsdn_tf import commands, distribution
+from avsdn_tf.config import Config
+
+def place(name):
+    import tensorflow as tf
+    tf.zeros(())
+    print(tf.config.threading.get_intra_op_parallelism_threads())
+    sys.exit()
+
+distribution.place = place
+commands.train(Config(), None, Console())
+"""
+
+
+def test_training_shares_the_cores_before_tensorflow_begins():
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("TF_NUM_INTRAOP_THREADS", None)
+    output = subprocess.run(
+        [sys.executable, "-c", SHARE],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert int(output.stdout) == max(1, num_cores() // 2)

@@ -64,6 +64,7 @@ def step(
     config = Config(
         model=network, batch_size=batch_size, units=units, xla=xla, precision=precision
     )
+    training.share_cores(config)
     # Not its clips, which are not read, but its categories.
     dataset = dataclasses.replace(
         data.open_dataset(config.dataset, data_dir),
@@ -120,9 +121,12 @@ def inference(
         num_segments: Segments a clip.
         visual_shape: Shape of a segment's visual feature.
         units: Width of the LSTMs.
-        how: `"keras"`: the model is called. `"graph"`: as evaluation and prediction do.
-            `"xla"`: the graph, compiled. `"savedmodel"`: what `export` writes.
+        how: `"keras"`: the model is called. `"graph"`: as prediction does. `"shared"`:
+            as evaluation does, which shares the cores out among products. `"xla"`: the
+            graph, compiled. `"savedmodel"`: what `export` writes.
     """
+    if how == "shared":
+        training.share_cores(Config(model=network))
     keras.utils.set_random_seed(0)
     entry = training.MODELS[network]
     model = entry.network(
@@ -138,7 +142,7 @@ def inference(
     elif how == "xla":
         leave_cudnn(model)
         predict = tf.function(model, jit_compile=True, autograph=False)
-    elif how == "graph":
+    elif how in ("graph", "shared"):
         predict = training.make_logits(model)
     else:
         predict = model

@@ -112,7 +112,7 @@ def _compare_steps(
         programs[_OURS] = (KERAS, "step", {**own, "xla": _DEFAULT.xla})
         programs[_STEP_XLA] = (KERAS, "step", {**own, "xla": "step"})
     else:
-        programs[_OURS] = (KERAS, "inference", {"how": "graph"})
+        programs[_OURS] = (KERAS, "inference", {"how": "shared"})
     if also_half and has_bfloat16():
         half = {"compiled": False, "bfloat16": True}
         programs[_EAGER_HALF] = (TORCH, work, half)

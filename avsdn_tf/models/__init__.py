@@ -19,12 +19,15 @@ class ModelEntry:
         summary: One line for `--help`.
         options: Names of the settings that its constructor takes.
         fixed: Arguments that make this variant.
+        products_at_once: How many of its largest matrix products wait for no other. Two
+            are those of two LSTMs, or of both directions of one, with all segments.
     """
 
     network: type[SegmentClassifier] | type[AVDLN]
     summary: str
     options: tuple[str, ...]
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    products_at_once: int = 1
 
 
 _AVSDN_OPTIONS = (
@@ -40,12 +43,18 @@ _ONE_STATE_OPTIONS = ("units", "bidirectional", "append_state", "dropout")
 _AVEL_OPTIONS = ("units", "dropout")
 
 MODELS = {
-    "avsdn": ModelEntry(AVSDN, "two encoders, fused states, decoder", _AVSDN_OPTIONS),
+    "avsdn": ModelEntry(
+        AVSDN,
+        "two encoders, fused states, decoder",
+        _AVSDN_OPTIONS,
+        products_at_once=2,
+    ),
     "avsdn_init_visual": ModelEntry(
         AVSDN,
         "its decoder starts from visual states alone",
         _ONE_STATE_OPTIONS,
         {"initial_state": "visual"},
+        products_at_once=2,
     ),
     "avsdn_init_audio": ModelEntry(
         AVSDN,
@@ -58,14 +67,25 @@ MODELS = {
         "clip labels also guide each encoder's state",
         _AVSDN_OPTIONS,
         {"label_guided": True},
+        products_at_once=2,
     ),
     "avel_audio": ModelEntry(
-        AVEL, "AVEL on audio alone", _AVEL_OPTIONS, {"modalities": "audio"}
+        AVEL,
+        "AVEL on audio alone",
+        _AVEL_OPTIONS,
+        {"modalities": "audio"},
+        products_at_once=2,
     ),
     "avel_visual": ModelEntry(
-        AVEL, "AVEL on visual features alone", _AVEL_OPTIONS, {"modalities": "visual"}
+        AVEL,
+        "AVEL on visual features alone",
+        _AVEL_OPTIONS,
+        {"modalities": "visual"},
+        products_at_once=2,
     ),
-    "avel": ModelEntry(AVEL, "AVEL on both, without attention", _AVEL_OPTIONS),
+    "avel": ModelEntry(
+        AVEL, "AVEL on both, without attention", _AVEL_OPTIONS, products_at_once=2
+    ),
     "avel_att": ModelEntry(
         AVEL,
         "AVEL with audio-guided attention on feature maps",
