@@ -56,9 +56,11 @@ from avsdn_tf.version import __version__
 
 _TIMELINE_CLIPS = 8
 _CHECKED_CLIPS = 16
-# Smaller than the maps of a clip. Of pooled vectors, gradients alone are so large, and
-# would be asked for anew in every step, which takes longer.
-_LARGE_BLOCK = 256 * 2**10
+# Smaller than the maps of a clip, 490 KiB and more.
+_BLOCK_OF_MAPS = 2**18
+# Of pooled vectors, gradients alone are 4 MiB, and would be asked for anew in every
+# step, which takes longer.
+_BLOCK_OF_VECTORS = 2**23
 _AGAIN = "Make space, and give the same command again."
 
 
@@ -92,8 +94,11 @@ def train(
             placement.wait_for_workers()
         dataset = data.open_dataset(config.dataset, config.data_dir)
         with data.named_damage(dataset.builder):
-            if dataset.clip_bytes >= _LARGE_BLOCK:
-                memory.return_large_blocks(_LARGE_BLOCK)
+            memory.return_large_blocks(
+                _BLOCK_OF_MAPS
+                if dataset.clip_bytes >= _BLOCK_OF_MAPS
+                else _BLOCK_OF_VECTORS
+            )
             folder = RunFolder(run or new_run_name(config))
             _check(config, dataset, placement, console)
             digest = dataset.digest()

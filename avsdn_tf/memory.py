@@ -11,9 +11,9 @@ def return_large_blocks(num_bytes: int) -> bool:
     """Has every block of `num_bytes` or more returned as soon as it is free.
 
     glibc raises its own bound, up to 32 MiB, with the largest block that was freed, and
-    keeps what is smaller in heaps. There, tensors of many sizes from many threads leave
-    gaps, and the process grows. A program may decide this for its process; a library
-    should not.
+    keeps what is smaller in heaps, of which it then returns less. There, tensors of
+    many sizes from many threads leave gaps, and the process grows. A program may decide
+    this for its process; a library should not.
 
     Args:
         num_bytes: The bound. The smaller it is, the more time goes into asking the

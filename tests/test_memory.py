@@ -1,4 +1,4 @@
-"""The process gives large blocks back, and asks for it where clips are large."""
+"""The process gives large blocks back, the more so where clips are large."""
 
 import platform
 import subprocess
@@ -59,7 +59,7 @@ class ReachedError(Exception):
 
 
 @pytest.mark.parametrize("is_large", [True, False])
-def test_only_training_on_large_clips_asks_for_it(is_large, data_dir, monkeypatch):
+def test_training_asks_for_what_its_clips_need(is_large, data_dir, monkeypatch):
     asked = []
 
     def check(*_):
@@ -69,7 +69,8 @@ def test_only_training_on_large_clips_asks_for_it(is_large, data_dir, monkeypatc
     monkeypatch.setattr(commands, "_check", check)
     config = Config(dataset="tfds_ave/synthetic", data_dir=str(data_dir))
     # What a clip takes: ten segments of 128 + 2048 numbers.
-    monkeypatch.setattr(commands, "_LARGE_BLOCK", 10 * 2176 * 4 + (not is_large))
+    large = 10 * 2176 * 4 + (not is_large)
+    monkeypatch.setattr(commands, "_BLOCK_OF_MAPS", large)
     with pytest.raises(ReachedError):
         commands.train(config, None, Console())
-    assert asked == ([10 * 2176 * 4] if is_large else [])
+    assert asked == [large if is_large else 8 * 2**20]
