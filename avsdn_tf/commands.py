@@ -58,9 +58,9 @@ _TIMELINE_CLIPS = 8
 _CHECKED_CLIPS = 16
 # Smaller than the maps of a clip, 490 KiB and more.
 _BLOCK_OF_MAPS = 2**18
-# Of pooled vectors, gradients alone are 4 MiB, and would be asked for anew in every
-# step, which takes longer.
-_BLOCK_OF_VECTORS = 2**23
+# Of pooled vectors, a batch takes 5 MiB and more. Gradients, of 4 MiB, would be asked
+# for anew in every step, which takes longer.
+_BLOCK_OF_VECTORS = 9 * 2**19
 _AGAIN = "Make space, and give the same command again."
 
 
