@@ -34,6 +34,9 @@ with quiet_startup():
     from avsdn_tf.benchmark.results import Comparison, describe_machine, measurement
     from avsdn_tf.models import recurrent
 
+    # TensorFlow looks for a GPU when it is first asked, and complains where none is.
+    tf.config.list_physical_devices()
+
 AS_IT_IS = "as it is"
 _NETWORK = {
     "network": "avsdn",

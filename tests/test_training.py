@@ -358,3 +358,20 @@ def test_training_shares_the_cores_before_tensorflow_begins():
         env=environment,
     )
     assert int(output.stdout) == max(1, num_cores() // 2)
+
+
+def test_evaluation_shares_the_cores_as_the_training_did(new_folder, monkeypatch):
+    class ReachedError(Exception):
+        pass
+
+    def share(config):
+        asked.append(config)
+        raise ReachedError
+
+    asked = []
+    config = Config(model="avel")
+    monkeypatch.setattr(RunFolder, "read_config", lambda _: config)
+    monkeypatch.setattr(training, "share_cores", share)
+    with pytest.raises(ReachedError):
+        commands.evaluate(str(new_folder().path), None, Console(quiet=True))
+    assert asked == [config]
