@@ -1,31 +1,31 @@
 """Audio-visual event localization with Keras.
 
-Importing the package registers its layers, losses and models, so that
-`keras.models.load_model` knows them.
+Importing the package registers its layers, losses, metrics and models with Keras, so
+that `keras.models.load_model` knows them, and does nothing else.
 """
 
-from avsdn_tf.startup import quiet_startup
+from avsdn_tf.startup import quiet_if_command_line
 from avsdn_tf.version import __version__
 
-with quiet_startup():
-    from avsdn_tf.api import load, localize
+with quiet_if_command_line():
+    from avsdn_tf.backbones import Backbones
     from avsdn_tf.errors import UserError
-    from avsdn_tf.localization import Event, events_from_logits
+    from avsdn_tf.events import Event, events_from_logits
+    from avsdn_tf.inference import load, localize
     from avsdn_tf.losses import (
         ClipLoss,
         ContrastiveLoss,
         SoftMarginLoss,
         SoftmaxBinaryCrossentropy,
     )
-    from avsdn_tf.models.avel import AVEL, DMRN
-    from avsdn_tf.models.avsdn import AVSDN
-    from avsdn_tf.models.cross_modal import AVDLN
+    from avsdn_tf.models import AVDLN, AVEL, AVSDN, DMRN
 
 __all__ = [
     "AVDLN",
     "AVEL",
     "AVSDN",
     "DMRN",
+    "Backbones",
     "ClipLoss",
     "ContrastiveLoss",
     "Event",

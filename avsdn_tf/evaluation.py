@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.files import whole_file
-from avsdn_tf.localization import number_events
+from avsdn_tf.files import atomic_write
+from avsdn_tf.events import number_events
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +119,8 @@ def num_segments_of(path: str | os.PathLike[str]) -> int:
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an npz file, whole or not at all; a file of that name is replaced."""
-    with whole_file(Path(path)) as aside:
-        np.savez(aside, **arrays)
+    with atomic_write(Path(path)) as tmp_path:
+        np.savez(tmp_path, **arrays)
 
 
 def load_arrays(

@@ -1,81 +1,91 @@
-"""Files that are whole or not there, and what to say where none can be written."""
+"""Atomic writes, locks, and the messages where a file can't be written."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
+import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from typing import Any
+
+import filelock
 
 from avsdn_tf.errors import UserError
 
 LOCK = ".lock"
+_TMP_PREFIX = ".tmp-"
 
 
 @contextlib.contextmanager
-def whole_file(path: pathlib.Path, shared: bool = False) -> Iterator[pathlib.Path]:
-    """Gives a name to write to, and renames that file when it is on the disk.
+def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield a temporary path, which replaces `path` when the block ends.
 
-    Whatever happens before, `path` stays what it was, and nothing else is left, but
-    where the process is killed: what it began is then overwritten by the next one.
+    After an error `path` is what it was before. Several processes may write the same
+    path: the last one wins. A killed process leaves its temporary folder behind; see
+    `remove_temporary_files`.
 
     Args:
-        path: The file.
-        shared: Whether other processes may write it at the same time. Each then has a
-            name of its own, which stays if it is killed.
+        path: The file to write. Its folder must exist.
 
     Yields:
-        The name to write to, which ends as that of the file.
+        The temporary path. It ends in the file's own name, since Keras and matplotlib
+        choose the format by it.
 
     Raises:
-        OSError: If it can't be written.
+        OSError: If the file can't be written.
     """
-    # Keras and matplotlib tell by the end of the name what to write.
-    # Hidden, as no video or run is that somebody gives a name.
-    name = f"{uuid.uuid4().hex}{path.suffix}" if shared else path.name
-    aside = path.with_name(f".tmp-{name}")
-    try:
-        yield aside
-        with aside.open("rb") as file:
+    with tempfile.TemporaryDirectory(prefix=_TMP_PREFIX, dir=path.parent) as folder:
+        tmp_path = pathlib.Path(folder) / path.name
+        yield tmp_path
+        with tmp_path.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        tmp_path.replace(path)
+
+
+def remove_temporary_files(folder: pathlib.Path) -> None:
+    """Remove what killed processes left of `atomic_write`. Hold the folder's lock."""
+    for path in folder.glob(f"{_TMP_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write UTF-8 text atomically, with line ends as they are."""
+    with atomic_write(path) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity raise ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager
-def without_patterns(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Gives a name of a folder that TensorFlow does not take for a pattern.
-
-    It looks for a SavedModel's variables as a shell would, and finds none where a
-    folder's name holds `[`.
+def lock(folder: pathlib.Path, timeout_s: float = -1) -> Iterator[None]:
+    """Lock a folder against other processes, by a hidden file in it.
 
     Args:
-        folder: The folder; or an address, which is given as it is.
+        folder: The folder, which must exist.
+        timeout_s: Seconds to wait for another process; -1: without limit.
 
     Raises:
-        OSError: If no temporary file can be made.
+        BlockingIOError: If another process still holds the lock.
+        OSError: If the lock file can't be opened.
     """
-    name = os.fspath(folder)
-    if not (set(name) & set("*?[\\") and os.path.isdir(name)):
-        yield name
-        return
-    with tempfile.TemporaryDirectory() as elsewhere:
-        link = os.path.join(elsewhere, "model")
-        os.symlink(os.path.abspath(name), link)
-        yield link
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=timeout_s):
+            yield
+    except filelock.Timeout as error:
+        raise BlockingIOError(f"{folder} is locked by another process") from error
 
 
 @contextlib.contextmanager
 def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
-    """Turns a full disk or a read-only folder into one message.
+    """Turn a full disk or a read-only folder into one message.
 
     Args:
-        path: The file or the folder that is written.
-        what_next: A sentence on what the user still has and can do.
+        path: The file or folder that is written.
+        what_next: A sentence on what is left and what to do.
 
     Raises:
         UserError: If it can't be written.
@@ -84,52 +94,34 @@ def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path}: can't be written ({error.strerror or error}). Expected space and "
-            f"leave to write there. {what_next}"
+            f"{path}: can't be written ({error.strerror or error}). Check free space "
+            f"and write permission. {what_next}"
         ) from error
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, wait: bool) -> Iterator[None]:
-    """Holds a folder against other processes that ask for it.
+def without_patterns(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield a name for a folder that TensorFlow doesn't read as a glob pattern.
 
-    The system lets go of it however this process ends. A hidden file stays, of which
-    NFS tells other machines that it is locked; it does not so of folders, nor of what
-    was opened for reading alone (flock(2)).
+    TensorFlow globs for a SavedModel's variables, and finds none below a folder whose
+    name holds `[`. A symbolic link without such characters stands in.
 
     Args:
-        folder: The folder, which is there.
-        wait: Whether to wait for a process that holds it.
+        folder: The folder; or an address, which is passed on.
 
     Raises:
-        BlockingIOError: If another process holds it, and nobody waits.
-        OSError: If the file can't be opened.
+        OSError: If no temporary folder can be made.
     """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            # Some network file systems lock nothing; all else works there.
-            pass
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: pathlib.Path, text: str, shared: bool = False) -> None:
-    """Writes text, with its line ends as they are; see `whole_file`."""
-    with whole_file(path, shared) as aside:
-        aside.write_text(text, encoding="utf-8", newline="")
-
-
-def write_json(path: pathlib.Path, value: Any, shared: bool = False) -> None:
-    """Writes JSON; see `whole_file`."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", shared)
+    name = os.fspath(folder)
+    if not (set(name) & set("*?[\\") and os.path.isdir(name)):
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as tmp_dir:
+        link = os.path.join(tmp_dir, "model")
+        os.symlink(os.path.abspath(name), link)
+        yield link
 
 
 def printable(text: str) -> str:
-    """Returns text that can be shown, of a name that may not be UTF-8."""
+    """Return text that a terminal can show, for a file name that may not be UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -26,22 +26,22 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from rich.console import Console
 
-from avsdn_tf.config import CROSS_MODAL, Config
+from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.models import MODELS
+from avsdn_tf.models.registry import MODELS
 from avsdn_tf.startup import check_backend, quiet_startup
 
 with quiet_startup():
     import tensorflow as tf
 
     import tfds_ave
-    from avsdn_tf import commands
-    from avsdn_tf.benchmark.parts import PARTS
+    from avsdn_tf.cli import commands
+    from experiments.benchmark.parts import PARTS
     from avsdn_tf.export import FORMATS
     from avsdn_tf.features.audio import VGGISH
     from avsdn_tf.features.visual import PRECISIONS, RECIPES
-    from avsdn_tf.interruption import TrainingInterruptedError
-    from avsdn_tf.launcher import launch
+    from avsdn_tf.training.signals import TrainingInterruptedError
+    from avsdn_tf.training.launcher import launch
 
     # TensorFlow looks for a GPU when it is first asked, and complains where none is.
     tf.config.list_physical_devices()

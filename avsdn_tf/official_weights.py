@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 
 from avsdn_tf.models.avel import AVEL, DMRN
-from avsdn_tf.models.cross_modal import AVDLN
-from avsdn_tf.models.recurrent import SequenceLSTM
+from avsdn_tf.models.avdln import AVDLN
+from avsdn_tf.models.lstm import SequenceLSTM
 
 # Where Keras 2 put the layers of cmm_model_weights.h5.
 _AVDLN_LAYERS = {

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avsdn_tf.config import CROSS_MODAL
+from avsdn_tf.training.config import CROSS_MODAL
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.files import explain_unwritable

@@ -30,8 +30,8 @@ from typing import Any
 from absl import logging
 from rich.console import Console
 
-from avsdn_tf.benchmark.results import describe_code
-from avsdn_tf.config import CROSS_MODAL
+from experiments.benchmark.results import describe_code
+from avsdn_tf.training.config import CROSS_MODAL
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable, write_text
 from avsdn_tf.report import figures

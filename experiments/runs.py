@@ -25,14 +25,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from avsdn_tf.benchmark.results import describe_code, processor
+from experiments.benchmark.results import describe_code, processor
 from avsdn_tf.commands import repeat_command
-from avsdn_tf.config import Config
-from avsdn_tf.distribution import num_cores
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
-from avsdn_tf.interruption import handling
-from avsdn_tf.models import MODEL_OPTIONS, MODELS
+from avsdn_tf.training.signals import handling
+from avsdn_tf.models.registry import MODEL_OPTIONS, MODELS
 from avsdn_tf.run_folder import RunFolder
 from experiments.published import Row, best_changes, load_row
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from avsdn_tf.config import CROSS_MODAL, Config
-from avsdn_tf.cross_modal_evaluation import Distances, is_scored, right_starts
+from avsdn_tf.training.config import CROSS_MODAL, Config
+from avsdn_tf.cross_modality import Distances, is_scored, right_starts
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions, bootstrap_interval, paired_interval
 from avsdn_tf.run_folder import RunFolder

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from avsdn_tf.config import CROSS_MODAL
+from avsdn_tf.training.config import CROSS_MODAL
 from avsdn_tf.report.figures import LINES, MUTED
 from experiments.published import LABELS, STEPWISE
 

@@ -36,7 +36,7 @@ def rng():
 @pytest.fixture
 def extractor():
     """Features of three numbers."""
-    from avsdn_tf.features.extract import Extractor
+    from avsdn_tf.features.extractor import Extractor
     from tests.small_videos import Brightness, Loudness
 
     return Extractor(Loudness(), Brightness())

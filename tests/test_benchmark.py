@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from avsdn_tf import AVEL, AVSDN, commands, data
-from avsdn_tf.benchmark import contenders, operations, parts, results, turns
-from avsdn_tf.benchmark.feature_file import write_feature_file
-from avsdn_tf.config import Config
+from experiments.benchmark import contenders, operations, parts, results, turns
+from experiments.benchmark.feature_file import write_feature_file
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
 from experiments import profile_step
 
@@ -74,7 +74,7 @@ def compare(model, other, clips):
 
 @needs_torch
 def test_avsdn_in_pytorch_is_the_same_network(rng):
-    from avsdn_tf.benchmark import torch_program
+    from experiments.benchmark import torch_program
 
     keras.utils.set_random_seed(1)
     model = AVSDN(CATEGORIES, visual_shape=(12,), units=6)
@@ -94,7 +94,7 @@ def test_avsdn_in_pytorch_is_the_same_network(rng):
 
 @needs_torch
 def test_avel_in_pytorch_is_the_same_network(rng):
-    from avsdn_tf.benchmark import torch_program
+    from experiments.benchmark import torch_program
 
     keras.utils.set_random_seed(1)
     model = AVEL(CATEGORIES, visual_shape=(3, 2, 12), attention=True, units=6)
@@ -115,7 +115,7 @@ def test_avel_in_pytorch_is_the_same_network(rng):
 def test_the_loss_in_pytorch_is_the_same(rng):
     import torch
 
-    from avsdn_tf.benchmark import torch_program
+    from experiments.benchmark import torch_program
     from avsdn_tf.losses import SoftmaxBinaryCrossentropy
 
     logits = rng.normal(size=(4, 10, 29)).astype(np.float32)

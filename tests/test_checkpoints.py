@@ -14,10 +14,10 @@ from rich.console import Console
 
 import avsdn_tf
 from avsdn_tf import checkpoints, commands, data, run_folder, training
-from avsdn_tf.checkpoints import Checkpoints, Progress
-from avsdn_tf.config import Config
+from avsdn_tf.training.checkpoints import Checkpoints, Progress
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.interruption import (
+from avsdn_tf.training.signals import (
     Interruption,
     TrainingInterruptedError,
     handling,

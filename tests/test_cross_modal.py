@@ -11,9 +11,9 @@ import tensorflow as tf
 from rich.console import Console
 
 from avsdn_tf import AVDLN, commands, data, matching, training
-from avsdn_tf import cross_modal_evaluation as evaluation
-from avsdn_tf.config import Config
-from avsdn_tf.cross_modal_evaluation import Distances
+from avsdn_tf import cross_modality as evaluation
+from avsdn_tf.training.config import Config
+from avsdn_tf.cross_modality import Distances
 from avsdn_tf.errors import UserError
 from avsdn_tf.official_weights import load_official_weights
 

@@ -15,11 +15,11 @@ from apache_beam.runners.portability.prism_runner import PrismRunner
 from rich.console import Console
 
 import avsdn_tf
-from avsdn_tf import commands, data
-from avsdn_tf.config import Config
+from avsdn_tf.cli import commands, data
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.features import extract
-from avsdn_tf.features.extract import Extractor
+from avsdn_tf.features import extractor as extract
+from avsdn_tf.features.extractor import Extractor
 from tests.small_videos import Brightness, Loudness, write_clip
 from tests.test_tfds_ave import build, examples, refused_by_tfds
 from tfds_ave import DatasetError, custom, extraction

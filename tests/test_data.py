@@ -8,7 +8,7 @@ import pytest
 
 import tfds_ave
 from avsdn_tf import data
-from avsdn_tf.config import Config
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
 from tests import test_tfds_ave
 from tests.test_tfds_ave import ORDERS, ROOT, build, make_ave

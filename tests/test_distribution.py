@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from avsdn_tf import data, distribution, launcher, training
-from avsdn_tf.config import Config
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import RunFolder
 from tests import processes

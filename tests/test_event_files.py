@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from avsdn_tf.localization import Event
-from avsdn_tf.report.event_files import VideoPrediction, write_event_files
+from avsdn_tf.events import Event
+from avsdn_tf.events import VideoPrediction
+from avsdn_tf.report.event_files import write_event_files
 
 CATEGORIES = ("Violin, fiddle", "<Frying> & co. --> loud")
 

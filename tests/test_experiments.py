@@ -18,9 +18,10 @@ from absl.testing import flagsaver
 
 # Defines the flags.
 import avsdn_tf.main  # noqa: F401
-from avsdn_tf import data, training
-from avsdn_tf.config import Config
-from avsdn_tf.cross_modal_evaluation import Distances, right_starts
+from avsdn_tf import data
+from avsdn_tf.training import loop as training
+from avsdn_tf.training.config import Config
+from avsdn_tf.cross_modality import Distances, right_starts
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.run_folder import RunFolder

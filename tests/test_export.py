@@ -13,12 +13,12 @@ import tensorflow as tf
 from rich.console import Console
 
 import avsdn_tf
-from avsdn_tf import commands, data, export, localization
-from avsdn_tf.config import Config
+from avsdn_tf.cli import commands, data, export, localization
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import visual
 from avsdn_tf.features.audio import AudioNetwork
-from avsdn_tf.features.extract import Extractor
+from avsdn_tf.features.extractor import Extractor
 from avsdn_tf.features.visual import VisualNetwork, VisualRecipe
 from avsdn_tf.models.fusion import mlp
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from avsdn_tf import commands, files, main, prediction
-from avsdn_tf.config import CROSS_MODAL
+from avsdn_tf.cli import commands, files, main, prediction
+from avsdn_tf.training.config import CROSS_MODAL
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.extract import (
+from avsdn_tf.features.extractor import (
     Extractor,
     Source,
     claim_folder,
@@ -129,9 +129,9 @@ def test_damaged_settings_of_features_are_one_message(tmp_path, content):
 
 def test_two_processes_may_write_the_features_of_one_video(tmp_path):
     path = tmp_path / "a.npy"
-    with files.whole_file(path, shared=True) as first:
+    with files.atomic_write(path) as first:
         first.write_text("first")
-        with files.whole_file(path, shared=True) as second:
+        with files.atomic_write(path) as second:
             second.write_text("secon")
             assert first.read_text() == "first"
         assert path.read_text() == "secon"

@@ -1,4 +1,4 @@
-"""Tests of avsdn_tf.localization."""
+"""Tests of avsdn_tf.events."""
 
 import tracemalloc
 
@@ -7,7 +7,7 @@ import pytest
 
 import avsdn_tf
 from avsdn_tf import api, localization
-from avsdn_tf.localization import Event
+from avsdn_tf.events import Event
 
 CATEGORIES = ["Bark", "Violin, fiddle"]
 BACKGROUND = 2

@@ -11,10 +11,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 from avsdn_tf import main, startup
-from avsdn_tf.config import Config
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.features import extract
-from avsdn_tf.models import MODELS
+from avsdn_tf.features import extractor as extract
+from avsdn_tf.models.registry import MODELS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -16,9 +16,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from avsdn_tf.localization import events_from_probabilities
+from avsdn_tf.events import events_from_probabilities
 from avsdn_tf.report import player
-from avsdn_tf.report.event_files import VideoPrediction
+from avsdn_tf.events import VideoPrediction
 
 CATEGORIES = ("Bark", "</script><script>alert(1)</script>", 'Violin "& co"')
 # Background, two seconds of the first category, one of the second.

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 import avsdn_tf
-from avsdn_tf import commands, demo, main, prediction
+from avsdn_tf.cli import commands, demo, main, prediction
 from avsdn_tf.errors import UserError
-from avsdn_tf.features import extract
-from avsdn_tf.features.extract import Extractor, extract_all, find_videos
-from avsdn_tf.features.video import VideoError
-from avsdn_tf.localization import softmax, stitch_logits
+from avsdn_tf.features import extractor as extract
+from avsdn_tf.features.extractor import Extractor, extract_all, find_videos
+from avsdn_tf.features.video.reader import VideoError
+from avsdn_tf.events import softmax, stitch_logits
 from avsdn_tf.run_folder import RunFolder
 from tests.small_videos import (
     REAL_CLIPS,

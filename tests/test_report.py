@@ -8,9 +8,9 @@ from matplotlib import image
 from rich.console import Console
 
 from avsdn_tf import evaluation
-from avsdn_tf.localization import Event
+from avsdn_tf.events import Event
 from avsdn_tf.report import figures, page
-from avsdn_tf.report.event_files import VideoPrediction
+from avsdn_tf.events import VideoPrediction
 from avsdn_tf.report.progress import TrainingProgress
 from avsdn_tf.report.scores import list_scores, percent
 from avsdn_tf.report.terminal import results_table

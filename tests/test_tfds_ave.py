@@ -16,8 +16,8 @@ import requests
 import tensorflow_datasets as tfds
 
 import tfds_ave
-from avsdn_tf.features.extract import Extractor
-from avsdn_tf.features.video import VideoError
+from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.features.video.reader import VideoError
 from tests.small_videos import Brightness, Loudness, write_clip
 from tfds_ave import DatasetError, errors, extraction, sources
 from tfds_ave.configs import AVE_CATEGORIES, CONFIGS

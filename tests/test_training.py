@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from avsdn_tf import commands, data, training
-from avsdn_tf.config import Config
-from avsdn_tf.distribution import num_cores
+from avsdn_tf.cli import commands, data, training
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
-from avsdn_tf.localization import softmax
+from avsdn_tf.events import softmax
 from avsdn_tf.run_folder import RunFolder
 from tests import test_tfds_ave
 
@@ -90,7 +90,7 @@ def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
     # For a whole process, so in one of its own.
     program = (
         "import sys; from rich.console import Console; "
-        "from avsdn_tf import commands; from avsdn_tf.config import Config; "
+        "from avsdn_tf.cli import commands; from avsdn_tf.training.config import Config; "
         "from tensorflow.python.framework import config; "
         "before = config.is_op_determinism_enabled(); "
         "run = Config(epochs=1, units=4, data_dir=sys.argv[1], deterministic=True); "
@@ -333,8 +333,8 @@ def test_tensorflow_keeps_its_threads_once_it_has_begun(monkeypatch):
 SHARE = """
 import sys
 from rich.console import Console
-from avsdn_tf import commands, distribution
-from avsdn_tf.config import Config
+from avsdn_tf.cli import commands, distribution
+from avsdn_tf.training.config import Config
 
 def place(name):
     import tensorflow as tf

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from avsdn_tf.features import video
-from avsdn_tf.features.extract import Extractor
+from avsdn_tf.features.video import reader as video
+from avsdn_tf.features.extractor import Extractor
 from experiments import benchmark_video, fuzz_video
 from tests.small_videos import REAL_CLIPS, Brightness, Loudness, find_clip
 from tests.vggish import numpy_log_mel

@@ -6,8 +6,8 @@ import pytest
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import visual
-from avsdn_tf.features.extract import build_extractor, extract_all, feature_paths
-from avsdn_tf.features.video import read_seconds
+from avsdn_tf.features.extractor import build_extractor, extract_all, feature_paths
+from avsdn_tf.features.video.reader import read_seconds
 from avsdn_tf.features.visual import RECIPES, VisualNetwork
 from tests import vggish
 from tests.small_videos import find_clip

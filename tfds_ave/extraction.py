@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import StandardOptions
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH
-from avsdn_tf.features.extract import (
+from avsdn_tf.features.extractor import (
     KINDS,
     Extractor,
     Source,
@@ -29,7 +29,7 @@ from avsdn_tf.features.extract import (
     settings_of,
     write_features,
 )
-from avsdn_tf.features.video import VideoError
+from avsdn_tf.features.video.reader import VideoError
 from avsdn_tf.features.visual import PRECISIONS, RECIPES
 from avsdn_tf.files import write_json
 from tfds_ave.configs import AveConfig
@@ -50,7 +50,7 @@ class Networks:
         visual_network: The visual one, of `avsdn_tf.features.visual.RECIPES`.
         vggish: See `avsdn_tf.features.audio.AudioNetwork`.
         visual_weights: See `avsdn_tf.features.visual.VisualNetwork`.
-        empty: See `avsdn_tf.features.extract.Extractor`.
+        empty: See `avsdn_tf.features.extractor.Extractor`.
         visual_precision: See `avsdn_tf.features.visual.VisualNetwork`.
     """
 
@@ -148,7 +148,7 @@ def extract_videos(
 
     Returns:
         Audio and visual feature file of every video, by its key, and what made them;
-        see `avsdn_tf.features.extract.settings_of`.
+        see `avsdn_tf.features.extractor.settings_of`.
 
     Raises:
         DatasetError: If features.json is wrong, a network can't be loaded, or videos
@@ -311,7 +311,7 @@ class _Extract(beam.DoFn):
             )
         except (VideoError, UserError, OSError, KeyError) as error:
             path = pathlib.Path(self._failures) / f"{video.key}.json"
-            write_json(path, f"{video.key}: {error}", shared=True)
+            write_json(path, f"{video.key}: {error}")
 
 
 @contextlib.contextmanager

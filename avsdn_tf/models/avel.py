@@ -9,7 +9,7 @@ from keras import ops
 from avsdn_tf.models.attention import AudioGuidedAttention, SpatialMean
 from avsdn_tf.models.base import SegmentClassifier
 from avsdn_tf.models.fusion import DMRNFusion
-from avsdn_tf.models.recurrent import SequenceLSTM
+from avsdn_tf.models.lstm import SequenceLSTM
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")

@@ -9,7 +9,7 @@ from avsdn_tf.models.attention import SpatialMean
 from avsdn_tf.models.base import SegmentClassifier
 from avsdn_tf.models.decoder import Decoder
 from avsdn_tf.models.fusion import DMRNFusion, mlp
-from avsdn_tf.models.recurrent import SequenceLSTM
+from avsdn_tf.models.lstm import SequenceLSTM
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")

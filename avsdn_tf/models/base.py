@@ -50,7 +50,7 @@ class SegmentClassifier(keras.Model):
         num_segments: Segments of the clips that it was trained on, if known:
             `avsdn_tf.load` reads it from a run folder. It is no limit.
         networks: What made the features that it was trained on, if known, as
-            `avsdn_tf.features.extract.build_extractor` takes it; from a run folder too.
+            `avsdn_tf.features.extractor.build_extractor` takes it; from a run folder too.
 
     Raises:
         ValueError: If there are no categories, or a width is not positive.

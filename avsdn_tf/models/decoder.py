@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from avsdn_tf.models.recurrent import SequenceLSTM
+from avsdn_tf.models.lstm import SequenceLSTM
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")

@@ -24,9 +24,9 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
 from avsdn_tf.evaluation import partial_clips
-from avsdn_tf.files import whole_file
-from avsdn_tf.localization import number_events
-from avsdn_tf.report.event_files import VideoPrediction
+from avsdn_tf.files import atomic_write
+from avsdn_tf.events import number_events
+from avsdn_tf.events import VideoPrediction
 
 INK = "#1f2328"
 MUTED = "#656d76"
@@ -93,27 +93,27 @@ def unknown_glyphs() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: pathlib.Path, notice: str | None = None) -> None:
+def save(figure: Figure, path: pathlib.Path, disclaimer: str | None = None) -> None:
     """Writes a figure as a PNG, whole or not at all.
 
     Args:
         figure: The figure, which stays as it is.
         path: The file.
-        notice: What must be said of its data, or None. It stands below the figure.
+        disclaimer: What must be said of its data, or None. It stands below the figure.
     """
-    size = {"bbox_inches": "tight", "pad_inches": 0.1} if notice else {}
-    with whole_file(path) as aside, unknown_glyphs(), _noticed(figure, notice):
-        figure.savefig(aside, dpi=150, facecolor="white", **size)
+    size = {"bbox_inches": "tight", "pad_inches": 0.1} if disclaimer else {}
+    with atomic_write(path) as tmp_path, unknown_glyphs(), _noticed(figure, disclaimer):
+        figure.savefig(tmp_path, dpi=150, facecolor="white", **size)
 
 
 @contextlib.contextmanager
-def _noticed(figure: Figure, notice: str | None) -> Iterator[None]:
-    """Puts a notice below a figure, where it covers nothing: the picture grows."""
-    if not notice:
+def _noticed(figure: Figure, disclaimer: str | None) -> Iterator[None]:
+    """Puts a disclaimer below a figure, where it covers nothing: the picture grows."""
+    if not disclaimer:
         yield
         return
     # All else stays where it is without it. Legends that a layout has placed would be
-    # placed anew in the picture that has grown, on the notice.
+    # placed anew in the picture that has grown, on the disclaimer.
     figure.draw_without_rendering()
     engine = figure.get_layout_engine()
     placed = [] if engine is None else figure.legends
@@ -121,7 +121,7 @@ def _noticed(figure: Figure, notice: str | None) -> Iterator[None]:
     for legend in placed:
         legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     style = {"size": 8, "color": MUTED, "ha": "center", "va": "top", "wrap": True}
-    text = figure.text(0.5, -0.01, notice, parse_math=False, **style)
+    text = figure.text(0.5, -0.01, disclaimer, parse_math=False, **style)
     try:
         yield
     finally:

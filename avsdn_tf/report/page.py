@@ -36,15 +36,15 @@ _DESCRIPTIONS = {
 
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1f2328; --muted: #656d76;
-  --lines: #d5dae0; --track: #e9ecef; --notice: #fff1c9; --notice-ink: #5c4300; }
+  --lines: #d5dae0; --track: #e9ecef; --disclaimer: #fff1c9; --disclaimer-ink: #5c4300; }
 @media (prefers-color-scheme: dark) { :root { --page: #16191d; --ink: #e4e7eb;
-  --muted: #9aa3ad; --lines: #3a424b; --track: #2b3138; --notice: #4a3a10;
-  --notice-ink: #ffe5a3; } }
+  --muted: #9aa3ad; --lines: #3a424b; --track: #2b3138; --disclaimer: #4a3a10;
+  --disclaimer-ink: #ffe5a3; } }
 body { background: var(--page); color: var(--ink); margin: 0 auto; max-width: 60rem;
   padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { margin-top: 2.5rem;
   font-size: 1.15rem; }
-.notice { background: var(--notice); color: var(--notice-ink); padding: .6rem 1rem;
+.disclaimer { background: var(--disclaimer); color: var(--disclaimer-ink); padding: .6rem 1rem;
   border-radius: .4rem; font-weight: 600; }
 .scroll { overflow-x: auto; } .scroll svg { display: block; min-width: 38rem;
   width: 100%; height: auto; }
@@ -82,7 +82,7 @@ def write_page(
     path: str | os.PathLike[str],
     *,
     title: str,
-    notice: str | None,
+    disclaimer: str | None,
     command: str,
     config: Mapping[str, Any],
     versions: Mapping[str, str],
@@ -94,18 +94,18 @@ def write_page(
     Args:
         path: File to write.
         title: What was run.
-        notice: What a reader must know before believing the numbers, or None.
+        disclaimer: What a reader must know before believing the numbers, or None.
         command: The command that repeats the run.
         config: All settings of the run.
         versions: Versions of the libraries.
-        report: What `evaluation.evaluate` or `cross_modal_evaluation.evaluate`
+        report: What `evaluation.evaluate` or `cross_modality.evaluate`
             returns, and `validation_accuracy`, `selected_epoch`, `epochs_run` and
             `seconds`.
         figures: `"learning_curves"`; for a report of `evaluation.evaluate` also
             `"timelines"` and `"confusion"`.
     """
     sections = _matching_sections if is_matching(report) else _segment_sections
-    banner = f'<p class="notice">{html.escape(notice)}</p>' if notice else ""
+    banner = f'<p class="disclaimer">{html.escape(disclaimer)}</p>' if disclaimer else ""
     minutes, seconds = divmod(round(report["seconds"]), 60)
     body = f"""
 <h1>{html.escape(title)}</h1>

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from avsdn_tf.files import write_text
-from avsdn_tf.report.event_files import VideoPrediction
+from avsdn_tf.events import VideoPrediction
 from avsdn_tf.report.figures import category_colors
 from avsdn_tf.report.page import STYLE as _PAGE_STYLE
 from avsdn_tf.report.scores import percent
@@ -371,8 +371,8 @@ def write_player_page(
     path, video = pathlib.Path(path), pathlib.Path(video)
     embedded = video.stat().st_size <= EMBEDDED_BYTES_MAX
     title = html.escape(prediction.name)
-    notice = prediction.notice
-    banner = f'<p class="notice">{html.escape(notice)}</p>' if notice else ""
+    disclaimer = prediction.disclaimer
+    banner = f'<p class="disclaimer">{html.escape(disclaimer)}</p>' if disclaimer else ""
     source = _data_address(video) if embedded else _relative_address(video, path.parent)
     beside = (
         ""

@@ -26,7 +26,7 @@ def list_scores(report: Mapping[str, Any]) -> list[Score]:
     """Returns the lines of the results table.
 
     Args:
-        report: What `evaluation.evaluate` or `cross_modal_evaluation.evaluate`
+        report: What `evaluation.evaluate` or `cross_modality.evaluate`
             returns, and `validation_accuracy`, `selected_epoch` and `epochs_run`.
 
     Returns:

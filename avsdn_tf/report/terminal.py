@@ -7,20 +7,20 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from avsdn_tf.report.event_files import VideoPrediction
+from avsdn_tf.events import VideoPrediction
 from avsdn_tf.report.scores import list_scores, percent
 
 
 def results_table(
-    report: Mapping[str, Any], title: str, notice: str | None = None
+    report: Mapping[str, Any], title: str, disclaimer: str | None = None
 ) -> Table:
     """Returns the scores of a run, trivial baselines beside them.
 
     Args:
-        report: What `evaluation.evaluate` or `cross_modal_evaluation.evaluate`
+        report: What `evaluation.evaluate` or `cross_modality.evaluate`
             returns, and `validation_accuracy`, `selected_epoch` and `epochs_run`.
         title: What was run.
-        notice: What a reader must know before believing the numbers, or None.
+        disclaimer: What a reader must know before believing the numbers, or None.
 
     Returns:
         A table that a rich console prints in 80 columns, terminal or file.
@@ -28,7 +28,7 @@ def results_table(
     table = Table(
         # Text objects: a title is no markup, whatever brackets it holds.
         title=Text(title, style="bold"),
-        caption=Text(notice, style="bold yellow") if notice else None,
+        caption=Text(disclaimer, style="bold yellow") if disclaimer else None,
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -51,10 +51,10 @@ def results_table(
 
 def events_table(prediction: VideoPrediction) -> Table:
     """Returns the events of a video."""
-    notice = prediction.notice
+    disclaimer = prediction.disclaimer
     table = Table(
         title=Text(prediction.name, style="bold"),
-        caption=Text(notice, style="bold yellow") if notice else None,
+        caption=Text(disclaimer, style="bold yellow") if disclaimer else None,
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avsdn_tf.features import video
+from avsdn_tf.features.video import reader as video
 from experiments.arguments import positive
 
 LEAK_MIB = 64

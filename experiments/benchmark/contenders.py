@@ -16,7 +16,7 @@ from typing import Any
 from avsdn_tf.errors import UserError
 
 _HERE = pathlib.Path(__file__).resolve().parent
-KERAS = "avsdn_tf.benchmark.keras_program"
+KERAS = "experiments.benchmark.keras_program"
 TORCH = "torch_program"
 H5PY = "h5py_program"
 # What would give one of the programs fewer threads than another.

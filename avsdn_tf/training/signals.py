@@ -4,7 +4,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
-from avsdn_tf.checkpoints import Checkpoints, Progress
+from avsdn_tf.training.checkpoints import Checkpoints, Progress
 
 
 class Interruption:

@@ -13,16 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from avsdn_tf import data, losses
-from avsdn_tf.checkpoints import Checkpoints, Progress, SaveBest
-from avsdn_tf.config import CROSS_MODAL, Config
-from avsdn_tf.distribution import Placement, num_cores
+from avsdn_tf.training.checkpoints import Checkpoints, Progress, SaveBest
+from avsdn_tf.training.config import CROSS_MODAL, Config
+from avsdn_tf.training.distribution import Placement, num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
-from avsdn_tf.files import explain_unwritable, whole_file
-from avsdn_tf.interruption import Interruption, TrainingInterruptedError
-from avsdn_tf.matching import MatchingTask
+from avsdn_tf.files import explain_unwritable, atomic_write
+from avsdn_tf.training.signals import Interruption, TrainingInterruptedError
+from avsdn_tf.training.cross_modality_task import MatchingTask
 from avsdn_tf.models import DMRN, MODEL_OPTIONS, MODELS, SegmentClassifier
-from avsdn_tf.models.recurrent import leave_cudnn
+from avsdn_tf.models.lstm import leave_cudnn
 from avsdn_tf.optimizer import FusedAdam
 from avsdn_tf.run_folder import RunFolder
 
@@ -728,8 +728,8 @@ def _write_metrics(
     """Writes metrics.csv anew, so that it never holds half a line."""
     with (
         explain_unwritable(folder.metrics, checkpoints.how_to_go_on()),
-        whole_file(folder.metrics) as aside,
-        aside.open("w", newline="") as file,
+        atomic_write(folder.metrics) as tmp_path,
+        tmp_path.open("w", newline="") as file,
     ):
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.files import explain_unwritable, whole_file
+from avsdn_tf.files import explain_unwritable, atomic_write
 
 _MAGIC = b"avsdn_tf checkpoint 1\n"
 _HEADER_BYTES = len(_MAGIC) + 2 * hashlib.sha256().digest_size + 1
@@ -42,7 +42,7 @@ class Checkpoints:
 
     A file holds a `Progress` and the values of all variables: weights, random states,
     the optimizer's. It begins with a digest of what follows, so that no changed byte
-    goes unnoticed. It is written aside and renamed: it is whole, or not there.
+    goes unnoticed. It is written tmp_path and renamed: it is whole, or not there.
 
     Args:
         folder: Where they lie.
@@ -69,7 +69,7 @@ class Checkpoints:
         named = {f"v{i}": variable for i, variable in enumerate(variables)}
         with explain_unwritable(path, self.how_to_go_on()):
             self.folder.mkdir(exist_ok=True)
-            with whole_file(path) as aside, aside.open("w+b") as file:
+            with atomic_write(path) as tmp_path, tmp_path.open("w+b") as file:
                 file.write(bytes(_HEADER_BYTES))
                 # Straight to the file, which copies one variable at a time: all of them
                 # at once would be the most memory that training takes.
@@ -172,6 +172,6 @@ class SaveBest(keras.callbacks.Callback):
         if value > max(earlier, default=float("-inf")):
             with (
                 explain_unwritable(self._path, self._checkpoints.how_to_go_on()),
-                whole_file(self._path) as aside,
+                atomic_write(self._path) as tmp_path,
             ):
-                self.model.save(aside)
+                self.model.save(tmp_path)

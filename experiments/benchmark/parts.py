@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from avsdn_tf import data
-from avsdn_tf.benchmark import operations
-from avsdn_tf.benchmark.contenders import (
+from experiments.benchmark import operations
+from experiments.benchmark.contenders import (
     H5PY,
     KERAS,
     TORCH,
@@ -25,11 +25,11 @@ from avsdn_tf.benchmark.contenders import (
     run_command,
     take_turns,
 )
-from avsdn_tf.benchmark.feature_file import write_feature_file
-from avsdn_tf.benchmark.keras_program import MATRIX_OPERATIONS
-from avsdn_tf.benchmark.results import Comparison, has_bfloat16, measurement
-from avsdn_tf.checkpoints import Checkpoints
-from avsdn_tf.config import Config
+from experiments.benchmark.feature_file import write_feature_file
+from experiments.benchmark.keras_program import MATRIX_OPERATIONS
+from experiments.benchmark.results import Comparison, has_bfloat16, measurement
+from avsdn_tf.training.checkpoints import Checkpoints
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.run_folder import RunFolder

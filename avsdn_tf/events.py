@@ -4,6 +4,8 @@ An event is a maximal run of segments of one category; background separates even
 is never one itself. The background class is the one after the last category.
 """
 
+import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +27,81 @@ class Event(NamedTuple):
     end_s: float
     category: str
     score: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VideoPrediction:
+    """What a network says of one video.
+
+    Times are those of players: segment i lasts from `start_s + i * segment_s` to
+    `start_s + (i + 1) * segment_s`.
+
+    Attributes:
+        name: File name of the video, as people see it.
+        categories: Names of the categories, without background.
+        probabilities: `(num_segments, num_categories + 1)`, background last.
+        segment_s: Length of a segment in seconds.
+        events: The localized events, in order of time.
+        disclaimer: What must be said wherever a result of it appears, or None.
+        start_s: When the first segment starts on the clock of players, in seconds: 0 in
+            most videos, the first timestamp where that is later. See
+            `features.video.Second.start_s`.
+
+    Raises:
+        ValueError: If there is no segment, the probabilities don't fit the categories
+            or aren't finite, `segment_s` is not positive, `start_s` is negative or not
+            finite, or an event is of another category.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    probabilities: np.ndarray
+    segment_s: float
+    events: tuple[Event, ...]
+    disclaimer: str | None
+    start_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.probabilities)
+        num_classes = len(self.categories) + 1
+        if len(shape) != 2 or shape[0] == 0 or shape[1] != num_classes:
+            raise ValueError(
+                f"Expected probabilities of shape (num_segments, {num_classes}), of at "
+                f"least one segment. Received: shape {shape}"
+            )
+        if not np.isfinite(self.probabilities).all():
+            raise ValueError("Expected finite probabilities. Received: NaN or infinite")
+        if not self.segment_s > 0:
+            raise ValueError(
+                "Expected segment_s to be positive. "
+                f"Received: segment_s={self.segment_s}"
+            )
+        if not 0 <= self.start_s < math.inf:
+            raise ValueError(
+                "Expected start_s to be finite and at least 0. "
+                f"Received: start_s={self.start_s}"
+            )
+        unknown = {event.category for event in self.events} - {*self.categories}
+        if unknown:
+            raise ValueError(
+                f"Expected events of the {len(self.categories)} categories. "
+                f"Received: {sorted(unknown)}"
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the columns of `probabilities`."""
+        return (*self.categories, "Background")
+
+    @property
+    def duration_s(self) -> float:
+        """How long the segments are together, in seconds."""
+        return len(self.probabilities) * self.segment_s
+
+    @property
+    def end_s(self) -> float:
+        """When the last segment ends on the clock of players, in seconds."""
+        return self.start_s + self.duration_s
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

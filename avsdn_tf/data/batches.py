@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import tfds_ave
-from avsdn_tf.config import Config
+from avsdn_tf.training.config import Config
 from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable, locked
 

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from avsdn_tf import cross_modal_evaluation, data, losses
-from avsdn_tf.config import Config
-from avsdn_tf.cross_modal_evaluation import Distances
+from avsdn_tf import cross_modality, data, losses
+from avsdn_tf.training.config import Config
+from avsdn_tf.cross_modality import Distances
 from avsdn_tf.errors import UserError
 from avsdn_tf.models import AVDLN
-from avsdn_tf.models.cross_modal import embedding_distance
+from avsdn_tf.models.avdln import embedding_distance
 
 
 class MatchingTask:
@@ -84,12 +84,12 @@ class MatchingTask:
                 self._dataset, "validation", part=part
             )
         distances = self._measure(self._validation[part])
-        scored = cross_modal_evaluation.is_scored(distances.labels)
+        scored = cross_modality.is_scored(distances.labels)
         if part.num_workers > 1 and not scored.any():
             # Those of other workers may be scored.
             return 0, 0
         try:
-            right = np.concatenate(cross_modal_evaluation.right_starts(distances))
+            right = np.concatenate(cross_modality.right_starts(distances))
         except ValueError as error:
             raise UserError(f"{self._config.dataset}, validation: {error}") from error
         return right.sum(), right.size

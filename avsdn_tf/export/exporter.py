@@ -25,12 +25,12 @@ from keras import ops
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import AudioNetwork, FrontEnd
-from avsdn_tf.features.extract import Extractor
+from avsdn_tf.features.extractor import Extractor
 from avsdn_tf.features.visual import VisualNetwork
 from avsdn_tf.files import explain_unwritable, without_patterns, write_json
-from avsdn_tf.localization import softmax, stitch_logits
+from avsdn_tf.events import softmax, stitch_logits
 from avsdn_tf.models import SegmentClassifier
-from avsdn_tf.models.recurrent import leave_cudnn, leave_loops
+from avsdn_tf.models.lstm import leave_cudnn, leave_loops
 from avsdn_tf.startup import quiet_startup
 
 # Name of the metadata: a file, a member of a zip, or a key, as the format has it.
@@ -134,13 +134,13 @@ def export_model(
     _check_installed(name, chosen)
     exportable = Exportable(model)
     largest = 0.0
-    with _made_aside(pathlib.Path(out) / chosen.name) as (path, aside), quiet_startup():
+    with _made_aside(pathlib.Path(out) / chosen.name) as (path, tmp_path), quiet_startup():
         with _explain_failure(path):
-            chosen.write(exportable, aside, metadata)
+            chosen.write(exportable, tmp_path, metadata)
         for batch in clips:
             expected = exportable.network.predict_on_batch(dict(batch))
             with _explain_failure(path):
-                found = chosen.run(aside, batch)
+                found = chosen.run(tmp_path, batch)
             largest = max(largest, _compare(found, expected, path))
     return path, largest
 
@@ -198,12 +198,12 @@ def export_end_to_end(
     random = np.random.default_rng(seed)
     largest = 0.0
     with (
-        _made_aside(pathlib.Path(out) / "end_to_end") as (path, aside),
+        _made_aside(pathlib.Path(out) / "end_to_end") as (path, tmp_path),
         quiet_startup(),
     ):
         with _explain_failure(path):
-            _write_end_to_end(exportable, extractor, aside, metadata)
-            with without_patterns(aside) as name:
+            _write_end_to_end(exportable, extractor, tmp_path, metadata)
+            with without_patterns(tmp_path) as name:
                 predict = tf.saved_model.load(name).signatures["serving_default"]
         for num_seconds in (1, window, 2 * window + window // 2 + 1):
             seconds = random.uniform(-1, 1, (num_seconds, FrontEnd().sample_rate_hz))
@@ -507,10 +507,10 @@ def _made_aside(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path
         with explain_unwritable(path, "Nothing was left there."):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="tmp-", dir=path.parent) as folder:
-                aside = pathlib.Path(folder) / path.name
-                yield path, aside
+                tmp_path = pathlib.Path(folder) / path.name
+                yield path, tmp_path
                 # Fails where another process has made such a folder meanwhile.
-                aside.rename(path)
+                tmp_path.rename(path)
     except BaseException:
         for folder in made:
             # Unless another process has put something there meanwhile.

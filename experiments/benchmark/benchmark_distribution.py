@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from avsdn_tf import data
-from avsdn_tf.benchmark.results import processor
-from avsdn_tf.distribution import num_cores
+from experiments.benchmark.results import processor
+from avsdn_tf.training.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import versions
 from experiments.arguments import positive

@@ -30,12 +30,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from avsdn_tf.benchmark.results import processor
-from avsdn_tf.distribution import num_cores
+from experiments.benchmark.results import processor
+from avsdn_tf.training.distribution import num_cores
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, FrontEnd
-from avsdn_tf.features.extract import build_extractor, extract_all, find_videos
-from avsdn_tf.features.video import read_seconds
+from avsdn_tf.features.extractor import build_extractor, extract_all, find_videos
+from avsdn_tf.features.video.reader import read_seconds
 from avsdn_tf.features.visual import PRECISIONS, RECIPES
 from avsdn_tf.files import write_json
 from avsdn_tf.run_folder import versions

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from avsdn_tf import data, training
-from avsdn_tf.config import Config
-from avsdn_tf.distribution import Placement
+from avsdn_tf import data
+from avsdn_tf.training import loop as training
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.distribution import Placement
 from avsdn_tf.export import FORMATS, Exportable
-from avsdn_tf.models.recurrent import leave_cudnn
+from avsdn_tf.models.lstm import leave_cudnn
 
 _MATRIX = 2048
 _MATRIX_PRODUCTS = 8

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 from rich.console import Console
 
-from avsdn_tf import commands
-from avsdn_tf.config import Config
+from avsdn_tf.cli import commands
+from avsdn_tf.training.config import Config
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from avsdn_tf.distribution import num_cores
+from avsdn_tf.training.distribution import num_cores
 from avsdn_tf.report import figures
 from avsdn_tf.run_folder import version_if_any, versions
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from avsdn_tf import (
-    cross_modal_evaluation,
+    cross_modality,
     data,
     demo,
     distribution,
@@ -26,27 +26,27 @@ from avsdn_tf import (
     training,
 )
 from avsdn_tf import export as exporting
-from avsdn_tf.benchmark import results
-from avsdn_tf.benchmark.parts import PARTS, Setting
-from avsdn_tf.checkpoints import Checkpoints
-from avsdn_tf.config import CROSS_MODAL, Config
+from experiments.benchmark import results
+from experiments.benchmark.parts import PARTS, Setting
+from avsdn_tf.training.checkpoints import Checkpoints
+from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.extract import (
+from avsdn_tf.features.extractor import (
     Extractor,
     build_extractor,
     extract_all,
     find_videos,
     settings_of,
 )
-from avsdn_tf.features.video import VideoError
+from avsdn_tf.features.video.reader import VideoError
 from avsdn_tf.files import (
     explain_unwritable,
     printable,
-    whole_file,
+    atomic_write,
     write_json,
     write_text,
 )
-from avsdn_tf.interruption import Interruption
+from avsdn_tf.training.signals import Interruption
 from avsdn_tf.report import event_files, figures, page
 from avsdn_tf.report.player import write_player_page
 from avsdn_tf.report.progress import TrainingProgress, extraction_progress
@@ -262,9 +262,9 @@ def predict(
         files = [folder / "demo.mp4"]
         with (
             explain_unwritable(files[0], "Choose another folder by --out."),
-            whole_file(files[0]) as aside,
+            atomic_write(files[0]) as tmp_path,
         ):
-            demo.write_video(aside)
+            demo.write_video(tmp_path)
         extractor = Extractor(demo.DemoAudio(), demo.DemoVisual())
         model = demo.train_network(extractor.audio, extractor.visual)
         notice = demo.NOTICE
@@ -321,7 +321,7 @@ def _notice_of(source: RunFolder, given: Collection[str]) -> str | None:
 
 
 def _write_prediction(
-    folder: pathlib.Path, video: pathlib.Path, found: event_files.VideoPrediction
+    folder: pathlib.Path, video: pathlib.Path, found: VideoPrediction
 ) -> pathlib.Path:
     """Writes what belongs to a video, the page last; returns the page.
 
@@ -674,8 +674,8 @@ def _score_matching(
         distances.save(folder.predictions)
     try:
         scores = {
-            **cross_modal_evaluation.evaluate(distances),
-            "validation_accuracy": cross_modal_evaluation.mean_accuracy(validation),
+            **cross_modality.evaluate(distances),
+            "validation_accuracy": cross_modality.mean_accuracy(validation),
         }
     except ValueError as error:
         raise UserError(f"{config.dataset}: {error}") from error

@@ -15,9 +15,9 @@ import numpy as np
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, AudioNetwork
-from avsdn_tf.features.video import Second, VideoError, probe, read_seconds
+from avsdn_tf.features.video.reader import Second, VideoError, probe, read_seconds
 from avsdn_tf.features.visual import PRECISIONS, RECIPES, VisualNetwork
-from avsdn_tf.files import whole_file, write_json
+from avsdn_tf.files import atomic_write, write_json
 from avsdn_tf.startup import check_backend
 
 # Seconds that go through the networks together: enough to keep them busy, and little
@@ -165,7 +165,7 @@ def join(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_extractor(
-    network: str,
+    visual_network: str = "resnet152",
     vggish: str = VGGISH,
     visual_weights: str = _IMAGENET,
     empty: str | None = None,
@@ -186,7 +186,7 @@ def build_extractor(
     """
     check_backend()
     for name, value, known in (
-        ("network", network, tuple(RECIPES)),
+        ("visual_network", visual_network, tuple(RECIPES)),
         ("empty", empty, (None, *KINDS)),
         ("visual_precision", visual_precision, PRECISIONS),
     ):
@@ -196,7 +196,7 @@ def build_extractor(
                 f"Received: {value}"
             )
     audio = AudioNetwork(vggish)
-    visual = VisualNetwork(network, visual_weights, visual_precision)
+    visual = VisualNetwork(visual_network, visual_weights, visual_precision)
     return Extractor(audio, visual, empty)
 
 
@@ -466,9 +466,9 @@ def write_features(
     _check_settings(out, settings)
     _source_path(out, key).unlink(missing_ok=True)
     for path, values in zip(feature_paths(out, key), features, strict=True):
-        with whole_file(path, shared=True) as aside:
-            np.save(aside, values)
-    write_json(_source_path(out, key), dataclasses.asdict(source), shared=True)
+        with atomic_write(path) as tmp_path:
+            np.save(tmp_path, values)
+    write_json(_source_path(out, key), dataclasses.asdict(source))
 
 
 def _source_path(out: pathlib.Path, key: str) -> pathlib.Path:
@@ -489,7 +489,7 @@ def claim_folder(out: pathlib.Path, settings: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if (out / _SETTINGS).is_file() and any(out.glob("*.source.json")):
             _check_settings(out, settings)
-        write_json(out / _SETTINGS, settings, shared=True)
+        write_json(out / _SETTINGS, settings)
     except OSError as error:
         raise UserError(
             f"{out}: expected a folder that this user may write to. Received: {error}"

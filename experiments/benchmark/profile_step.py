@@ -28,11 +28,11 @@ with quiet_startup():
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    from avsdn_tf import training
-    from avsdn_tf.benchmark import keras_program
-    from avsdn_tf.benchmark.contenders import Contender, medians, take_turns
-    from avsdn_tf.benchmark.results import Comparison, describe_machine, measurement
-    from avsdn_tf.models import recurrent
+    from avsdn_tf.training import loop as training
+    from experiments.benchmark import keras_program
+    from experiments.benchmark.contenders import Contender, medians, take_turns
+    from experiments.benchmark.results import Comparison, describe_machine, measurement
+    from avsdn_tf.models import lstm as recurrent
 
     # TensorFlow looks for a GPU when it is first asked, and complains where none is.
     tf.config.list_physical_devices()

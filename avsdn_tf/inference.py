@@ -1,0 +1,231 @@
+"""From a trained network to events: load it, and localize events in clips or videos."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.errors import UserError
+from avsdn_tf.events import (
+    Event,
+    VideoPrediction,
+    events_from_logits,
+    events_from_probabilities,
+    softmax,
+    stitch_logits,
+)
+from avsdn_tf.features.extractor import Extractor, build_extractor
+from avsdn_tf.files import printable
+from avsdn_tf.models import AVDLN, SegmentClassifier
+from avsdn_tf.run_folder import RunFolder, load_model_file
+
+# Of AVE's clips, for models that don't record their own.
+_NUM_SEGMENTS = 10
+_SEGMENT_S = 1.0
+
+
+def load(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a trained network without running any code that the file holds.
+
+    Args:
+        path: A run folder, or a `.keras` file. The model of a run is compared with the
+            checksum beside it.
+
+    Returns:
+        The model, as `keras.models.load_model` returns it.
+
+    Raises:
+        UserError: If it can't be loaded, or its checksum is another one.
+
+    Example:
+        >>> model = avsdn_tf.load("runs/first")
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file or folder. Expected a run folder or a .keras file."
+        )
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    if path in (folder.path, folder.model):
+        return folder.load_model()
+    return load_model_file(path)
+
+
+def localize(
+    model: keras.Model,
+    source: str
+    | os.PathLike[str]
+    | Mapping[str, np.ndarray]
+    | Sequence[np.ndarray],
+    *,
+    segment_s: float | None = None,
+    window: int | None = None,
+    extractor: Extractor | None = None,
+) -> list[Event] | list[list[Event]]:
+    """Localize the events of a video, or of clips' features.
+
+    Args:
+        model: A network that labels segments.
+        source: A video file; or the features of clips, `{"audio": (batch, num_segments,
+            audio_width), "visual": (batch, num_segments, ...)}` or the pair of the two.
+        segment_s: Length of a segment in seconds; default: the model's, else 1. A
+            video's segments last 1 s.
+        window: Segments of the windows that a video is seen in; default: those of the
+            clips that the model was trained on, else 10.
+        extractor: Makes a video's features; default: the model's backbones, loaded for
+            this call. For many videos, build one with
+            `avsdn_tf.features.extractor.build_extractor`.
+
+    Returns:
+        For a video, its events in order of time, on the players' clock: a video whose
+        first timestamp is 3 s has no event before. For clips, one such list each.
+
+    Raises:
+        ValueError: If the model labels no segments, the features don't fit it, its
+            logits are not finite, or `window` is less than 1.
+        UserError: If a video's backbones can't be loaded or don't fit the model.
+        VideoError: If a video can't be read, or lacks a modality.
+
+    Example:
+        >>> for event in avsdn_tf.localize(model, "dog.mp4"):
+        ...     print(f"{event.start_s:4.1f} {event.end_s:4.1f} {event.category}")
+         2.0  7.0 Bark
+    """
+    if isinstance(model, AVDLN):
+        raise ValueError("Expected a network that labels segments. Received: AVDLN")
+    if isinstance(source, (str, os.PathLike)):
+        path = pathlib.Path(source).expanduser()
+        if extractor is None:
+            extractor = extractor_for(model)
+        return list(predict_video(model, extractor, path, window).events)
+    audio, visual = _as_clips(model, source)
+    logits = model.predict_on_batch({"audio": audio, "visual": visual})
+    segment_s = segment_s or getattr(model, "segment_s", None) or _SEGMENT_S
+    return [events_from_logits(clip, model.categories, segment_s) for clip in logits]
+
+
+def extractor_for(
+    model: keras.Model, empty: str | None = None, **given: str | None
+) -> Extractor:
+    """Load the backbones that made the features of a model's training data.
+
+    Args:
+        model: A network that labels segments.
+        empty: A modality that videos may lack; see `Extractor`.
+        **given: Fields of `Backbones` to use instead of the recorded ones.
+
+    Raises:
+        UserError: If a backbone can't be loaded, or doesn't fit the model.
+    """
+    recorded = Backbones.from_dict(getattr(model, "backbones", None))
+    backbones = recorded.override(**given)
+    known = {name: v for name, v in backbones.to_dict().items() if v is not None}
+    extractor = build_extractor(**known, empty=empty)
+    extractor.check_fits(model)
+    return extractor
+
+
+def predict_video(
+    model: keras.Model,
+    extractor: Extractor,
+    path: pathlib.Path,
+    window: int | None = None,
+    disclaimer: str | None = None,
+) -> VideoPrediction:
+    """Localize the events of a video of any length, in overlapping windows.
+
+    Args:
+        model: A network that labels segments.
+        extractor: Makes the features that it was trained on.
+        path: The video.
+        window: As in `localize`.
+        disclaimer: What must be said wherever the result appears, or None.
+
+    Returns:
+        Events and probabilities, on the players' clock.
+
+    Raises:
+        VideoError: If the video can't be read, or lacks a modality.
+        UserError: If the features don't fit the model, or its logits are not finite.
+    """
+    empty = extractor.lacks(path)
+    if empty:
+        what = {"audio": "sound", "visual": "picture"}[empty]
+        missing = f"This video has no {what}: zeros stand in for its features"
+        disclaimer = f"{disclaimer}. {missing}" if disclaimer else missing
+    extractor.check_fits(model)
+    if window is None:
+        window = getattr(model, "num_segments", None) or _NUM_SEGMENTS
+    start_s = end_s = None
+
+    def features() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal start_s, end_s
+        for chunk in extractor.stream(path):
+            start_s = chunk.start_s if start_s is None else start_s
+            end_s = chunk.end_s
+            yield chunk.audio, chunk.visual
+
+    logits = stitch_logits(model, features(), window)
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"{path}: the logits are NaN or infinite. Expected finite ones. Check that "
+            "the backbones have their own weights."
+        )
+    probabilities = softmax(logits)
+    # Rounded to the microsecond: sums of fractions are not exact.
+    events = [
+        event._replace(
+            start_s=round(start_s + event.start_s, 6),
+            # The last second of a video is seldom a whole one.
+            end_s=min(round(start_s + event.end_s, 6), end_s),
+        )
+        for event in events_from_probabilities(
+            probabilities, model.categories, _SEGMENT_S
+        )
+    ]
+    return VideoPrediction(
+        name=printable(path.name),
+        categories=tuple(model.categories),
+        probabilities=probabilities,
+        segment_s=_SEGMENT_S,
+        events=tuple(events),
+        disclaimer=disclaimer,
+        start_s=start_s,
+    )
+
+
+def _as_clips(
+    model: keras.Model, source: Mapping[str, Any] | Sequence[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return audio and visual features, checked against the model."""
+    if isinstance(source, Mapping):
+        if missing := sorted({"audio", "visual"} - set(source)):
+            raise ValueError(
+                f"Expected audio and visual. Received none of {', '.join(missing)}"
+            )
+        source = (source["audio"], source["visual"])
+    if len(source) != 2:
+        raise ValueError(
+            f"Expected the pair of audio and visual. Received: {len(source)} arrays"
+        )
+    audio, visual = map(np.asarray, source)
+    fits = audio.ndim == 3 and visual.ndim >= 3 and audio.shape[:2] == visual.shape[:2]
+    audio_width = visual_shape = "..."
+    # A model of another package may have categories, and no widths.
+    if isinstance(model, SegmentClassifier):
+        audio_width, visual_shape = model.audio_width, model.visual_shape
+        widths = (audio_width, *visual_shape)
+        fits = fits and audio.shape[1] > 0
+        fits = fits and (*audio.shape[2:], *visual.shape[2:]) == widths
+        visual_shape = ", ".join(map(str, visual_shape))
+    if not fits:
+        raise ValueError(
+            f"Expected audio (batch, num_segments, {audio_width}) and visual (batch, "
+            f"num_segments, {visual_shape}), of one segment or more. "
+            f"Received: audio {audio.shape}, visual {visual.shape}"
+        )
+    return audio, visual

@@ -1,0 +1,95 @@
+"""The registry of networks: the names that `--model` takes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from avsdn_tf.models.avel import AVEL, DMRN
+from avsdn_tf.models.avsdn import AVSDN
+from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.avdln import AVDLN
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """A network that can be chosen by name.
+
+    Attributes:
+        network: Its class.
+        summary: One line for `--help`.
+        options: Names of the settings that its constructor takes.
+        fixed: Arguments that make this variant.
+    """
+
+    network: type[SegmentClassifier] | type[AVDLN]
+    summary: str
+    options: tuple[str, ...]
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_AVSDN_OPTIONS = (
+    "units",
+    "bidirectional",
+    "shared_mlp",
+    "merge",
+    "shared_fusion",
+    "append_state",
+    "dropout",
+)
+_ONE_STATE_OPTIONS = ("units", "bidirectional", "append_state", "dropout")
+_AVEL_OPTIONS = ("units", "dropout")
+
+MODELS = {
+    "avsdn": ModelEntry(
+        AVSDN,
+        "two encoders, fused states, decoder",
+        _AVSDN_OPTIONS,
+    ),
+    "avsdn_init_visual": ModelEntry(
+        AVSDN,
+        "its decoder starts from visual states alone",
+        _ONE_STATE_OPTIONS,
+        {"initial_state": "visual"},
+    ),
+    "avsdn_init_audio": ModelEntry(
+        AVSDN,
+        "its decoder starts from audio states alone",
+        _ONE_STATE_OPTIONS,
+        {"initial_state": "audio"},
+    ),
+    "avsdn_label_guided": ModelEntry(
+        AVSDN,
+        "clip labels also guide each encoder's state",
+        _AVSDN_OPTIONS,
+        {"label_guided": True},
+    ),
+    "avel_audio": ModelEntry(
+        AVEL,
+        "AVEL on audio alone",
+        _AVEL_OPTIONS,
+        {"modalities": "audio"},
+    ),
+    "avel_visual": ModelEntry(
+        AVEL,
+        "AVEL on visual features alone",
+        _AVEL_OPTIONS,
+        {"modalities": "visual"},
+    ),
+    "avel": ModelEntry(
+        AVEL, "AVEL on both, without attention", _AVEL_OPTIONS
+    ),
+    "avel_att": ModelEntry(
+        AVEL,
+        "AVEL with audio-guided attention on feature maps",
+        _AVEL_OPTIONS,
+        {"attention": True},
+    ),
+    "dmrn": ModelEntry(
+        DMRN,
+        "AVEL with attention, fused by a residual network",
+        _AVEL_OPTIONS,
+    ),
+    "avdln": ModelEntry(AVDLN, "AVDLN, the network of --mode=cross_modal", ()),
+}
+
+MODEL_OPTIONS = {name for entry in MODELS.values() for name in entry.options}
