@@ -1,0 +1,166 @@
+"""Batches of cross-modality localization: pairs of segments, and whole clips.
+
+The task has splits of its own: each example's `match_split` names one, whatever split
+of the data set the example is stored in.
+"""
+
+import collections
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from avsdn_tf.data.batches import (
+    ALL,
+    NUM_SHARDS,
+    Example,
+    InputShard,
+    Shard,
+    read,
+    shuffle_clips,
+    shuffled_batches,
+    slices,
+)
+from avsdn_tf.data.dataset import Dataset
+
+_NAMES = ("audio", "visual", "row", "segment_labels")
+
+
+def segment_pairs(
+    dataset: Dataset,
+    match_split: str,
+    *,
+    batch_size: int = 8,
+    seed: int = 0,
+    epochs: Sequence[int] = (1,),
+    shard: InputShard = ALL,
+) -> tf.data.Dataset:
+    """Return pairs of simultaneous segments, in an order that (seed, epoch) decides.
+
+    Args:
+        dataset: The data.
+        match_split: `"train"`, `"validation"` or `"test"` of this task.
+        batch_size: Pairs in a batch of all workers.
+        seed: Seed of the order.
+        epochs: The epochs, one after the other, counted from 1.
+        shard: Part of every batch to return; see `batches.training_batches`.
+
+    Returns:
+        Dictionaries of `audio` `(batch, audio_width)`, `visual` `(batch,
+        *visual_shape)`, `target` `(batch,)`: 1 where the segment is an event, else 0;
+        `row` `(batch,)` of the clip, and `weight` `(batch,)`: 0 for padding.
+    """
+
+    def split_up(example: Example) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                "audio": example["audio"],
+                "visual": example["visual"],
+                "target": tf.cast(_is_event(dataset, example), tf.float32),
+                "row": tf.repeat(example["row"], dataset.num_segments),
+            }
+        )
+
+    shards = [
+        Shard(
+            index,
+            _read_match_split(dataset, part, match_split).flat_map(split_up),
+            dataset.num_segments * num_clips,
+        )
+        for index, part in _parts(dataset)
+        if (num_clips := _count(dataset, part)[match_split])
+    ]
+    return shuffled_batches(
+        shards,
+        batch_size=batch_size,
+        buffer_size=dataset.num_segments * shuffle_clips(dataset),
+        seed=seed,
+        epochs=epochs,
+        shard=shard,
+    ).prefetch(8)
+
+
+def scoring_clips(
+    dataset: Dataset, match_split: str, batch_size: int = 64, shard: InputShard = ALL
+) -> tf.data.Dataset:
+    """Return the whole clips of a split of this task, in stored order.
+
+    Args:
+        dataset: The data.
+        match_split: As in `segment_pairs`.
+        batch_size: Clips in a batch; the last one is smaller.
+        shard: Part of the split to return: each worker scores its own.
+
+    Returns:
+        Dictionaries of `audio` `(batch, num_segments, audio_width)`, `visual` `(batch,
+        num_segments, *visual_shape)`, `row` `(batch,)` and `is_event` `(batch,
+        num_segments)`.
+    """
+
+    def mark_events(example: Example) -> Example:
+        is_event = _is_event(dataset, example)
+        del example["segment_labels"]
+        return {**example, "is_event": is_event}
+
+    stored = "+".join(_stored_splits(dataset))
+    return (
+        _read_match_split(dataset, stored, match_split)
+        # A slice of the stored splits may hold no clip of this one.
+        .shard(shard.num_workers, shard.worker)
+        .map(mark_events, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size)
+        .prefetch(1)
+    )
+
+
+def count_clips(dataset: Dataset) -> dict[str, int]:
+    """Return how many clips each split of this task has."""
+    total: collections.Counter[str] = collections.Counter()
+    # Shard by shard, as training counts them: the data are read once for both.
+    for _, part in _parts(dataset):
+        total.update(_count(dataset, part))
+    return dict(total)
+
+
+def _is_event(dataset: Dataset, example: Example) -> tf.Tensor:
+    return example["segment_labels"] != len(dataset.categories)
+
+
+def _stored_splits(dataset: Dataset) -> list[str]:
+    """Return the stored splits that this task draws its clips from."""
+    return [name for name in dataset.splits if name != "background"]
+
+
+def _parts(dataset: Dataset) -> list[tuple[int, str]]:
+    """Return index and TFDS name of every shard that isn't empty."""
+    return [
+        (index, part)
+        for split in _stored_splits(dataset)
+        for index, (part, size) in enumerate(slices(dataset, split, NUM_SHARDS))
+        if size
+    ]
+
+
+@functools.lru_cache(maxsize=4 * NUM_SHARDS)
+def _count(dataset: Dataset, part: str) -> dict[str, int]:
+    feature = dataset.builder.info.features["match_split"]
+    counts = np.zeros(feature.num_classes, int)
+    for batch in read(dataset, part, ("match_split",)).batch(1024):
+        counts += np.bincount(batch["match_split"], minlength=feature.num_classes)
+    return dict(zip(feature.names, counts.tolist(), strict=True))
+
+
+def _read_match_split(
+    dataset: Dataset, part: str, match_split: str
+) -> tf.data.Dataset:
+    wanted = dataset.builder.info.features["match_split"].str2int(match_split)
+
+    def is_wanted(example: Example) -> tf.Tensor:
+        return example["match_split"] == wanted
+
+    def without_split(example: Example) -> Example:
+        return {name: example[name] for name in _NAMES}
+
+    examples = read(dataset, part, (*_NAMES, "match_split"))
+    return examples.filter(is_wanted).map(without_split)
