@@ -6,6 +6,14 @@ import pathlib
 import tensorflow_datasets as tfds
 
 BACKGROUND = "Background"
+SEGMENT_S = 1.0
+
+# What results on such data must say.
+SIMULATED = "Simulated data (tfds_ave/synthetic): not AVE results"
+STAND_IN = (
+    "Stand-in features (audio below zero, which AVE's released features never are): "
+    "not AVE results"
+)
 
 AVE_CATEGORIES = tuple(
     line
@@ -30,6 +38,8 @@ class AveConfig(tfds.core.BuilderConfig):
             or `"custom"`: anyone's own data, which decides categories and shapes.
         visual_file: Official file of the visual features, where they are read from it.
         visual_noisy_file: The same for the background clips.
+        visual_network: Network of the visual features, by its name in
+            `avsdn_tf.features.visual.RECIPES`, where the config fixes it.
     """
 
     categories: tuple[str, ...] = AVE_CATEGORIES
@@ -40,6 +50,7 @@ class AveConfig(tfds.core.BuilderConfig):
     source: str = "files"
     visual_file: str = ""
     visual_noisy_file: str = ""
+    visual_network: str | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -68,6 +79,7 @@ RESNET152 = AveConfig(
     ),
     visual_file="visual_feature_vec.h5",
     visual_noisy_file="visual_feature_vec_noisy.h5",
+    visual_network="resnet152",
 )
 VGG19 = AveConfig(
     name="vgg19",
@@ -79,6 +91,7 @@ VGG19 = AveConfig(
     visual_dtype="float16",
     visual_file="visual_feature.h5",
     visual_noisy_file="visual_feature_noisy.h5",
+    visual_network="vgg19",
 )
 
 RESNET152_MAPS = AveConfig(
@@ -92,6 +105,7 @@ RESNET152_MAPS = AveConfig(
     visual_dtype="float16",
     visual_file="visual_feature_resnet152.h5",
     visual_noisy_file="visual_feature_resnet152_noisy.h5",
+    visual_network="resnet152_maps",
 )
 
 VIDEOS = AveConfig(
@@ -101,6 +115,7 @@ VIDEOS = AveConfig(
         "one frame a second, as AVSDN's."
     ),
     source="videos",
+    visual_network="resnet152",
 )
 CUSTOM = AveConfig(
     name="custom",

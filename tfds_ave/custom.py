@@ -73,8 +73,8 @@ class Manifest:
         background = BACKGROUND_CATEGORY
         return all(c.times_s or c.category == background for c in self.clips)
 
-    def labels_digest(self) -> str:
-        """Returns a digest of all clips' keys, splits, categories and times."""
+    def labels_hash(self) -> str:
+        """Return a hash of all clips' keys, splits, categories and times."""
         labels = [(c.key, c.split, c.category, c.times_s) for c in self.clips]
         return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
 

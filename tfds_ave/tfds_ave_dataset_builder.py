@@ -11,7 +11,14 @@ import tensorflow_datasets as tfds
 
 from tfds_ave import custom, official, sources, synthetic, videos
 from tfds_ave.clips import MATCH_SPLITS, Clip
-from tfds_ave.configs import BACKGROUND, CONFIGS, AveConfig
+from tfds_ave.configs import (
+    BACKGROUND,
+    CONFIGS,
+    SEGMENT_S,
+    SIMULATED,
+    STAND_IN,
+    AveConfig,
+)
 from tfds_ave.errors import DatasetError
 from tfds_ave.videos import Video
 
@@ -19,8 +26,9 @@ from tfds_ave.videos import Video
 class Builder(tfds.core.GeneratorBasedBuilder):
     """AVE: audio-visual events, one label a second, as precomputed features."""
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.2.0": "The metadata describe the data set: shapes, backbones, disclaimer.",
         "1.1.0": "Every example says its split of the cross-modality task.",
         "1.0.0": "First release.",
     }
@@ -69,8 +77,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        # Of one's own data nothing is known before they are read: neither categories
-        # nor shapes, for which the metadata are.
+        # One's own data decide categories and shapes when they are read; the metadata
+        # then hold them.
         known = config.source != "custom"
         names = config.class_names if known else None
         steps = config.num_segments if known else None
@@ -104,7 +112,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             homepage="https://github.com/YapengTian/AVE-ECCV18",
-            metadata=tfds.core.MetadataDict(),
+            metadata=tfds.core.MetadataDict(
+                num_segments=config.num_segments,
+                segment_s=SEGMENT_S,
+                audio_width=config.audio_width,
+                visual_shape=list(config.visual_shape),
+                has_times=True,
+                backbones={"visual_network": config.visual_network},
+                disclaimer=SIMULATED if config.source == "simulated" else None,
+            ),
         )
 
     def download_and_prepare(
@@ -192,7 +208,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             audio_width=data.audio_width,
             visual_shape=list(data.visual_shape),
             has_times=manifest.has_times,
-            labels_digest=manifest.labels_digest(),
+            labels_hash=manifest.labels_hash(),
         )
         return data
 
@@ -204,11 +220,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # The networks take seconds to import, and most builds need none.
         from tfds_ave import extraction
 
-        paths, networks = extraction.extract_videos(
+        paths, backbones = extraction.extract_videos(
             wanted, self._manual_dir, self.builder_config, self._download_config
         )
-        # Videos that are looked at later need the same.
-        self.info.metadata.update(networks=networks)
+        self.info.metadata.update(backbones=backbones)
         return paths
 
     def _generate_examples(
@@ -216,6 +231,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         num_classes = self.info.features["clip_label"].num_classes
         for clip in clips:
+            # VGGish's features are released after its final ReLU.
+            if self.builder_config.source == "files" and clip.audio.min() < 0:
+                self.info.metadata["disclaimer"] = STAND_IN
             yield clip.row, clip.to_example(num_classes)
 
 
