@@ -15,7 +15,7 @@ import numpy as np
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import VGGISH, AudioNetwork
-from avsdn_tf.features.video.reader import Second, VideoError, probe, read_seconds
+from avsdn_tf.features.video import Second, VideoError, probe, read_seconds
 from avsdn_tf.features.visual import PRECISIONS, RECIPES, VisualNetwork
 from avsdn_tf.files import atomic_write, write_json
 from avsdn_tf.startup import check_backend

@@ -1,0 +1,109 @@
+"""Times of a video in flicks, and checks of the timestamps that the file states.
+
+Time 0 is the smaller of the first timestamps of picture and sound. These errors are
+raised, since nothing can be aligned by such timestamps:
+
+* A timestamp lies more than 600 s beyond the frames before it and beyond the length
+  that the file states.
+* A timestamp lies more than 1 s before the frames before it.
+* More than 1 s is missing in picture and sound at once. FFmpeg skips damaged bytes
+  without an error. A gap in one stream alone may be meant, such as a still picture.
+"""
+
+import math
+from fractions import Fraction
+
+# A flick is 1 / 705,600,000 s. The usual frame rates, sample rates and clocks of
+# containers are whole numbers of flicks, and integers take a tenth of the time of
+# Python's exact fractions. Names that end in _fl hold flicks.
+SECOND_FL = 705_600_000
+# How far sound and picture may lie apart in the file.
+MAX_APART_S = 60
+# The most that may be missing before a file counts as damaged.
+MAX_MISSING_FL = SECOND_FL
+_MAX_STEP_BACK_FL = SECOND_FL
+_MAX_JUMP_S = 600
+_MAX_JUMP_FL = _MAX_JUMP_S * SECOND_FL
+
+
+def to_flicks(count: int, unit_s: Fraction) -> int:
+    """Return `count` units of time in whole flicks.
+
+    The result is rounded down, so that times that are whole seconds apart stay so.
+    """
+    numerator, denominator = unit_s.as_integer_ratio()
+    return count * numerator * SECOND_FL // denominator
+
+
+class Clock:
+    """Check the timestamps of a video, and hold its time 0.
+
+    Args:
+        stated_end_fl: End of the video as the file states it; minus infinity if the
+            file states none.
+
+    Attributes:
+        zero_fl: Timestamp that counts as time 0; None before it is known.
+    """
+
+    def __init__(self, stated_end_fl: int | float) -> None:
+        self.zero_fl: int | None = None
+        self._stated_end_fl = stated_end_fl
+        # The latest gap in each stream, and the longest time between two pictures.
+        self._gaps: dict[str, tuple[int, int]] = {}
+        self._longest_interval_fl: int | None = None
+
+    def start(self, picture_fl: int, sound_fl: int | None) -> None:
+        """Set time 0 to the first timestamp.
+
+        Args:
+            picture_fl: First timestamp of the picture.
+            sound_fl: First timestamp of the sound; None without sound so far.
+
+        Raises:
+            ValueError: If the two are too far apart.
+        """
+        if sound_fl is not None and abs(picture_fl - sound_fl) > _MAX_JUMP_FL:
+            raise ValueError(f"its sound and picture start over {_MAX_JUMP_S} s apart")
+        self.zero_fl = picture_fl if sound_fl is None else min(picture_fl, sound_fl)
+
+    def check_jump(self, time_fl: int, end_fl: int | float) -> None:
+        """Raise ValueError if a time lies too far beyond what was decoded.
+
+        Args:
+            time_fl: The time.
+            end_fl: Where the decoded streams end. Minus infinity before the first
+                frame, whose timestamp may be anything: recorders count from when they
+                were switched on.
+        """
+        limit_fl = max(end_fl, self._stated_end_fl) + _MAX_JUMP_FL
+        if end_fl > -math.inf and time_fl > limit_fl:
+            raise ValueError(
+                f"its timestamps jump forwards by {(time_fl - end_fl) / SECOND_FL:.1f} "
+                "s"
+            )
+
+    def check_step_back(self, kind: str, time_fl: int, latest_fl: int | float) -> None:
+        """Raise ValueError if a time lies too far before the frame before it."""
+        if time_fl < latest_fl - _MAX_STEP_BACK_FL:
+            raise ValueError(
+                f"the timestamps of its {kind} stream jump back by "
+                f"{(latest_fl - time_fl) / SECOND_FL:.1f} s"
+            )
+
+    def check_interval(self, start_fl: int, end_fl: int) -> None:
+        """Check the time between two pictures against the longest time so far."""
+        usual_fl = self._longest_interval_fl
+        if usual_fl is not None and end_fl - start_fl > usual_fl + MAX_MISSING_FL:
+            self.check_gap("picture", start_fl, end_fl)
+        self._longest_interval_fl = max(usual_fl or 0, end_fl - start_fl)
+
+    def check_gap(self, kind: str, start_fl: int, end_fl: int) -> None:
+        """Raise ValueError if the other stream has a gap at the same time."""
+        self._gaps[kind] = (start_fl, end_fl)
+        starts, ends = zip(*self._gaps.values(), strict=True)
+        missing_fl = min(ends) - max(starts)
+        if len(starts) == 2 and missing_fl > MAX_MISSING_FL:
+            raise ValueError(
+                f"{missing_fl / SECOND_FL:.1f} s are missing in the middle"
+            )

@@ -1,0 +1,152 @@
+"""Choose the frames of each second, and convert the chosen frames to RGB.
+
+`frames_per_second=1` chooses the frame that is shown in the middle of a second; n > 1
+chooses the frames that are shown i / n s after its start, for i from 0, as AVE's
+features were made.
+
+The frame that is shown at a time is the last frame whose timestamp is not later.
+`Picture.take` applies this rule. Where the picture starts later than the sound, its
+first frame stands in; where it ends earlier, its last frame.
+
+Reference:
+    Tian et al., ECCV 2018: frame int(s * interval + i / 16 * interval) of second s,
+    where a second has `interval` frames, in the feature extraction published at
+    https://github.com/YapengTian/AVE-ECCV18.
+"""
+
+import math
+from collections import deque
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from avsdn_tf.features.video.clock import MAX_APART_S, SECOND_FL
+
+_LONGER_SIDE = 1080
+
+
+class Picture:
+    """Hold the chosen frames between decoding and the second that they belong to.
+
+    Args:
+        frames_per_second: Number of frames to choose in each second.
+
+    Attributes:
+        first_fl: First timestamp; None before the first frame.
+        shown_fl: Time from which the latest frame is shown.
+        end_fl: End of the latest frame.
+    """
+
+    def __init__(self, frames_per_second: int) -> None:
+        self._frames_per_second = frames_per_second
+        # Offset of the first chosen time in a second, in halves of the interval between
+        # two chosen times, so that all chosen times are sums of integers.
+        self._first_halves = 1 if frames_per_second == 1 else 0
+        self.first_fl: int | None = None
+        self.shown_fl: int | float = -math.inf
+        self.end_fl: int | float = -math.inf
+        # The latest frame, and its pixels if a second has asked for them.
+        self._frame: av.VideoFrame | None = None
+        self._pixels: np.ndarray | None = None
+        # Chosen frames before the latest frame.
+        self._earlier: deque[tuple[int, np.ndarray]] = deque()
+        self._taken_fl: int | float = -math.inf
+        self._size: tuple[int, int] | None = None
+        self._reformatter = VideoReformatter()
+
+    def show(
+        self, frame: av.VideoFrame, start_fl: int, end_fl: int, zero_fl: int
+    ) -> None:
+        """Replace the latest frame.
+
+        Raises:
+            ValueError: If the frame came after its second was taken.
+        """
+        if start_fl <= self._taken_fl:
+            raise ValueError(
+                f"its picture lies more than {MAX_APART_S} s behind its sound"
+            )
+        if self._frame is None:
+            self.first_fl = start_fl
+            # The first frame stands in for the time before it.
+            start_fl = zero_fl
+        elif self.is_chosen(self.shown_fl - zero_fl, start_fl - zero_fl):
+            self._earlier.append((self.shown_fl, self._latest()))
+        self._frame, self.shown_fl, self._pixels = frame, start_fl, None
+        self.end_fl = end_fl
+
+    def is_chosen(self, start_fl: int, end_fl: int) -> bool:
+        """Return whether a frame shown in [start_fl, end_fl) after time 0 is chosen."""
+        return self._num_chosen_before(start_fl) < self._num_chosen_before(end_fl)
+
+    def _num_chosen_before(self, time_fl: int) -> int:
+        """Return how many chosen times lie before a time; a time is not before itself.
+
+        That is the time in intervals between two chosen times, rounded up.
+        """
+        halves = 2 * time_fl * self._frames_per_second - self._first_halves * SECOND_FL
+        return -(-halves // (2 * SECOND_FL))
+
+    def _latest(self) -> np.ndarray:
+        """Return the latest frame's pixels, upright and of the first frame's size."""
+        if self._pixels is None:
+            frame = self._frame
+            if self._size is None:
+                scale = min(1.0, _LONGER_SIDE / max(frame.width, frame.height))
+                self._size = (
+                    max(1, round(frame.width * scale)),
+                    max(1, round(frame.height * scale)),
+                )
+            width, height = self._size
+            rgb = self._reformatter.reformat(
+                frame, width, height, "rgb24", interpolation="AREA"
+            )
+            self._pixels = turn_upright(rgb.to_ndarray(), frame)
+        return self._pixels
+
+    def take(self, start_fl: int) -> np.ndarray:
+        """Return the frames of the second that starts then, and release earlier ones.
+
+        Returns:
+            `(frames_per_second, height, width, 3)` uint8.
+        """
+        frames = []
+        for index in range(self._frames_per_second):
+            halves = 2 * index + self._first_halves
+            time_fl = start_fl + halves * SECOND_FL // (2 * self._frames_per_second)
+            while len(self._earlier) > 1 and self._earlier[1][0] <= time_fl:
+                self._earlier.popleft()
+            if self.shown_fl <= time_fl:
+                self._earlier.clear()
+                frames.append(self._latest())
+            else:
+                frames.append(self._earlier[0][1])
+            self._taken_fl = time_fl
+        return np.stack(frames)
+
+
+def turn_upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Rotate and mirror a frame's pixels by its display matrix.
+
+    The matrix [[a, b, .], [c, d, .], ...] moves a pixel from (x, y) to
+    (a x + c y, b x + d y). Phones write multiples of 90 degrees, for which the signs
+    decide.
+    """
+    try:
+        entry = frame.side_data["DISPLAYMATRIX"]
+    except KeyError:
+        return pixels
+    except ValueError:
+        # PyAV can't list the side data where one kind is unknown to it. Its rotation
+        # is still known, though not whether the picture is mirrored.
+        return np.rot90(pixels, round(frame.rotation / 90))
+    a, b, _, c, d = np.frombuffer(entry, np.int32, count=5).tolist()
+    if abs(b) > abs(a):
+        pixels = pixels.swapaxes(0, 1)
+        a, d = c, b
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    if d < 0:
+        pixels = pixels[::-1]
+    return pixels
