@@ -8,6 +8,7 @@ follows from (seed, epoch). Every batch has one static size, padded with zeros o
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -142,7 +143,7 @@ def slices(dataset: Dataset, split: str, count: int) -> list[tuple[str, int]]:
     bounds = [num_clips * i // count for i in range(count + 1)]
     return [
         (f"{split}[{start}:{stop}]", stop - start)
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        for start, stop in itertools.pairwise(bounds)
     ]
 
 

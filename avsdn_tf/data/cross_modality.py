@@ -151,9 +151,7 @@ def _count(dataset: Dataset, part: str) -> dict[str, int]:
     return dict(zip(feature.names, counts.tolist(), strict=True))
 
 
-def _read_match_split(
-    dataset: Dataset, part: str, match_split: str
-) -> tf.data.Dataset:
+def _read_match_split(dataset: Dataset, part: str, match_split: str) -> tf.data.Dataset:
     wanted = dataset.builder.info.features["match_split"].str2int(match_split)
 
     def is_wanted(example: Example) -> tf.Tensor:

@@ -59,10 +59,10 @@ class Dataset:
     audio_width: int
     visual_shape: tuple[int, ...]
     num_segments: int
-    segment_s: float = 1.0
-    disclaimer: str | None = None
-    has_times: bool = True
-    backbones: Backbones = Backbones()
+    segment_s: float
+    disclaimer: str | None
+    has_times: bool
+    backbones: Backbones
 
     @property
     def splits(self) -> list[str]:

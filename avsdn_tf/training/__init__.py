@@ -1,0 +1,1 @@
+"""Training: what is learnt, one step of it, and the loop around the steps."""

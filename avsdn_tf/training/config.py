@@ -2,33 +2,46 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from avsdn_tf.errors import UserError
 
+# Cross-modality localization, and the name of its network.
 CROSS_MODAL = "cross_modal"
+AVDLN = "avdln"
 MODES = ("supervised", "weak", CROSS_MODAL)
-# What only modes that predict classes look at.
+# Settings of the modes that predict classes.
 _CLASS_SETTINGS = ("loss", "label_smoothing")
-# What only the weak mode looks at.
+# Settings of weak mode.
 _WEAK_SETTINGS = ("weak_label", "pooling")
+_POSITIVE = (
+    "epochs",
+    "patience",
+    "batch_size",
+    "learning_rate",
+    "units",
+    "checkpoint_minutes",
+)
+_SHARES = ("dropout", "label_smoothing", "ema")
+_NOT_NEGATIVE = ("weight_decay", "decay_steps", "clip_norm")
 WEAK_LABELS = ("average", "mil", "mil_background")
 
 
 def _setting(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
-    """Returns a field; the command line makes its flag from what it holds."""
+    """Return a field; the command line makes a flag of its metadata."""
     return dataclasses.field(
         default=default,
         metadata={"help": text, "choices": choices, "kind": type(default)},
     )
 
 
-def _setting_by_mode(default: int, cross_modal: int, text: str) -> Any:
-    """Returns the field of a number whose default depends on the mode."""
+def _setting_by_mode(default: Any, cross_modal: Any, text: str) -> Any:
+    """Return a field whose default depends on the mode."""
     return dataclasses.field(
         default=None,
         metadata={
-            "help": f"{text} {default} if not given; {cross_modal} if cross_modal.",
+            "help": f"{text} Default: {default}; in mode {CROSS_MODAL} {cross_modal}.",
             "choices": (),
             "kind": type(default),
             "default": default,
@@ -39,9 +52,9 @@ def _setting_by_mode(default: int, cross_modal: int, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a run learns, from what, and how.
+    """What a run learns, from which data, and how.
 
-    The defaults are the reading of the AVSDN paper that the README explains.
+    The defaults are the AVSDN paper's recipe, as the README reads it.
 
     Raises:
         UserError: If a value is out of its range, or two contradict each other.
@@ -54,7 +67,7 @@ class Config:
         "seen in the sound (cross_modal).",
         MODES,
     )
-    model: str = _setting("avsdn", "The network.")
+    model: str = _setting_by_mode("avsdn", AVDLN, "The network.")
     dataset: str = _setting(
         "tfds_ave/synthetic", "Data set, as TFDS names it: tfds_ave/CONFIG."
     )
@@ -147,80 +160,78 @@ class Config:
     )
 
     def __post_init__(self) -> None:
+        is_cross_modal = self.mode == CROSS_MODAL
         for field in dataclasses.fields(self):
             if getattr(self, field.name) is None and CROSS_MODAL in field.metadata:
-                which = CROSS_MODAL if self.mode == CROSS_MODAL else "default"
-                object.__setattr__(self, field.name, field.metadata[which])
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            if choices and value not in choices:
-                raise UserError(
-                    f"--{field.name}: expected one of {', '.join(choices)}. "
-                    f"Received: {value}"
-                )
-        if (self.mode == CROSS_MODAL) != (self.model == CROSS_MODAL):
+                default = field.metadata[CROSS_MODAL if is_cross_modal else "default"]
+                object.__setattr__(self, field.name, default)
+            self._check_choice(field)
+        if is_cross_modal != (self.model == AVDLN):
             raise UserError(
-                "--mode=cross_modal and --model=cross_modal go together. "
-                f"Received: --mode={self.mode} --model={self.model}"
+                f"mode {CROSS_MODAL} and model {AVDLN} go together. Received mode "
+                f"{self.mode}.",
+                field="model",
+                value=self.model,
             )
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(
-                    f"--{field.name}: expected a finite number. Received: {value}"
-                )
-            if value == field.default:
-                continue
-            if self.mode == CROSS_MODAL and field.name in _CLASS_SETTINGS:
-                raise UserError(
-                    f"--{field.name}: --mode=cross_modal has no such setting; it "
-                    f"predicts no classes. Received: {value}"
-                )
-            if self.mode != "weak" and field.name in _WEAK_SETTINGS:
-                raise UserError(
-                    f"--{field.name}: expected --mode=weak, which alone has this "
-                    f"setting. Received: --mode={self.mode} --{field.name}={value}"
-                )
-        if not 0 <= self.seed < 2**32:
+            self._check_mode(field)
+        self._check_ranges()
+
+    def _check_choice(self, field: dataclasses.Field[Any]) -> None:
+        value, choices = getattr(self, field.name), field.metadata["choices"]
+        if choices and value not in choices:
             raise UserError(
-                f"--seed: expected a number in [0, 2**32). Received: {self.seed}"
+                f"Expected one of {', '.join(choices)}.", field=field.name, value=value
             )
-        positive = ("epochs", "patience", "batch_size", "learning_rate", "units")
-        for name in (*positive, "checkpoint_minutes"):
-            if not getattr(self, name) > 0:
-                raise UserError(
-                    f"--{name}: expected a positive number. "
-                    f"Received: {getattr(self, name)}"
-                )
-        for name in ("dropout", "label_smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"--{name}: expected a share in [0, 1). "
-                    f"Received: {getattr(self, name)}"
-                )
-        for name in ("weight_decay", "decay_steps", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"--{name}: expected no negative number. "
-                    f"Received: {getattr(self, name)}"
-                )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError("Expected a finite number.", field=field.name, value=value)
+
+    def _check_mode(self, field: dataclasses.Field[Any]) -> None:
+        """Check that the mode reads a setting that is not the default."""
+        value = getattr(self, field.name)
+        if value == field.default:
+            return
+        if self.mode == CROSS_MODAL and field.name in _CLASS_SETTINGS:
+            reason = "Mode cross_modal predicts no classes and has no such setting."
+        elif self.mode != "weak" and field.name in _WEAK_SETTINGS:
+            reason = f"Only mode weak has this setting. Received mode {self.mode}."
+        else:
+            return
+        raise UserError(reason, field=field.name, value=value)
+
+    def _check_ranges(self) -> None:
+        ranges: list[tuple[str, Callable[[Any], bool], tuple[str, ...]]] = [
+            ("an integer in [0, 2**32)", lambda v: 0 <= v < 2**32, ("seed",)),
+            ("a positive number", lambda v: v > 0, _POSITIVE),
+            ("a number in [0, 1)", lambda v: 0 <= v < 1, _SHARES),
+            ("0 or a positive number", lambda v: v >= 0, _NOT_NEGATIVE),
+        ]
+        for expected, fits, names in ranges:
+            for name in names:
+                value = getattr(self, name)
+                if not fits(value):
+                    raise UserError(f"Expected {expected}.", field=name, value=value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the settings, ready for JSON."""
+        """Return the settings, ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> "Config":
-        """Makes a Config of what `to_dict` gave.
+        """Return a Config of what `to_dict` gave.
 
         Raises:
-            UserError: If a name is unknown.
+            UserError: If a name is unknown, or a value is wrong.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(settings) - known)
         if unknown:
             raise UserError(
-                f"Unknown settings {', '.join(unknown)}. "
-                "Expected those of this version of avsdn_tf; was the run made by a "
-                "newer one?"
+                f"Unknown settings {', '.join(unknown)}. Another version of avsdn_tf "
+                "may have written them."
             )
-        return cls(**settings)
+        try:
+            return cls(**settings)
+        # A value of a wrong type fails in a comparison.
+        except TypeError as error:
+            raise UserError(f"Expected settings of a run. Received: {error}") from error

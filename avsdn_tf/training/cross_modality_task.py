@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from avsdn_tf import cross_modality, data, losses
-from avsdn_tf.training.config import Config
 from avsdn_tf.cross_modality import Distances
 from avsdn_tf.errors import UserError
 from avsdn_tf.models import AVDLN
 from avsdn_tf.models.avdln import embedding_distance
+from avsdn_tf.training.config import Config
 
 
 class MatchingTask:

@@ -14,8 +14,8 @@ from typing import TextIO
 
 import tensorflow as tf
 
-from avsdn_tf.training.distribution import CLUSTER, num_cores
 from avsdn_tf.errors import UserError
+from avsdn_tf.training.distribution import CLUSTER, num_cores
 from avsdn_tf.training.signals import handling
 
 # How long workers may take to save and end before they are killed.

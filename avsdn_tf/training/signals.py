@@ -4,11 +4,9 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
-from avsdn_tf.training.checkpoints import Checkpoints, Progress
 
-
-class Interruption:
-    """Remembers the signal that asked for an end.
+class StopRequest:
+    """Records the signal that asked for an end.
 
     Attributes:
         signal: The signal, or None so far.
@@ -17,28 +15,33 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
-        """Catches SIGTERM and SIGINT; the second one acts as usual."""
+        """Catch the first SIGTERM or SIGINT; the second one acts as usual."""
 
-        def remember(number: int, restore: Callable[[], None]) -> None:
+        def record(number: int, restore: Callable[[], None]) -> None:
             self.signal = signal.Signals(number)
             restore()
 
-        with handling(remember):
+        with handle_signals(record):
             yield
 
 
 @contextlib.contextmanager
-def handling(
+def handle_signals(
     handler: Callable[[int, Callable[[], None]], None],
     numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
 ) -> Iterator[None]:
-    """Handles signals, but those that are ignored, as SIGHUP is under nohup.
+    """Handle signals inside a block, except those that the process ignores.
+
+    nohup, for example, ignores SIGHUP.
 
     Args:
-        handler: Called with the number of a signal, and what gives all of them back to
-            their handlers of before, as the end of the block does.
+        handler: Called with the signal's number, and a function that restores all
+            handlers, as the end of the block does.
         numbers: The signals.
     """
     before = {number: signal.getsignal(number) for number in numbers}
@@ -57,24 +60,17 @@ def handling(
 
 
 class TrainingInterruptedError(Exception):
-    """A training was stopped by a signal, and has been saved.
+    """A signal stopped a training, whose state is saved.
 
     Args:
         number: The signal; None if another worker received it.
-        progress: How far it is.
-        checkpoints: Where it was saved.
+        message: Where training stopped, and how to resume it.
+
+    Attributes:
+        exit_code: 128 and the signal's number, as shells and schedulers expect.
     """
 
-    def __init__(
-        self,
-        number: signal.Signals | None,
-        progress: Progress,
-        checkpoints: Checkpoints,
-    ) -> None:
+    def __init__(self, number: signal.Signals | None, message: str) -> None:
         who = number.name if number else "a signal to another worker"
-        super().__init__(
-            f"Stopped by {who} in epoch {progress.epoch}, after step {progress.step}. "
-            f"{checkpoints.how_to_go_on()}"
-        )
-        # What shells and schedulers take as ended by a signal.
+        super().__init__(f"Stopped by {who} {message}")
         self.exit_code = 128 + (number or signal.SIGTERM)

@@ -1,0 +1,225 @@
+"""One training run: data, devices, run folder, and the loop."""
+
+import contextlib
+import shlex
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+
+from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset
+from avsdn_tf.errors import UserError
+from avsdn_tf.files import explain_unwritable
+from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.training import distribution
+from avsdn_tf.training.checkpoints import Checkpoints
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.distribution import Placement
+from avsdn_tf.training.loop import Training, precision_policy, train
+from avsdn_tf.training.signals import StopRequest
+from avsdn_tf.training.tasks import build_task
+
+_AGAIN = "Make space, and repeat the command."
+# Called by the chief when the run is over, while its folder is still locked.
+Finish = Callable[[RunFolder, Dataset, Training], None]
+
+
+def train_run(
+    config: Config,
+    run: str | None,
+    *,
+    finish: Finish,
+    resume: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Train a network in a run folder, or resume an interrupted training there.
+
+    Args:
+        config: The settings.
+        run: The run folder; None for a new one below runs/.
+        finish: Writes the report.
+        resume: Whether an interrupted run of the same settings may be resumed.
+        callbacks: Keras callbacks of the chief, such as a progress bar. Those that are
+            context managers are entered while training runs.
+        say: Called with lines for a person.
+
+    Raises:
+        UserError: If settings, data and folder don't fit, or a file can't be written.
+            A new folder without a result is removed.
+        TrainingInterruptedError: If a signal asked for an end; the run can be resumed.
+    """
+    placement = distribution.place(config.strategy)
+    if placement.has_peers and run is None:
+        raise UserError(
+            f"Expected a folder that all {placement.shard.num_workers} workers see.",
+            field="run",
+        )
+    folder = RunFolder(run or new_run_name(config))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distribution.lost_workers(placement))
+        # The chief builds the data set where it is missing.
+        if not placement.is_chief:
+            placement.wait_for_workers()
+        dataset = open_dataset(config.dataset, config.data_dir)
+        stack.enter_context(explain_damage(dataset))
+        summary = _check(config, dataset, placement)
+        if not placement.is_chief:
+            check_settings(folder, config)
+            train(config, dataset, folder, (), placement, StopRequest())
+            return
+        say(summary)
+        stack.enter_context(folder.lock())
+        is_resumed = prepare_folder(folder, config, dataset, resume)
+        placement.wait_for_workers()
+        result = _train(config, dataset, folder, callbacks, placement, is_resumed)
+        waited = len(result.history) - result.selected_epoch
+        say(
+            f"kept epoch {result.selected_epoch}: the best on validation"
+            + (f", no better one in {waited} more" if waited else "")
+        )
+        finish(folder, dataset, result)
+
+
+def _check(config: Config, dataset: Dataset, placement: Placement) -> str:
+    """Check settings against data before anything is written; return a summary."""
+    with precision_policy(config.precision):
+        task = build_task(config, dataset)
+    num_clips, num_workers = task.num_clips, placement.shard.num_workers
+    if min(num_clips.values()) < num_workers:
+        raise UserError(
+            f"Expected a clip of each split for each of {num_workers} workers. "
+            f"Received: {num_clips}.",
+            field="dataset",
+            value=config.dataset,
+        )
+    where = placement.describe()
+    return (
+        f"{config.model}, {config.mode}, {config.dataset}: train, validation, test "
+        f"{num_clips['train']:,} + {num_clips['validation']:,} + "
+        f"{num_clips['test']:,} clips, {task.num_batches} batches an epoch"
+        + (f"; {where}" if where else "")
+    )
+
+
+def _train(
+    config: Config,
+    dataset: Dataset,
+    folder: RunFolder,
+    callbacks: Sequence[keras.callbacks.Callback],
+    placement: Placement,
+    is_resumed: bool,
+) -> Training:
+    stop_request = StopRequest()
+    # The checksum marks a training that has ended.
+    with explain_unwritable(folder.path, _AGAIN):
+        folder.checksums.unlink(missing_ok=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(stop_request.listen())
+            for callback in callbacks:
+                if hasattr(callback, "__enter__"):
+                    stack.enter_context(callback)
+            result = train(config, dataset, folder, callbacks, placement, stop_request)
+    except BaseException:
+        has_result = folder.model.exists() or Checkpoints(folder.checkpoints).paths()
+        if not is_resumed and not has_result:
+            folder.discard()
+        raise
+    with explain_unwritable(folder.path, _AGAIN):
+        folder.write_checksums()
+    return result
+
+
+def prepare_folder(
+    folder: RunFolder, config: Config, dataset: Dataset, resume: bool = True
+) -> bool:
+    """Write the settings into a new folder, or check that a run there can be resumed.
+
+    Returns:
+        Whether there is a run to resume.
+
+    Raises:
+        UserError: If the folder holds something else, or can't be written.
+    """
+    dataset_hash = dataset.content_hash()
+    if folder.is_empty():
+        try:
+            folder.write_config(config.to_dict(), dataset_hash)
+        except BaseException:
+            folder.discard()
+            raise
+        return False
+    where = {"field": "run", "value": folder.path}
+    if not (resume and folder.config.is_file()):
+        raise UserError(
+            "The folder holds files. Expected a new or empty one. Choose another name, "
+            "or remove it.",
+            **where,
+        )
+    if folder.report.is_file():
+        raise UserError(
+            "This run has ended. Choose another folder; `evaluate` scores it again.",
+            **where,
+        )
+    check_settings(folder, config)
+    if not folder.matches_dataset(dataset_hash):
+        raise UserError(
+            f"{config.dataset} was built again from other data after this run began. "
+            "Build it from the same, or begin in another folder.",
+            **where,
+        )
+    folder.add_versions()
+    return True
+
+
+def check_settings(folder: RunFolder, config: Config) -> None:
+    """Check that a run was begun with the same settings.
+
+    Raises:
+        UserError: If not; the message names the differences.
+    """
+    if not folder.config.is_file():
+        raise UserError(
+            f"Expected the {folder.config.name} that the chief has written there. Put "
+            "the run folder on a disk that all workers share.",
+            field="run",
+            value=folder.path,
+        )
+    found = Config.from_dict(folder.read_settings()).to_dict()
+    changed = [
+        f"{name} is {found[name]} there and {value} here"
+        for name, value in config.to_dict().items()
+        if found[name] != value
+    ]
+    if changed:
+        raise UserError(
+            f"This run was begun with other settings: {'; '.join(changed)}. Repeat "
+            "those, or choose another folder.",
+            field="run",
+            value=folder.path,
+        )
+
+
+def new_run_name(config: Config) -> str:
+    """Return a new run folder's name, which tells network, mode, data and seed."""
+    dataset = config.dataset.split("/")[-1]
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    # Runs of several seeds often begin in the same second.
+    return f"runs/{config.model}-{config.mode}-{dataset}-seed{config.seed}-{stamp}"
+
+
+def repeat_command(config: Config) -> str:
+    """Return the command that repeats a run, with the settings that are not default.
+
+    For several workers, it is the command of each.
+    """
+    words = ["python", "-m", "avsdn_tf.main", f"--mode={config.mode}"]
+    default = Config(mode=config.mode).to_dict()
+    for name, value in config.to_dict().items():
+        if value != default[name]:
+            if isinstance(value, bool):
+                words.append(f"--{name}" if value else f"--no{name}")
+            else:
+                words.append(f"--{name}={value}")
+    return shlex.join(words)
