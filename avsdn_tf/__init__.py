@@ -4,10 +4,12 @@ Importing the package registers its layers, losses, metrics and models with Kera
 that `keras.models.load_model` knows them, and does nothing else.
 """
 
-from avsdn_tf.startup import quiet_if_command_line
+from avsdn_tf.startup import is_command_line
 from avsdn_tf.version import __version__
 
-with quiet_if_command_line():
+# The command line checks its words before it imports TensorFlow, which takes seconds.
+if not is_command_line():
+    from avsdn_tf import metrics
     from avsdn_tf.backbones import Backbones
     from avsdn_tf.errors import UserError
     from avsdn_tf.events import Event, events_from_logits
@@ -18,6 +20,7 @@ with quiet_if_command_line():
         SoftMarginLoss,
         SoftmaxBinaryCrossentropy,
     )
+    from avsdn_tf.metrics import BackgroundRecall, EventF1, SegmentAccuracy
     from avsdn_tf.models import AVDLN, AVEL, AVSDN, DMRN
 
 __all__ = [
@@ -25,10 +28,13 @@ __all__ = [
     "AVEL",
     "AVSDN",
     "DMRN",
+    "BackgroundRecall",
     "Backbones",
     "ClipLoss",
     "ContrastiveLoss",
     "Event",
+    "EventF1",
+    "SegmentAccuracy",
     "SoftMarginLoss",
     "SoftmaxBinaryCrossentropy",
     "UserError",
@@ -36,4 +42,5 @@ __all__ = [
     "events_from_logits",
     "load",
     "localize",
+    "metrics",
 ]

@@ -6,6 +6,13 @@ import keras
 from keras import ops
 
 
+def float32_or_wider(x: Any) -> Any:
+    """Return a tensor of a half-precision dtype as float32, and others unchanged."""
+    x = ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
+
+
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SoftmaxBinaryCrossentropy(keras.losses.Loss):
     """Binary cross-entropy of each softmax probability, the mean over the classes.

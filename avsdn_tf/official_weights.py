@@ -14,8 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from avsdn_tf.models.avel import AVEL, DMRN
 from avsdn_tf.models.avdln import AVDLN
+from avsdn_tf.models.avel import AVEL
+from avsdn_tf.models.dmrn import DMRN
 from avsdn_tf.models.lstm import SequenceLSTM
 
 # Where Keras 2 put the layers of cmm_model_weights.h5.

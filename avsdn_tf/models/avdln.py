@@ -6,11 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from avsdn_tf.models.base import check_features
+from avsdn_tf.losses import float32_or_wider
+from avsdn_tf.models.base import AudioVisualModel
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
-class AVDLN(keras.Model):
+class AVDLN(AudioVisualModel):
     """Audio-visual distance learning network, for cross-modality localization.
 
     Each modality is embedded by an MLP of its own; segments whose sound and picture
@@ -50,22 +51,12 @@ class AVDLN(keras.Model):
         visual_shape: Sequence[int] = (2048,),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_features(audio_width, visual_shape)
-        self.categories = list(categories)
-        self.audio_width = int(audio_width)
-        self.visual_shape = tuple(int(size) for size in visual_shape)
+        super().__init__(categories, audio_width, visual_shape, **kwargs)
         self.audio_hidden = keras.layers.Dense(128, dtype=self.dtype_policy)
         self.audio_head = keras.layers.Dense(64, dtype=self.dtype_policy)
         self.visual_hidden = keras.layers.Dense(128, dtype=self.dtype_policy)
         self.visual_head = keras.layers.Dense(64, dtype=self.dtype_policy)
-        # The shapes are known before any data is.
-        self(
-            {
-                "audio": keras.Input((self.audio_width,)),
-                "visual": keras.Input(self.visual_shape),
-            }
-        )
+        self.build()
 
     def embed_audio(self, audio: Any) -> Any:
         """Returns the embeddings, `(..., 64)`, of audio features."""
@@ -77,20 +68,12 @@ class AVDLN(keras.Model):
             visual = ops.mean(visual, axis=(-3, -2))
         return self.visual_head(_leaky_relu(self.visual_hidden(visual)))
 
-    def call(self, inputs: dict[str, Any]) -> Any:
-        """Returns the distance of the two modalities."""
+    def call(self, inputs: Any) -> Any:
+        """Return the distance of the two modalities."""
+        inputs = self.as_features(inputs)
         return embedding_distance(
             self.embed_audio(inputs["audio"]), self.embed_visual(inputs["visual"])
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
-        return {
-            **super().get_config(),
-            "categories": self.categories,
-            "audio_width": self.audio_width,
-            "visual_shape": list(self.visual_shape),
-        }
 
 
 def embedding_distance(one: Any, other: Any) -> Any:
@@ -99,7 +82,7 @@ def embedding_distance(one: Any, other: Any) -> Any:
     They are at least `sqrt(keras.config.epsilon())`: the root has no gradient at 0.
     They are of single precision: the gradient of a small one is infinite in half.
     """
-    difference = ops.cast(one, "float32") - ops.cast(other, "float32")
+    difference = float32_or_wider(one) - float32_or_wider(other)
     squares = ops.sum(ops.square(difference), axis=-1)
     return ops.sqrt(ops.maximum(squares, keras.config.epsilon()))
 

@@ -1,4 +1,4 @@
-"""AVEL, the networks of Tian et al. that AVSDN is compared with, and their DMRN."""
+"""AVEL, the networks of Tian et al. with one LSTM a modality."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,7 @@ import keras
 from keras import ops
 
 from avsdn_tf.models.attention import AudioGuidedAttention, SpatialMean
-from avsdn_tf.models.base import SegmentClassifier
-from avsdn_tf.models.fusion import DMRNFusion
+from avsdn_tf.models.base import SegmentClassifier, feature_dropout
 from avsdn_tf.models.lstm import SequenceLSTM
 
 
@@ -92,16 +91,27 @@ class AVEL(SegmentClassifier):
                 if attention
                 else SpatialMean(dtype=dtype)
             )
-        self.feature_dropout = keras.layers.Dropout(
-            dropout, (None, 1, None), dtype=dtype
-        )
+        width = self.audio_width if modalities == "audio" else self.visual_shape[-1]
+        self.feature_dropout = feature_dropout(dropout, width, dtype)
         self.output_dropout = keras.layers.Dropout(dropout, dtype=dtype)
-        self._create_head()
-        self._build_weights()
+        self.output_dropout.build((None, None, self._create_head()))
+        self.build()
 
-    def _create_head(self) -> None:
+    @property
+    def used_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that the network reads."""
+        both = super().used_inputs
+        return both if self.modalities == "both" else (self.modalities,)
+
+    def _create_head(self) -> int:
+        """Create the layers after the encoders, and return the width of their input."""
         self.hidden = keras.layers.Dense(64, activation="relu", dtype=self.dtype_policy)
         self.head = keras.layers.Dense(self.num_classes, dtype=self.variable_dtype)
+        return 2 * self.units * len(self.used_inputs)
+
+    def category_layers(self) -> list[keras.layers.Layer]:
+        """Return the head."""
+        return [self.head]
 
     def encode(self, inputs: dict[str, Any], training: bool = False) -> list[Any]:
         """Returns what each modality's encoder says of every segment.
@@ -145,98 +155,3 @@ class AVEL(SegmentClassifier):
             "units": self.units,
             "dropout": self.dropout,
         }
-
-
-@keras.saving.register_keras_serializable(package="avsdn_tf")
-class DMRN(AVEL):
-    """AVEL's encoders, whose outputs a dual multimodal residual network fuses.
-
-        fused = (tanh(audio + update) + tanh(visual + update)) / 2,
-        update = (U_a audio + U_v visual) / 2, with one MLP a modality
-        logits = dense(fused)
-
-    The authors train it from the weights of AVEL with attention; `load_encoders` takes
-    them over.
-
-    Args:
-        categories: As in AVEL.
-        audio_width: As in AVEL.
-        visual_shape: As in AVEL.
-        attention: As in AVEL; the authors' has it.
-        audio_axis: As in AVEL.
-        units: As in AVEL.
-        dropout: Share of the features and of the fused outputs dropped in training.
-
-    Call arguments:
-        inputs: As in AVEL.
-
-    Returns:
-        Segment logits, `(batch, num_segments, len(categories) + 1)`.
-
-    Raises:
-        ValueError: If attention lacks a feature map.
-
-    Reference:
-        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.4.
-    """
-
-    def __init__(
-        self,
-        categories: Sequence[str],
-        audio_width: int = 128,
-        visual_shape: Sequence[int] = (7, 7, 512),
-        *,
-        attention: bool = True,
-        audio_axis: str = "hidden",
-        units: int = 128,
-        dropout: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            categories,
-            audio_width,
-            visual_shape,
-            attention=attention,
-            audio_axis=audio_axis,
-            units=units,
-            dropout=dropout,
-            **kwargs,
-        )
-
-    def _create_head(self) -> None:
-        self.fusion = DMRNFusion(
-            shared_mlp=False, merge="mean", dtype=self.dtype_policy
-        )
-        self.head = keras.layers.Dense(self.num_classes, dtype=self.variable_dtype)
-
-    def classify(self, encoded: list[Any], training: bool = False) -> Any:
-        """Returns the segment logits of what the encoders said."""
-        fused = self.output_dropout(self.fusion(*encoded), training=training)
-        return self.head(fused)
-
-    def load_encoders(self, source: AVEL) -> None:
-        """Takes over the attention and the encoders of a trained AVEL.
-
-        Raises:
-            ValueError: If it is none, or has other widths or another attention.
-        """
-        if not isinstance(source, AVEL):
-            raise ValueError(f"Expected an AVEL. Received: {type(source).__name__}")
-
-        def kind(model: AVEL) -> dict[str, Any]:
-            names = ("modalities", "attention", "audio_axis", "units", "audio_width")
-            found = {name: getattr(model, name) for name in names}
-            return {**found, "visual_shape": model.visual_shape}
-
-        if kind(self) != kind(source):
-            raise ValueError(
-                f"Expected an AVEL of {kind(self)}. Received: one of {kind(source)}"
-            )
-        for name in ("visual_pooling", "audio_encoder", "visual_encoder"):
-            getattr(self, name).set_weights(getattr(source, name).get_weights())
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
-        config = super().get_config()
-        del config["modalities"]
-        return config

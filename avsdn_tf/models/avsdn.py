@@ -1,12 +1,16 @@
 """AVSDN, the audio-visual sequence-to-sequence dual network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from avsdn_tf.models.attention import SpatialMean
-from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.base import (
+    SegmentClassifier,
+    feature_dropout,
+    guide_losses,
+)
 from avsdn_tf.models.decoder import Decoder
 from avsdn_tf.models.fusion import DMRNFusion, mlp
 from avsdn_tf.models.lstm import SequenceLSTM
@@ -105,13 +109,8 @@ class AVSDN(SegmentClassifier):
         dtype = self.dtype_policy
 
         self.spatial_mean = SpatialMean(dtype=dtype)
-        # One mask a clip: a feature that is gone in one segment is gone in all, so the
-        # LSTM can't fill it in from its neighbour.
-        self.audio_dropout = keras.layers.Dropout(dropout, (None, 1, None), dtype=dtype)
-        self.visual_dropout = keras.layers.Dropout(
-            dropout, (None, 1, None), dtype=dtype
-        )
-        # What a variant does not use has no weights.
+        self.audio_dropout = feature_dropout(dropout, self.audio_width, dtype)
+        self.visual_dropout = feature_dropout(dropout, self.visual_shape[-1], dtype)
         if initial_state != "visual":
             self.audio_encoder = SequenceLSTM(units, bidirectional, dtype=dtype)
         if initial_state != "audio":
@@ -129,7 +128,7 @@ class AVSDN(SegmentClassifier):
         self.decoder = Decoder(
             self.num_classes, units, bidirectional, append_state, dropout, dtype=dtype
         )
-        self._build_weights()
+        self.build()
 
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
@@ -158,6 +157,22 @@ class AVSDN(SegmentClassifier):
             audio, visual, hidden_state, cell_state, training=training
         )
         return outputs
+
+    def extra_losses(
+        self, loss: keras.losses.Loss, target: Any, outputs: Mapping[str, Any]
+    ) -> Any:
+        """Return the guides' losses, `(batch,)`, or None without guides."""
+        guides = {
+            name: outputs[name]
+            for name in ("audio_clip_logits", "visual_clip_logits")
+            if name in outputs
+        }
+        return guide_losses(loss, target, guides) if guides else None
+
+    def category_layers(self) -> list[keras.layers.Layer]:
+        """Return the head, and the guides if there are any."""
+        guides = [self.audio_guide, self.visual_guide] if self.label_guided else []
+        return [self.decoder.head, *guides]
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `__init__` was given."""

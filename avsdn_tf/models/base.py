@@ -1,35 +1,260 @@
-"""What all networks of the package have in common."""
+"""The base classes of the networks: what a saved model knows, and how it is trained."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
+
+from avsdn_tf.losses import ClipLoss, float32_or_wider
+
+_MODALITIES = ("audio", "visual")
 
 
-def check_features(audio_width: int, visual_shape: Sequence[int]) -> None:
-    """Checks that features can have these shapes.
+class AudioVisualModel(keras.Model):
+    """Keras model with an audio and a visual input that knows its training data.
+
+    A subclass creates its layers in `__init__`, implements `call`, and ends `__init__`
+    with `self.build()`, so that a model has its weights as soon as it exists.
+
+    Args:
+        categories: Names of the event categories.
+        audio_width: Width of an audio feature.
+        visual_shape: Shape of a segment's visual feature: `(D,)` for a pooled vector,
+            `(rows, columns, D)` for a feature map.
+        num_segments: Number of segments of a training clip, or None if unknown. The
+            network accepts any number.
+        segment_s: Length of a segment in seconds, or None if unknown.
+        backbones: Description of the networks that made the features, a dictionary of
+            texts or None (`avsdn_tf.Backbones.to_dict`), or None if unknown.
 
     Raises:
-        ValueError: If a width is not positive, or `visual_shape` is neither that of a
-            vector nor that of a feature map.
+        ValueError: If `categories` is a string, `audio_width`, `num_segments` or
+            `segment_s` is not positive, or `visual_shape` is neither of the two forms.
     """
-    if audio_width < 1 or len(visual_shape) not in (1, 3) or min(visual_shape) < 1:
-        raise ValueError(
-            "Expected positive feature widths, and `visual_shape` to be (D,) or "
-            f"(rows, columns, D). Received: audio_width={audio_width}, "
-            f"visual_shape={tuple(visual_shape)}"
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (2048,),
+        *,
+        num_segments: int | None = None,
+        segment_s: float | None = None,
+        backbones: Mapping[str, str | None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(categories, str):
+            raise ValueError(
+                "Expected `categories` to be a list of names. "
+                f"Received: categories={categories!r}"
+            )
+        if audio_width < 1 or len(visual_shape) not in (1, 3) or min(visual_shape) < 1:
+            raise ValueError(
+                "Expected positive feature widths, and `visual_shape` to be (D,) or "
+                f"(rows, columns, D). Received: audio_width={audio_width}, "
+                f"visual_shape={tuple(visual_shape)}"
+            )
+        for name, value in (("num_segments", num_segments), ("segment_s", segment_s)):
+            if value is not None and not value > 0:
+                raise ValueError(
+                    f"Expected {name} to be positive or None. Received: {name}={value}"
+                )
+        self.categories = list(categories)
+        self.audio_width = int(audio_width)
+        self.visual_shape = tuple(int(size) for size in visual_shape)
+        self.num_segments = num_segments
+        self.segment_s = segment_s
+        self._backbones = None if backbones is None else tuple(backbones.items())
+
+    @property
+    def backbones(self) -> dict[str, str | None] | None:
+        """Description of the networks that made the features of the training data."""
+        return None if self._backbones is None else dict(self._backbones)
+
+    @property
+    def used_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that the network reads."""
+        return _MODALITIES
+
+    def input_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Return the shapes of the inputs; None marks the batch and the time axis."""
+        return {
+            "audio": (None, None, self.audio_width),
+            "visual": (None, None, *self.visual_shape),
+        }
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create the weights.
+
+        Args:
+            input_shape: Ignored; the constructor's arguments decide all shapes.
+        """
+        del input_shape
+        if self.built:
+            return
+        # `self(inputs)` would add a Keras node to the model, and a functional model
+        # around it couldn't be loaded: this traces `call` without one.
+        self.compute_output_spec(
+            {
+                name: keras.KerasTensor(shape, name=name)
+                for name, shape in self.input_shapes().items()
+            }
         )
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Do nothing: a model has its weights as soon as it exists."""
 
-class SegmentClassifier(keras.Model):
+    def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Call the model on a dictionary, a pair, or `audio=` and `visual=`."""
+        named = {name: kwargs.pop(name) for name in _MODALITIES if name in kwargs}
+        if named and inputs is not None:
+            raise ValueError(
+                "Expected either `inputs` or audio and visual. Received: both"
+            )
+        return super().__call__(named or inputs, *args, **kwargs)
+
+    def as_features(self, inputs: Any) -> dict[str, Any]:
+        """Return the inputs as a dictionary, after a check of their shapes.
+
+        Args:
+            inputs: A dictionary with `"audio"` and `"visual"`, or the pair of the two.
+
+        Raises:
+            ValueError: If an input is missing or its last axes don't fit the network.
+        """
+        if isinstance(inputs, (list, tuple)) and len(inputs) == 2:
+            inputs = dict(zip(_MODALITIES, inputs, strict=True))
+        if not isinstance(inputs, Mapping) or set(self.used_inputs) - set(inputs):
+            received = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs)
+            raise ValueError(
+                f"Expected {' and '.join(self.used_inputs)}, as a dictionary or as the "
+                f"pair of audio and visual. Received: {received}"
+            )
+        wanted = {"audio": (self.audio_width,), "visual": self.visual_shape}
+        for name in self.used_inputs:
+            shape = tuple(inputs[name].shape)
+            if shape[-len(wanted[name]) :] != wanted[name]:
+                raise ValueError(
+                    f"Expected {name} of shape (batch, num_segments, "
+                    f"{', '.join(map(str, wanted[name]))}). Received: {shape}"
+                )
+        return inputs
+
+    def category_layers(self) -> list[keras.layers.Layer]:
+        """Return the layers whose weights belong to the categories: heads."""
+        return []
+
+    def with_categories(self, categories: Sequence[str]) -> "AudioVisualModel":
+        """Return a network for other categories with this network's other weights.
+
+        The new model has the same class and options. Its head, and the guides of a
+        label-guided AVSDN, start anew; all other weights are copies. Frozen layers stay
+        frozen, apart from the new ones.
+
+        Args:
+            categories: Names of the new categories.
+
+        Returns:
+            The new model, not compiled.
+
+        Raises:
+            ValueError: If there are no categories.
+
+        Example:
+            >>> model = avsdn_tf.load("runs/ave").with_categories(["Saw", "Drill"])
+            >>> model.audio_encoder.trainable = False
+            >>> model.visual_encoder.trainable = False
+            >>> model.compile("adam", avsdn_tf.SoftmaxBinaryCrossentropy())
+            >>> model.fit({"audio": audio, "visual": visual}, labels)
+        """
+        config = {**self.get_config(), "categories": list(categories)}
+        del config["name"]
+        new = type(self).from_config(config)
+        renewed = {id(v) for layer in new.category_layers() for v in layer.variables}
+        for variable, source in zip(new.variables, self.variables, strict=True):
+            if id(variable) not in renewed:
+                variable.assign(source)
+        for layer in new.category_layers():
+            layer.trainable = True
+        return new
+
+    def quantize(self, mode: Any = None, config: Any = None, **kwargs: Any) -> None:
+        """Refuse to quantize: a quantized LSTM can't be saved and loaded.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} can't be quantized in place: Keras has no quantized "
+            "LSTM. Export the model instead, in LiteRT's format."
+        )
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: Any = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Export the model for inference, by default with free batch and time.
+
+        Args:
+            filepath: Folder or file to write.
+            format: As in `keras.Model.export`.
+            verbose: As in `keras.Model.export`.
+            input_signature: Default: named inputs `audio` and `visual` with free batch
+                and number of segments.
+            **kwargs: As in `keras.Model.export`.
+        """
+        if input_signature is None:
+            input_signature = [
+                {
+                    name: keras.InputSpec(
+                        shape=shape, dtype=self.input_dtype, name=name
+                    )
+                    for name, shape in self.input_shapes().items()
+                }
+            ]
+        super().export(filepath, format, verbose, input_signature, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, and which layers are frozen."""
+        config = {
+            **super().get_config(),
+            "categories": list(self.categories),
+            "audio_width": self.audio_width,
+            "visual_shape": list(self.visual_shape),
+            "num_segments": self.num_segments,
+            "segment_s": self.segment_s,
+            "backbones": self.backbones,
+        }
+        frozen = [path for path, layer in _sublayers(self) if not layer.trainable]
+        return {**config, "frozen": frozen} if frozen else config
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "AudioVisualModel":
+        """Return a model with the configuration, and its frozen layers frozen."""
+        config = dict(config)
+        frozen = config.pop("frozen", ())
+        model = super().from_config(config, custom_objects)
+        if frozen:
+            # In order of depth, as a layer's `trainable` sets that of its sublayers.
+            for path, layer in _sublayers(model):
+                layer.trainable = path not in frozen
+        return model
+
+
+class SegmentClassifier(AudioVisualModel):
     """Base of the networks that give every segment of a clip its class.
 
-    It keeps what an application needs besides weights: the category names and the
-    feature widths. They are part of the saved model.
-
-    Subclasses create their layers in `__init__`, implement `compute_outputs`, and end
-    `__init__` with `self._build_weights()`, so that a model has its weights as soon as
-    it exists.
+    A subclass creates its layers in `__init__`, implements `compute_outputs` and
+    `category_layers`, and ends `__init__` with `self.build()`.
 
     Args:
         categories: Names of the event categories. The class after the last one is
@@ -37,27 +262,30 @@ class SegmentClassifier(keras.Model):
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature: `(D,)` for a pooled vector,
             `(rows, columns, D)` for a feature map.
+        num_segments: Number of segments of a training clip, or None if unknown. The
+            network accepts any number.
+        segment_s: Length of a segment in seconds, or None if unknown.
+        backbones: Description of the networks that made the features, a dictionary of
+            texts or None, or None if unknown.
 
     Call arguments:
         inputs: Dictionary with `"audio"`, `(batch, num_segments, audio_width)`, and
-            `"visual"`, `(batch, num_segments, *visual_shape)`. Dimensionless.
+            `"visual"`, `(batch, num_segments, *visual_shape)`, or the pair of the two.
+            Dimensionless.
         training: Boolean. Whether dropout is active.
 
     Returns:
         Segment logits, `(batch, num_segments, num_classes)`, the background class last.
 
-    Attributes:
-        num_segments: Segments of the clips that it was trained on, if known:
-            `avsdn_tf.load` reads it from a run folder. It is no limit.
-        networks: What made the features that it was trained on, if known, as
-            `avsdn_tf.features.extractor.build_extractor` takes it; from a run folder too.
-
     Raises:
-        ValueError: If there are no categories, or a width is not positive.
-    """
+        ValueError: If there are no categories, or an argument is out of its range.
 
-    num_segments: int | None = None
-    networks: dict[str, str] | None = None
+    Example:
+        >>> model.compile("adam", avsdn_tf.SoftmaxBinaryCrossentropy(),
+        ...               metrics=[avsdn_tf.metrics.SegmentAccuracy()])
+        >>> model.fit({"audio": audio, "visual": visual}, labels)
+        >>> logits = model.predict({"audio": audio, "visual": visual})
+    """
 
     def __init__(
         self,
@@ -66,48 +294,168 @@ class SegmentClassifier(keras.Model):
         visual_shape: Sequence[int] = (2048,),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if not categories or isinstance(categories, str):
+        super().__init__(categories, audio_width, visual_shape, **kwargs)
+        if not self.categories:
             raise ValueError(
                 "Expected `categories` to be a list of at least one name. "
                 f"Received: categories={categories!r}"
             )
-        check_features(audio_width, visual_shape)
-        self.categories = list(categories)
-        self.audio_width = int(audio_width)
-        self.visual_shape = tuple(int(size) for size in visual_shape)
+        # The outputs of the call that `compute_loss` belongs to. Concurrent calls and
+        # the replicas of a strategy are threads.
+        self._call_outputs = threading.local()
 
     @property
     def num_classes(self) -> int:
         """Number of classes: the categories and background."""
         return len(self.categories) + 1
 
-    def _build_weights(self) -> None:
-        """Creates every weight: the shapes are known before any data is."""
-        # Weights don't depend on the number of segments; one is the quickest to trace.
-        self(
-            {
-                "audio": keras.Input((1, self.audio_width)),
-                "visual": keras.Input((1, *self.visual_shape)),
-            }
-        )
-
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Returns `"logits"`, and what else a network's training needs, by name."""
+        """Return `"logits"`, and by name what else the network's training needs."""
         raise NotImplementedError
 
-    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Returns the segment logits, in the precision of the weights."""
-        logits = self.compute_outputs(inputs, training=training)["logits"]
-        return keras.ops.cast(logits, self.variable_dtype)
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the segment logits in the dtype of the weights."""
+        outputs = self.compute_outputs(self.as_features(inputs), training=training)
+        logits = ops.cast(outputs.pop("logits"), self.variable_dtype)
+        self._call_outputs.extra = outputs
+        return logits
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
-        return {
-            **super().get_config(),
-            "categories": self.categories,
-            "audio_width": self.audio_width,
-            "visual_shape": list(self.visual_shape),
-        }
+    def clip_losses(
+        self, loss: keras.losses.Loss, target: Any, outputs: dict[str, Any]
+    ) -> Any:
+        """Return the training loss of every clip.
+
+        The loss is computed in float32 (in float64 if the logits are).
+
+        Args:
+            loss: A loss of segment logits, or a `ClipLoss`.
+            target: `(batch, num_segments, num_classes)`, or the clip's target `(batch,
+                num_classes)` for a `ClipLoss`; class indices are `(batch,
+                num_segments)` and `(batch,)`.
+            outputs: What `compute_outputs` returned.
+
+        Returns:
+            `(batch,)`: the mean over the segments, plus what the network adds.
+        """
+        outputs = {name: float32_or_wider(x) for name, x in outputs.items()}
+        losses = _mean_per_clip(loss.call(target, outputs["logits"]))
+        extra = self.extra_losses(loss, target, outputs)
+        return losses if extra is None else losses + extra
+
+    def extra_losses(
+        self, loss: keras.losses.Loss, target: Any, outputs: dict[str, Any]
+    ) -> Any:
+        """Return what the network adds to the loss of every clip, or None.
+
+        Args:
+            loss: As in `clip_losses`.
+            target: As in `clip_losses`.
+            outputs: As in `clip_losses`; `"logits"` may be missing.
+
+        Returns:
+            `(batch,)`, or None.
+        """
+        return None
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Return the loss of `fit`: the compiled one plus `extra_losses`.
+
+        Args:
+            x: Inputs; unused.
+            y: Target, as in `clip_losses`.
+            y_pred: Segment logits of the call before.
+            sample_weight: `(batch,)` or `(batch, num_segments)`.
+            training: Unused.
+
+        Returns:
+            A scalar.
+        """
+        extra_outputs = vars(self._call_outputs).pop("extra", {})
+        total = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not extra_outputs:
+            return total
+        loss = keras.losses.get(self.loss)
+        if not isinstance(loss, keras.losses.Loss):
+            raise ValueError(
+                f"Expected one keras.losses.Loss: {type(self).__name__} applies it to "
+                f"further outputs. Received: loss={self.loss!r}"
+            )
+        outputs = {name: float32_or_wider(v) for name, v in extra_outputs.items()}
+        extra = self.extra_losses(loss, y, outputs)
+        if sample_weight is not None:
+            extra *= _mean_per_clip(ops.cast(sample_weight, extra.dtype))
+        reduce = ops.sum if loss.reduction == "sum" else ops.mean
+        return total + ops.cast(reduce(extra), total.dtype)
+
+
+def feature_dropout(rate: float, width: int, dtype: Any) -> keras.layers.Dropout:
+    """Return dropout that drops the same features in all segments of a clip.
+
+    An LSTM would restore a feature that one segment lacks from the segment before.
+
+    Args:
+        rate: Share of the features that training drops.
+        width: Width of the features `(batch, num_segments, width)`.
+        dtype: Dtype policy.
+    """
+    layer = keras.layers.Dropout(rate, (None, 1, None), dtype=dtype)
+    # `summary()` shows the shapes of built layers only.
+    layer.build((None, None, width))
+    return layer
+
+
+def guide_losses(
+    loss: keras.losses.Loss, target: Any, outputs: Mapping[str, Any]
+) -> Any:
+    """Return the summed losses `(batch,)` of clip logits that the clip's label guides.
+
+    The clip's target is the target itself for a `ClipLoss`, else the mean over the
+    segments.
+
+    Args:
+        loss: A loss of segment logits, or a `ClipLoss`.
+        target: As in `SegmentClassifier.clip_losses`.
+        outputs: Clip logits, `(batch, num_classes)` each, by name.
+    """
+    guide = loss.loss if isinstance(loss, ClipLoss) else loss
+    num_classes = next(iter(outputs.values())).shape[-1]
+    target = ops.convert_to_tensor(target)
+    if len(target.shape) < (2 if guide is not loss else 3):
+        target = ops.one_hot(ops.cast(target, "int32"), num_classes)
+    if guide is loss:
+        target = ops.mean(target, axis=1)
+    if isinstance(guide, keras.losses.SparseCategoricalCrossentropy):
+        # Segments of several classes make a distribution, which it doesn't accept.
+        guide = keras.losses.CategoricalCrossentropy(from_logits=guide.from_logits)
+    return sum(guide.call(target, logits) for logits in outputs.values())
+
+
+def _mean_per_clip(values: Any) -> Any:
+    """Return the mean of `(batch, ...)` over all axes but the first."""
+    axes = tuple(range(1, len(values.shape)))
+    return ops.mean(values, axis=axes) if axes else values
+
+
+def _sublayers(
+    layer: keras.layers.Layer, prefix: str = ""
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yield all layers in a layer by their dotted attribute names, parents first."""
+    children = {
+        name: value
+        for name, value in vars(layer).items()
+        if isinstance(value, keras.layers.Layer) and not name.startswith("_")
+    }
+    if isinstance(layer, keras.Sequential):
+        children = {str(i): child for i, child in enumerate(layer.layers)}
+    for name, child in children.items():
+        yield prefix + name, child
+        yield from _sublayers(child, f"{prefix}{name}.")

@@ -79,7 +79,7 @@ class SegmentLSTM(keras.layers.LSTM, _ProjectInputsFirst):
             )
 
 
-def leave_cudnn(model: keras.Model) -> None:
+def disable_cudnn(model: keras.Model) -> None:
     """Makes a model's LSTMs loops of plain operations from now on, on a GPU too.
 
     cuDNN's operation is one that neither XLA nor runtimes other than TensorFlow know.
@@ -88,7 +88,7 @@ def leave_cudnn(model: keras.Model) -> None:
         layer.use_cudnn = False
 
 
-def leave_loops(model: keras.Model) -> None:
+def unroll_all(model: keras.Model) -> None:
     """Makes a model write all steps of its LSTMs out from now on, however many.
 
     LiteRT has no loop that they fit in.

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from avsdn_tf.models.avel import AVEL, DMRN
+from avsdn_tf.models.avdln import AVDLN
+from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.avsdn import AVSDN
 from avsdn_tf.models.base import SegmentClassifier
-from avsdn_tf.models.avdln import AVDLN
+from avsdn_tf.models.dmrn import DMRN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +76,7 @@ MODELS = {
         _AVEL_OPTIONS,
         {"modalities": "visual"},
     ),
-    "avel": ModelEntry(
-        AVEL, "AVEL on both, without attention", _AVEL_OPTIONS
-    ),
+    "avel": ModelEntry(AVEL, "AVEL on both, without attention", _AVEL_OPTIONS),
     "avel_att": ModelEntry(
         AVEL,
         "AVEL with audio-guided attention on feature maps",
@@ -89,7 +88,7 @@ MODELS = {
         "AVEL with attention, fused by a residual network",
         _AVEL_OPTIONS,
     ),
-    "avdln": ModelEntry(AVDLN, "AVDLN, the network of --mode=cross_modal", ()),
+    "avdln": ModelEntry(AVDLN, "AVDLN, for cross-modality localization", ()),
 }
 
 MODEL_OPTIONS = {name for entry in MODELS.values() for name in entry.options}

@@ -1,0 +1,106 @@
+"""DMRN, AVEL's encoders with residual fusion."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from avsdn_tf.models.avel import AVEL
+from avsdn_tf.models.fusion import DMRNFusion
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class DMRN(AVEL):
+    """AVEL's encoders, whose outputs a dual multimodal residual network fuses.
+
+        fused = (tanh(audio + update) + tanh(visual + update)) / 2,
+        update = (U_a audio + U_v visual) / 2, with one MLP a modality
+        logits = dense(fused)
+
+    The authors train it from the weights of AVEL with attention; `load_encoders` takes
+    them over.
+
+    Args:
+        categories: As in AVEL.
+        audio_width: As in AVEL.
+        visual_shape: As in AVEL.
+        attention: As in AVEL; the authors' has it.
+        audio_axis: As in AVEL.
+        units: As in AVEL.
+        dropout: Share of the features and of the fused outputs dropped in training.
+
+    Call arguments:
+        inputs: As in AVEL.
+
+    Returns:
+        Segment logits, `(batch, num_segments, len(categories) + 1)`.
+
+    Raises:
+        ValueError: If attention lacks a feature map.
+
+    Reference:
+        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.4.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (7, 7, 512),
+        *,
+        attention: bool = True,
+        audio_axis: str = "hidden",
+        units: int = 128,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            categories,
+            audio_width,
+            visual_shape,
+            attention=attention,
+            audio_axis=audio_axis,
+            units=units,
+            dropout=dropout,
+            **kwargs,
+        )
+
+    def _create_head(self) -> int:
+        """Create the layers after the encoders, and return the width of their input."""
+        self.fusion = DMRNFusion(
+            shared_mlp=False, merge="mean", dtype=self.dtype_policy
+        )
+        self.head = keras.layers.Dense(self.num_classes, dtype=self.variable_dtype)
+        return 2 * self.units
+
+    def classify(self, encoded: list[Any], training: bool = False) -> Any:
+        """Returns the segment logits of what the encoders said."""
+        fused = self.output_dropout(self.fusion(*encoded), training=training)
+        return self.head(fused)
+
+    def load_encoders(self, source: AVEL) -> None:
+        """Takes over the attention and the encoders of a trained AVEL.
+
+        Raises:
+            ValueError: If it is none, or has other widths or another attention.
+        """
+        if not isinstance(source, AVEL):
+            raise ValueError(f"Expected an AVEL. Received: {type(source).__name__}")
+
+        def kind(model: AVEL) -> dict[str, Any]:
+            names = ("modalities", "attention", "audio_axis", "units", "audio_width")
+            found = {name: getattr(model, name) for name in names}
+            return {**found, "visual_shape": model.visual_shape}
+
+        if kind(self) != kind(source):
+            raise ValueError(
+                f"Expected an AVEL of {kind(self)}. Received: one of {kind(source)}"
+            )
+        for name in ("visual_pooling", "audio_encoder", "visual_encoder"):
+            getattr(self, name).set_weights(getattr(source, name).get_weights())
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `__init__` was given."""
+        config = super().get_config()
+        del config["modalities"]
+        return config
