@@ -1,0 +1,168 @@
+"""A SavedModel from sound and pictures to events, with the backbones in it."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.events import softmax, stitch_logits
+from avsdn_tf.export.checked import (
+    check_labels_segments,
+    compare,
+    explain_failure,
+    written_aside,
+)
+from avsdn_tf.export.format import Exportable
+from avsdn_tf.export.savedmodel import events_of_clips, write_metadata
+from avsdn_tf.features.audio import AudioNetwork, FrontEnd
+from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.features.visual import VisualNetwork
+from avsdn_tf.files import without_patterns
+
+
+def export_end_to_end(
+    model: keras.Model,
+    extractor: Extractor,
+    out: str | os.PathLike[str],
+    metadata: Mapping[str, Any],
+    seed: int = 0,
+) -> tuple[pathlib.Path, float]:
+    """Write a SavedModel that takes sound and pictures, backbones included.
+
+    Its signature takes `waveform`, `(num_samples,)` float32 mono at 16 kHz in [-1, 1],
+    and `frames`, `(num_seconds, frames_per_second, height, width, 3)` uint8 RGB. It
+    returns what `serving_default` of a plain SavedModel returns, for one clip. The
+    sound may end within the last second. Long videos are seen in windows, as by
+    `events.stitch_logits`.
+
+    Args:
+        model: A network that labels segments.
+        extractor: The backbones that make its features.
+        out: The folder to write into.
+        metadata: As for `export_model`.
+        seed: Seed of the random sound and pictures to check with.
+
+    Returns:
+        The path, and the largest difference of a probability from the same computed
+        step by step.
+
+    Raises:
+        UserError: As `export_model`; or the backbones don't fit the model.
+    """
+    check_labels_segments(model)
+    if not isinstance(extractor.audio, AudioNetwork) or not isinstance(
+        extractor.visual, VisualNetwork
+    ):
+        raise UserError("Expected VGGish and a network of keras.applications.")
+    extractor.check_fits(model)
+    window = int(metadata["num_segments"])
+    exportable = Exportable(model)
+    metadata = {
+        **metadata,
+        "sample_rate_hz": FrontEnd().sample_rate_hz,
+        "frames_per_second": extractor.visual.frames_per_second,
+    }
+    random = np.random.default_rng(seed)
+    largest = 0.0
+    with written_aside(pathlib.Path(out) / "end_to_end") as (path, tmp_path):
+        with explain_failure(path):
+            _write_end_to_end(exportable, extractor, tmp_path, metadata)
+            with without_patterns(tmp_path) as name:
+                predict = tf.saved_model.load(name).signatures["serving_default"]
+        for num_seconds in (1, window, 2 * window + window // 2 + 1):
+            seconds = random.uniform(-1, 1, (num_seconds, FrontEnd().sample_rate_hz))
+            seconds = seconds.astype(np.float32)
+            seconds[-1, -999:] = 0
+            shape = (num_seconds, extractor.visual.frames_per_second, 90, 120, 3)
+            frames = random.integers(0, 256, shape, np.uint8)
+            features = extractor.audio(seconds), extractor.visual(list(frames))
+            logits = stitch_logits(exportable.network, [features], window)
+            with explain_failure(path):
+                found = predict(
+                    waveform=tf.constant(seconds.reshape(-1)[:-999]),
+                    frames=tf.constant(frames),
+                )["probabilities"].numpy()
+            largest = max(largest, compare(found, softmax(logits), path))
+    return path, largest
+
+
+def _write_end_to_end(
+    exportable: Exportable,
+    extractor: Extractor,
+    path: pathlib.Path,
+    metadata: Mapping[str, Any],
+) -> None:
+    audio, visual = extractor.audio, extractor.visual
+    rate_hz, window = FrontEnd().sample_rate_hz, int(metadata["num_segments"])
+    # One second at a time, so that memory grows with the features alone.
+    heard = functools.partial(
+        tf.map_fn,
+        lambda second: audio.features_of(second[None])[0],
+        fn_output_signature=tf.TensorSpec((audio.width,), tf.float32),
+    )
+    seen = functools.partial(
+        tf.map_fn,
+        visual.features_of_second,
+        fn_output_signature=tf.TensorSpec(visual.shape, tf.float32),
+    )
+
+    def predict(waveform: tf.Tensor, frames: tf.Tensor) -> dict[str, tf.Tensor]:
+        num_seconds = tf.shape(frames)[0]
+        missing = num_seconds * rate_hz - tf.size(waveform)
+        message = "Expected as many seconds of sound as of pictures"
+        tf.debugging.assert_non_negative(missing, message)
+        tf.debugging.assert_less(missing, rate_hz, message)
+        seconds = tf.reshape(tf.pad(waveform, [[0, missing]]), (-1, rate_hz))
+        logits = _stitch(
+            lambda inputs: exportable(inputs)["logits"],
+            heard(seconds),
+            seen(frames),
+            window,
+        )
+        probabilities = tf.nn.softmax(logits)
+        events = events_of_clips(probabilities[None], float(metadata["segment_s"]))
+        del events["event_clip"]
+        return {"logits": logits, "probabilities": probabilities, **events}
+
+    archive = keras.export.ExportArchive()
+    for resource in (exportable, audio.module, visual.network):
+        archive.track(resource)
+    frames_shape = (None, visual.frames_per_second, None, None, 3)
+    archive.add_endpoint(
+        "serving_default",
+        predict,
+        [
+            tf.TensorSpec((None,), tf.float32, "waveform"),
+            tf.TensorSpec(frames_shape, tf.uint8, "frames"),
+        ],
+    )
+    archive.write_out(str(path), verbose=False)
+    write_metadata(path, metadata)
+
+
+def _stitch(
+    logits_of: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    audio: tf.Tensor,
+    visual: tf.Tensor,
+    window: int,
+) -> tf.Tensor:
+    """Do in a graph what `events.stitch_logits` does."""
+    num_segments = tf.shape(audio)[0]
+    size = tf.minimum(window, num_segments)
+    starts = tf.range(0, num_segments - size + 1, max(1, window // 2))
+    # The last window ends with the video.
+    starts = tf.unique(tf.concat([starts, [num_segments - size]], 0)).y
+    rows = starts[:, None] + tf.range(size)
+    logits = logits_of(
+        {"audio": tf.gather(audio, rows), "visual": tf.gather(visual, rows)}
+    )
+    flat = tf.reshape(rows, [-1])
+    return tf.math.unsorted_segment_mean(
+        tf.reshape(logits, (tf.size(flat), -1)), flat, num_segments
+    )

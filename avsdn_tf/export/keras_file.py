@@ -1,0 +1,35 @@
+"""Keras's own format, with metadata."""
+
+import json
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from avsdn_tf.export.format import METADATA, Clips, Exportable, Format
+
+
+def _write_keras(
+    exportable: Exportable, path: pathlib.Path, metadata: Mapping[str, Any]
+) -> None:
+    exportable.network.save(path)
+    append_metadata(path, metadata)
+
+
+def _run_keras(path: pathlib.Path, clips: Clips) -> np.ndarray:
+    return keras.models.load_model(path, safe_mode=True).predict_on_batch(dict(clips))
+
+
+def append_metadata(path: pathlib.Path, metadata: Mapping[str, Any]) -> None:
+    """Append the metadata to a zip file, or as a zip to any other file.
+
+    LiteRT's own tools associate files with a model by such an appended zip.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(METADATA, json.dumps(metadata, indent=2))
+
+
+KERAS = Format("model.keras", _write_keras, _run_keras, "Keras, with metadata")
