@@ -18,7 +18,13 @@ from avsdn_tf.events import (
     softmax,
     stitch_logits,
 )
-from avsdn_tf.features.extractor import Extractor, build_extractor
+from avsdn_tf.features.extractor import (
+    DEFAULT_BACKBONES,
+    Extractor,
+    build_extractor,
+    check_visual_network,
+)
+from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.files import printable
 from avsdn_tf.models import AVDLN, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder, load_model_file
@@ -57,10 +63,7 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
 
 def localize(
     model: keras.Model,
-    source: str
-    | os.PathLike[str]
-    | Mapping[str, np.ndarray]
-    | Sequence[np.ndarray],
+    source: str | os.PathLike[str] | Mapping[str, np.ndarray] | Sequence[np.ndarray],
     *,
     segment_s: float | None = None,
     window: int | None = None,
@@ -116,15 +119,18 @@ def extractor_for(
     Args:
         model: A network that labels segments.
         empty: A modality that videos may lack; see `Extractor`.
-        **given: Fields of `Backbones` to use instead of the recorded ones.
+        **given: Fields of `Backbones` to use instead of the recorded ones. Fields that
+            are neither given nor recorded have the defaults of `build_extractor`.
 
     Raises:
         UserError: If a backbone can't be loaded, or doesn't fit the model.
     """
     recorded = Backbones.from_dict(getattr(model, "backbones", None))
-    backbones = recorded.override(**given)
-    known = {name: v for name, v in backbones.to_dict().items() if v is not None}
-    extractor = build_extractor(**known, empty=empty)
+    backbones = DEFAULT_BACKBONES.override(**recorded.to_dict()).override(**given)
+    if recipe := RECIPES.get(backbones.visual_network):
+        # Check before the weights are downloaded.
+        check_visual_network(model, backbones.visual_network, recipe.shape)
+    extractor = build_extractor(**backbones.to_dict(), empty=empty)
     extractor.check_fits(model)
     return extractor
 
@@ -152,11 +158,11 @@ def predict_video(
         VideoError: If the video can't be read, or lacks a modality.
         UserError: If the features don't fit the model, or its logits are not finite.
     """
-    empty = extractor.lacks(path)
-    if empty:
-        what = {"audio": "sound", "visual": "picture"}[empty]
-        missing = f"This video has no {what}: zeros stand in for its features"
-        disclaimer = f"{disclaimer}. {missing}" if disclaimer else missing
+    missing = extractor.find_missing(path)
+    if missing:
+        what = {"audio": "sound", "visual": "picture"}[missing]
+        zeros = f"This video has no {what}: zeros stand in for its features"
+        disclaimer = f"{disclaimer}. {zeros}" if disclaimer else zeros
     extractor.check_fits(model)
     if window is None:
         window = getattr(model, "num_segments", None) or _NUM_SEGMENTS

@@ -1,21 +1,23 @@
-"""Visual features as AVE and AVSDN have them: ResNet-152 and VGG-19 on frames."""
+"""Make visual features as AVE's and AVSDN's were made: ResNet-152 and VGG-19."""
 
+import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from avsdn_tf.backbones import IMAGENET
 from avsdn_tf.errors import UserError
 
 _IMAGE_SIZE = 224
 # Frames that go through a network at once.
 _BATCH = 16
-# What a network may compute in, as Keras names it; features are float32 in any case.
+# Precision of a network, as Keras names dtype policies. Features are float32.
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
@@ -25,11 +27,11 @@ class VisualRecipe:
 
     Attributes:
         network: The class of keras.applications.
-        preprocess: Its own preprocessing, of RGB frames in [0, 255].
+        preprocess: Its preprocessing, for RGB frames in [0, 255].
         pooling: `"avg"` for a vector, None for the map.
         shape: Shape of a segment's feature.
-        frames_per_second: How many frames of a second are averaged; which ones, tells
-            `video.read_seconds`.
+        frames_per_second: Number of frames of a second whose features are averaged;
+            see `features.video.picture` for their times.
         summary: One line for `--help`.
     """
 
@@ -70,25 +72,25 @@ RECIPES = {
 
 
 class VisualNetwork:
-    """An image network of keras.applications, as AVE's features were made with it.
+    """An image network of keras.applications on the frames of seconds.
 
-    Frames are resized to 224 x 224 without cropping, bilinearly.
+    Frames are resized to 224 x 224 bilinearly, without cropping, as AVE's were. Keras's
+    global settings (floatx, dtype policy, image data format) have no influence.
 
     Args:
-        name: One of `RECIPES`.
+        name: A name of `RECIPES`.
         weights: `"imagenet"` to download the weights of keras.applications, or a local
             weights file of that network without its top.
-        precision: One of `PRECISIONS`. `"mixed_bfloat16"` is faster where the processor
-            has bfloat16, and keeps 8 significant bits of weights and of what goes from
-            layer to layer.
+        precision: One of `PRECISIONS`. `"mixed_bfloat16"` is faster on processors with
+            bfloat16, and rounds weights and activations to 8 significant bits.
 
     Attributes:
         network: The Keras network.
         shape: Shape of a segment's feature.
-        frames_per_second: How many frames of a second are averaged.
+        frames_per_second: Number of frames of a second whose features are averaged.
 
     Raises:
-        UserError: If the weights can't be had or don't fit.
+        UserError: If the weights can't be loaded, or belong to another network.
 
     Reference:
         He et al., CVPR 2016 (ResNet-152); Simonyan and Zisserman, ICLR 2015 (VGG-19).
@@ -97,49 +99,32 @@ class VisualNetwork:
     def __init__(
         self,
         name: str,
-        weights: str | os.PathLike[str] = "imagenet",
-        precision: str = "float32",
+        weights: str | os.PathLike[str] = IMAGENET,
+        precision: str = PRECISIONS[0],
     ) -> None:
         self.name = name
         self.weights = os.fspath(weights)
         recipe = RECIPES[name]
         self.shape = recipe.shape
         self.frames_per_second = recipe.frames_per_second
-        try:
-            with warnings.catch_warnings():
-                # Of a file of another network Keras warns once a layer before it fails.
-                warnings.filterwarnings("error", "Skipping nested container")
-                network = recipe.network(
-                    include_top=False,
-                    weights=self.weights,
-                    pooling=recipe.pooling,
-                    input_shape=(_IMAGE_SIZE, _IMAGE_SIZE, 3),
-                )
-        # keras raises a bare Exception where a download fails.
-        except Exception as error:
-            raise UserError(
-                f"--visual_weights={self.weights}: can't be loaded "
-                f"({' '.join(str(error).split())[:200]}). Expected a network connection"
-                " to https://storage.googleapis.com/tensorflow/keras-applications/, or "
-                f"the weights file of {recipe.network.__name__} without its top "
-                "(..._notop.h5) from there, by --visual_weights=FILE."
-            ) from error
+        with _default_keras_settings():
+            network = fold_normalization(_load(recipe, self.weights), precision)
 
-        self.network = network = fold_normalization(network, precision)
+            @tf.function(
+                input_signature=[
+                    tf.TensorSpec((None, _IMAGE_SIZE, _IMAGE_SIZE, 3), tf.float32)
+                ]
+            )
+            def features_of(images: tf.Tensor) -> tf.Tensor:
+                features = network(recipe.preprocess(images), training=False)
+                return tf.cast(features, tf.float32)
 
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec((None, _IMAGE_SIZE, _IMAGE_SIZE, 3), tf.float32)
-            ]
-        )
-        def features_of(images: tf.Tensor) -> tf.Tensor:
-            features = network(recipe.preprocess(images), training=False)
-            return tf.cast(features, tf.float32)
-
-        self._features_of = features_of
+            # Trace here: preprocessing depends on the settings too.
+            features_of.get_concrete_function()
+        self.network, self._features_of = network, features_of
 
     def features_of_second(self, frames: tf.Tensor) -> tf.Tensor:
-        """Does what a call does, for one second and in a graph.
+        """Return the features of one second; works in a graph.
 
         Args:
             frames: `(frames_per_second, height, width, 3)` uint8, RGB.
@@ -147,10 +132,10 @@ class VisualNetwork:
         Returns:
             `shape` float32.
         """
-        return tf.reduce_mean(self._features_of(self._resize(frames)), axis=0)
+        return tf.reduce_mean(self._features_of(_resize(frames)), axis=0)
 
     def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
-        """Returns the features of seconds of picture.
+        """Return the features of seconds of picture.
 
         Args:
             frames: One array a second, `(frames_per_second, height, width, 3)` uint8,
@@ -159,7 +144,7 @@ class VisualNetwork:
         Returns:
             `(num_seconds, *shape)` float32.
         """
-        images = np.concatenate([self._resize(second).numpy() for second in frames])
+        images = np.concatenate([_resize(second).numpy() for second in frames])
         features = np.concatenate(
             [
                 self._features_of(images[start : start + _BATCH]).numpy()
@@ -169,23 +154,69 @@ class VisualNetwork:
         by_second = (len(frames), self.frames_per_second, *self.shape)
         return features.reshape(by_second).mean(axis=1)
 
-    @staticmethod
-    def _resize(frames: Any) -> tf.Tensor:
-        return tf.image.resize(frames, (_IMAGE_SIZE, _IMAGE_SIZE))
+
+def _resize(frames: Any) -> tf.Tensor:
+    return tf.image.resize(frames, (_IMAGE_SIZE, _IMAGE_SIZE))
+
+
+@contextlib.contextmanager
+def _default_keras_settings() -> Iterator[None]:
+    """Set Keras's global settings to their defaults, which the weights expect."""
+    config = keras.config
+    settings = config.floatx(), config.dtype_policy(), config.image_data_format()
+
+    def apply(floatx: str, policy: Any, data_format: str) -> None:
+        config.set_floatx(floatx)
+        config.set_dtype_policy(policy)
+        config.set_image_data_format(data_format)
+
+    apply("float32", "float32", "channels_last")
+    try:
+        yield
+    finally:
+        apply(*settings)
+
+
+def _load(recipe: VisualRecipe, weights: str) -> keras.Model:
+    """Return a network of keras.applications without its top.
+
+    Raises:
+        UserError: If the weights can't be loaded, or belong to another network.
+    """
+    try:
+        with warnings.catch_warnings():
+            # For another network's file, Keras warns for each layer before it fails.
+            warnings.filterwarnings("error", "Skipping nested container")
+            return recipe.network(
+                include_top=False,
+                weights=weights,
+                pooling=recipe.pooling,
+                input_shape=(_IMAGE_SIZE, _IMAGE_SIZE, 3),
+            )
+    # Keras raises a bare Exception where a download fails.
+    except Exception as error:
+        raise UserError(
+            f"can't be loaded ({' '.join(str(error).split())[:200]}). Expected a "
+            "network connection to "
+            "https://storage.googleapis.com/tensorflow/keras-applications/, or the "
+            f"weights file of {recipe.network.__name__} without its top "
+            "(..._notop.h5) from there.",
+            field="visual_weights",
+            value=weights,
+        ) from error
 
 
 def fold_normalization(network: keras.Model, precision: str = "float32") -> keras.Model:
-    """Returns a network of the same predictions without batch normalization.
+    """Return a network of the same predictions without batch normalization.
 
-    After training, the normalization that follows a convolution is a factor and an
-    addend for each channel: they become part of the convolution's weights. ResNet-152
-    spends a third of its time on them otherwise.
+    After training, a normalization multiplies each channel by a factor and adds a
+    constant. Both become part of the weights of the convolution before it: ResNet-152
+    otherwise spends a third of its time on normalization.
 
     Args:
         network: A network of keras.applications in which every normalization follows a
             convolution.
-        precision: What the returned network computes in; see `VisualNetwork`. Other
-            than in float32, it rounds.
+        precision: Dtype policy of the returned network; see `VisualNetwork`.
     """
     normalizations = {
         id(layer.input): layer
@@ -197,13 +228,13 @@ def fold_normalization(network: keras.Model, precision: str = "float32") -> kera
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.Identity(name=layer.name, dtype=precision)
         config = layer.get_config()
-        # A mean of so many rounded values need not be rounded too.
-        if not isinstance(layer, keras.layers.GlobalAveragePooling2D):
-            config["dtype"] = precision
+        # A mean of many rounded values is better not rounded again.
+        is_mean = isinstance(layer, keras.layers.GlobalAveragePooling2D)
+        config["dtype"] = "float32" if is_mean else precision
         return layer.__class__.from_config(config)
 
     def call(layer: keras.layers.Layer, *args: Any, **_: Any) -> Any:
-        # Masks and the like, which only a normalization took.
+        # The keywords, such as a mask, were for the normalization.
         return layer(*args)
 
     folded = keras.models.clone_model(network, clone_function=clone, call_function=call)

@@ -1,0 +1,282 @@
+"""Keep the features of many videos in a folder.
+
+A video becomes `NAME.audio.npy` and `NAME.visual.npy`, and then `NAME.source.json`,
+which identifies the video; without that file the features are incomplete. The folder's
+`extract.json` holds the backbones, so that one folder has features of one kind.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.extractor import (
+    DEFAULT_BACKBONES,
+    MODALITIES,
+    Extractor,
+    join,
+)
+from avsdn_tf.features.video import VideoError
+from avsdn_tf.files import atomic_write, write_json
+
+_BACKBONES = "extract.json"
+_READ_BYTES = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The video that features were made from.
+
+    Attributes:
+        video: Name of the file, for messages.
+        num_bytes: Length of the file.
+        crc32: Checksum of the file, as zip archives store it.
+    """
+
+    video: str
+    num_bytes: int
+    crc32: int
+
+    @classmethod
+    def of(cls, path: pathlib.Path) -> "Source":
+        """Read a video's length and checksum.
+
+        Raises:
+            VideoError: If the file can't be read.
+        """
+        num_bytes = crc32 = 0
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_READ_BYTES):
+                    num_bytes += len(piece)
+                    crc32 = zlib.crc32(piece, crc32)
+        except OSError as error:
+            raise VideoError(f"{path}: can't be read ({error.strerror}).") from error
+        return cls(path.name, num_bytes, crc32)
+
+    def is_same(self, other: "Source") -> bool:
+        """Return whether the content is the same, whatever the name."""
+        return (self.num_bytes, self.crc32) == (other.num_bytes, other.crc32)
+
+
+def feature_paths(out: pathlib.Path, key: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Return the paths of a video's audio and visual features."""
+    audio, visual = (out / f"{key}.{modality}.npy" for modality in MODALITIES)
+    return audio, visual
+
+
+def _source_path(out: pathlib.Path, key: str) -> pathlib.Path:
+    return out / f"{key}.source.json"
+
+
+def read_source(out: pathlib.Path, key: str) -> Source | None:
+    """Return the video that features were made from, or None if they are incomplete."""
+    # os.path.isfile accepts any name; Path.is_file raises for some.
+    if not all(map(os.path.isfile, feature_paths(out, key))):
+        return None
+    try:
+        return Source(**json.loads(_source_path(out, key).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_features(
+    out: pathlib.Path,
+    key: str,
+    features: tuple[np.ndarray, np.ndarray],
+    source: Source,
+    backbones: Backbones,
+) -> None:
+    """Write a video's audio and visual features atomically.
+
+    Several processes may write the same features: Beam repeats the work of a worker
+    that seems to be lost.
+
+    Args:
+        out: The folder.
+        key: Name of the features.
+        features: The audio and the visual features.
+        source: The video.
+        backbones: Description of what made them, as passed to `claim_folder`.
+
+    Raises:
+        UserError: If another process has claimed the folder for other backbones, which
+            it may as long as the folder holds no features.
+        OSError: If a file can't be written.
+    """
+    _check_backbones(out, backbones)
+    _source_path(out, key).unlink(missing_ok=True)
+    for path, values in zip(feature_paths(out, key), features, strict=True):
+        with atomic_write(path) as tmp_path:
+            np.save(tmp_path, values)
+    write_json(_source_path(out, key), dataclasses.asdict(source))
+
+
+def claim_folder(out: pathlib.Path, backbones: Backbones) -> None:
+    """Create a folder for features of these backbones, or check an existing one.
+
+    Raises:
+        UserError: If the folder holds features of others, or can't be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / _BACKBONES).is_file() and any(out.glob("*.source.json")):
+            _check_backbones(out, backbones)
+        write_json(out / _BACKBONES, backbones.to_dict())
+    except OSError as error:
+        raise UserError(
+            f"{out}: expected a folder that this user may write to. Received: {error}"
+        ) from error
+
+
+def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
+    """Check what made the features of a folder.
+
+    Raises:
+        UserError: If other backbones did, or if extract.json is damaged.
+        OSError: If extract.json can't be read.
+    """
+    path = out / _BACKBONES
+    try:
+        found = Backbones.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected the backbones of the features beside it. Received: "
+            f"{error}. Choose another folder, or remove this one."
+        ) from error
+    # Features of 0.1.0 don't state their precision.
+    unstated = DEFAULT_BACKBONES.visual_precision
+    expected, received = (
+        {**each.to_dict(), "visual_precision": each.visual_precision or unstated}
+        for each in (found, backbones)
+    )
+    other = [
+        f"{name} {expected[name]!r}, received {received[name]!r}"
+        for name in expected
+        if expected[name] != received[name]
+    ]
+    if other:
+        raise UserError(
+            f"{out}: holds features of other backbones: expected {'; '.join(other)}. "
+            "Choose another folder, or remove this one."
+        )
+
+
+def extract_all(
+    extractor: Extractor,
+    videos: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    workers: int,
+    on_done: Callable[[pathlib.Path, str | None], None],
+) -> dict[pathlib.Path, str]:
+    """Extract the features of many videos into a folder.
+
+    Features that are there already are not made again.
+
+    Args:
+        extractor: Makes the features.
+        videos: The videos. Of several videos of one name, the first that can be read
+            gets the files, and the others fail.
+        out: The folder.
+        workers: Number of videos that are read at once.
+        on_done: Called with each video, and with the error message if it failed.
+
+    Returns:
+        The error message of each video that failed.
+
+    Raises:
+        UserError: If the folder holds features of other backbones, or can't be written.
+        KeyboardInterrupt: On Ctrl+C, within seconds however long the videos are.
+    """
+    claim_folder(out, extractor.backbones)
+    failures: dict[pathlib.Path, str] = {}
+    namesakes: dict[str, collections.deque[pathlib.Path]] = {}
+    for video in videos:
+        namesakes.setdefault(video.stem, collections.deque()).append(video)
+    running: dict[concurrent.futures.Future[None], pathlib.Path] = {}
+    stop = threading.Event()
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+
+    def submit_next(name: str) -> None:
+        video = namesakes[name].popleft()
+        running[pool.submit(_extract_one, extractor, video, out, stop)] = video
+
+    def finish(video: pathlib.Path, failure: str | None) -> None:
+        if failure:
+            failures[video] = failure
+        on_done(video, failure)
+
+    try:
+        for name in namesakes:
+            submit_next(name)
+        while running:
+            done, _ = concurrent.futures.wait(
+                running, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                video = running.pop(future)
+                others = namesakes[video.stem]
+                failure = _explain(future.exception(), video, out)
+                finish(video, failure)
+                if failure and others:
+                    submit_next(video.stem)
+                    continue
+                for other in others:
+                    finish(
+                        other,
+                        f"{other}: has the same name as {video}, and would overwrite "
+                        "its features. Rename one of them.",
+                    )
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    return failures
+
+
+def _explain(
+    error: BaseException | None, video: pathlib.Path, out: pathlib.Path
+) -> str | None:
+    """Return why a video failed, or raise an error that is about all videos."""
+    if error is None:
+        return None
+    if isinstance(error, VideoError):
+        return str(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        return f"{video}: its features can't be written to {out} ({reason})."
+    if isinstance(error, MemoryError):
+        return (
+            f"{video}: its features don't fit in memory. Expected a shorter video, or "
+            "more memory. Split the video, or set workers=1."
+        )
+    raise error
+
+
+def _extract_one(
+    extractor: Extractor, video: pathlib.Path, out: pathlib.Path, stop: threading.Event
+) -> None:
+    source = Source.of(video)
+    found = read_source(out, video.stem)
+    if found is not None:
+        if not found.is_same(source):
+            raise VideoError(
+                f"{video}: {out} holds features of another video of this name, "
+                f"{found.video}, or of an earlier version of this video. Choose another"
+                f" folder, or remove {out / video.stem}.*.npy to replace them."
+            )
+        return
+    chunks = []
+    for chunk in extractor.stream(video):
+        if stop.is_set():
+            return
+        chunks.append(chunk)
+    write_features(out, video.stem, join(chunks), source, extractor.backbones)
