@@ -1,10 +1,46 @@
-"""What the programs of this folder take on their command lines."""
+"""What the command lines of the experiments share: one-line errors, numbers."""
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from avsdn_tf.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line.
+
+    Args:
+        module: Name of the module that `python -m` runs.
+        description: Text of its `--help`, printed with its line ends.
+    """
+
+    def __init__(self, module: str, description: str | None) -> None:
+        super().__init__(
+            prog=f"python -m {module}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error in one line, and exit with code 2."""
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}\n")
+
+
+@contextlib.contextmanager
+def one_line_errors(module: str) -> Iterator[None]:
+    """Print a `UserError` in one line, and exit with code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"{module}: {error.render('--')}", file=sys.stderr)
+        sys.exit(2)
 
 
 def positive(text: str) -> int:
-    """Returns a whole number of 1 or more, as a type of `argparse`.
+    """Return a whole number of 1 or more, as a type of `argparse`.
 
     Raises:
         argparse.ArgumentTypeError: If the text is none.

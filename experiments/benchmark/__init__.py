@@ -1,5 +1,6 @@
-"""How fast and how large this package is, beside PyTorch programs of the same networks.
+"""Speed and memory of this package beside PyTorch and plain Keras programs.
 
-Every program is measured in a process of its own, so that none warms up, slows down or
-fills the memory of another. `turns.py` is what such a process runs.
+Every program runs in a process of its own (`contenders.py`), so that none warms up,
+slows down or fills the memory of another. The programs are `our_program.py`,
+`plain_keras_program.py`, `torch_program.py` and `h5py_program.py`.
 """

@@ -14,12 +14,11 @@ def count(
     units: int,
     training: bool,
 ) -> int:
-    """Returns the operations of one clip.
+    """Return the multiplications and additions of one clip's matrix products.
 
-    Only products of matrices are counted, as multiplications and additions. Training
-    computes for each product the gradient of both factors, but none of what is not
-    learnt: the features. So a product with weights costs three times what it costs in
-    inference, and one of features twice.
+    In training a product also has the gradients of its factors. The features need none.
+    So a product with weights costs three times as much as in inference, and a product
+    of features twice.
 
     Args:
         network: `"avsdn"` (one direction) or `"avel_att"`.
@@ -30,7 +29,7 @@ def count(
     """
     gates = 4 * units
     width = visual_shape[-1]
-    # Multiplications of a segment that take features, and those that do not.
+    # Multiplications of a segment whose one factor are features, and the others.
     if network == "avsdn":
         of_features = 2 * (_AUDIO_WIDTH + width) * gates
         others = 3 * units * gates + units * _NUM_CLASSES
@@ -52,7 +51,7 @@ def count(
             + 4 * units * 64
             + 64 * _NUM_CLASSES
         )
-        # The sum of the cells: of its factors, the weights alone have a gradient.
+        # The weighted sum of the cells: only the weights have a gradient.
         of_features += cells * width
         of_clip = 0
     features_times, others_times = (2, 3) if training else (1, 1)

@@ -1,17 +1,17 @@
-"""The baseline: the networks as a plain PyTorch program has them, and its training.
+"""The baseline: the networks and their training in a plain PyTorch program.
 
 It is written as such programs are: `torch.nn.LSTM`, Adam, the whole feature file in
-memory. It imports nothing of this package; `turns.py` runs it.
+memory. It imports nothing of avsdn_tf.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-import h5py
 import numpy as np
 import torch
 from torch import nn
+
+from experiments.benchmark import h5py_program
 
 # As many as TensorFlow takes.
 torch.set_num_threads(
@@ -20,11 +20,11 @@ torch.set_num_threads(
     else os.cpu_count() or 1
 )
 _NUM_CLASSES = 29
-_UNITS_ATTENTION = 512
+_ATTENTION_UNITS = 512
 
 
 def mlp(units: int) -> nn.Sequential:
-    """Returns the papers' multilayer perceptron: dense, tanh, dense."""
+    """Return the papers' multilayer perceptron: dense, tanh, dense."""
     return nn.Sequential(nn.Linear(units, units), nn.Tanh(), nn.Linear(units, units))
 
 
@@ -49,7 +49,7 @@ class AVSDN(nn.Module):
         self.head = nn.Linear(units, _NUM_CLASSES)
 
     def forward(self, audio: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-        """Returns segment logits, `(batch, num_segments, 29)`."""
+        """Return segment logits, `(batch, num_segments, 29)`."""
         _, audio_states = self.audio_encoder(audio)
         _, visual_states = self.visual_encoder(visual)
         fused = []
@@ -81,22 +81,19 @@ class AVEL(nn.Module):
         super().__init__()
         rows, columns, width = visual_shape
         cells = rows * columns
-        self.audio_projection = nn.Linear(audio_width, _UNITS_ATTENTION)
-        self.visual_projection = nn.Linear(width, _UNITS_ATTENTION)
-        self.audio_scores = nn.Linear(_UNITS_ATTENTION, cells, bias=False)
-        self.visual_scores = nn.Linear(_UNITS_ATTENTION, cells, bias=False)
+        self.audio_projection = nn.Linear(audio_width, _ATTENTION_UNITS)
+        self.visual_projection = nn.Linear(width, _ATTENTION_UNITS)
+        self.audio_scores = nn.Linear(_ATTENTION_UNITS, cells, bias=False)
+        self.visual_scores = nn.Linear(_ATTENTION_UNITS, cells, bias=False)
         self.cell_score = nn.Linear(cells, 1, bias=False)
-        self.audio_encoder = nn.LSTM(
-            audio_width, units, batch_first=True, bidirectional=True
-        )
-        self.visual_encoder = nn.LSTM(
-            width, units, batch_first=True, bidirectional=True
-        )
+        both = {"batch_first": True, "bidirectional": True}
+        self.audio_encoder = nn.LSTM(audio_width, units, **both)
+        self.visual_encoder = nn.LSTM(width, units, **both)
         self.hidden = nn.Linear(4 * units, 64)
         self.head = nn.Linear(64, _NUM_CLASSES)
 
     def forward(self, audio: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-        """Returns segment logits, `(batch, num_segments, 29)`."""
+        """Return segment logits, `(batch, num_segments, 29)`."""
         batch, num_segments, rows, columns, width = visual.shape
         cells = visual.reshape(batch * num_segments, rows * columns, width)
         heard = self.audio_scores(
@@ -112,12 +109,51 @@ class AVEL(nn.Module):
         return self.head(torch.relu(self.hidden(torch.relu(encoded))))
 
 
-NETWORKS = {"avsdn": AVSDN, "avel_att": AVEL}
-
-
 def segment_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Returns the binary cross-entropy of the softmax (Lin et al.)."""
+    """Return the binary cross-entropy of the softmax (Lin et al.)."""
     return nn.functional.binary_cross_entropy(torch.softmax(logits, dim=-1), target)
+
+
+class _Trainer:
+    """A network, and its training by Adam.
+
+    Args:
+        network: `"avsdn"` or `"avel_att"`.
+        visual_shape: Shape of a segment's visual feature.
+        units: Width of the LSTMs.
+        compiled: Whether torch.compile compiles the network.
+        bfloat16: Whether autocast may compute in bfloat16.
+        fused: Whether Adam is PyTorch's fused one.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        visual_shape: Sequence[int],
+        units: int,
+        compiled: bool = False,
+        bfloat16: bool = False,
+        fused: bool = False,
+    ) -> None:
+        if network == "avsdn":
+            self.model = AVSDN(128, visual_shape[0], units)
+        else:
+            self.model = AVEL(128, tuple(visual_shape), units)
+        self.predict = torch.compile(self.model) if compiled else self.model
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+        self._optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=1e-3, fused=fused
+        )
+
+    def step(
+        self, audio: torch.Tensor, visual: torch.Tensor, target: torch.Tensor
+    ) -> None:
+        """Take one training step."""
+        self._optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            logits = self.predict(audio, visual)
+        segment_loss(logits.float(), target).backward()
+        self._optimizer.step()
 
 
 def training(
@@ -126,17 +162,14 @@ def training(
     num_segments: int,
     visual_shape: list[int],
     units: int,
-    compiled: bool,
-    bfloat16: bool = False,
-    fused: bool = False,
+    **options: bool,
 ) -> Callable[[], None]:
-    """Returns a function that takes a training step on a batch in memory."""
-    model = _build(network, visual_shape, units)
-    step = _make_step(model, compiled, bfloat16, fused)
-    audio, visual = _random_inputs(batch_size, num_segments, visual_shape)
+    """Return a function that takes a training step on a batch in memory."""
+    trainer = _Trainer(network, visual_shape, units, **options)
+    inputs = _random_inputs(batch_size, num_segments, visual_shape)
     labels = torch.randint(_NUM_CLASSES, (batch_size, num_segments))
     target = nn.functional.one_hot(labels, _NUM_CLASSES).float()
-    return lambda: step(audio, visual, target)
+    return lambda: trainer.step(*inputs, target)
 
 
 def inference(
@@ -145,16 +178,16 @@ def inference(
     num_segments: int,
     visual_shape: list[int],
     units: int,
-    compiled: bool,
+    compiled: bool = False,
 ) -> Callable[[], None]:
-    """Returns a function that predicts a batch in memory."""
-    model = _build(network, visual_shape, units).eval()
-    predict = torch.compile(model) if compiled else model
-    audio, visual = _random_inputs(batch_size, num_segments, visual_shape)
+    """Return a function that predicts a batch in memory."""
+    trainer = _Trainer(network, visual_shape, units, compiled)
+    trainer.model.eval()
+    inputs = _random_inputs(batch_size, num_segments, visual_shape)
 
     @torch.inference_mode()
     def work() -> None:
-        predict(audio, visual)
+        trainer.predict(*inputs)
 
     return work
 
@@ -167,29 +200,30 @@ def epoch(
     files: str,
     bfloat16: bool = False,
 ) -> Callable[[], None]:
-    """Returns a function that trains an epoch, and scores the validation split.
+    """Return a function that trains an epoch, and scores the validation split.
 
     Args:
-        network: A name of `NETWORKS`.
+        network: `"avsdn"` or `"avel_att"`.
         visual_shape: Shape of a segment's visual feature.
         units: Width of the LSTMs.
         batch_size: Clips in a batch.
-        files: A file that `feature_file.write_feature_file` wrote. It is read whole.
-        bfloat16: Whether PyTorch may compute in bfloat16 where it deems it safe.
+        files: The feature file, which is loaded whole.
+        bfloat16: Whether autocast may compute in bfloat16.
     """
-    model, step, held, splits = _prepare(network, visual_shape, units, files, bfloat16)
+    clips, splits = h5py_program.load(files)
+    trainer = _Trainer(network, visual_shape, units, bfloat16=bfloat16)
     rng = np.random.default_rng(0)
 
     def work() -> None:
-        for batch in _batches(held, rng.permutation(splits["train"]), batch_size):
-            step(*batch)
-        right = 0
-        with torch.inference_mode(), _precision(bfloat16):
+        for batch in _batches(clips, rng.permutation(splits["train"]), batch_size):
+            trainer.step(*batch)
+        num_correct = 0
+        with torch.inference_mode(), trainer.autocast:
             for audio, visual, target in _batches(
-                held, splits["validation"], batch_size
+                clips, splits["validation"], batch_size
             ):
-                found = model(audio, visual).argmax(-1)
-                right += int((found == target.argmax(-1)).sum())
+                predicted = trainer.model(audio, visual).argmax(-1)
+                num_correct += int((predicted == target.argmax(-1)).sum())
 
     return work
 
@@ -197,57 +231,19 @@ def epoch(
 def first_step(
     network: str, visual_shape: list[int], units: int, batch_size: int, files: str
 ) -> Callable[[], None]:
-    """Returns a function that takes the first step of what `epoch` does."""
-    _, step, held, splits = _prepare(network, visual_shape, units, files)
-    return lambda: step(*next(_batches(held, splits["train"], batch_size)))
-
-
-def _prepare(
-    network: str,
-    visual_shape: list[int],
-    units: int,
-    files: str,
-    bfloat16: bool = False,
-) -> tuple[nn.Module, Callable[..., None], dict[str, Any], dict[str, Any]]:
-    with h5py.File(files) as file:
-        held = {name: file[name][...] for name in ("audio", "visual", "labels")}
-        splits = {name: file[f"rows_{name}"][...] for name in ("train", "validation")}
-    model = _build(network, visual_shape, units)
-    return model, _make_step(model, False, bfloat16), held, splits
+    """Return a function that takes the first step of an epoch."""
+    clips, splits = h5py_program.load(files)
+    trainer = _Trainer(network, visual_shape, units)
+    return lambda: trainer.step(*next(_batches(clips, splits["train"], batch_size)))
 
 
 def _batches(
-    held: dict[str, np.ndarray], rows: np.ndarray, batch_size: int
+    clips: dict[str, np.ndarray], rows: np.ndarray, batch_size: int
 ) -> Iterator[list[torch.Tensor]]:
     for start in range(0, len(rows), batch_size):
-        taken = rows[start : start + batch_size]
-        audio, visual, labels = (torch.from_numpy(held[name][taken]) for name in held)
+        batch = rows[start : start + batch_size]
+        audio, visual, labels = (torch.from_numpy(clips[name][batch]) for name in clips)
         yield [audio, visual, nn.functional.one_hot(labels, _NUM_CLASSES).float()]
-
-
-def _build(network: str, visual_shape: list[int], units: int) -> nn.Module:
-    shape = visual_shape[0] if network == "avsdn" else tuple(visual_shape)
-    return NETWORKS[network](128, shape, units)
-
-
-def _precision(bfloat16: bool) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
-
-
-def _make_step(
-    model: nn.Module, compiled: bool, bfloat16: bool, fused: bool = False
-) -> Callable[..., None]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
-    predict = torch.compile(model) if compiled else model
-
-    def step(audio: torch.Tensor, visual: torch.Tensor, target: torch.Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with _precision(bfloat16):
-            logits = predict(audio, visual)
-        segment_loss(logits.float(), target).backward()
-        optimizer.step()
-
-    return step
 
 
 def _random_inputs(

@@ -1,14 +1,14 @@
-"""What a measured process runs: it prepares a piece of work and does it when asked to.
+"""Run a piece of work again and again, in turns that the parent process asks for.
 
-    python turns.py MODULE WORK SETTINGS_JSON
+    python -m experiments.benchmark.turns MODULE WORK SETTINGS_JSON
 
 `MODULE.WORK(**settings)` prepares, and returns a function that does the work once. Each
-line on standard input asks for a turn: it is a JSON list of how many seconds the
-repetitions are to last together, and of how many there have to be. Each turn is
-answered by one line of JSON, the seconds that every repetition took.
+line on standard input asks for a turn: a JSON list of the seconds that all repetitions
+last together, and of the least number of repetitions. Each turn is answered by one line
+of JSON, the seconds that every repetition took.
 
-It imports nothing of this package, and a program that is compared with it neither: what
-such a program does not need may not weigh on it.
+This module imports nothing of avsdn_tf: the programs that it is compared with must not
+pay for its imports.
 """
 
 import importlib
@@ -21,15 +21,15 @@ from collections.abc import Callable
 def take_turn(
     work: Callable[[], int | None], seconds: float, least: int = 1
 ) -> list[float]:
-    """Repeats some work for a while.
+    """Repeat some work for a while.
 
     Args:
-        work: The work. If it is done several times at once, it returns how often.
+        work: The work. If a call does it several times, it returns how often.
         seconds: For how long.
-        least: How often in any case.
+        least: The least number of repetitions.
 
     Returns:
-        The seconds of every repetition, or the mean of those done at once.
+        The seconds of every repetition, or their mean where a call does several.
     """
     times = []
     end = time.perf_counter() + seconds
@@ -41,10 +41,9 @@ def take_turn(
 
 
 def serve(module: str, work: str, settings: str) -> None:
-    """Prepares some work, and takes a turn for each line of standard input."""
+    """Prepare some work, and take a turn for each line of standard input."""
     prepared = getattr(importlib.import_module(module), work)(**json.loads(settings))
     for line in sys.stdin:
-        # What libraries print may stand before it on the same stream.
         print(json.dumps(take_turn(prepared, *json.loads(line))), flush=True)
 
 

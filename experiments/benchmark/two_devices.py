@@ -1,32 +1,17 @@
-"""Trains over two logical CPU devices, to see what several devices do without a GPU.
+"""Train over two logical CPU devices, to see several devices at work without a GPU.
 
-    python -m experiments.two_devices RUN SETTINGS
+    python -m experiments.benchmark.two_devices [FLAGS of avsdn_tf.main]
 
-RUN is the run folder, and SETTINGS are those of a run, as JSON. Logical devices must be
-made before TensorFlow starts, so it takes a process of its own.
+Logical devices must be made before TensorFlow starts, hence a program of its own.
 """
 
-import json
-import sys
-from collections.abc import Sequence
-
 import tensorflow as tf
-from rich.console import Console
 
-from avsdn_tf.cli import commands
-from avsdn_tf.training.config import Config
+from avsdn_tf.cli.app import run
 
-
-def main(argv: Sequence[str]) -> None:
-    """Makes the devices, and trains."""
+if __name__ == "__main__":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-    run, settings = argv
-    config = Config(strategy="mirrored", **json.loads(settings))
-    commands.train(config, run, Console(width=100))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    run()

@@ -1,0 +1,1 @@
+"""Faults on purpose: killed trainings and damaged videos."""

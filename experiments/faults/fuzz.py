@@ -1,14 +1,13 @@
-"""Reads damaged copies of a video, and counts what comes of it.
+"""Read damaged copies of a video, and count the outcomes.
 
-    python -m experiments.fuzz_video VIDEO [--copies=200] [--seed=0] [--limit_s=30]
+    python -m experiments.faults fuzz VIDEO [--copies=200] [--seed=0] [--limit_s=30]
 
-Every copy has bytes changed, its end cut off, or a part put elsewhere. It must end in
-seconds or in a `VideoError`. Copies are read by one child process after the other, so
-that a crash of FFmpeg or an endless loop is seen, counted and survived. Exits with 1 if
-there was one, or if memory grew by more than 64 MiB. Linux only: it reads /proc.
+Every copy has bytes changed, its end cut off, or a part copied elsewhere. Reading must
+yield seconds or raise a `VideoError`. Child processes read the copies, so that a crash
+of FFmpeg or an endless loop is counted and survived. The exit code is 1 if there was
+one, or if memory grew by more than 64 MiB. Linux only: it reads /proc.
 """
 
-import argparse
 import collections
 import dataclasses
 import multiprocessing
@@ -16,15 +15,14 @@ import multiprocessing.connection
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from avsdn_tf.features.video import reader as video
-from experiments.arguments import positive
+from avsdn_tf.features import video
+from experiments.arguments import Parser, positive
 
 LEAK_MIB = 64
 _FLIPPED_BYTES = 40
@@ -34,15 +32,15 @@ _TABLE_BYTES = 8192
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of reading one copy.
+    """The outcome of reading one copy.
 
     Attributes:
-        copy: Which one, from 0.
+        copy: Its number, from 0.
         kind: How it was damaged: "flip", "cut" or "splice".
         status: "ok", "refused" (a `VideoError`), "crashed" or "hung".
         detail: The error's message, or how the process ended.
-        taken_s: How long it took.
-        memory_mib: Resident memory of the process afterwards; 0 if it is gone.
+        taken_s: Seconds that it took.
+        memory_mib: Resident memory of the process afterwards; 0 if it has ended.
         child: The number of the process that read it.
     """
 
@@ -56,11 +54,11 @@ class Outcome:
 
 
 def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
-    """Damages a file; the same for the same seed and copy.
+    """Damage a file, the same for the same seed and copy.
 
     Args:
         content: The bytes of the file.
-        seed: Of all copies.
+        seed: Seed of all copies.
         copy: Number of the copy.
 
     Returns:
@@ -75,7 +73,7 @@ def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
     if kind == "flip":
         table = min(size, _TABLE_BYTES)
         low, high = [(0, size), (0, table), (size - table, size)][rng.integers(3)]
-        # Often few: many are noticed at once, and what comes after is never read.
+        # Often few: a reader refuses many at once, and never gets further.
         places = rng.integers(low, high, int(_FLIPPED_BYTES ** rng.random()))
         damaged[places] = rng.integers(0, 256, len(places))
         return kind, damaged.tobytes()
@@ -96,17 +94,17 @@ def fuzz(
     limit_s: float,
     frames_per_second: int = 1,
 ) -> list[Outcome]:
-    """Reads damaged copies of a video, one at a time.
+    """Read damaged copies of a video, one at a time.
 
     Args:
         path: The video.
         copies: How many copies to make.
-        seed: Of the damage.
-        limit_s: How long a copy may take until it counts as hung.
-        frames_per_second: How many frames of a second to read.
+        seed: Seed of the damage.
+        limit_s: Seconds after which a copy counts as hung.
+        frames_per_second: Frames to read of a second.
 
     Returns:
-        What came of each copy.
+        The outcome of each copy.
     """
     content = pathlib.Path(path).read_bytes()
     outcomes: list[Outcome] = []
@@ -135,10 +133,10 @@ def fuzz(
 
 
 def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
-    """Returns by how much memory grew, in MiB.
+    """Return the growth of memory in MiB.
 
-    It compares the last quarter of a process's copies with the second one, by their
-    medians: the first copies fill caches, and single ones need much for a while.
+    It is the median of a process's last quarter of copies minus the median of the
+    second quarter: the first copies fill caches, and single copies need much memory.
     """
     growths = [0.0]
     for child in {outcome.child for outcome in outcomes}:
@@ -157,10 +155,10 @@ def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
 
 
 class _Child:
-    """A process that reads videos until one of them ends it."""
+    """A process that reads videos until one crashes it or hangs."""
 
     def __init__(self, frames_per_second: int) -> None:
-        # Spawned, not forked: it must not share FFmpeg's state with this process.
+        # A forked process would share FFmpeg's state with this one.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
@@ -173,7 +171,7 @@ class _Child:
         self.is_alive = True
 
     def read(self, path: pathlib.Path, limit_s: float) -> tuple[str, str, float]:
-        """Returns the status, the detail and the memory in MiB."""
+        """Read a video; return the status, the detail and the memory in MiB."""
         self._connection.send(str(path))
         if not self._connection.poll(limit_s):
             self.is_alive = False
@@ -251,19 +249,14 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.fuzz_video",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("video", help="the video to damage copies of")
-    parser.add_argument("--copies", type=positive, default=200, help="how many copies")
-    parser.add_argument("--seed", type=int, default=0, help="of the damage")
-    parser.add_argument(
-        "--limit_s", type=float, default=30.0, help="a copy that takes longer is hung"
-    )
+def main(argv: Sequence[str]) -> int:
+    """Read the copies, print a table, and return the exit code."""
+    parser = Parser("experiments.faults fuzz", __doc__)
+    add = parser.add_argument
+    add("video", help="the video to damage copies of")
+    add("--copies", type=positive, default=200, help="how many copies (200)")
+    add("--seed", type=int, default=0, help="seed of the damage (0)")
+    add("--limit_s", type=float, default=30.0, help="seconds until a copy hangs (30)")
     args = parser.parse_args(argv)
     if not os.path.isfile(args.video):
         parser.error(f"{args.video}: expected a video, and there is no such file")
@@ -271,7 +264,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(outcomes))
     failed = any(entry.status in ("crashed", "hung") for entry in outcomes)
     return int(failed or memory_growth_mib(outcomes) > LEAK_MIB)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,9 @@
-"""Runs a program, and writes down the most memory that it held at a time.
+"""Run a program, and write its peak memory to a file.
 
     python -S peak.py FILE PROGRAM [ARGUMENT ...]
 
-Linux takes what the process that starts a program has once held for the program's own.
-So this one, which starts it, is small. The exit code is that of the program.
+Linux counts the peak of the process that starts a program as the program's own, so this
+small process starts it. The exit code is the program's.
 """
 
 import os
@@ -11,10 +11,10 @@ import sys
 
 
 def run(target: str, command: list[str]) -> int:
-    """Runs a command to its end, and writes its peak in bytes to a file."""
+    """Run a command to its end, and write its peak in bytes to a file."""
     child = os.posix_spawn(command[0], command, os.environ)
     _, status, usage = os.wait4(child, 0)
-    # In kilobytes, but on a Mac in bytes.
+    # Linux counts in kilobytes, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     with open(target, "w", encoding="utf-8") as file:
         file.write(str(usage.ru_maxrss * unit))

@@ -1,0 +1,177 @@
+"""Measure speed and memory beside PyTorch and plain Keras programs of the networks.
+
+    python -m experiments.benchmark [PART ...] [FLAGS]
+
+Parts that are measured where none is named:
+    step          training steps and inference of batches in memory
+    latency       one clip, by every way to predict it
+    reading       the input pipeline alone
+    epoch         an epoch as people run it, and its peak memory
+    start         from the command to the first step
+    growth        cost by clips, segments and units
+Parts to name:
+    distribution  one device, two logical devices, two workers
+    profile       a step without each optimisation, and its operations
+    video         from videos to features, stage by stage; needs --videos
+
+Programs take turns. The result is a page, its figures as JSON, and a figure.
+"""
+
+import argparse
+import importlib.util
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from avsdn_tf.startup import quiet_startup
+from experiments.arguments import Parser, one_line_errors, positive
+
+with quiet_startup():
+    from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
+    from avsdn_tf.data.dataset import Dataset, open_dataset
+    from avsdn_tf.errors import UserError
+    from avsdn_tf.features.visual import PRECISIONS, RECIPES
+    from avsdn_tf.files import explain_unwritable, write_json, write_text
+    from avsdn_tf.report import figures
+    from experiments.benchmark import comparison, machine, steps, trainings, video
+    from experiments.benchmark.comparison import Comparison
+    from experiments.benchmark.setting import DEFAULT, Setting
+
+_MODULE = "experiments.benchmark"
+PARTS: Mapping[str, Callable[[Setting], Iterator[Comparison]]] = {
+    "step": steps.measure_step,
+    "latency": steps.measure_latency,
+    "reading": trainings.measure_reading,
+    "epoch": trainings.measure_epoch,
+    "start": trainings.measure_start,
+    "growth": trainings.measure_growth,
+    "distribution": trainings.measure_distribution,
+    "profile": steps.measure_profile,
+    "video": video.measure_video,
+}
+_TO_NAME = ("distribution", "profile", "video")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = Parser(_MODULE, __doc__)
+    add = parser.add_argument
+    add("parts", nargs="*", type=_part, metavar="PART")
+    add("--dataset", default=DEFAULT.dataset, help=f"({DEFAULT.dataset})")
+    add("--data_dir", help="where TFDS keeps data sets")
+    add("--repeats", type=positive, default=5, help="turns of every program (5)")
+    add("--out", default="benchmark", help="the folder to write (benchmark)")
+    add("--videos", nargs="+", default=[], help="video: files or folders")
+    add("--workers", type=positive, default=2, help="video: videos at once (2)")
+    add("--vggish", default=VGGISH, help="video: folder or address of VGGish")
+    add("--visual_weights", default=IMAGENET, help="video: random ones will do")
+    add("--visual_network", choices=list(RECIPES), default="resnet152")
+    add("--visual_precision", choices=PRECISIONS, default=PRECISIONS[0])
+    args = parser.parse_args(argv)
+    defaults = [name for name in PARTS if name not in _TO_NAME]
+    args.parts = list(dict.fromkeys(args.parts)) or defaults
+    return args
+
+
+def _part(text: str) -> str:
+    if text not in PARTS:
+        raise argparse.ArgumentTypeError(
+            f"expected {', '.join(PARTS)}. Received: {text}"
+        )
+    return text
+
+
+def measure(args: argparse.Namespace, console: Console) -> None:
+    """Measure the parts, and write the result after each.
+
+    Raises:
+        UserError: If PyTorch or the data set is missing, the data set has other shapes
+            than AVE, or a program fails. The parts before are written.
+    """
+    if not set(args.parts) <= set(_TO_NAME) and not importlib.util.find_spec("torch"):
+        raise UserError(
+            "Expected PyTorch, the baseline, which the extra `bench` installs: "
+            "pip install 'avsdn_tf[bench]'"
+        )
+    dataset = None
+    if args.parts != ["video"]:
+        dataset = open_dataset(args.dataset, args.data_dir)
+        _check_shapes(dataset)
+    setting = Setting(
+        dataset,
+        args.data_dir,
+        args.repeats,
+        videos=args.videos,
+        workers=args.workers,
+        backbones=Backbones(
+            args.visual_network, args.vggish, args.visual_weights, args.visual_precision
+        ),
+    )
+    header = {
+        "command": _command(args),
+        "parts": args.parts,
+        "machine": machine.describe_machine(),
+        "dataset": dataset.name if dataset else "videos",
+        "disclaimer": dataset.disclaimer if dataset else None,
+        "repeats": args.repeats,
+    }
+    folder = pathlib.Path(args.out).expanduser()
+    comparisons: list[Comparison] = []
+    for part in args.parts:
+        with console.status(f"[bold]{part}"):
+            for found in PARTS[part](setting):
+                comparisons.append(found)
+                for table in comparison.to_tables(found):
+                    console.print(table)
+        # The next part may fail, and each takes minutes.
+        _write(folder, header, comparisons)
+    console.print(f"Result: {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_shapes(dataset: Dataset) -> None:
+    found = (dataset.audio_width, len(dataset.categories))
+    if found != (128, 28):
+        raise UserError(
+            "The other programs have AVE's audio width, 128, and its 28 categories. "
+            f"Received: {found[0]} and {found[1]}. Choose another data set.",
+            field="dataset",
+            value=dataset.name,
+        )
+
+
+def _command(args: argparse.Namespace) -> str:
+    """Return the command line that measures this again."""
+    given = {name: value for name, value in vars(args).items() if name != "out"}
+    words = ["python", "-m", _MODULE, *given.pop("parts")]
+    videos = given.pop("videos")
+    defaults = vars(parse([]))
+    for name, value in given.items():
+        if name in ("dataset", "repeats") or value != defaults[name]:
+            words.append(f"--{name}={value}")
+    return shlex.join([*words, *(["--videos", *videos] if videos else [])])
+
+
+def _write(
+    folder: pathlib.Path, header: Mapping[str, Any], found: Sequence[Comparison]
+) -> None:
+    with explain_unwritable(folder, "Choose another folder by --out."):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "benchmark.json", comparison.to_json(header, found))
+        text = comparison.to_markdown(header, found)
+        write_text(folder / "benchmark.md", text)
+        figure = comparison.draw(found)
+        figures.save(figure, folder / "benchmark.png", header["disclaimer"])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure what the command line asks for."""
+    with one_line_errors(_MODULE):
+        measure(parse(argv), Console())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

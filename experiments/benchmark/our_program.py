@@ -1,0 +1,244 @@
+"""This package's side of the comparison: what its commands compute, by itself."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avsdn_tf.data.dataset import open_dataset
+from avsdn_tf.models import lstm
+from avsdn_tf.models.registry import MODELS
+from avsdn_tf.training import step as training_step
+from avsdn_tf.training.build import build_optimizer
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.distribution import Placement
+from avsdn_tf.training.loop import precision_policy
+from avsdn_tf.training.tasks import build_task, make_logits
+
+_MATRIX = 2048
+_MATRIX_PRODUCTS = 8
+# Multiplications and additions of `matrix`.
+MATRIX_OPERATIONS = 2 * _MATRIX_PRODUCTS * _MATRIX**3
+_MANY_EPOCHS = range(1, 10_001)
+AS_IT_IS = "as it is"
+
+
+def _take_one_step_a_call() -> None:
+    training_step.STEPS_PER_CALL = 1
+
+
+def _take_keras_loop() -> None:
+    lstm._MOST_UNROLLED = 0
+
+
+# Optimisations of a step that are taken away, by the name of their replacement.
+REPLACED: dict[str, Callable[[], None]] = {
+    AS_IT_IS: lambda: None,
+    "one step a call": _take_one_step_a_call,
+    "Keras's loop over segments": _take_keras_loop,
+}
+
+
+def matrix() -> Callable[[], None]:
+    """Return a function that does `MATRIX_OPERATIONS` in large matrix products."""
+    left, right = tf.random.normal((2, _MATRIX, _MATRIX))
+
+    def work() -> None:
+        for _ in range(_MATRIX_PRODUCTS):
+            product = tf.linalg.matmul(left, right)
+        product.numpy()
+
+    return work
+
+
+def step(
+    network: str,
+    batch_size: int,
+    num_segments: int,
+    visual_shape: Sequence[int],
+    units: int,
+    data_dir: str | None,
+    xla: str = Config().xla,
+    precision: str = Config().precision,
+    replaced: str = AS_IT_IS,
+) -> Callable[[], int]:
+    """Return a function that takes training steps on one batch, as training does.
+
+    Args:
+        network: A name of `MODELS`.
+        batch_size: Clips in the batch.
+        num_segments: Segments a clip.
+        visual_shape: Shape of a segment's visual feature.
+        units: Width of the LSTMs.
+        data_dir: TFDS's folder, or None for its default.
+        xla: What XLA compiles; see `Config`.
+        precision: What the network computes in; see `Config`.
+        replaced: A name of `REPLACED`.
+
+    Returns:
+        The function; it returns the number of steps.
+    """
+    REPLACED[replaced]()
+    config = Config(
+        model=network, batch_size=batch_size, units=units, xla=xla, precision=precision
+    )
+    # Its categories are used, its clips are not read.
+    dataset = dataclasses.replace(
+        open_dataset(config.dataset, data_dir),
+        visual_shape=tuple(visual_shape),
+        num_segments=num_segments,
+    )
+    keras.utils.set_random_seed(0)
+    with precision_policy(precision):
+        task = build_task(config, dataset)
+        optimizer = build_optimizer(config)
+        optimizer.build(task.model.trainable_variables)
+    placement = Placement(tf.distribute.get_strategy())
+    take_steps = training_step.make_train_steps(task, optimizer, placement, xla)
+    classes = tf.random.uniform(
+        (batch_size, num_segments), maxval=task.model.num_classes, dtype=tf.int64
+    )
+    batch = {
+        **_random_clips(batch_size, num_segments, visual_shape),
+        "row": tf.range(batch_size, dtype=tf.int64),
+        "target": tf.one_hot(classes, task.model.num_classes),
+        "weight": tf.ones(batch_size),
+    }
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    num_steps = training_step.STEPS_PER_CALL
+
+    def work() -> int:
+        return take_steps(batches, num_steps, np.zeros(3), False).num_done
+
+    return work
+
+
+def profile(out: str, **settings: Any) -> Callable[[], None]:
+    """Return a function that profiles some steps.
+
+    Args:
+        out: The JSON file to write: milliseconds of a core by the kind of operation.
+        settings: Arguments of `step`.
+    """
+    take_steps = step(**settings)
+    # A call builds the graph, and others warm up.
+    for _ in range(3):
+        take_steps()
+
+    def work() -> None:
+        num_steps = 0
+        with tempfile.TemporaryDirectory() as folder:
+            with tf.profiler.experimental.Profile(folder):
+                while num_steps < 10:
+                    num_steps += take_steps()
+            (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+            times = _operation_times(path)
+        per_step = {kind: time / num_steps for kind, time in times.items()}
+        pathlib.Path(out).write_text(json.dumps(per_step))
+
+    return work
+
+
+def _operation_times(path: pathlib.Path) -> dict[str, float]:
+    """Return the milliseconds of a profile's operations, by their kind."""
+    # Only the profile needs TensorFlow's inner modules.
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    (plane,) = [plane for plane in space.planes if plane.name == "/host:CPU"]
+    times: dict[str, float] = collections.Counter()
+    for line in plane.lines:
+        for event in line.events:
+            # An operation is "name:kind"; other events have no colon, two, or a space.
+            name = plane.event_metadata[event.metadata_id].name
+            kind = name.rpartition(":")[2]
+            if name.count(":") == 1 and not kind.startswith(" "):
+                # On some processors oneDNN takes operations over under another name.
+                times[kind.removeprefix("_Mkl")] += event.duration_ps / 1e9
+    return dict(times)
+
+
+def inference(
+    network: str,
+    batch_size: int,
+    num_segments: int,
+    visual_shape: Sequence[int],
+    units: int,
+    how: str,
+) -> Callable[[], None]:
+    """Return a function that predicts one batch.
+
+    Args:
+        network: A name of `MODELS`.
+        batch_size: Clips in the batch.
+        num_segments: Segments a clip.
+        visual_shape: Shape of a segment's visual feature.
+        units: Width of the LSTMs.
+        how: `"keras"`: the model is called. `"graph"`: as evaluation and prediction do.
+            `"xla"`: the graph, compiled. `"savedmodel"`: an exported model.
+    """
+    keras.utils.set_random_seed(0)
+    entry = MODELS[network]
+    model = entry.network(
+        [f"category {i}" for i in range(28)],
+        128,
+        tuple(visual_shape),
+        units=units,
+        **entry.fixed,
+    )
+    clips = _random_clips(batch_size, num_segments, visual_shape)
+    if how == "savedmodel":
+        with tempfile.TemporaryDirectory() as folder:
+            model.export(folder, verbose=False)
+            predict = tf.saved_model.load(folder).serve
+    elif how == "xla":
+        lstm.disable_cudnn(model)
+        predict = tf.function(model, jit_compile=True, autograph=False)
+    else:
+        predict = make_logits(model) if how == "graph" else model
+
+    def work() -> None:
+        predict(clips).numpy()
+
+    return work
+
+
+def reading(dataset: str, data_dir: str | None) -> Callable[[], None]:
+    """Return a function that reads an epoch's batches and does nothing with them.
+
+    Args:
+        dataset: Name of the data set.
+        data_dir: TFDS's folder, or None for its default.
+    """
+    opened = open_dataset(dataset, data_dir)
+    model = "avel_att" if len(opened.visual_shape) == 3 else "avsdn"
+    task = build_task(Config(model=model, dataset=dataset, data_dir=data_dir), opened)
+    batches = iter(task.training_batches(_MANY_EPOCHS))
+
+    def work() -> None:
+        for _ in range(task.num_batches):
+            next(batches)
+
+    return work
+
+
+def _random_clips(
+    batch_size: int, num_segments: int, visual_shape: Sequence[int]
+) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    shapes = {"audio": (128,), "visual": visual_shape}
+    clips = {
+        name: tf.constant(random.random((batch_size, num_segments, *shape), np.float32))
+        for name, shape in shapes.items()
+    }
+    if len(visual_shape) > 1:
+        # Maps are stored in half precision, and the step widens them.
+        clips["visual"] = tf.cast(clips["visual"], tf.float16)
+    return clips
