@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.models import SegmentClassifier
 
@@ -27,7 +27,8 @@ def check_labels_segments(model: keras.Model) -> None:
     """
     if not isinstance(model, SegmentClassifier):
         raise UserError(
-            f"Expected a network that labels segments. Received: {type(model).__name__}",
+            "Expected a network that labels segments. Received: "
+            f"{type(model).__name__}",
             field="model",
         )
 

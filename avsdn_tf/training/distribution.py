@@ -146,7 +146,7 @@ def _read_cluster(text: str | None) -> tuple[list[str], int]:
         ) from error
     if len(workers) > NUM_SHARDS:
         raise UserError(
-            f"{CLUSTER}: expected at most {NUM_SHARDS} workers: the data are read in as "
+            f"{CLUSTER}: expected at most {NUM_SHARDS} workers: data are read in as "
             f"many shards. Received: {len(workers)}. A worker can have several GPUs."
         )
     return workers, index

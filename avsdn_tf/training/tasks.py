@@ -158,8 +158,9 @@ class SegmentTask:
         if isinstance(self._loss, losses.ClipLoss):
             scored = self._loss.pool(scored)
         right = tf.cast(tf.argmax(scored, -1) == tf.argmax(target, -1), tf.float32)
-        # Supervised: the mean over the segments.
-        return loss_values, tf.reduce_mean(tf.reshape(right, (len(right), -1)), 1)
+        if right.shape.rank == 2:
+            right = tf.reduce_mean(right, axis=1)
+        return loss_values, right
 
     def score_validation(self, shard: InputShard = ALL) -> tuple[float, float]:
         """Return how many of the validation split's segments are right, of how many."""
