@@ -1,6 +1,7 @@
-"""How the command line starts: without the notices that TensorFlow's import prints."""
+"""How the command line starts: words first, then TensorFlow without its notices."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -23,19 +24,19 @@ _NOTICE = re.compile(
 )
 
 
-def quiet_if_command_line() -> contextlib.AbstractContextManager[None]:
-    """Return `quiet_startup()` in our command line, and nothing in other programs.
+def is_command_line() -> bool:
+    """Return whether this process was started as `avsdn` or `python -m avsdn_tf`.
 
     `python -m avsdn_tf.main` imports the package before it runs that module.
     """
-    started_by_name = pathlib.Path(sys.argv[0] if sys.argv else "").stem == "avsdn"
+    program = sys.argv[0] if sys.argv else ""
     # While Python looks for the module, the first argument is "-m".
-    started_by_module = sys.argv[:1] == ["-m"] and bool(
-        {"avsdn_tf.main", "avsdn_tf"} & set(sys.orig_argv)
-    )
-    if started_by_name or started_by_module:
-        return quiet_startup()
-    return contextlib.nullcontext()
+    if program == "-m":
+        return any(
+            pair in (("-m", "avsdn_tf"), ("-m", "avsdn_tf.main"))
+            for pair in itertools.pairwise(sys.orig_argv)
+        )
+    return pathlib.Path(program).stem == "avsdn"
 
 
 @contextlib.contextmanager
@@ -67,6 +68,20 @@ def quiet_startup() -> Iterator[None]:
             for line in buffer:
                 if not _NOTICE.match(line):
                     sys.stderr.write(line.decode(errors="replace"))
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow and find the devices, without the notices of both.
+
+    Raises:
+        UserError: If Keras runs on another backend.
+    """
+    with quiet_startup():
+        check_backend()
+        import tensorflow as tf
+
+        # The first request for devices prints a notice on machines without a GPU.
+        tf.config.list_physical_devices()
 
 
 def check_backend() -> None:

@@ -1,0 +1,192 @@
+"""The program: words to one command, errors to one message and an exit code."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags, logging
+from absl.flags import argparse_flags
+
+from avsdn_tf.cli import evaluate, export, extract, predict, train
+from avsdn_tf.cli.flags import HelpFormatter, did_you_mean
+from avsdn_tf.errors import UserError
+from avsdn_tf.startup import start_tensorflow
+from avsdn_tf.training.signals import TrainingInterruptedError
+from avsdn_tf.version import __version__
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "extract": extract,
+    "export": export,
+}
+_DEFAULT = "train"
+_EPILOG = """\
+Without a command, `avsdn` trains: avsdn --mode=supervised
+`avsdn COMMAND --help` lists a command's flags. `python -m avsdn_tf.main` is `avsdn`.
+"""
+
+
+class _Parser(argparse_flags.ArgumentParser):
+    """A parser that takes absl's flags too, and raises where argparse would exit."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            **{"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs}
+        )
+        # A command's help lists its own flags alone.
+        self._option_string_actions["--helpfull"].help = argparse.SUPPRESS
+
+    def error(self, message: str) -> None:
+        """Raise what argparse would print behind its usage."""
+        raise UserError(f"{message[:1].upper()}{message[1:]}.")
+
+    def flag_names(self) -> set[str]:
+        """Return the flags that the help shows, without dashes."""
+        return {
+            word.removeprefix("--")
+            for word, action in self._option_string_actions.items()
+            if word.startswith("--") and action.help != argparse.SUPPRESS
+        }
+
+
+def run() -> None:
+    """Run the command line and exit; the entry point of the console script."""
+    app.run(main, flags_parser=lambda argv: _exit_on_error(parse, argv[1:]))
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run a command.
+
+    Args:
+        args: What `parse` returned.
+
+    Returns:
+        The exit code.
+    """
+    # TFDS warns of its own internals.
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return _exit_on_error(_run_command, args)
+    except TrainingInterruptedError as interruption:
+        _print_error(str(interruption))
+        return interruption.exit_code
+    except KeyboardInterrupt:
+        advice = getattr(COMMANDS[args.command], "WHEN_STOPPED", "")
+        _print_error(f"{args.command} was stopped.{advice}")
+        return 128 + signal.SIGINT
+
+
+def _run_command(args: argparse.Namespace) -> int:
+    start_tensorflow()
+    # It imports TFDS, which is slow, and needless where words are wrong.
+    from tfds_ave import DatasetError
+
+    try:
+        return COMMANDS[args.command].run(args)
+    except DatasetError as error:
+        raise UserError(str(error)) from error
+
+
+def _exit_on_error(function: Any, argument: Any) -> Any:
+    """Call a function; an error that a person can correct ends the program."""
+    try:
+        return function(argument)
+    except UserError as error:
+        _print_error(error.render("--"))
+        sys.exit(2)
+
+
+def _print_error(message: str) -> None:
+    print(f"avsdn_tf: {message}", file=sys.stderr)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the command and its arguments; `train` if none is named.
+
+    Args:
+        words: The command line, without the program.
+
+    Raises:
+        UserError: If a word is wrong.
+        SystemExit: After printing help or the version.
+    """
+    program, parsers = build_parsers()
+    words = [_with_two_dashes(word) for word in words]
+    if words[:1] and words[0] in ("-h", "--help", "--helpfull", "--version"):
+        program.parse_args(words[:1])
+    is_default = not words or words[0].startswith("-")
+    command, *words = [_DEFAULT, *words] if is_default else words
+    if command not in parsers:
+        raise UserError(
+            f"Expected one of the commands {', '.join(parsers)}. Received: {command}."
+            + did_you_mean(command, parsers)
+        )
+    parser = parsers[command]
+    try:
+        args, extras = parser.parse_known_intermixed_args(words)
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    moved = [word for word in extras if word in parsers]
+    if moved and is_default:  # Such as avsdn --run=DIR evaluate.
+        return parse([moved[0], *(word for word in words if word != moved[0])])
+    if extras:
+        raise UserError(_explain(extras, command, parsers))
+    args.command = command
+    COMMANDS[command].check(args)
+    return args
+
+
+def build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """Return the parser of the program, and the parser of each command."""
+    program = _Parser(
+        prog="avsdn",
+        usage="avsdn [COMMAND] [FLAGS]",
+        description="Audio-visual event localization.",
+        epilog=_EPILOG,
+    )
+    program.add_argument(
+        "--version", action="version", version=f"avsdn_tf {__version__}"
+    )
+    subparsers = program.add_subparsers(title="commands", metavar="COMMAND")
+    parsers = {}
+    for name, command in COMMANDS.items():
+        parsers[name] = subparsers.add_parser(
+            name,
+            help=command.SUMMARY,
+            usage=f"avsdn {name} {command.USAGE}",
+            description=command.SUMMARY,
+            epilog=f"Example:\n  {command.EXAMPLE}",
+        )
+        command.add_arguments(parsers[name])
+    return program, parsers
+
+
+def _with_two_dashes(word: str) -> str:
+    """Return `-flag` as `--flag`; absl takes both, argparse only the second."""
+    is_long = len(word) > 2 and word[0] == "-" and word[1].isalpha()
+    return f"-{word}" if is_long else word
+
+
+def _explain(extras: Sequence[str], command: str, parsers: dict[str, _Parser]) -> str:
+    """Return what is wrong with words that a command does not take."""
+    unknown = [word for word in extras if word.startswith("-")]
+    own = parsers[command].flag_names()
+    if not unknown:
+        words = " ".join(extras)
+        hint = f" Did you mean --run={extras[0]}?" if "run" in own else ""
+        hint += did_you_mean(extras[0], parsers) if command == _DEFAULT else ""
+        return f"{command} takes flags alone. Received: {words}.{hint}"
+    name = unknown[0].lstrip("-").partition("=")[0]
+    bare = name.removeprefix("no").removeprefix("-")
+    having = [
+        other for other, parser in parsers.items() if {name, bare} & parser.flag_names()
+    ]
+    if having:
+        hint = f" It is a flag of {' and '.join(having)}."
+    else:
+        hint = did_you_mean(name, own, "--")
+    return f"{command} has no flag --{name}.{hint}"

@@ -1,0 +1,124 @@
+"""avsdn export: write a run's network for programs without this package."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from avsdn_tf.cli import flags
+from avsdn_tf.cli.flags import Flag, Registry
+from avsdn_tf.errors import UserError
+from avsdn_tf.training.config import Config
+from avsdn_tf.version import __version__
+
+SUMMARY = "Write a run's network for programs without this package."
+USAGE = "--run=DIR [FLAGS]"
+EXAMPLE = "avsdn export --run=runs/first --format=onnx"
+_BACKBONES = (flags.VGGISH, flags.VISUAL_WEIGHTS)
+_CHECKED_CLIPS = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's flags."""
+    formats = Registry("avsdn_tf.export", "FORMATS")
+    for flag in (
+        flags.RUN,
+        Flag("format", "The format.", default="savedmodel", choices=formats),
+        dataclasses.replace(flags.OUT, shown_default="export/ in the run folder"),
+        flags.DATA_DIR,
+    ):
+        flag.add_to(parser)
+    group = parser.add_argument_group("from sound and pictures on")
+    text = "A SavedModel from sound and pictures to events, with the backbones in it."
+    for flag in (Flag("end_to_end", text, flags.boolean, False), *_BACKBONES):
+        flag.add_to(group)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check what the parser can't."""
+    flags.require_run(args)
+    if not args.end_to_end:
+        flags.refuse(args, _BACKBONES, "export without --end_to_end")
+    elif args.format != "savedmodel":
+        message = "--end_to_end exports a savedmodel."
+        raise UserError(message, field="format", value=args.format)
+    else:
+        # It is checked on random sound and pictures.
+        flags.refuse(args, (flags.DATA_DIR,), "export --end_to_end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export the run's network, and print how far it is from Keras."""
+    # TensorFlow starts after the words have been checked.
+    from rich.console import Console
+
+    from avsdn_tf import inference
+    from avsdn_tf.cli import console, runs
+    from avsdn_tf.export import export_end_to_end, export_model
+
+    folder, config, model = runs.open_run(args.run, labels_segments=True)
+    out = args.out or folder.path / "export"
+    metadata = {
+        "avsdn_tf": __version__,
+        "classes": [*model.categories, "Background"],
+        "segment_s": model.segment_s or 1.0,
+        "num_segments": model.num_segments or 10,
+        "audio_width": model.audio_width,
+        "visual_shape": list(model.visual_shape),
+        "model": config.model,
+        "mode": config.mode,
+        "dataset": config.dataset,
+        "disclaimer": runs.disclaimer_of(folder),
+    }
+    if args.end_to_end:
+        # It runs on any processor; bfloat16 would round by how many frames it sees.
+        given = {**flags.given(args, _BACKBONES), "visual_precision": "float32"}
+        extractor = inference.extractor_for(model, **given)
+        path, largest = export_end_to_end(model, extractor, out, metadata)
+        checked = "random sound and pictures, against features made step by step"
+    else:
+        clips, checked = _clips_to_check(model, config, args.data_dir)
+        path, largest = export_model(model, args.format, out, metadata, clips)
+    text = f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
+    console.print_plainly(Console(), text)
+    return 0
+
+
+def _clips_to_check(
+    model: Any, config: Config, data_dir: str | None
+) -> tuple[list[dict[str, Any]], str]:
+    """Return clips to compare networks on, and a description of them.
+
+    Args:
+        model: The network.
+        config: The settings that it was trained with.
+        data_dir: Where the data set is, or None for where training read it.
+    """
+    import numpy as np
+
+    from avsdn_tf.data.batches import scoring_batches
+    from avsdn_tf.data.dataset import NotBuiltError, explain_damage, open_dataset
+    from avsdn_tf.training.tasks import restore_task
+
+    random = np.random.default_rng(0)
+    segments = (_CHECKED_CLIPS, model.num_segments or 10)
+    shapes = {
+        "audio": (*segments, model.audio_width),
+        "visual": (*segments, *model.visual_shape),
+    }
+    clips = [{n: random.random(shape, np.float32) for n, shape in shapes.items()}]
+    checked = f"{_CHECKED_CLIPS} random clips"
+    try:
+        dataset = open_dataset(config.dataset, data_dir or config.data_dir)
+    except NotBuiltError:
+        # A run may have been copied to where its data set is not; but who gives
+        # --data_dir means it.
+        if data_dir:
+            raise
+        return clips, f"{checked} ({config.dataset} is not built here)"
+    restore_task(model, config, dataset)  # Checks that they fit each other.
+    with explain_damage(dataset):
+        batches = scoring_batches(dataset, "test", _CHECKED_CLIPS)
+        real = next(iter(batches.take(1).as_numpy_iterator()))
+    # Maps are stored in half precision, which exported networks don't take.
+    clips.append({name: real[name].astype(np.float32) for name in shapes})
+    return clips, f"{checked} and {len(real['row'])} of {config.dataset}'s test split"

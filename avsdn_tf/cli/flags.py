@@ -1,0 +1,253 @@
+"""Flags: how their text becomes a value, and those that several commands have."""
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from avsdn_tf import backbones
+from avsdn_tf.errors import UserError
+from avsdn_tf.startup import quiet_startup
+from avsdn_tf.training.config import Config
+
+# Shells don't expand `~` after `--run=`.
+PATH = os.path.expanduser
+
+
+def boolean(text: str) -> bool:
+    """Return what a word such as true or no says."""
+    if text.lower() in ("true", "t", "yes", "1"):
+        return True
+    if text.lower() in ("false", "f", "no", "0"):
+        return False
+    raise ValueError(text)
+
+
+def positive(text: str) -> int:
+    """Return a positive integer."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+_EXPECTED = {
+    boolean: "true or false",
+    float: "a number",
+    int: "an integer",
+    positive: "a positive integer",
+}
+_METAVARS = {boolean: "true|false", float: "X", int: "N", positive: "N", PATH: "PATH"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Registry:
+    """The names of a registry whose entries have a `summary`.
+
+    Its module imports TensorFlow, so that it is imported only when a name is checked or
+    listed; all other words are checked within a moment.
+
+    Attributes:
+        module: Module of the registry.
+        name: Name of the registry there.
+    """
+
+    module: str
+    name: str
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries())
+
+    def __str__(self) -> str:
+        """Return a line for each name."""
+        entries = self._entries().items()
+        return "\n".join(f"{name}: {entry.summary}." for name, entry in entries)
+
+    def _entries(self) -> dict[str, Any]:
+        with quiet_startup():
+            return getattr(importlib.import_module(self.module), self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag, which also converts its text.
+
+    Attributes:
+        name: Its name, without dashes.
+        text: Its help; the default is appended.
+        kind: Converts the text: `str`, `int`, `float`, `PATH`, `boolean` or `positive`.
+        default: Its value if it is not given.
+        choices: The values that it takes; empty for all.
+        shown_default: The default that its help shows; None for `default`.
+    """
+
+    name: str
+    text: str
+    kind: Callable[[str], Any] = str
+    default: Any = None
+    choices: Iterable[str] = ()
+    shown_default: Any = None
+
+    def add_to(self, group: argparse._ActionsContainer) -> None:
+        """Define the flag in a parser, or in a group of it."""
+        options: dict[str, Any] = {"metavar": _METAVARS.get(self.kind, "NAME")}
+        if self.kind is boolean:
+            options |= {"nargs": "?", "const": True}
+            group.add_argument(
+                *(f"--no{self.name}", f"--no-{self.name}"),
+                dest=self.name,
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )
+        elif self.choices and not isinstance(self.choices, Registry):
+            options["metavar"] = "|".join(self.choices)
+        group.add_argument(
+            *(f"--{self.name}",),
+            type=self,
+            default=self.default,
+            help=self.text,
+            **options,
+        )
+
+    def __call__(self, text: str) -> Any:
+        """Return the value of a text.
+
+        Raises:
+            UserError: If it is none. argparse would reword other errors.
+        """
+        try:
+            value = self.kind(text)
+        except ValueError as error:
+            message = f"Expected {_EXPECTED[self.kind]}."
+            raise UserError(message, field=self.name, value=text) from error
+        choices = tuple(self.choices)
+        if choices and value not in choices:
+            message = f"Expected one of {', '.join(choices)}."
+            message += did_you_mean(text, choices)
+            raise UserError(message, field=self.name, value=text)
+        return value
+
+    def help(self) -> str:
+        """Return the help, with the default and the names of a registry."""
+        text, default = self.text, self.shown_default
+        if default is None and self.default is not argparse.SUPPRESS:
+            default = self.default
+        if default is not None:
+            shown = {True: f"true; --no{self.name} turns it off", False: "false"}
+            is_boolean = self.kind is boolean
+            text += f" Default: {shown[default] if is_boolean else default}."
+        return f"{text}\n{self.choices}" if isinstance(self.choices, Registry) else text
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Asks each flag for its help, and keeps the line breaks."""
+
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        super().__init__(prog, max_help_position=28, **kwargs)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.type.help() if isinstance(action.type, Flag) else action.help
+        # argparse expands %(default)s and the like.
+        return text.replace("%", "%%")
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        split = super()._split_lines
+        return [line for part in text.splitlines() for line in split(part, width)]
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a sentence that names the known word that is most like a wrong one."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {prefix}{close[0]}?" if close else ""
+
+
+def _from_config(field: dataclasses.Field[Any]) -> Flag:
+    """Return a setting's flag. If it is not given, there is no such argument."""
+    kinds = {bool: boolean, int: int, float: float}
+    kind = kinds.get(field.metadata["kind"], str)
+    if field.name in ("data_dir", "encoders"):
+        kind = PATH
+    choices = field.metadata["choices"]
+    if field.name == "model":
+        choices = Registry("avsdn_tf.models.registry", "MODELS")
+    text = field.metadata["help"]
+    return Flag(field.name, text, kind, argparse.SUPPRESS, choices, field.default)
+
+
+SETTINGS = tuple(map(_from_config, dataclasses.fields(Config)))
+RUN = Flag("run", "The folder of a finished run.", PATH)
+OUT = Flag("out", "The folder to write to.", PATH)
+DATA_DIR = Flag("data_dir", "Where TFDS keeps the run's data set, if it moved.", PATH)
+EMPTY = Flag(
+    "empty",
+    "A modality that a video may lack: zeros stand in for its features.",
+    choices=("audio", "visual"),
+)
+VISUAL_NETWORK = Flag(
+    "visual_network",
+    "The visual backbone.",
+    choices=Registry("avsdn_tf.features.visual", "RECIPES"),
+    shown_default="resnet152",
+)
+VGGISH = Flag(
+    "vggish",
+    "The VGGish module: its address, or its folder if downloaded.",
+    PATH,
+    shown_default=backbones.VGGISH,
+)
+VISUAL_WEIGHTS = Flag(
+    "visual_weights",
+    f"Weights of the visual backbone: {backbones.IMAGENET} to download them, or a "
+    "local weights file without the top.",
+    PATH,
+    shown_default=backbones.IMAGENET,
+)
+VISUAL_PRECISION = Flag(
+    "visual_precision",
+    "What the visual backbone computes in: float32, or mixed_bfloat16, which is faster "
+    "on processors that have bfloat16 and rounds between layers.",
+    shown_default="float32",
+)
+BACKBONES = (VISUAL_NETWORK, VGGISH, VISUAL_WEIGHTS, VISUAL_PRECISION)
+
+
+def given(args: argparse.Namespace, wanted: Iterable[Flag]) -> dict[str, Any]:
+    """Return those of some flags that were given; none of them has a default."""
+    values = {flag.name: getattr(args, flag.name, None) for flag in wanted}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse(args: argparse.Namespace, unread: Iterable[Flag], command: str) -> None:
+    """Refuse flags that a command does not read.
+
+    Raises:
+        UserError: If one of them was given.
+    """
+    if ignored := [f"--{name}" for name in given(args, unread)]:
+        raise UserError(f"{command} does not read {', '.join(ignored)}.")
+
+
+def require_run(args: argparse.Namespace, more: str = "") -> None:
+    """Check that --run was given.
+
+    Raises:
+        UserError: If not.
+    """
+    if args.run is None:
+        message = f"expected --run=DIR, the folder of a finished run{more}."
+        raise UserError(f"{args.command}: {message}")
+
+
+def to_flags(config: Config) -> list[str]:
+    """Return the flags that give these settings, without those of the defaults."""
+    default = Config(mode=config.mode).to_dict()
+    return [f"--mode={config.mode}"] + [
+        f"--{'' if value else 'no'}{name}"
+        if isinstance(value, bool)
+        else f"--{name}={value}"
+        for name, value in config.to_dict().items()
+        if value != default[name]
+    ]

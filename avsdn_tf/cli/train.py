@@ -1,0 +1,77 @@
+"""avsdn train: train a network, and report on it."""
+
+import argparse
+import dataclasses
+
+from avsdn_tf.cli import flags
+from avsdn_tf.cli.flags import Flag
+from avsdn_tf.errors import UserError
+from avsdn_tf.training.config import Config
+
+SUMMARY = "Train, score the test split once, and write a run folder."
+USAGE = "[FLAGS]"
+EXAMPLE = "avsdn --mode=weak --dataset=tfds_ave/custom --run=runs/first"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's flags."""
+    group = parser.add_argument_group("the run")
+    for flag in (
+        Flag("run", "The folder to write. Default: a new one below runs/.", flags.PATH),
+        Flag(
+            "resume",
+            "Resume an interrupted run of the same settings in that folder.",
+            *(flags.boolean, True),
+        ),
+        Flag(
+            "local_workers",
+            "Start so many workers on this machine, which train one model together.",
+            flags.positive,
+        ),
+    ):
+        flag.add_to(group)
+    settings = parser.add_argument_group("settings")
+    for flag in flags.SETTINGS:
+        flag.add_to(settings)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check the settings, and keep them as `args.config`."""
+    names = {flag.name for flag in flags.SETTINGS}
+    args.config = Config(**{n: v for n, v in vars(args).items() if n in names})
+    if args.local_workers and args.config.strategy not in ("auto", "multi_worker"):
+        raise UserError(
+            "Expected multi_worker together with --local_workers.",
+            field="strategy",
+            value=args.config.strategy,
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and report, in workers of this machine if asked; return the exit code."""
+    # TensorFlow starts after the words have been checked.
+    from rich.console import Console
+
+    from avsdn_tf.cli import console, runs
+    from avsdn_tf.report.progress import TrainingProgress
+    from avsdn_tf.training.launcher import launch
+    from avsdn_tf.training.run import new_run_name, train_run
+
+    config = args.config
+    if args.local_workers:
+        config = dataclasses.replace(config, strategy="multi_worker")
+        run_flags = [f"--run={args.run or new_run_name(config)}"]
+        run_flags += [] if args.resume else ["--noresume"]
+        return launch([*flags.to_flags(config), *run_flags], args.local_workers)
+    terminal = Console()
+    train_run(
+        config,
+        args.run,
+        resume=args.resume,
+        callbacks=[TrainingProgress(terminal)],
+        say=lambda text: console.print_plainly(terminal, text),
+        finish=lambda folder, dataset, result: runs.report_run(
+            terminal, folder, config, dataset, result.model
+        ),
+    )
+    return 0
