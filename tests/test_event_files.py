@@ -4,14 +4,13 @@ import json
 import numpy as np
 import pytest
 
-from avsdn_tf.events import Event
-from avsdn_tf.events import VideoPrediction
+from avsdn_tf.events import Event, VideoPrediction
 from avsdn_tf.report.event_files import write_event_files
 
 CATEGORIES = ("Violin, fiddle", "<Frying> & co. --> loud")
 
 
-def _prediction(notice=None, **changes):
+def _prediction(disclaimer=None, **changes):
     values = {
         "name": "clip.mp4",
         "categories": CATEGORIES,
@@ -21,7 +20,7 @@ def _prediction(notice=None, **changes):
             Event(0.0, 1.0, CATEGORIES[0], 0.75),
             Event(3599.5, 3661.25, CATEGORIES[1], 0.5),
         ),
-        "notice": notice,
+        "disclaimer": disclaimer,
     }
     return VideoPrediction(**(values | changes))
 
@@ -31,7 +30,7 @@ def test_json_holds_everything(tmp_path):
     assert path.name == "clip.events.json"
     assert json.loads(path.read_text()) == {
         "video": "clip.mp4",
-        "notice": "A demo.",
+        "disclaimer": "A demo.",
         "segment_s": 1.0,
         "start_s": 0.0,
         "events": [
@@ -53,11 +52,11 @@ def test_csv_has_a_row_an_event(tmp_path):
     assert path.name == "clip.events.csv"
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    notice = 'A "demo",\nreally.'
+    disclaimer = 'A "demo",\nreally.'
     assert rows == [
-        ["start_s", "end_s", "category", "score", "notice"],
-        ["0.0", "1.0", CATEGORIES[0], "0.75", notice],
-        ["3599.5", "3661.25", CATEGORIES[1], "0.5", notice],
+        ["start_s", "end_s", "category", "score", "disclaimer"],
+        ["0.0", "1.0", CATEGORIES[0], "0.75", disclaimer],
+        ["3599.5", "3661.25", CATEGORIES[1], "0.5", disclaimer],
     ]
 
 
@@ -75,7 +74,7 @@ def test_webvtt_is_escaped_and_passes_an_hour(tmp_path):
     )
 
 
-def test_webvtt_shows_the_notice_all_the_time(tmp_path):
+def test_webvtt_shows_the_disclaimer_all_the_time(tmp_path):
     prediction = _prediction("A demo.\n\n00:00 --> 00:01", events=())
     _, _, path = write_event_files(tmp_path, "clip", prediction)
     assert path.read_text() == (
@@ -93,7 +92,7 @@ def test_times_are_those_of_players(tmp_path):
     assert (found["start_s"], found["segment_s"]) == (2.976, 1.0)
     assert found["events"][0]["start_s"] == 3.976
     assert "\n3.976,4.976," in csv_path.read_text()
-    # The notice is there from the beginning, wherever a player has that.
+    # The disclaimer is there from the beginning, wherever a player has that.
     assert vtt_path.read_text() == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:04.976 line:0\nA demo.\n\n"
         "00:00:03.976 --> 00:00:04.976\nViolin, fiddle 100.0 %\n"

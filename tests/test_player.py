@@ -16,16 +16,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from avsdn_tf.events import events_from_probabilities
+from avsdn_tf.events import VideoPrediction, events_from_probabilities
 from avsdn_tf.report import player
-from avsdn_tf.events import VideoPrediction
 
 CATEGORIES = ("Bark", "</script><script>alert(1)</script>", 'Violin "& co"')
 # Background, two seconds of the first category, one of the second.
 CLASSES = [3, 0, 0, 1]
 
 
-def _prediction(classes=CLASSES, name="clip.webm", notice=None, start_s=0.0):
+def _prediction(classes=CLASSES, name="clip.webm", disclaimer=None, start_s=0.0):
     probabilities = np.full((len(classes), 4), 0.1)
     probabilities[range(len(classes)), classes] = 0.7
     events = events_from_probabilities(probabilities, CATEGORIES)
@@ -38,21 +37,31 @@ def _prediction(classes=CLASSES, name="clip.webm", notice=None, start_s=0.0):
             event._replace(start_s=start_s + event.start_s, end_s=start_s + event.end_s)
             for event in events
         ),
-        notice=notice,
+        disclaimer=disclaimer,
         start_s=start_s,
     )
 
 
 class _Elements(html.parser.HTMLParser):
-    """Keeps every element's name and attributes, and the text of script elements."""
+    """Keeps every element's name and attributes, and the text of script elements.
+
+    Checks that every element is closed in order.
+    """
 
     def __init__(self, page):
         super().__init__()
-        self.found, self.scripts = [], []
+        self.found, self.scripts, self.open = [], [], []
         self.feed(page)
+        self.close()
+        assert not self.open
 
     def handle_starttag(self, tag, attrs):
         self.found.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
 
     def handle_data(self, data):
         if self.found and self.found[-1][0] == "script" and data.strip():
@@ -76,10 +85,10 @@ def write(tmp_path):
 
 
 def test_names_are_escaped(write):
-    page = write(_prediction(name="<i>.webm", notice="<u>demo</u> & more"))
+    page = write(_prediction(name="<i>.webm", disclaimer="<u>demo</u> & more"))
     assert "<i>" not in page
     assert "<u>" not in page
-    assert '<p class="notice">&lt;u&gt;demo&lt;/u&gt; &amp; more</p>' in page
+    assert '<p class="disclaimer">&lt;u&gt;demo&lt;/u&gt; &amp; more</p>' in page
     assert page.count("</script>") == 2
     elements = _Elements(page)
     assert len(elements.named("script")) == 2
@@ -87,8 +96,8 @@ def test_names_are_escaped(write):
     assert json.loads(elements.scripts[0])["classes"] == [*CATEGORIES, "Background"]
 
 
-def test_page_without_notice_has_no_banner(write):
-    assert 'class="notice"' not in write(_prediction())
+def test_page_without_disclaimer_has_no_banner(write):
+    assert 'class="disclaimer"' not in write(_prediction())
 
 
 def test_page_asks_nothing_of_the_network(write):
@@ -131,14 +140,14 @@ def test_a_late_video_has_its_own_times(write):
     assert slider["aria-valuemin"] == slider["aria-valuenow"] == "5007.976"
     assert slider["aria-valuemax"] == "5010.976"
     assert json.loads(elements.scripts[0])["start_s"] == 5007.976
-    assert '<td class="number">1:23:27.98</td>' in page
+    assert "<td>1:23:27.98</td>" in page
 
 
 def test_table_names_times_past_an_hour(write):
     page = write(_prediction([3] * 3600 + [0] * 65))
     (row,) = [row for row in _Elements(page).named("tr") if row]
     assert row == {"data-start": "3600.0", "data-end": "3665.0"}
-    assert '<td class="number">1:00:00</td><td class="number">1:01:05</td>' in page
+    assert "<td>1:00:00</td><td>1:01:05</td>" in page
 
 
 def test_page_without_events_says_so(write):

@@ -1,19 +1,27 @@
+import html.parser
 import io
+import json
+import pathlib
 import re
+import shutil
+import subprocess
 import warnings
 
+import jinja2
 import numpy as np
 import pytest
 from matplotlib import image
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from avsdn_tf import evaluation
-from avsdn_tf.events import Event
-from avsdn_tf.report import figures, page
-from avsdn_tf.events import VideoPrediction
-from avsdn_tf.report.progress import TrainingProgress
+from avsdn_tf import cross_modality, evaluation
+from avsdn_tf.errors import UserError
+from avsdn_tf.events import Event, VideoPrediction
+from avsdn_tf.report import figures, page, run_report, templates
+from avsdn_tf.report.progress import TrainingProgress, extraction_progress
 from avsdn_tf.report.scores import list_scores, percent
 from avsdn_tf.report.terminal import results_table
+from avsdn_tf.run_folder import RunFolder
 
 CATEGORIES = ["Bark", "Violin, fiddle", "<Frying> & co."]
 
@@ -84,17 +92,17 @@ def test_curves_show_both_accuracies_and_the_selected_epoch():
 
 def test_a_picture_says_what_must_be_said_of_its_data(tmp_path, monkeypatch):
     written = []
-    write_png = figures.Figure.savefig
+    write_png = Figure.savefig
 
     def spy(figure, *args, **kwargs):
-        written.append([text.get_text() for text in figure.texts])
+        written.extend(text.get_text() for text in figure.texts)
         write_png(figure, *args, **kwargs)
 
-    monkeypatch.setattr(figures.Figure, "savefig", spy)
+    monkeypatch.setattr(Figure, "savefig", spy)
     figure = figures.learning_curves(HISTORY, selected_epoch=2)
     figures.save(figure, tmp_path / "bare.png")
     figures.save(figure, tmp_path / "told.png", "Simulated $data$")
-    assert written == [[], ["Simulated $data$"]]
+    assert written == ["", "Simulated $data$"]
     # Below the picture, which is as it was.
     bare, told = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "told"))
     assert told.shape[0] > bare.shape[0]
@@ -117,8 +125,8 @@ def test_what_is_said_of_the_data_covers_no_legend(tmp_path, kind):
         figure = figures.prediction(
             VideoPrediction("a.mp4", ("Bark",), probabilities, 1.0, events, None)
         )
-    for name, notice in (("bare", None), ("told", "Simulated"), ("again", None)):
-        figures.save(figure, tmp_path / f"{name}.png", notice)
+    for name, disclaimer in (("bare", None), ("told", "Simulated"), ("again", None)):
+        figures.save(figure, tmp_path / f"{name}.png", disclaimer)
     bare, told, again = (
         count_bands(tmp_path / f"{name}.png") for name in ("bare", "told", "again")
     )
@@ -141,13 +149,25 @@ def test_timelines_draw_an_event_as_one_bar_where_it_is():
         figures.timelines([], CATEGORIES)
 
 
-def test_a_long_name_leaves_place_for_the_timeline():
+def test_a_long_name_leaves_place_for_the_timeline(tmp_path):
     truth = np.array([3, 3, 0, 0])
     clip = figures.TimelineClip("row 7", truth, {f"first{200 * 'x'}last": truth})
-    (axes,) = figures.timelines([clip], CATEGORIES).axes
-    _, shown = (label.get_text() for label in axes.get_yticklabels())
+    figure = figures.timelines([clip], CATEGORIES)
+    _, shown = (label.get_text() for label in figure.axes[0].get_yticklabels())
     assert re.fullmatch(r"firstx+…x+last", shown)
-    assert 4 < axes.get_position().width * 9 < 6
+    figures.save(figure, tmp_path / "long.png")
+    width_in = image.imread(tmp_path / "long.png").shape[1] / 150
+    assert width_in < 1.5 * figure.get_size_inches()[0]
+
+
+def test_a_name_fits_its_bar_or_is_in_the_legend():
+    truth = np.array([1, 3, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3])
+    clip = figures.TimelineClip("row 7", truth, {})
+    (axes,) = figures.timelines([clip], ["Bark", "Violin, fiddle", "Frying"]).axes
+    on_bars = {text.get_text() for text in axes.texts} - {"row 7"}
+    assert on_bars == {"Violin", "Violin, fiddle"}
+    named = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert named == ["background", "Violin, fiddle"]
 
 
 def test_the_legend_of_a_video_names_every_curve():
@@ -187,9 +207,9 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions, tmp_path
     page.write_page(
         path,
         title="avsdn <1>",
-        notice="these are not AVE results",
+        disclaimer="these are not AVE results",
         command="python -m avsdn_tf.main --mode=weak",
-        config={"units": 128},
+        settings={"units": 128},
         versions={"keras": "3.15"},
         report=report,
         figures=drawn,
@@ -239,8 +259,8 @@ def test_names_that_the_font_lacks_warn_nobody(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figures.save(drawn, tmp_path / "confusion.png")
-        page._svg("confusion", figures.confusion(matrix, categories))
-        page._svg("timelines", figures.timelines([clip], categories))
+        figures.to_svg(figures.confusion(matrix, categories), "confusion", "")
+        figures.to_svg(figures.timelines([clip], categories), "timelines", "")
 
 
 def test_the_picture_of_a_video_that_starts_late_is_in_the_players_time():
@@ -250,7 +270,7 @@ def test_the_picture_of_a_video_that_starts_late_is_in_the_players_time():
         probabilities=np.array([[0.9, 0.1], [0.2, 0.8]]),
         segment_s=1.0,
         events=(Event(3.0, 4.0, "Bark", 0.9),),
-        notice=None,
+        disclaimer=None,
         start_s=3.0,
     )
     lanes, curves = figures.prediction(found).axes
@@ -259,3 +279,147 @@ def test_the_picture_of_a_video_that_starts_late_is_in_the_players_time():
         np.testing.assert_array_equal(line.get_xdata(), [3.5, 4.5])
     (bars,) = lanes.collections
     assert bars.get_paths()[0].get_extents().x0 == 3
+
+
+def test_a_figure_survives_a_disclaimer_wider_than_itself(tmp_path):
+    figure = figures.confusion(np.eye(2, dtype=int), ["Bark"])
+    figures.save(figure, tmp_path / "bare.png")
+    figures.save(figure, tmp_path / "told.png", 40 * "simulated " + "\nand more")
+    bare, told = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "told"))
+    assert told.shape[0] > bare.shape[0]
+    assert told.shape[1] < 1.1 * bare.shape[1]
+
+
+class _Nesting(html.parser.HTMLParser):
+    """Checks that every element is closed in order."""
+
+    VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, self.getpos()
+
+
+@pytest.mark.parametrize("name", templates.ENVIRONMENT.list_templates())
+def test_templates_escape_and_refuse_missing_values(name):
+    template = templates.ENVIRONMENT.get_template(name)
+    assert templates.ENVIRONMENT.autoescape is True
+    if name in ("page.html", "player.html"):
+        with pytest.raises(jinja2.UndefinedError):
+            template.render()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(templates.STATIC.iterdir()), ids=lambda p: p.name
+)
+def test_static_files_fit_into_a_page(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"</(script|style)|url\(|@import", text)
+    node = shutil.which("node")
+    if path.suffix == ".js" and node:
+        subprocess.run([node, "--check", path], check=True)
+    if path.suffix == ".css":
+        assert text.count("{") == text.count("}")
+
+
+def _run_folder(path):
+    folder = RunFolder(path)
+    folder.write_config({"model": "avsdn"}, "hash")
+    folder.metrics.write_text(
+        "epoch,loss,accuracy,validation_accuracy,seconds\n"
+        "1,0.3,0.2,0.3,20.0\n2,0.2,0.4,0.5,21.0\n3,0.1,0.6,0.5,20.0\n"
+    )
+    return folder
+
+
+def _write(folder, scores, predictions, **changes):
+    values = {
+        "title": "avsdn <1>",
+        "disclaimer": "Simulated <data>",
+        "command": "python -m avsdn_tf.main",
+        "settings": {"mode": "weak", "model": "avsdn", "dataset": "ave", "seed": 1},
+        "history": run_report.read_history(folder),
+        "scores": {**scores, "validation_accuracy": 0.5, "dataset_hash": "hash"},
+        "predictions": predictions,
+        "categories": CATEGORIES,
+    }
+    return run_report.write_run_report(folder, **(values | changes))
+
+
+def test_a_run_folder_gets_its_report(predictions, tmp_path):
+    folder = _run_folder(tmp_path)
+    scores = evaluation.evaluate(predictions, CATEGORIES)
+    report = _write(folder, scores, predictions)
+    assert json.loads(folder.report.read_text()) == report
+    assert report["accuracy"] == 17 / 20
+    # The first of two epochs that are equally good.
+    assert (report["selected_epoch"], report["epochs_run"]) == (2, 3)
+    assert report["seconds"] == 61
+    assert report["dataset_hash"] == "hash"
+    assert report["disclaimer"] == "Simulated <data>"
+    names = [report[name] for name in ("mode", "model", "dataset")]
+    assert names == ["weak", "avsdn", "ave"]
+    pictures = {path.stem for path in tmp_path.glob("*.png")}
+    assert pictures == {"learning_curves", "timelines", "confusion"}
+    text = folder.page.read_text(encoding="utf-8")
+    _Nesting(text)
+    assert "Simulated &lt;data&gt;" in text
+    assert "Simulated <data>" not in text
+    assert "<td>seed</td><td>1</td>" in text
+
+
+def test_a_cross_modality_run_gets_its_report(tmp_path):
+    folder = _run_folder(tmp_path)
+    distances = 1 - np.eye(4)[np.newaxis]
+    found = cross_modality.Distances(np.arange(1), distances, np.array([[0, 1, 1, 0]]))
+    report = _write(folder, cross_modality.evaluate(found), None)
+    assert report["a2v_accuracy"] == 1
+    assert json.loads(folder.report.read_text()) == report
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"learning_curves"}
+    text = folder.page.read_text(encoding="utf-8")
+    _Nesting(text)
+    assert "<td>2 s</td><td>1</td>" in text
+    assert "Confusion" not in text
+
+
+def test_no_report_says_that_a_run_has_ended_if_a_file_fails(
+    predictions, tmp_path, monkeypatch
+):
+    def fail(*args, **kwargs):
+        raise OSError("No space left")
+
+    folder = _run_folder(tmp_path)
+    monkeypatch.setattr(run_report, "write_page", fail)
+    scores = evaluation.evaluate(predictions, CATEGORIES)
+    with pytest.raises(UserError, match="No space left"):
+        _write(folder, scores, predictions)
+    assert not folder.report.exists()
+
+
+@pytest.mark.parametrize("text", [None, "epoch,loss\n", "epoch,loss\n1,x\n"])
+def test_a_broken_history_is_an_error_of_the_user(text, tmp_path):
+    folder = RunFolder(tmp_path)
+    if text is not None:
+        folder.metrics.write_text(text)
+    with pytest.raises(UserError, match=r"metrics\.csv"):
+        run_report.read_history(folder)
+
+
+def test_extraction_prints_a_line_per_video_without_a_terminal():
+    console = Console(file=io.StringIO(), width=80)
+    with extraction_progress(console, 2) as on_done:
+        on_done(pathlib.Path("videos/[b]1.mp4"), None)
+        on_done(pathlib.Path("2.mp4"), "no sound")
+    assert console.file.getvalue() == "1/2 [b]1.mp4\n2/2 2.mp4: failed\n"

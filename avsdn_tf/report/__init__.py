@@ -1,1 +1,1 @@
-"""Figures, a page and a terminal table that a person looks at."""
+"""Figures, pages, event files and terminal output for people to look at."""

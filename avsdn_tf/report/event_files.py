@@ -1,8 +1,8 @@
-"""What the network found in one video, as files for other programs.
+"""The prediction of one video as files for other programs.
 
 JSON holds everything, CSV the events for a spreadsheet, and WebVTT the events as
-subtitles, which video players show over the picture. All times are seconds on the clock
-of players, which starts at `VideoPrediction.start_s`.
+subtitles, which video players show over the picture. All times are seconds on the
+players' clock, on which the video starts at `VideoPrediction.start_s`.
 """
 
 import csv
@@ -13,28 +13,28 @@ import pathlib
 
 import numpy as np
 
-from avsdn_tf.files import write_json, write_text
 from avsdn_tf.events import Event, VideoPrediction
+from avsdn_tf.files import write_json, write_text
 from avsdn_tf.report.scores import percent
 
 
 def write_event_files(
     folder: str | os.PathLike[str], stem: str, prediction: VideoPrediction
 ) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
-    """Writes STEM.events.json, STEM.events.csv and STEM.vtt, each whole or not at all.
+    """Write STEM.events.json, STEM.events.csv and STEM.vtt, each atomically.
 
-    The disclaimer is a member of the JSON, a column of the CSV, and a line at the top of
-    the picture for as long as the subtitles last. The JSON's members are `video`,
-    `disclaimer`, `segment_s`, `start_s`, `classes`, and as in `VideoPrediction`:
+    The disclaimer is a member of the JSON, a column of the CSV, and a line at the top
+    of the picture throughout the video. The JSON's members are `video`, `disclaimer`,
+    `segment_s`, `start_s`, `classes`, and:
 
-    - `events`: objects of `start_s`, `end_s`, `category` and `score`.
-    - `probabilities`: a row a segment, of a number a class. Row i is about the seconds
-      from `start_s + i * segment_s` on.
+    - `events`: objects with `start_s`, `end_s`, `category` and `score`.
+    - `probabilities`: one row per segment, one number per class. Row i belongs to the
+      segment that starts at `start_s + i * segment_s`.
 
     Args:
-        folder: An existing folder. Files of these names are replaced.
-        stem: What the names of the files start with.
-        prediction: What to write.
+        folder: An existing folder. Existing files are replaced.
+        stem: Start of the files' names.
+        prediction: The prediction to write.
 
     Returns:
         The three paths, in that order.
@@ -50,7 +50,7 @@ def write_event_files(
 
 
 def _json_value(prediction: VideoPrediction) -> dict[str, object]:
-    # Six decimals are finer than any network is sure, and a third of the length.
+    # Six decimals take a third of the space of all.
     probabilities = np.asarray(prediction.probabilities, dtype=np.float64).round(6)
     return {
         "video": prediction.name,
@@ -66,7 +66,7 @@ def _json_value(prediction: VideoPrediction) -> dict[str, object]:
 def _csv_text(prediction: VideoPrediction) -> str:
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    # The disclaimer is a column: no comment in CSV is one for every reader.
+    # CSV has no comment syntax that every reader knows, so the disclaimer is a column.
     writer.writerow((*Event._fields, "disclaimer"))
     for event in prediction.events:
         writer.writerow(
@@ -102,8 +102,8 @@ def _timestamp(seconds: float) -> str:
 
 
 def _cue_text(text: str) -> str:
-    """Returns text on one line, without what WebVTT would take for its own.
+    """Return text on one line, escaped for WebVTT.
 
-    An empty line would end the cue, and an arrow would start another.
+    An empty line would end the cue; an arrow would start another.
     """
     return html.escape(" ".join(text.split()), quote=False)

@@ -1,4 +1,4 @@
-"""What training and extraction show while they run."""
+"""The progress of training and of feature extraction on a console."""
 
 import contextlib
 import pathlib
@@ -21,13 +21,13 @@ from avsdn_tf.files import printable
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """A line for every epoch, and below them a bar with loss, accuracy and time left.
+    """Prints a line per epoch, and below them a bar with loss, accuracy and time left.
 
-    A context manager: leaving it gives the terminal back. The time left is that of all
-    epochs; early stopping may end sooner.
+    A context manager that shows and removes the bar. The time left counts all epochs;
+    early stopping may end sooner. Without a terminal there are only the lines.
 
     Args:
-        console: Where to write.
+        console: The console to print to.
     """
 
     def __init__(self, console: Console) -> None:
@@ -44,12 +44,11 @@ class TrainingProgress(keras.callbacks.Callback):
             TextColumn("left"),
             console=console,
             transient=True,
-            # A file or a pipe gets the lines alone.
             disable=not console.is_terminal,
         )
 
     def __enter__(self) -> "TrainingProgress":
-        """Shows the bar."""
+        """Show the bar."""
         self._bar.start()
         return self
 
@@ -59,15 +58,15 @@ class TrainingProgress(keras.callbacks.Callback):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Removes the bar."""
+        """Remove the bar."""
         self._bar.stop()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Starts counting, or says where an interrupted training goes on.
+        """Start counting; print where a resumed training continues.
 
         Args:
-            logs: Of one that goes on: the `epoch` it is in, the `step` after which it
-                goes on, and the `best` so far.
+            logs: For a resumed training: its `epoch`, the last finished `step` of that
+                epoch, and the `best` validation accuracy so far.
         """
         self._steps = self.params["steps"]
         if logs:
@@ -83,14 +82,14 @@ class TrainingProgress(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remembers the epoch."""
+        """Keep the epoch."""
         del logs
         self._epoch = epoch
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Moves the bar."""
+        """Advance the bar."""
         logs = logs or {}
         self._bar.update(
             self._task,
@@ -99,7 +98,7 @@ class TrainingProgress(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes the epoch's line, with a mark where it is the best so far."""
+        """Print the epoch's line, marked if it is the best so far."""
         logs = logs or {}
         validation = logs["validation_accuracy"]
         mark = "  best" if validation > self._best else ""
@@ -116,12 +115,19 @@ class TrainingProgress(keras.callbacks.Callback):
 def extraction_progress(
     console: Console, num_videos: int
 ) -> Iterator[Callable[[pathlib.Path, str | None], None]]:
-    """Shows a bar of videos; gives the function that a finished one is told to.
+    """Show a bar of videos; yield a callback to call after each video.
 
-    Where there is no terminal, a line for every video; those that failed are marked.
+    Without a terminal, print a line per video. Failed videos have a line in any case.
+
+    Args:
+        console: The console to print to.
+        num_videos: How many videos there are.
+
+    Yields:
+        A function of the video's path and of its error message, or None.
     """
     with Progress(
-        # A name is no markup.
+        # Brackets in a name are no markup.
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),

@@ -1,0 +1,46 @@
+"""Figures of a run and of a video's prediction.
+
+Every drawing function returns a matplotlib `Figure` and leaves pyplot's state alone.
+"""
+
+from avsdn_tf.report.figures.confusion_matrix import confusion
+from avsdn_tf.report.figures.curves import learning_curves
+from avsdn_tf.report.figures.output import save, to_svg, unknown_glyphs
+from avsdn_tf.report.figures.style import (
+    INK,
+    LINES,
+    MUTED,
+    STYLE,
+    TRACK,
+    TRAINING,
+    VALIDATION,
+    category_colors,
+)
+from avsdn_tf.report.figures.timeline import (
+    CHOICE_RULE,
+    TimelineClip,
+    choose_clips,
+    timelines,
+)
+from avsdn_tf.report.figures.video import prediction
+
+__all__ = [
+    "CHOICE_RULE",
+    "INK",
+    "LINES",
+    "MUTED",
+    "STYLE",
+    "TRACK",
+    "TRAINING",
+    "VALIDATION",
+    "TimelineClip",
+    "category_colors",
+    "choose_clips",
+    "confusion",
+    "learning_curves",
+    "prediction",
+    "save",
+    "timelines",
+    "to_svg",
+    "unknown_glyphs",
+]

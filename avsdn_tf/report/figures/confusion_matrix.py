@@ -1,0 +1,81 @@
+"""The confusion matrix of a split."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from avsdn_tf.report.figures.style import INK, STYLE
+
+_CELL = "#1a56c4"
+_ON_CELL = "#ffffff"
+
+
+@mpl.rc_context(STYLE)
+def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
+    """Draw a confusion matrix, each row as percentages of the class's true segments.
+
+    Args:
+        matrix: Segment counts, `(K + 1, K + 1)`: true classes in rows, predicted ones
+            in columns, background last.
+        categories: Names of the K categories.
+
+    Returns:
+        A figure with the percentage written into every cell that rounds to 1 or more.
+        A class without a true segment has an empty row.
+
+    Raises:
+        ValueError: If the matrix does not fit the categories.
+    """
+    matrix = np.asarray(matrix)
+    names = [*categories, "Background"]
+    num_classes = len(names)
+    if matrix.shape != (num_classes, num_classes):
+        raise ValueError(
+            f"Expected a matrix of shape {(num_classes, num_classes)}. "
+            f"Received: {matrix.shape}"
+        )
+    totals = matrix.sum(axis=1)
+    fractions = matrix / np.maximum(totals, 1)[:, np.newaxis]
+    # The cells fill the figure; files grow by the names beside it.
+    size_in = max(2.0, 0.27 * num_classes)
+    figure = Figure(figsize=(size_in, size_in))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(-0.5, num_classes - 0.5)
+    axes.set_ylim(num_classes - 0.5, -0.5)
+    axes.spines[:].set_visible(True)
+    for true, predicted in zip(*np.nonzero(fractions), strict=True):
+        fraction = fractions[true, predicted]
+        # Opacity instead of a colour map: empty cells have the page's colour.
+        cell = (predicted - 0.5, true - 0.5)
+        axes.add_patch(Rectangle(cell, 1, 1, color=_CELL, alpha=fraction, linewidth=0))
+        if round(100 * fraction) >= 1:
+            axes.text(
+                predicted,
+                true,
+                f"{100 * fraction:.0f}",
+                color=_ON_CELL if fraction > 0.75 else INK,
+                fontsize=7,
+                ha="center",
+                va="center_baseline",
+            )
+    ticks = range(num_classes)
+    axes.set_xticks(ticks, names, rotation=90)
+    axes.set_yticks(
+        ticks, [f"{name} ({total})" for name, total in zip(names, totals, strict=True)]
+    )
+    axes.tick_params(
+        length=0, labelsize=8, top=True, labeltop=True, bottom=False, labelbottom=False
+    )
+    # Lines between classes lead the eye from a name to its cells.
+    axes.set_xticks(np.arange(0.5, num_classes - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, num_classes - 1), minor=True)
+    axes.tick_params(which="minor", length=0)
+    axes.grid(which="minor", linewidth=0.4)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("predicted class (% of row)")
+    axes.xaxis.set_label_position("top")
+    axes.set_ylabel("true class (segments)")
+    return figure

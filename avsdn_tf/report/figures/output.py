@@ -1,0 +1,108 @@
+"""Figures as PNG files and as SVG inside a page."""
+
+import contextlib
+import io
+import pathlib
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from avsdn_tf.files import atomic_write
+from avsdn_tf.report.figures.style import INK, LINES, MUTED, TRACK
+
+# Colours that the page's dark scheme replaces; see static/page.css.
+_CSS_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINES: "var(--lines)",
+    TRACK: "var(--track)",
+}
+
+_CROPPED = {"bbox_inches": "tight", "pad_inches": 0.1}
+
+
+@contextlib.contextmanager
+def unknown_glyphs() -> Iterator[None]:
+    """Silence the warning on names in a script that the font lacks.
+
+    Matplotlib draws boxes; the tables of the pages show the name.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def save(figure: Figure, path: pathlib.Path, disclaimer: str | None = None) -> None:
+    """Write a figure as a PNG atomically.
+
+    Args:
+        figure: The figure. Its layout is fixed from then on.
+        path: The file to write.
+        disclaimer: A sentence to print below the figure, or None.
+    """
+    with atomic_write(path) as tmp_path, unknown_glyphs():
+        _fix_layout(figure)
+        box_in = figure.get_tightbbox()
+        width_in, height_in = figure.get_size_inches()
+        # 8 pt letters are about 0.07 inches wide.
+        lines = [
+            textwrap.fill(line, int(box_in.width / 0.07))
+            for line in (disclaimer or "").splitlines()
+        ]
+        text = figure.text(
+            (box_in.x0 + box_in.x1) / 2 / width_in,
+            (box_in.y0 - 0.1) / height_in,
+            "\n".join(lines),
+            size=8,
+            color=MUTED,
+            ha="center",
+            va="top",
+            parse_math=False,
+        )
+        try:
+            figure.savefig(tmp_path, dpi=150, facecolor="white", **_CROPPED)
+        finally:
+            text.remove()
+
+
+def to_svg(figure: Figure, name: str, description: str) -> Markup:
+    """Return a figure as an SVG element whose neutral colours follow the page's scheme.
+
+    Args:
+        figure: The figure. Its layout is fixed from then on.
+        name: Prefix of the element's ids, unique within the page.
+        description: What screen readers read out; the figure's text is drawn as paths.
+    """
+    target = io.StringIO()
+    # Text as paths: names were fitted to their bars in a font that a reader may lack.
+    options = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
+    with (
+        mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "avsdn_tf"}),
+        unknown_glyphs(),
+    ):
+        _fix_layout(figure)
+        figure.savefig(target, **options, **_CROPPED)
+    svg = target.getvalue()
+    # A page has no room for an XML declaration, and the metadata holds only addresses.
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Matplotlib numbers the ids of every figure from 1.
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
+    for color, variable in _CSS_VARIABLES.items():
+        svg = svg.replace(color, variable)
+    label = Markup('<svg role="img" aria-label="{}"').format(description)
+    return Markup(svg.replace("<svg", label, 1))
+
+
+def _fix_layout(figure: Figure) -> None:
+    """Lay a figure out once, since legends would move when the picture is cropped."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for legend in figure.legends:
+            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)

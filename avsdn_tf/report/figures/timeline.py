@@ -1,0 +1,219 @@
+"""Timelines: the true and the predicted events of chosen clips."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Patch
+from matplotlib.textpath import TextToPath
+from matplotlib.ticker import MaxNLocator
+
+from avsdn_tf.evaluation import partial_clips
+from avsdn_tf.events import number_events
+from avsdn_tf.report.figures.output import unknown_glyphs
+from avsdn_tf.report.figures.style import MUTED, STYLE, TRACK, category_colors
+
+CHOICE_RULE = (
+    "Chosen by rule, not by looks: the clips that hold both event and background (all "
+    "clips, if those are too few), ordered by how many segments are right, at equal "
+    "steps from the best to the worst."
+)
+
+# Bars have the same colours in light and dark pages, so their text has, too.
+_ON_BAR = "#15181c"
+_TRACK_IN = 8.0
+_ROW_IN = 0.26
+_TITLE_ROWS = 0.75
+_GAP_ROWS = 0.7
+_FONT_PT = 8
+_LONGEST_NAME = 40
+
+
+@dataclass(frozen=True, eq=False)
+class TimelineClip:
+    """One clip of a timeline figure.
+
+    Attributes:
+        title: The text above the clip.
+        truth: True class of every segment, `(num_segments,)`.
+        predictions: Predicted classes of the same shape, by the name of the system.
+    """
+
+    title: str
+    truth: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+
+
+def choose_clips(
+    labels: np.ndarray, predicted: np.ndarray, background: int, count: int
+) -> list[int]:
+    """Choose the clips that a report shows, by the rule that `CHOICE_RULE` states.
+
+    Args:
+        labels: True classes, `(num_clips, num_segments)`.
+        predicted: Predicted classes, the same shape.
+        background: Index of the background class.
+        count: How many clips to choose, at most.
+
+    Returns:
+        Indices of clips, the best first. The same for the same input.
+    """
+    candidates = np.flatnonzero(partial_clips(labels, background))
+    if len(candidates) < count:
+        candidates = np.arange(len(labels))
+    right = (labels == predicted).mean(axis=1)[candidates]
+    best_first = candidates[np.argsort(-right, kind="stable")]
+    count = min(count, len(candidates))
+    steps = np.linspace(0, len(candidates) - 1, count).round().astype(int)
+    return best_first[steps].tolist()
+
+
+@mpl.rc_context(STYLE)
+def timelines(
+    clips: Sequence[TimelineClip], categories: Sequence[str], segment_s: float = 1.0
+) -> Figure:
+    """Draw the true and the predicted events of clips over time.
+
+    In the manner of Fig. 3 of Lin et al.: one group of rows per clip, the truth above
+    every prediction; one bar per event, with the name of its category. Beside a
+    prediction stands how many of its segments are right. A legend names the categories
+    whose name is too long for a bar. A long name of a system loses its middle.
+
+    Args:
+        clips: The clips, from top to bottom.
+        categories: Names of the categories; the class after the last is background.
+        segment_s: Length of a segment in seconds.
+
+    Returns:
+        A figure that grows with the number of rows.
+
+    Raises:
+        ValueError: If there is no clip.
+    """
+    if not clips:
+        raise ValueError("Expected at least one clip. Received: none")
+    duration_s = max(len(clip.truth) for clip in clips) * segment_s
+    num_rows = (
+        sum(_TITLE_ROWS + 1 + len(clip.predictions) + _GAP_ROWS for clip in clips)
+        - _GAP_ROWS
+    )
+    height_in = num_rows * _ROW_IN
+    figure = Figure(figsize=(_TRACK_IN, height_in))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, duration_s)
+    axes.set_ylim(num_rows, 0)
+    ticks: list[tuple[float, str]] = []
+    shortened: set[int] = set()
+    top = 0.0
+    for clip in clips:
+        top += _TITLE_ROWS
+        axes.text(0, top - 0.15, clip.title, size=10, va="baseline")
+        rows = [("truth", clip.truth), *clip.predictions.items()]
+        for row, (name, classes) in enumerate(rows):
+            y = top + row + 0.5
+            classes = np.asarray(classes)
+            shortened |= _draw_row(axes, y, classes, categories, segment_s)
+            if row:
+                end_s = len(classes) * segment_s + 0.08 / _TRACK_IN * duration_s
+                text = f"{(classes == clip.truth).sum()}/{len(classes)}"
+                axes.text(
+                    end_s, y, text, color=MUTED, size=_FONT_PT, va="center_baseline"
+                )
+            ticks.append((y, _shorten_middle(name)))
+        # Faint seams let a reader count segments without breaking up the events.
+        seams = np.arange(1, len(clip.truth)) * segment_s
+        bottom = top + len(rows)
+        axes.vlines(
+            seams, top + 0.1, bottom - 0.1, colors=_ON_BAR, alpha=0.1, linewidth=0.6
+        )
+        top = bottom + _GAP_ROWS
+    axes.set_yticks(*zip(*ticks, strict=True))
+    axes.tick_params(length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("time (s)")
+    _draw_legend(axes, categories, sorted(shortened), height_in)
+    return figure
+
+
+def _draw_row(
+    axes: Axes,
+    y: float,
+    classes: np.ndarray,
+    categories: Sequence[str],
+    segment_s: float,
+) -> set[int]:
+    """Draw the events of one row; return the categories whose name was shortened."""
+    colors = category_colors(len(categories))
+    inches_per_s = _TRACK_IN / axes.get_xlim()[1]
+    axes.barh(y, len(classes) * segment_s, height=0.8, color=TRACK)
+    shortened = set()
+    numbers = number_events(classes[np.newaxis], background=len(categories))[0]
+    for number in range(numbers.max(initial=-1) + 1):
+        segments = np.flatnonzero(numbers == number)
+        category = int(classes[segments[0]])
+        start_s, length_s = segments[0] * segment_s, len(segments) * segment_s
+        text = _fit_text(categories[category], length_s * inches_per_s - 0.08)
+        if text != categories[category]:
+            shortened.add(category)
+        axes.barh(y, length_s, left=start_s, height=0.8, color=colors[category])
+        axes.text(
+            start_s + length_s / 2,
+            y,
+            text,
+            color=_ON_BAR,
+            size=_FONT_PT,
+            ha="center",
+            va="center_baseline",
+        )
+    return shortened
+
+
+def _draw_legend(
+    axes: Axes, categories: Sequence[str], shown: Sequence[int], height_in: float
+) -> None:
+    """Draw the legend of background and of some categories below the time axis."""
+    colors = category_colors(len(categories))
+    handles = [Patch(color=TRACK, label="background")]
+    handles += [Patch(color=colors[i], label=categories[i]) for i in shown]
+    widest_in = max(_text_width_in(patch.get_label()) for patch in handles) + 0.6
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0, -0.5 / height_in),
+        ncols=max(1, int(_TRACK_IN // widest_in)),
+        fontsize=_FONT_PT,
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=1.2,
+        handleheight=0.9,
+    )
+
+
+def _fit_text(name: str, width_in: float) -> str:
+    """Shorten a name to a width: to the part before a comma or bracket, then further.
+
+    Fewer than three letters tell nothing, so the result is empty then.
+    """
+    head = re.split(r",| \(", name)[0]
+    shorter = [f"{head[:length].rstrip()}…" for length in range(len(head) - 1, 2, -1)]
+    fitting = (t for t in (name, head, *shorter) if _text_width_in(t) <= width_in)
+    return next(fitting, "")
+
+
+def _text_width_in(text: str) -> float:
+    """Return the width of a text in the bars' font, in inches."""
+    font = FontProperties(family="DejaVu Sans", size=_FONT_PT)
+    with unknown_glyphs():
+        width_pt, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
+    return width_pt / 72
+
+
+def _shorten_middle(name: str) -> str:
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"

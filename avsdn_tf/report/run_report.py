@@ -1,0 +1,122 @@
+"""The report of a run: figures, page and report.json in its folder."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.evaluation import Predictions
+from avsdn_tf.files import explain_unwritable, write_json
+from avsdn_tf.report import figures
+from avsdn_tf.report.page import write_page
+from avsdn_tf.run_folder import RunFolder
+
+_NUM_TIMELINE_CLIPS = 8
+
+
+def write_run_report(
+    folder: RunFolder,
+    *,
+    title: str,
+    disclaimer: str | None,
+    command: str,
+    settings: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    scores: Mapping[str, Any],
+    predictions: Predictions | None,
+    categories: Sequence[str],
+) -> dict[str, Any]:
+    """Write the figures, the page and, last, report.json of a run.
+
+    Args:
+        folder: The run folder.
+        title: Title of the page.
+        disclaimer: A sentence on the data for the pictures and the page, or None.
+        command: The command that repeats the run.
+        settings: All settings of the run; `mode`, `model` and `dataset` become part of
+            the report.
+        history: The result of `read_history`.
+        scores: The result of `evaluation.evaluate` or `cross_modality.evaluate`, with
+            `validation_accuracy` and `dataset_hash`.
+        predictions: What the scores are of; None for cross-modality localization,
+            whose report has neither timelines nor a confusion matrix.
+        categories: Names of the categories.
+
+    Returns:
+        The report, as report.json holds it.
+
+    Raises:
+        UserError: If a file can't be written.
+    """
+    selected = max(history, key=lambda epoch: epoch["validation_accuracy"])
+    report = {
+        **scores,
+        "selected_epoch": int(selected["epoch"]),
+        "epochs_run": len(history),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        **{name: settings[name] for name in ("mode", "model", "dataset")},
+        "disclaimer": disclaimer,
+    }
+    drawn = {
+        "learning_curves": figures.learning_curves(history, report["selected_epoch"])
+    }
+    if predictions is not None:
+        drawn["timelines"] = _draw_timelines(predictions, settings["model"], categories)
+        drawn["confusion"] = figures.confusion(scores["confusion_matrix"], categories)
+    with explain_unwritable(folder.path, "Make space, and repeat the command."):
+        for name, figure in drawn.items():
+            figures.save(figure, folder.path / f"{name}.png", disclaimer)
+        write_page(
+            folder.page,
+            title=title,
+            disclaimer=disclaimer,
+            command=command,
+            settings=settings,
+            versions=folder.read_versions(),
+            report=report,
+            figures=drawn,
+        )
+        # The last file: its presence says that the run has ended.
+        write_json(folder.report, report)
+    return report
+
+
+def read_history(folder: RunFolder) -> list[dict[str, float]]:
+    """Return metrics.csv as one dictionary of numbers per epoch.
+
+    Raises:
+        UserError: If the file is missing, broken or empty.
+    """
+    try:
+        with folder.metrics.open(newline="", encoding="utf-8") as file:
+            history = [
+                {name: float(value) for name, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder.metrics}: expected the metrics of each epoch. Received: {error}"
+        ) from error
+    if not history:
+        raise UserError(f"{folder.metrics}: expected at least one epoch.")
+    return history
+
+
+def _draw_timelines(
+    predictions: Predictions, model: str, categories: Sequence[str]
+) -> Figure:
+    predicted = predictions.logits.argmax(axis=-1)
+    chosen = figures.choose_clips(
+        predictions.labels, predicted, len(categories), _NUM_TIMELINE_CLIPS
+    )
+    clips = [
+        figures.TimelineClip(
+            title=f"row {predictions.row[clip]}",
+            truth=predictions.labels[clip],
+            predictions={model: predicted[clip]},
+        )
+        for clip in chosen
+    ]
+    return figures.timelines(clips, categories)
