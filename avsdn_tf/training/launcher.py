@@ -1,4 +1,4 @@
-"""Starts several workers on this machine, and ends them together."""
+"""Start several workers on this machine, and end them together."""
 
 import contextlib
 import json
@@ -16,50 +16,52 @@ import tensorflow as tf
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.training.distribution import CLUSTER, num_cores
-from avsdn_tf.training.signals import handling
+from avsdn_tf.training.signals import handle_signals
 
 # How long workers may take to save and end before they are killed.
 _GRACE_S = 30.0
 _POLL_S = 0.2
-# What CUDA reads: which GPUs a process may use.
+# CUDA reads from this variable which GPUs a process may use.
 _GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def launch(arguments: Sequence[str], num_workers: int) -> int:
-    """Runs `python -m avsdn_tf.main` once a worker, until all have ended.
+    """Run `python -m avsdn_tf.main` in several workers, until all have ended.
 
-    Each line that a worker prints is shown with its number. If one fails, the others
-    are ended. SIGTERM, SIGINT and SIGHUP to this process ask all of them to stop.
+    Each line that a worker prints is shown behind its number. If a worker fails, the
+    others are ended. SIGTERM, SIGINT and SIGHUP are passed on to all workers.
 
     Args:
         arguments: The command line of every worker.
-        num_workers: How many.
+        num_workers: Number of workers.
 
     Returns:
-        The exit code: that of the first worker that failed, or 0. A worker that was
-        killed by a signal counts as 128 and the signal's number.
+        The exit code of the first worker that failed, or 0; 128 and the signal's number
+        for a worker that a signal killed.
 
     Raises:
-        UserError: If TF_CONFIG is set: these would not be the workers that it names;
-            or there are too few GPUs.
+        UserError: If TF_CONFIG is set, which names other workers, or there are too few
+            GPUs.
     """
     if CLUSTER in os.environ:
         raise UserError(
-            f"--local_workers={num_workers}: expected no {CLUSTER} in the environment, "
-            "since it names workers too. Unset it, or leave --local_workers out."
+            f"Expected no {CLUSTER} in the environment, which names workers too. Unset "
+            "it, or start one worker.",
+            field="local_workers",
+            value=num_workers,
         )
     workers = _start(arguments, num_workers)
-    asked: list[int] = []
+    received: list[int] = []
 
     def forward(number: int, _: Callable[[], None]) -> None:
-        asked.append(number)
-        # Workers save on SIGTERM and SIGINT, and would die of a lost terminal.
-        told = signal.SIGTERM if number == signal.SIGHUP else number
+        received.append(number)
+        # Workers save on SIGTERM and SIGINT; SIGHUP would kill them.
+        sent = signal.SIGTERM if number == signal.SIGHUP else number
         for worker in workers:
             if worker.poll() is None:
-                worker.send_signal(told)
+                worker.send_signal(sent)
 
-    with handling(forward, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):
+    with handle_signals(forward, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):
         readers = [
             threading.Thread(target=_show, args=(i, worker.stdout), daemon=True)
             for i, worker in enumerate(workers)
@@ -68,15 +70,15 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
             reader.start()
         failed = _wait(workers)
         if failed is not None:
-            if not asked:
+            if not received:
                 print(
                     f"worker {failed} ended with exit code "
                     f"{_exit_code(workers[failed])}; ending the others",
                     file=sys.stderr,
                     flush=True,
                 )
-            # Those that were asked to stop are saving, and end on their own.
-            _end(workers, ask=not asked)
+            # After a signal, the workers save and end on their own.
+            _end(workers, terminate=not received)
         for reader in readers:
             reader.join()
     return 0 if failed is None else _exit_code(workers[failed])
@@ -96,7 +98,7 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
             subprocess.Popen(
                 [sys.executable, "-m", "avsdn_tf.main", *arguments],
                 env={
-                    # Workers that fight for cores wait for each other all the time.
+                    # Workers that compete for cores wait for each other.
                     "TF_NUM_INTRAOP_THREADS": str(cores),
                     "PYTHONUNBUFFERED": "1",
                     **os.environ,
@@ -109,7 +111,7 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                # Of a key that interrupts, workers hear through this process alone.
+                # Ctrl-C reaches the workers through this process alone.
                 start_new_session=True,
             )
         )
@@ -117,18 +119,19 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
 
 
 def _share_gpus(num_gpus: int, num_workers: int) -> list[dict[str, str]]:
-    """Returns what the environment of every worker says of GPUs: none has two owners.
+    """Return the variables that give every worker GPUs of its own.
 
     Raises:
-        UserError: If there are some, and fewer than workers.
+        UserError: If there are GPUs, but fewer than workers.
     """
     if not num_gpus:
         return [{}] * num_workers
     if num_gpus < num_workers:
         raise UserError(
-            f"--local_workers={num_workers}: expected a GPU for each of the workers. "
-            f"Received: {num_gpus}. Start fewer, or none: --strategy=mirrored takes "
-            "all GPUs of a machine, and CUDA_VISIBLE_DEVICES= hides them."
+            f"Expected a GPU for each worker. Received: {num_gpus}. Start fewer; or one "
+            f"with strategy mirrored, which takes all GPUs; or hide them by {_GPUS}=.",
+            field="local_workers",
+            value=num_workers,
         )
     visible = os.environ.get(_GPUS, ",".join(map(str, range(num_gpus)))).split(",")
     share = num_gpus // num_workers
@@ -139,7 +142,7 @@ def _share_gpus(num_gpus: int, num_workers: int) -> list[dict[str, str]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listens on."""
+    """Return ports that nobody listens on."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -148,27 +151,27 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _show(index: int, stream: TextIO) -> None:
-    """Prints a worker's lines as they come."""
+    """Print a worker's lines as they come."""
     for line in stream:
         print(f"[worker {index}] {line}", end="", flush=True)
 
 
 def _wait(workers: Sequence["subprocess.Popen[str]"]) -> int | None:
-    """Returns the first worker that failed, or None when all have ended well."""
+    """Return the first worker that failed, or None when all have succeeded."""
     while True:
         codes = [worker.poll() for worker in workers]
         failed = [index for index, code in enumerate(codes) if code]
         if failed:
-            # One that was killed may have taken others with it.
+            # A killed worker makes others fail, so it comes first.
             return min(failed, key=lambda index: (codes[index] > 0, index))
         if all(code == 0 for code in codes):
             return None
         time.sleep(_POLL_S)
 
 
-def _end(workers: Sequence["subprocess.Popen[str]"], ask: bool) -> None:
-    """Waits until all workers have ended, and kills those that don't."""
-    if ask:
+def _end(workers: Sequence["subprocess.Popen[str]"], terminate: bool) -> None:
+    """Wait until all workers have ended, and kill those that don't."""
+    if terminate:
         for worker in workers:
             if worker.poll() is None:
                 worker.terminate()
