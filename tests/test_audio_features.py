@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import AudioNetwork
+from experiments.benchmark.video import build_log_mel
 from tests import vggish
 
 
@@ -52,8 +55,10 @@ def test_every_second_goes_alone_and_ends_in_a_relu(saved):
 
 
 def test_what_is_no_vggish_is_one_message(tmp_path):
-    with pytest.raises(UserError, match=r"--vggish=.*nowhere.*can't be loaded"):
+    with pytest.raises(UserError, match="can't be loaded") as caught:
         AudioNetwork(tmp_path / "nowhere")
+    assert caught.value.field == "vggish"
+    assert caught.value.value == str(tmp_path / "nowhere")
 
     class Wrong(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.float32)])
@@ -61,8 +66,9 @@ def test_what_is_no_vggish_is_one_message(tmp_path):
             return x
 
     tf.saved_model.save(Wrong(), str(tmp_path / "wrong"))
-    with pytest.raises(UserError, match=r"expected a module that makes \(patches"):
+    with pytest.raises(UserError, match="Expected a module") as caught:
         AudioNetwork(tmp_path / "wrong")
+    assert caught.value.field == "vggish"
 
 
 def test_a_folder_may_have_any_name(saved, tmp_path):
@@ -84,3 +90,42 @@ def test_a_module_of_another_width_says_so(tmp_path):
     )
     vggish.save(tmp_path / "small", small)
     assert AudioNetwork(tmp_path / "small").width == 7
+
+
+_WITHOUT_PKG_RESOURCES = """
+import sys, warnings
+warnings.simplefilter("error", UserWarning)
+
+class Hide:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "pkg_resources":
+            raise ModuleNotFoundError("No module named 'pkg_resources'")
+
+if "hide" in sys.argv:
+    sys.meta_path.insert(0, Hide())
+from avsdn_tf.features.audio import AudioNetwork
+print(AudioNetwork(sys.argv[1]).width)
+assert "tensorflow_hub" in sys.modules and "pkg_resources" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("setuptools", ["hide", "show"])
+def test_any_setuptools_will_do(saved, setuptools):
+    # Version 82 has no pkg_resources; earlier versions warn on its import.
+    ended = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_PKG_RESOURCES, str(saved[0]), setuptools],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["128"]
+
+
+def test_the_front_end_alone(rng):
+    seconds = rng.uniform(-1, 1, (2, 16_000)).astype(np.float32)
+    # Each second is followed by silence, as in AudioNetwork: two patches of 96 windows.
+    waveform = np.pad(seconds, ((0, 0), (0, 2 * 15_360 - 16_000))).reshape(-1)
+    found = build_log_mel()(seconds).numpy()
+    expected = vggish.numpy_log_mel(waveform).reshape(-1, 64)
+    assert len(found) >= len(expected) == 3 * 96
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-3)

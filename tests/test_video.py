@@ -1,6 +1,5 @@
 """Videos are made here, by PyAV. Grey levels tell which frame one sees."""
 
-import argparse
 import io
 import pathlib
 import struct
@@ -10,15 +9,12 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import av
-import keras
 import numpy as np
 import pytest
 
-from avsdn_tf.features.video import reader as video
-from avsdn_tf.features.extractor import Extractor
-from experiments import benchmark_video, fuzz_video
-from tests.small_videos import REAL_CLIPS, Brightness, Loudness, find_clip
-from tests.vggish import numpy_log_mel
+from avsdn_tf.features import video
+from avsdn_tf.features.video import picture
+from tests.small_videos import REAL_CLIPS, find_clip
 
 SIZE = (64, 48)
 FPS = 10
@@ -339,7 +335,7 @@ def test_rotation_beside_unknown_side_data():
         def side_data(self):
             raise ValueError("38 is not a valid Type")
 
-    turned = video._upright(CORNERS, Frame())
+    turned = picture.turn_upright(CORNERS, Frame())
     np.testing.assert_array_equal(turned, np.rot90(CORNERS))
 
 
@@ -838,7 +834,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
             Reformatter.converted += 1
             return self._reformatter.reformat(*args, **kwargs)
 
-    monkeypatch.setattr(video, "VideoReformatter", Reformatter)
+    monkeypatch.setattr(picture, "VideoReformatter", Reformatter)
     given = []
 
     tracemalloc.start()
@@ -998,57 +994,6 @@ def test_a_part_that_is_missing_in_the_middle(tmp_path):
     assert len(read(write(file, **arguments))) == 6
 
 
-def test_a_copy_that_hangs_is_counted(tmp_path):
-    file = str(tmp_path / "video.mkv")
-    write(file, images=[grey_image(0)] * 10)
-    (outcome,) = fuzz_video.fuzz(file, copies=1, seed=0, limit_s=0)
-    assert (outcome.status, outcome.memory_mib) == ("hung", 0)
-
-
-def test_memory_growth_of_damaged_copies():
-    def outcomes(memory_mib):
-        return [
-            fuzz_video.Outcome(copy, "cut", "ok", "1 s", 0.1, memory, 0)
-            for copy, memory in enumerate(memory_mib)
-        ]
-
-    # The first quarter fills caches; one copy needs much for a while.
-    levelled = [1, 4, 7, 9, 9, 9, 9, 9, 99, 9, 9, 9]
-    assert fuzz_video.memory_growth_mib(outcomes(levelled)) == 0
-    assert fuzz_video.memory_growth_mib(outcomes([1, 2, 3, 4, 5, 6, 7, 8])) == 4
-    assert fuzz_video.memory_growth_mib(outcomes([7])) == 0
-
-
-def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
-    file = str(tmp_path / "video.mkv")
-    images = [grey_image(index) for index in range(28)]
-    write(file, images=images, waveform=click(2.25, 2.8, 44_100))
-    outcomes = fuzz_video.fuzz(file, copies=20, seed=0, limit_s=20)
-    assert len(outcomes) == 20
-    failed = [entry for entry in outcomes if entry.status not in ("ok", "refused")]
-    assert not failed
-    assert {entry.status for entry in outcomes} == {"ok", "refused"}
-    assert fuzz_video.memory_growth_mib(outcomes) < fuzz_video.LEAK_MIB
-
-
-def test_a_video_that_is_not_there_is_one_message(capsys):
-    with pytest.raises(SystemExit) as stop:
-        fuzz_video.main(["nowhere.mp4"])
-    assert stop.value.code == 2
-    assert (
-        "nowhere.mp4: expected a video, and there is no such" in capsys.readouterr().err
-    )
-
-
-def test_damaged_copies_of_a_real_clip(tmp_path):
-    outcomes = fuzz_video.fuzz(
-        str(find_clip("dog_02754.mp4")), copies=20, seed=0, limit_s=60
-    )
-    assert len(outcomes) == 20
-    assert {entry.status for entry in outcomes} <= {"ok", "refused"}
-    assert fuzz_video.memory_growth_mib(outcomes) < fuzz_video.LEAK_MIB
-
-
 @pytest.mark.parametrize(("name", "num_seconds"), REAL_CLIPS.items())
 def test_real_clips(name, num_seconds):
     file = find_clip(name)
@@ -1066,49 +1011,3 @@ def test_real_clips(name, num_seconds):
         format="rgb24", width=width, height=height, interpolation="AREA"
     )
     np.testing.assert_allclose(frame.astype(int), expected, atol=2)
-
-
-def test_the_benchmark_has_the_front_end_alone(rng):
-    seconds = rng.uniform(-1, 1, (2, 16_000)).astype(np.float32)
-    # Each second is followed by silence, as in AudioNetwork: two patches of 96 windows.
-    waveform = np.pad(seconds, ((0, 0), (0, 2 * 15_360 - 16_000))).reshape(-1)
-    found = benchmark_video.build_log_mel()(seconds).numpy()
-    expected = numpy_log_mel(waveform).reshape(-1, 64)
-    assert len(found) >= len(expected) == 3 * 96
-    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-3)
-
-
-def test_the_benchmark_measures_every_part(tmp_path, monkeypatch):
-    for name in ("a", "b"):
-        write(
-            str(tmp_path / f"{name}.mkv"),
-            images=[grey_image(index) for index in range(20)],
-            waveform=click(0.25, 2, 44_100),
-        )
-    visual = Brightness()
-    visual.network = keras.Sequential(
-        [keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)]
-    )
-    monkeypatch.setattr(
-        benchmark_video,
-        "build_extractor",
-        lambda *_, **__: Extractor(Loudness(), visual),
-    )
-    monkeypatch.setattr(benchmark_video, "_MATRIX", 64)
-    args = argparse.Namespace(
-        videos=[str(tmp_path)],
-        visual_network="small",
-        vggish="",
-        visual_weights="",
-        visual_precision="float32",
-        workers=2,
-        repeats=1,
-    )
-    result = benchmark_video.measure(args)
-    assert result["seconds"] == 4
-    parts = ["decode", "log-mel", "audio features", "visual features", "the whole"]
-    shares = result["share_of_processor_time"]
-    assert list(result["seconds_of_video_a_second"]) == list(shares) == parts
-    assert result["share_of_decode_and_log_mel"] == shares["decode"] + shares["log-mel"]
-    # 2 x 2 places, 2 channels, sums of 3 x 3 x 3.
-    assert result["operations_a_frame"] == 2 * 2 * 2 * 2 * 27

@@ -6,8 +6,9 @@ import pytest
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import visual
-from avsdn_tf.features.extractor import build_extractor, extract_all, feature_paths
-from avsdn_tf.features.video.reader import read_seconds
+from avsdn_tf.features.extractor import build_extractor
+from avsdn_tf.features.store import extract_all, feature_paths
+from avsdn_tf.features.video import read_seconds
 from avsdn_tf.features.visual import RECIPES, VisualNetwork
 from tests import vggish
 from tests.small_videos import find_clip
@@ -78,7 +79,7 @@ def test_a_real_clip_through_networks_of_the_true_architecture(tmp_path):
     _, weights = make_weights("resnet152", tmp_path)
     extractor = build_extractor("resnet152", str(tmp_path / "vggish"), str(weights))
     out = tmp_path / "out"
-    assert not extract_all(extractor, [clip], out, {}, 1, lambda *_: None)
+    assert not extract_all(extractor, [clip], out, 1, lambda *_: None)
     audio, visual = (np.load(path) for path in feature_paths(out, clip.stem))
     assert audio.shape == (10, 128)
     assert visual.shape == (10, 2048)
@@ -115,19 +116,30 @@ def test_folded_network_predicts_the_same(rng):
     assert keras.layers.BatchNormalization not in kinds
 
 
-def test_bfloat16_rounds_between_layers_alone(tmp_path, rng, monkeypatch):
-    def network(include_top, weights, pooling, input_shape):
+@pytest.fixture
+def small_recipe(monkeypatch):
+    """A recipe "small" of 64 x 64 pixels; returns its network."""
+
+    def network(include_top, weights, pooling, input_shape=(64, 64, 3)):
         keras.utils.set_random_seed(0)
-        return keras.applications.ResNet50(
+        model = keras.applications.ResNet50(
             include_top=include_top,
             weights=None,
             pooling=pooling,
             input_shape=input_shape,
         )
+        if weights not in (None, "none"):
+            model.load_weights(weights)
+        return model
 
-    recipe = visual.VisualRecipe(network, lambda x: x / 255.0, "avg", (2048,), 1, "")
+    preprocess = keras.applications.resnet.preprocess_input
+    recipe = visual.VisualRecipe(network, preprocess, "avg", (2048,), 1, "")
     monkeypatch.setitem(visual.RECIPES, "small", recipe)
     monkeypatch.setattr(visual, "_IMAGE_SIZE", 64)
+    return network
+
+
+def test_bfloat16_rounds_between_layers_alone(small_recipe, rng):
     frames = [rng.integers(0, 256, (1, 64, 64, 3), np.uint8) for _ in range(3)]
     exact = VisualNetwork("small", "none")(frames)
     half = VisualNetwork("small", "none", "mixed_bfloat16")
@@ -166,9 +178,9 @@ def test_weights_that_cannot_be_had_are_one_message(tmp_path, monkeypatch):
     monkeypatch.setitem(
         visual.RECIPES, "resnet152", visual.dataclasses.replace(recipe, network=network)
     )
-    message = r"--visual_weights=imagenet.*storage.googleapis.*ResNet152.*notop"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=r"storage.googleapis.*ResNet152.*notop") as e:
         VisualNetwork("resnet152")
+    assert (e.value.field, e.value.value) == ("visual_weights", "imagenet")
 
 
 def test_weights_of_another_network_are_one_message(tmp_path, monkeypatch):
@@ -200,13 +212,38 @@ def test_weights_of_another_network_are_one_message(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    "settings",
     [
-        ({"network": "resnet50"}, "network: expected one of resnet152"),
-        ({"empty": "sound"}, "empty: expected one of None, audio, visual"),
-        ({"visual_precision": "bf16"}, "visual_precision: expected one of float32"),
+        {"image_data_format": "channels_first"},
+        {"floatx": "float64"},
+        {"floatx": "float16"},
+        {"dtype_policy": "mixed_bfloat16"},
     ],
 )
-def test_what_makes_no_features_is_one_message(given, message):
-    with pytest.raises(UserError, match=f"{message}.* Received: "):
-        build_extractor(**{"network": "resnet152", **given})
+def test_global_settings_of_keras_change_nothing(
+    small_recipe, tmp_path, rng, keras_settings, settings
+):
+    network = small_recipe(include_top=False, weights=None, pooling="avg")
+    network.save_weights(tmp_path / "w.weights.h5")
+    frames = [rng.integers(0, 256, (1, 64, 64, 3), np.uint8)]
+    expected = VisualNetwork("small", tmp_path / "w.weights.h5")(frames)
+    keras_settings(**settings)
+    network = VisualNetwork("small", tmp_path / "w.weights.h5")
+    np.testing.assert_allclose(network(frames), expected, rtol=1e-5, atol=1e-5)
+    for name, value in settings.items():
+        found = getattr(keras.config, name)()
+        assert getattr(found, "name", found) == value
+
+
+@pytest.fixture
+def keras_settings():
+    """A function that changes Keras's global settings for a test."""
+    names = ("floatx", "dtype_policy", "image_data_format")
+
+    def change(**settings):
+        for name, value in settings.items():
+            getattr(keras.config, f"set_{name}")(value)
+
+    before = {name: getattr(keras.config, name)() for name in names}
+    yield change
+    change(**before)

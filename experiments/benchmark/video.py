@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import FrontEnd
-from avsdn_tf.features.extractor import build_extractor, extract_all
-from avsdn_tf.features.video import find_videos, read_seconds
+from avsdn_tf.features.extractor import build_extractor
+from avsdn_tf.features.store import extract_all
+from avsdn_tf.features.video import Second, find_videos, read_seconds
 from experiments.benchmark import our_program
 from experiments.benchmark.comparison import Comparison, Measurement
 from experiments.benchmark.setting import Setting, temporary_folder
@@ -38,7 +39,7 @@ def measure_video(setting: Setting) -> Iterator[Comparison]:
             field="videos",
         )
     videos = find_videos(setting.videos)
-    extractor = build_extractor(setting.backbones)
+    extractor = build_extractor(**setting.backbones.to_dict())
     rate = extractor.visual.frames_per_second
     seconds = [s for v in videos for s in read_seconds(v, rate)]
     stages = _stages(extractor, videos, seconds, setting.workers)
@@ -98,7 +99,10 @@ def _processor_time(
 
 
 def _stages(
-    extractor: Any, videos: list[pathlib.Path], seconds: list[Any], workers: int
+    extractor: Extractor,
+    videos: list[pathlib.Path],
+    seconds: list[Second],
+    workers: int,
 ) -> dict[str, Callable[[], Any]]:
     """Return functions that do each stage once."""
     waveforms = np.stack([second.waveform for second in seconds])
@@ -116,7 +120,6 @@ def _stages(
                 extractor,
                 videos,
                 folder,
-                settings={},
                 workers=workers,
                 on_done=lambda *_: None,
             )

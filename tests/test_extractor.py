@@ -1,0 +1,402 @@
+"""Features of videos, and folders of features."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import avsdn_tf
+from avsdn_tf import inference
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.errors import UserError
+from avsdn_tf.features import extractor as extractor_module
+from avsdn_tf.features.extractor import MODALITIES, Extractor, build_extractor
+from avsdn_tf.features.store import (
+    Source,
+    claim_folder,
+    extract_all,
+    read_source,
+)
+from avsdn_tf.features.video import VideoError, find_videos
+from tests.small_videos import Brightness, Loudness, write_clip
+from tests.test_video import click, grey_image, write
+
+BACKBONES = Backbones("small", "a", "b", "float32")
+
+
+def small_extractor(empty=None, backbones=BACKBONES):
+    return Extractor(Loudness(), Brightness(), empty, backbones)
+
+
+@pytest.fixture
+def extractor():
+    return small_extractor()
+
+
+def extract_quietly(extractor, videos, out, on_done=None):
+    return extract_all(
+        extractor, videos, out, 1, on_done or (lambda video, failure: None)
+    )
+
+
+def test_features_come_second_by_second_however_long_the_video(tmp_path, extractor):
+    path = write_clip(tmp_path / "a b's ünï.mp4", seconds=19)
+    chunks = list(extractor.stream(path))
+    assert [len(chunk.audio) for chunk in chunks] == [16, 3]
+    assert [(chunk.start_s, chunk.end_s) for chunk in chunks] == [(0, 16), (16, 19)]
+    audio, visual = extractor.extract(path)
+    assert audio.shape == visual.shape == (19, 3)
+    np.testing.assert_allclose(audio[:, 0], 0.05 * np.arange(1, 20), rtol=0.25)
+    np.testing.assert_allclose(visual[:, 1], 10 * np.arange(19), atol=6)
+
+
+@pytest.mark.parametrize("empty", ["audio", "visual"])
+def test_a_missing_modality_is_refused_or_zero(tmp_path, extractor, empty):
+    path = write_clip(
+        tmp_path / "half.mp4", 2, sound=empty != "audio", picture=empty != "visual"
+    )
+    with pytest.raises(VideoError, match=rf'half.mp4: has no .*empty="{empty}"'):
+        extractor.extract(path)
+    other = {"audio": "visual", "visual": "audio"}[empty]
+    with pytest.raises(VideoError, match=rf'empty="{empty}"'):
+        small_extractor(other).extract(path)
+    allowed = small_extractor(empty)
+    found = dict(zip(("audio", "visual"), allowed.extract(path), strict=True))
+    assert not found[empty].any()
+    assert found[other].any()
+    # A track that holds nothing is none.
+    if empty == "audio":
+        write(
+            str(tmp_path / "nothing.mkv"),
+            images=[grey_image(3)] * 10,
+            waveform=click(0.5, 1, 48_000),
+            rate=48_000,
+            silent_s=(0, 9),
+        )
+        audio, visual = allowed.extract(tmp_path / "nothing.mkv")
+        assert not audio.any()
+        assert visual.any()
+    # Where both are there, nothing is taken away.
+    assert all(
+        part.any() for part in allowed.extract(write_clip(tmp_path / "b.mp4", 2))
+    )
+
+
+def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, extractor):
+    folder = tmp_path / "videos"
+    (folder / "deep").mkdir(parents=True)
+    write_clip(folder / "one.mp4", 2)
+    write_clip(folder / "two.mkv", 3)
+    write_clip(folder / "deep" / "one.avi", 2)
+    (folder / "empty.mp4").touch()
+    (folder / "notes.txt").write_text("no video")
+    # What macOS writes beside files on disks of others.
+    (folder / "._one.mp4").touch()
+    videos = find_videos([folder])
+    # Each once, by whatever path.
+    again = [folder, folder / "one.mp4", folder / "deep" / ".." / "one.mp4"]
+    assert find_videos(again) == videos
+    assert [video.name for video in videos] == [
+        "one.avi",
+        "empty.mp4",
+        "one.mp4",
+        "two.mkv",
+    ]
+    told = []
+
+    def run(extractor):
+        told.clear()
+        return extract_all(
+            extractor,
+            videos,
+            tmp_path / "out",
+            workers=2,
+            on_done=lambda video, failure: told.append((video.name, bool(failure))),
+        )
+
+    failures = run(extractor)
+    assert sorted(told) == [
+        ("empty.mp4", True),
+        ("one.avi", False),
+        ("one.mp4", True),
+        ("two.mkv", False),
+    ]
+    assert "same name as" in failures[folder / "one.mp4"]
+    assert "empty.mp4" in failures[folder / "empty.mp4"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "extract.json",
+        *(f"{stem}.{kind}.npy" for stem in ("one", "two") for kind in MODALITIES),
+        *(f"{stem}.source.json" for stem in ("one", "two")),
+    }
+    assert np.load(tmp_path / "out" / "two.audio.npy").shape == (3, 3)
+
+    before = (tmp_path / "out" / "two.audio.npy").stat().st_mtime_ns
+    (tmp_path / "out" / "one.visual.npy").unlink()
+    run(extractor)
+    assert (tmp_path / "out" / "two.audio.npy").stat().st_mtime_ns == before
+    assert (tmp_path / "out" / "one.visual.npy").is_file()
+    other = BACKBONES.override(visual_network="other")
+    with pytest.raises(UserError, match=r"network 'small', received 'other'"):
+        run(small_extractor(backbones=other))
+    for paths, message in (
+        ([tmp_path / "no"], "Expected at least one video.*Received: .*no"),
+        ([tmp_path / "out"], "Expected at least one video"),
+        ([], "Expected at least one video.*Received: none"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_videos(paths)
+
+
+def test_another_video_of_the_same_name_is_refused_and_none_is_lost(
+    tmp_path, extractor
+):
+    for name, seconds in (("a", 2), ("b", 3)):
+        (tmp_path / name).mkdir()
+        write_clip(tmp_path / name / "same.mp4", seconds)
+    out = tmp_path / "out"
+    first, second = (tmp_path / name / "same.mp4" for name in "ab")
+    assert not extract_quietly(extractor, [first], out)
+    failures = extract_quietly(extractor, [second], out)
+    assert str(second) in failures[second]
+    assert "another video of this name" in failures[second]
+    assert np.load(out / "same.audio.npy").shape == (2, 3)
+    # The same content is the same video, wherever it lies.
+    copy = tmp_path / "copy" / "same.mp4"
+    copy.parent.mkdir()
+    copy.write_bytes(first.read_bytes())
+    assert not extract_quietly(extractor, [copy], out)
+
+
+def test_of_one_name_the_first_that_can_be_read_has_the_files(tmp_path, extractor):
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+    missing, broken, good, late = (tmp_path / name / "same.mp4" for name in "abcd")
+    broken.write_bytes(b"no video")
+    write_clip(good, 2)
+    write_clip(late, 3)
+    long_name = tmp_path / f"{'x' * 300}.mp4"
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    videos = find_videos([missing, long_name, broken, nothing, good, late])
+    told = []
+    failures = extract_quietly(
+        extractor, videos, tmp_path / "out", on_done=lambda video, _: told.append(video)
+    )
+    assert sorted(told) == sorted(videos)
+    assert set(failures) == {missing, long_name, broken, nothing, late}
+    assert f"{late}: has the same name as {good}" in failures[late]
+    assert "there is no such" in failures[missing] or "No such" in failures[missing]
+    assert "directory" in failures[nothing]
+    assert np.load(tmp_path / "out" / "same.audio.npy").shape == (2, 3)
+
+
+def test_a_folder_is_not_taken_from_a_process_that_has_not_finished_a_video(
+    tmp_path, extractor
+):
+    video = write_clip(tmp_path / "a.mp4", 2)
+    out = tmp_path / "out"
+    other = small_extractor(backbones=BACKBONES.override(vggish="other"))
+
+    class Slow(Extractor):
+        def stream(self, path):
+            # Meanwhile another process finds no features there, and begins.
+            assert not extract_quietly(other, [video], out)
+            yield from super().stream(path)
+
+    late = write_clip(tmp_path / "b.mp4", 2)
+    with pytest.raises(UserError, match="expected vggish 'other', received 'a'"):
+        extract_quietly(Slow(Loudness(), Brightness(), None, BACKBONES), [late], out)
+    assert read_source(out, "a") is not None
+    assert read_source(out, "b") is None
+
+
+def test_a_file_that_a_killed_process_left_is_no_feature(tmp_path):
+    claim_folder(tmp_path, BACKBONES)
+    (tmp_path / ".tmp-0.npy").touch()
+    (tmp_path / "a.audio.npy").touch()
+    claim_folder(tmp_path, BACKBONES.override(vggish="other"))
+
+
+def test_features_of_another_precision_are_of_another_kind(tmp_path):
+    half = BACKBONES.override(visual_precision="mixed_bfloat16")
+    # Features of 0.1.0 don't state their precision.
+    old = BACKBONES.to_dict()
+    del old["visual_precision"]
+    (tmp_path / "extract.json").write_text(json.dumps(old))
+    (tmp_path / "a.source.json").touch()
+    with pytest.raises(UserError, match=r"visual_precision 'float32', received 'mixed"):
+        claim_folder(tmp_path, half)
+    claim_folder(tmp_path, BACKBONES)
+    told = json.loads((tmp_path / "extract.json").read_text())
+    assert told["visual_precision"] == "float32"
+
+
+@pytest.mark.parametrize("content", [b"[1]", b'"x"', b"\xff", b'{"a":', b'{"a": "b"}'])
+def test_damaged_settings_of_features_are_one_message(tmp_path, content):
+    claim_folder(tmp_path, BACKBONES)
+    (tmp_path / "a.source.json").touch()
+    (tmp_path / "extract.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"extract.json: expected the backbones"):
+        claim_folder(tmp_path, BACKBONES)
+
+
+def test_paths_are_compared_as_absolute_and_names_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("imagenet", "vggish"):
+        (tmp_path / name).mkdir()
+    backbones = Backbones("small", "vggish", "imagenet").resolve()
+    assert backbones.visual_weights == "imagenet"
+    assert backbones.vggish == str(tmp_path / "vggish")
+
+
+def test_features_that_are_not_whole_are_made_again(tmp_path, extractor):
+    video = write_clip(tmp_path / "a.mp4", 2)
+    out = tmp_path / "out"
+    extract_quietly(extractor, [video], out)
+    assert read_source(out, "a") == Source.of(video)
+    for name, content in (("a.source.json", None), ("a.source.json", "{"), ("a.v", 0)):
+        path = out / name if content != 0 else out / "a.visual.npy"
+        path.write_text(content) if content else path.unlink()
+        assert read_source(out, "a") is None
+        extract_quietly(extractor, [video], out)
+        assert read_source(out, "a") == Source.of(video)
+
+
+def test_a_folder_is_of_one_kind(tmp_path, extractor):
+    silent = write_clip(tmp_path / "silent.mp4", 2, sound=False)
+    loud = write_clip(tmp_path / "loud.mp4", 2)
+    out = tmp_path / "out"
+    named = BACKBONES.override(vggish="other")
+    strict = small_extractor(backbones=named)
+    assert 'empty="audio"' in extract_quietly(strict, [silent], out)[silent]
+    # No features are there yet, so they may be of any kind.
+    extract_quietly(extractor, [loud], out)
+    with pytest.raises(UserError, match=r"vggish 'a', received 'other'"):
+        extract_quietly(strict, [loud], out)
+
+    for path in out.iterdir():
+        path.unlink()
+    extract_quietly(strict, [loud], out)
+    # `empty` decides which videos have features, not what these are.
+    assert not extract_quietly(small_extractor("audio", named), [silent], out)
+    assert not np.load(out / "silent.audio.npy").any()
+
+
+def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path, monkeypatch):
+    interrupted = threading.Event()
+    begun, chunks_of = threading.Event(), {"0": 0, "1": 0}
+
+    class Waiting(Extractor):
+        """The second video is in its first chunk when the first one is done."""
+
+        def stream(self, path):
+            for chunk in super().stream(path):
+                chunks_of[path.stem] += 1
+                if path.stem == "0":
+                    assert begun.wait(60)
+                else:
+                    begun.set()
+                    assert interrupted.wait(60)
+                yield chunk
+
+    # Of several chunks each.
+    videos = [write_clip(tmp_path / f"{i}.mp4", 25) for i in range(5)]
+    out = tmp_path / "out"
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def tell(pool, **kwargs):
+        # By then, those that run have been asked to stop.
+        interrupted.set()
+        shutdown(pool, **kwargs)
+
+    def interrupt(video, failure):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", tell)
+    with pytest.raises(KeyboardInterrupt):
+        extract_all(Waiting(Loudness(), Brightness()), videos, out, 2, interrupt)
+    assert read_source(out, "0") is not None
+    # Neither went on with the one that was running, nor began another.
+    assert chunks_of == {"0": 2, "1": 1}
+    assert [read_source(out, str(i)) for i in range(1, 5)] == [None] * 4
+
+
+def model_of(backbones, audio_width=3, visual_shape=(3,)):
+    return avsdn_tf.AVSDN(
+        ["Bark"], audio_width, visual_shape, units=2, backbones=backbones
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        ({"backbones": {"visual_network": "other"}}, "visual_network"),
+        ({"backbones": None, "visual_shape": (5,)}, "visual_network"),
+        ({"backbones": {"visual_network": "small"}, "audio_width": 5}, "vggish"),
+        ({"backbones": {"visual_network": "small"}}, None),
+        ({"backbones": {"vggish": "unknown"}}, None),
+        ({"backbones": None}, None),
+    ],
+)
+def test_features_fit_by_the_name_of_their_backbones_and_by_their_shape(
+    extractor, model, field
+):
+    model = model_of(**model)
+    if field is None:
+        extractor.check_fits(model)
+        return
+    with pytest.raises(UserError) as caught:
+        extractor.check_fits(model)
+    assert caught.value.field == field
+    assert caught.value.value == extractor.backbones.to_dict()[field]
+
+
+def test_the_backbones_of_a_model_are_loaded(monkeypatch, extractor):
+    loaded = []
+
+    def build(**given):
+        loaded.append(given)
+        return extractor
+
+    monkeypatch.setattr(inference, "build_extractor", build)
+    made_by = {"visual_network": "small", "vggish": "own", "visual_weights": "w.h5"}
+    model = model_of(made_by)
+    inference.extractor_for(model)
+    inference.extractor_for(model, empty="audio", vggish="mine", visual_weights=None)
+    expected = {**made_by, "visual_precision": "float32", "empty": None}
+    assert loaded == [expected, {**expected, "vggish": "mine", "empty": "audio"}]
+
+
+@pytest.mark.parametrize(
+    ("backbones", "given", "shape"),
+    [
+        ({"visual_network": "vgg19"}, {"visual_network": "resnet152"}, (7, 7, 512)),
+        (None, {}, (7, 7, 512)),
+        (None, {"visual_network": "resnet50"}, (2048,)),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_weights_are_loaded(
+    monkeypatch, backbones, given, shape
+):
+    monkeypatch.setattr(extractor_module, "AudioNetwork", None)
+    with pytest.raises(UserError) as caught:
+        inference.extractor_for(model_of(backbones, 128, shape), **given)
+    assert caught.value.field == "visual_network"
+    assert shape == (2048,) or "vgg19" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("visual_network", "resnet50"),
+        ("empty", "sound"),
+        ("visual_precision", "bf16"),
+    ],
+)
+def test_an_unknown_value_names_its_field(field, value):
+    with pytest.raises(UserError) as caught:
+        build_extractor(**{field: value})
+    assert (caught.value.field, caught.value.value) == (field, value)

@@ -1,0 +1,123 @@
+"""From a video file to events."""
+
+import keras
+import numpy as np
+import pytest
+
+import avsdn_tf
+from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.inference import predict_video
+from tests.small_videos import (
+    REAL_CLIPS,
+    Brightness,
+    Loudness,
+    find_clip,
+    write_clip,
+)
+from tests.test_video import click, grey_image, write
+
+
+@pytest.fixture
+def always_bark():
+    """A network that says so, whatever the features of three numbers."""
+    model = avsdn_tf.AVSDN(["Bark"], 3, (3,), units=2)
+    model.decoder.head.set_weights([np.zeros((2, 2)), np.array([5.0, 0.0])])
+    return model
+
+
+def test_a_prediction_names_the_modality_that_is_empty(tmp_path, always_bark):
+    path = write_clip(tmp_path / "silent.mp4", 2, sound=False)
+    lenient = Extractor(Loudness(), Brightness(), "audio")
+    for given in (None, "Demo"):
+        found = predict_video(always_bark, lenient, path, disclaimer=given)
+        told = "This video has no sound: zeros stand in for its features"
+        assert found.disclaimer == (f"{given}. {told}" if given else told)
+    both = write_clip(tmp_path / "both.mp4", 2)
+    assert predict_video(always_bark, lenient, both).disclaimer is None
+
+
+def test_an_event_ends_with_the_video(tmp_path, extractor, always_bark):
+    path = write_clip(tmp_path / "short.mp4", 2, tail_s=0.4)
+    found = predict_video(always_bark, extractor, path)
+    ((start_s, end_s, category, _),) = found.events
+    assert (start_s, category) == (0, "Bark")
+    assert end_s == pytest.approx(2.4, abs=0.1)
+    assert len(found.probabilities) == 3
+    assert found.start_s == 0
+
+
+@pytest.mark.parametrize("delay_s", [0.4, 0.9, 7])
+@pytest.mark.parametrize(
+    ("suffix", "counts_from_zero"),
+    [("mkv", False), ("webm", False), ("mp4", False), ("ts", True)],
+)
+def test_a_late_video_has_the_times_of_players(
+    tmp_path, extractor, always_bark, suffix, counts_from_zero, delay_s
+):
+    # All timestamps are late: by more than the length, which MP4 states and Matroska
+    # doesn't. Players count a transport stream from its start.
+    path = tmp_path / f"late.{suffix}"
+    start_s = 0 if counts_from_zero else delay_s
+    write(
+        str(path),
+        times_s=delay_s + np.arange(24) / 10,
+        images=[grey_image(index) for index in range(24)],
+        waveform=click(1, 2.4, 48_000),
+        rate=48_000,
+        start_s=delay_s,
+    )
+    found = predict_video(always_bark, extractor, path)
+    # The encoder's delay is a part of it.
+    assert found.start_s == pytest.approx(start_s, abs=0.03)
+    (event,) = found.events
+    assert event.start_s == found.start_s
+    assert event.end_s == pytest.approx(start_s + 2.4, abs=0.05)
+    assert avsdn_tf.localize(always_bark, path, extractor=extractor) == [event]
+
+
+class RandomSpectrum:
+    """Audio features of a test: a few random sums of a spectrum."""
+
+    width = 8
+
+    def __call__(self, seconds):
+        spectrum = np.log1p(np.abs(np.fft.rfft(seconds))[:, :512])
+        weights = np.random.default_rng(1).normal(0, 0.1, (512, self.width))
+        return (spectrum @ weights).astype(np.float32)
+
+
+class RandomGrid:
+    """Visual features of a test: a few random sums of 8 x 8 pixels."""
+
+    shape = (8,)
+    frames_per_second = 1
+
+    def __call__(self, frames):
+        grids = []
+        for (frame,) in frames:
+            rows, columns = frame.shape[0] // 8, frame.shape[1] // 8
+            grids.append(frame[::rows, ::columns][:8, :8].reshape(-1) / 255)
+        weights = np.random.default_rng(2).normal(0, 0.1, (192, *self.shape))
+        return (np.stack(grids) @ weights).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "num_seconds"), REAL_CLIPS.items())
+def test_real_clips(name, num_seconds):
+    keras.utils.set_random_seed(0)
+    model = avsdn_tf.AVSDN(["Bark", "Flute"], 8, (8,), units=4)
+    kernel, bias = model.decoder.head.get_weights()
+    # Otherwise background may win everywhere with these random weights.
+    model.decoder.head.set_weights([10 * kernel, bias - [0, 0, 1]])
+    found = predict_video(
+        model, Extractor(RandomSpectrum(), RandomGrid()), find_clip(name)
+    )
+    assert (found.start_s, found.segment_s) == (0, 1)
+    assert found.probabilities.shape == (num_seconds, 3)
+    classes = found.probabilities.argmax(axis=1)
+    assert found.events
+    # Each second's class again, from the events.
+    from_events = np.full(num_seconds, 2)
+    for event in found.events:
+        seconds = slice(int(event.start_s), int(np.ceil(event.end_s)))
+        from_events[seconds] = model.categories.index(event.category)
+    np.testing.assert_array_equal(from_events, classes)
