@@ -1,10 +1,9 @@
-"""A demo that needs no download: a rendered video, and networks small enough to train.
+"""A demo that needs no download: a rendered video and a network trained in seconds.
 
-Three things move and sound: a swinging bell, a rolling engine, a flying bird. Where one
-is seen and heard at once it is an event; where the picture shows one and the sound is
-of another, or of none, it is background. Features are a spectrum and the colours of a
-frame, in place of VGGish and ResNet-152. It shows what a prediction looks like, and
-says nothing about real videos.
+The video shows and plays three things: a swinging bell, a rolling engine, a flying
+bird. A thing that is seen and heard at once is an event; a picture of one thing with
+the sound of another, or with silence, is background. A spectrum and a colour histogram
+stand in for the features of VGGish and ResNet-152.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from avsdn_tf.features.audio import FrontEnd
 from avsdn_tf.losses import SoftmaxBinaryCrossentropy
 from avsdn_tf.models.avsdn import AVSDN
 
-NOTICE = (
+DISCLAIMER = (
     "Demo: a rendered video and stand-in networks, trained within seconds. It says "
     "nothing about real videos"
 )
@@ -29,8 +28,9 @@ _FRAME_RATE = 12
 _HEIGHT, _WIDTH = 180, 320
 _LEVELS = 4
 _BANDS = 64
+_NUM_CLIPS, _NUM_SEGMENTS = 512, 10
 
-# What is seen and what is heard in each second of the video; None is neither.
+# The thing seen and the thing heard in each second of the video; None is nothing.
 _BELL, _ENGINE, _BIRD = range(3)
 _SEEN = [None] * 2 + [_BELL] * 5 + [None] * 2 + [_ENGINE] * 6 + [_BIRD] * 5
 _HEARD = [None] * 3 + [_BELL] * 4 + [_BIRD] * 2 + [None] + [_ENGINE] * 4 + [None]
@@ -39,7 +39,7 @@ _HEARD += [_BIRD] * 5
 
 @dataclasses.dataclass(frozen=True)
 class DemoAudio:
-    """A spectrum of each second, in place of VGGish.
+    """Makes a spectrum of each second, in place of VGGish.
 
     Attributes:
         width: Width of a feature.
@@ -48,7 +48,7 @@ class DemoAudio:
     width: int = _BANDS
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        """Returns `(num_seconds, width)` of `(num_seconds, 16000)`."""
+        """Return features, `(num_seconds, width)`, of `(num_seconds, 16000)`."""
         power = np.abs(np.fft.rfft(seconds)[:, : 64 * _BANDS]) ** 2
         bands = power.reshape(len(seconds), _BANDS, -1).mean(axis=2)
         return np.log1p(bands).astype(np.float32) / 8
@@ -56,31 +56,31 @@ class DemoAudio:
 
 @dataclasses.dataclass(frozen=True)
 class DemoVisual:
-    """The colours of each second's middle frame, in place of ResNet-152.
+    """Makes a colour histogram of each second's frame, in place of ResNet-152.
 
     Attributes:
         shape: Shape of a feature.
-        frames_per_second: Frames of a second that are looked at.
+        frames_per_second: Number of frames per second that it reads.
     """
 
     shape: tuple[int, ...] = (_LEVELS**3,)
     frames_per_second: int = 1
 
     def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
-        """Returns `(num_seconds, *shape)` of one array of frames a second."""
+        """Return features, `(num_seconds, *shape)`, of an array of frames per second."""
         histograms = []
         for second in frames:
             levels = second[0].astype(int) * _LEVELS // 256
             colors = (levels @ (_LEVELS**2, _LEVELS, 1)).reshape(-1)
             shares = np.bincount(colors, minlength=self.shape[0]) / len(colors)
-            # The root lets a small thing count beside the sky.
+            # The root raises the weight of small things beside the sky's.
             histograms.append(np.sqrt(shares))
         return np.stack(histograms).astype(np.float32)
 
 
 def write_video(path: pathlib.Path) -> None:
-    """Renders the demo's video, 20 s as an MP4 file."""
-    # With the protocol named, a colon in the path does not start another one.
+    """Render the demo's video, an MP4 file of 20 s."""
+    # Without "file:", FFmpeg reads what precedes a colon in the path as a protocol.
     with av.open(f"file:{path}", "w") as container:
         video = container.add_stream("h264", rate=_FRAME_RATE)
         video.width, video.height, video.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
@@ -101,7 +101,7 @@ def write_video(path: pathlib.Path) -> None:
 
 
 def train_network(audio: DemoAudio, visual: DemoVisual) -> AVSDN:
-    """Trains a small AVSDN on rendered seconds, which are none of the video's."""
+    """Train a small AVSDN on rendered seconds, none of which is part of the video."""
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
     things = [None, *range(len(CATEGORIES))]
@@ -113,20 +113,27 @@ def train_network(audio: DemoAudio, visual: DemoVisual) -> AVSDN:
         thing: visual([_draw(thing, 0.37 * s, rng)[None] for s in range(24)])
         for thing in things
     }
-    clips = 512
-    heard = np.empty((clips, 10, audio.width), np.float32)
-    seen = np.empty((clips, 10, *visual.shape), np.float32)
-    labels = np.full((clips, 10), len(CATEGORIES))
-    for clip in range(clips):
-        eyes = _a_while(things, rng)
-        # Often the sound goes with the picture: an event has to be no rarity.
-        ears = eyes if rng.random() < 0.3 else _a_while(things, rng)
+    shape = (_NUM_CLIPS, _NUM_SEGMENTS)
+    heard = np.empty((*shape, audio.width), np.float32)
+    seen = np.empty((*shape, *visual.shape), np.float32)
+    labels = np.full(shape, len(CATEGORIES))
+    for clip in range(_NUM_CLIPS):
+        eyes = _draw_sequence(things, rng)
+        # Without these clips, sound and picture would rarely agree.
+        ears = eyes if rng.random() < 0.3 else _draw_sequence(things, rng)
         for segment, (eye, ear) in enumerate(zip(eyes, ears, strict=True)):
             heard[clip, segment] = heard_of[ear][rng.integers(24)]
             seen[clip, segment] = seen_of[eye][rng.integers(24)]
             if eye is not None and eye == ear:
                 labels[clip, segment] = eye
-    model = AVSDN(CATEGORIES, audio.width, visual.shape, units=32)
+    model = AVSDN(
+        CATEGORIES,
+        audio.width,
+        visual.shape,
+        units=32,
+        num_segments=_NUM_SEGMENTS,
+        segment_s=1.0,
+    )
     model.compile(keras.optimizers.Adam(0.003), SoftmaxBinaryCrossentropy())
     targets = np.eye(len(CATEGORIES) + 1, dtype=np.float32)[labels]
     model.fit(
@@ -135,15 +142,17 @@ def train_network(audio: DemoAudio, visual: DemoVisual) -> AVSDN:
     return model
 
 
-def _a_while(things: list[int | None], rng: np.random.Generator) -> list[int | None]:
-    """Returns ten seconds in which two things follow each other."""
-    at = rng.integers(1, 10)
+def _draw_sequence(
+    things: list[int | None], rng: np.random.Generator
+) -> list[int | None]:
+    """Return a clip's segments, in which one thing follows another."""
+    at = rng.integers(1, _NUM_SEGMENTS)
     first, second = rng.choice(len(things), 2)
-    return [things[first]] * at + [things[second]] * (10 - at)
+    return [things[first]] * at + [things[second]] * (_NUM_SEGMENTS - at)
 
 
 def _draw(thing: int | None, time_s: float, rng: np.random.Generator) -> np.ndarray:
-    """Returns a picture of a thing, `(height, width, 3)` uint8."""
+    """Return a picture of a thing, `(height, width, 3)` uint8."""
     y, x = np.mgrid[:_HEIGHT, :_WIDTH]
     sky = 200 - 50 * (y / _HEIGHT)
     picture = np.stack([0.8 * sky, 0.9 * sky, sky], axis=-1)
@@ -169,7 +178,7 @@ def _draw(thing: int | None, time_s: float, rng: np.random.Generator) -> np.ndar
 
 
 def _sound(thing: int | None, second: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns a second of a thing's sound, `(16000,)` float32."""
+    """Return a second of a thing's sound, `(16000,)` float32."""
     time_s = second + np.arange(_RATE_HZ) / _RATE_HZ
     if thing == _BELL:
         strike = np.exp(-4 * (time_s % 0.5))
