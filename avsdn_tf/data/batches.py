@@ -3,8 +3,9 @@
 Training reads every split in `NUM_SHARDS` shards and interleaves them. Each of several
 workers reads its own shards alone, and yet a batch of all workers holds the same clips
 whatever their number: the order of the shards is fixed, and the order within a shard
-follows from (seed, epoch). Every batch has one static size, padded with zeros of weight
-0: graphs are compiled once, and replicas share a batch evenly.
+follows from (seed, epoch). A shard that is much larger than its shuffle buffer is read
+in slices, whose order is random too. Every batch has one static size, padded with zeros
+of weight 0: graphs are compiled once, and replicas share a batch evenly.
 """
 
 import dataclasses
@@ -19,8 +20,10 @@ import tensorflow_datasets as tfds
 from avsdn_tf.data.dataset import Dataset
 
 NUM_SHARDS = 8
-# Bytes of features that wait in the shuffle buffers, whatever the number of clips.
+# Bytes of features that wait in the shuffle buffers, whatever the number of clips. That
+# is half of AVE's pooled vectors, but a fiftieth of its largest maps.
 _SHUFFLE_BYTES = 128 * 2**20
+_MAX_SLICES = 4
 
 Example = dict[str, Any]
 
@@ -45,18 +48,40 @@ ALL = InputShard()
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A slice of a split.
+    """A part of a split.
 
     Attributes:
         index: Its number within the split, 0 to `NUM_SHARDS` - 1. It decides which
             worker reads it.
-        examples: The examples, in stored order.
-        size: Number of examples.
+        slices: Its examples in stored order, and their number, slice by slice.
     """
 
     index: int
-    examples: tf.data.Dataset
-    size: int
+    slices: Sequence[tuple[tf.data.Dataset, int]]
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return sum(size for _, size in self.slices)
+
+    def shuffled(self, seed: tf.Tensor, buffer_size: int) -> tf.data.Dataset:
+        """Return the examples in an order that a seed decides."""
+        datasets, sizes = zip(*self.slices, strict=True)
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(sizes), dtype=tf.int64), tf.stack([seed, 0])
+        )
+        # Poll each slice once past its end, so that the exhausted reader closes its
+        # file.
+        polls = tf.repeat(order, tf.gather(tf.constant(sizes, tf.int64), order) + 1)
+        return tf.data.Dataset.choose_from_datasets(
+            datasets,
+            tf.data.Dataset.from_tensor_slices(polls),
+            stop_on_empty_dataset=False,
+        ).shuffle(
+            max(1, min(buffer_size, self.size)),
+            seed=seed,
+            reshuffle_each_iteration=False,
+        )
 
 
 def training_batches(
@@ -101,10 +126,10 @@ def training_batches(
 
     names = ("audio", "visual", "row", label)
     shards = [
-        Shard(index, read(dataset, part, names), size)
+        Shard(index, [(read(dataset, part, names), size) for part, size in parts])
         for split in splits
-        for index, (part, size) in enumerate(slices(dataset, split, NUM_SHARDS))
-        if size
+        for index, parts in enumerate(shard_slices(dataset, split))
+        if parts
     ]
     return shuffled_batches(
         shards,
@@ -135,6 +160,21 @@ def scoring_batches(
     names = ("audio", "visual", "row", "segment_labels", "clip_label")
     part, _ = slices(dataset, split, shard.num_workers)[shard.worker]
     return read(dataset, part, names).batch(batch_size).prefetch(1)
+
+
+def shard_slices(dataset: Dataset, split: str) -> list[list[tuple[str, int]]]:
+    """Return the slices of each of a split's shards: TFDS's name and size.
+
+    A slice has twice as many clips as wait in its shuffle buffer, or more.
+    """
+    num_clips = dataset.num_clips(split)
+    count = num_clips // (2 * max(1, shuffle_clips(dataset)))
+    count = max(1, min(_MAX_SLICES, count))
+    parts = slices(dataset, split, NUM_SHARDS * count)
+    return [
+        [(part, size) for part, size in parts[start : start + count] if size]
+        for start in range(0, len(parts), count)
+    ]
 
 
 def slices(dataset: Dataset, split: str, count: int) -> list[tuple[str, int]]:
@@ -176,8 +216,7 @@ def shuffled_batches(
     own = [i for i, s in enumerate(shards) if _reader_of(s, shard) == shard.worker]
     choices = _choices(shards, batch_size, shard)
     total = sum(s.size for s in shards)
-    buffers = [max(1, buffer_size * shards[i].size // total) for i in own]
-    spec = shards[own[0]].examples.element_spec
+    spec = shards[own[0]].slices[0][0].element_spec
     padding = tf.data.Dataset.from_tensors(
         {name: tf.zeros(entry.shape, entry.dtype) for name, entry in spec.items()}
     ).repeat()
@@ -194,12 +233,8 @@ def shuffled_batches(
         # every program, and not 0 beside a seed that is a tensor.
         tf.random.set_seed(1)
         shuffled = [
-            shards[i].examples.shuffle(
-                min(buffer, shards[i].size),
-                seed=epoch_seed + i,
-                reshuffle_each_iteration=False,
-            )
-            for i, buffer in zip(own, buffers, strict=True)
+            shards[i].shuffled(epoch_seed + i, buffer_size * shards[i].size // total)
+            for i in own
         ]
         chosen = tf.data.Dataset.choose_from_datasets([*shuffled, padding], next_shard)
         return (

@@ -6,6 +6,7 @@ of the data set the example is stored in.
 
 import collections
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,14 +14,13 @@ import tensorflow as tf
 
 from avsdn_tf.data.batches import (
     ALL,
-    NUM_SHARDS,
     Example,
     InputShard,
     Shard,
     read,
+    shard_slices,
     shuffle_clips,
     shuffled_batches,
-    slices,
 )
 from avsdn_tf.data.dataset import Dataset
 
@@ -62,15 +62,17 @@ def segment_pairs(
             }
         )
 
+    def read_slice(part: str) -> tuple[tf.data.Dataset, int]:
+        num_clips = _count(dataset, part)[match_split]
+        examples = _read_match_split(dataset, part, match_split)
+        return examples.flat_map(split_up), dataset.num_segments * num_clips
+
     shards = [
-        Shard(
-            index,
-            _read_match_split(dataset, part, match_split).flat_map(split_up),
-            dataset.num_segments * num_clips,
-        )
-        for index, part in _parts(dataset)
-        if (num_clips := _count(dataset, part)[match_split])
+        Shard(index, [read_slice(part) for part, _ in parts])
+        for split in _stored_splits(dataset)
+        for index, parts in enumerate(shard_slices(dataset, split))
     ]
+    shards = [entry for entry in shards if entry.size]
     return shuffled_batches(
         shards,
         batch_size=batch_size,
@@ -118,8 +120,9 @@ def count_clips(dataset: Dataset) -> dict[str, int]:
     """Return how many clips each split of this task has."""
     total: collections.Counter[str] = collections.Counter()
     # Shard by shard, as training counts them: the data are read once for both.
-    for _, part in _parts(dataset):
-        total.update(_count(dataset, part))
+    for split in _stored_splits(dataset):
+        for part, _ in itertools.chain(*shard_slices(dataset, split)):
+            total.update(_count(dataset, part))
     return dict(total)
 
 
@@ -132,17 +135,8 @@ def _stored_splits(dataset: Dataset) -> list[str]:
     return [name for name in dataset.splits if name != "background"]
 
 
-def _parts(dataset: Dataset) -> list[tuple[int, str]]:
-    """Return index and TFDS name of every shard that isn't empty."""
-    return [
-        (index, part)
-        for split in _stored_splits(dataset)
-        for index, (part, size) in enumerate(slices(dataset, split, NUM_SHARDS))
-        if size
-    ]
-
-
-@functools.lru_cache(maxsize=4 * NUM_SHARDS)
+# Twice as many as AVE's three splits have slices.
+@functools.lru_cache(maxsize=256)
 def _count(dataset: Dataset, part: str) -> dict[str, int]:
     feature = dataset.builder.info.features["match_split"]
     counts = np.zeros(feature.num_classes, int)
