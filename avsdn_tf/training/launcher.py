@@ -128,8 +128,8 @@ def _share_gpus(num_gpus: int, num_workers: int) -> list[dict[str, str]]:
         return [{}] * num_workers
     if num_gpus < num_workers:
         raise UserError(
-            f"Expected a GPU for each worker. Received: {num_gpus}. Start fewer, or one "
-            f"of strategy mirrored for all GPUs, or hide them by {_GPUS}=.",
+            f"Expected a GPU for each worker. Received: {num_gpus}. Start fewer, or "
+            f"one of strategy mirrored for all GPUs, or hide them by {_GPUS}=.",
             field="local_workers",
             value=num_workers,
         )
