@@ -48,7 +48,7 @@ class DemoAudio:
     width: int = _BANDS
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        """Return features, `(num_seconds, width)`, of `(num_seconds, 16000)`."""
+        """Return `(num_seconds, width)` features of `(num_seconds, 16000)` sound."""
         power = np.abs(np.fft.rfft(seconds)[:, : 64 * _BANDS]) ** 2
         bands = power.reshape(len(seconds), _BANDS, -1).mean(axis=2)
         return np.log1p(bands).astype(np.float32) / 8
@@ -67,7 +67,7 @@ class DemoVisual:
     frames_per_second: int = 1
 
     def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
-        """Return features, `(num_seconds, *shape)`, of an array of frames per second."""
+        """Return `(num_seconds, *shape)` features of an array of frames per second."""
         histograms = []
         for second in frames:
             levels = second[0].astype(int) * _LEVELS // 256

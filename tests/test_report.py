@@ -17,7 +17,7 @@ from rich.console import Console
 from avsdn_tf import cross_modality, evaluation
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import Event, VideoPrediction
-from avsdn_tf.report import figures, page, run_report, templates
+from avsdn_tf.report import figures, page, run_report, templating
 from avsdn_tf.report.progress import TrainingProgress, extraction_progress
 from avsdn_tf.report.scores import list_scores, percent
 from avsdn_tf.report.terminal import results_table
@@ -312,17 +312,17 @@ class _Nesting(html.parser.HTMLParser):
         assert self.open.pop() == tag, self.getpos()
 
 
-@pytest.mark.parametrize("name", templates.ENVIRONMENT.list_templates())
+@pytest.mark.parametrize("name", templating.ENVIRONMENT.list_templates())
 def test_templates_escape_and_refuse_missing_values(name):
-    template = templates.ENVIRONMENT.get_template(name)
-    assert templates.ENVIRONMENT.autoescape is True
+    template = templating.ENVIRONMENT.get_template(name)
+    assert templating.ENVIRONMENT.autoescape is True
     if name in ("page.html", "player.html"):
         with pytest.raises(jinja2.UndefinedError):
             template.render()
 
 
 @pytest.mark.parametrize(
-    "path", sorted(templates.STATIC.iterdir()), ids=lambda p: p.name
+    "path", sorted(templating.STATIC.iterdir()), ids=lambda p: p.name
 )
 def test_static_files_fit_into_a_page(path):
     text = path.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from avsdn_tf.files import write_text
 from avsdn_tf.report.figures import CHOICE_RULE, to_svg
 from avsdn_tf.report.scores import is_cross_modality, list_scores
-from avsdn_tf.report.templates import render
+from avsdn_tf.report.templating import render
 
 # What screen readers say of the figures.
 _DESCRIPTIONS = {

@@ -13,7 +13,7 @@ import numpy as np
 from avsdn_tf.events import VideoPrediction
 from avsdn_tf.files import write_text
 from avsdn_tf.report.figures import category_colors
-from avsdn_tf.report.templates import render
+from avsdn_tf.report.templating import render
 
 # In base64, which takes a third more, 32 MB: the longest address that Firefox read
 # before version 136 (MDN, "data: URLs").

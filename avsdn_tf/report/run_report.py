@@ -59,12 +59,7 @@ def write_run_report(
         **{name: settings[name] for name in ("mode", "model", "dataset")},
         "disclaimer": disclaimer,
     }
-    drawn = {
-        "learning_curves": figures.learning_curves(history, report["selected_epoch"])
-    }
-    if predictions is not None:
-        drawn["timelines"] = _draw_timelines(predictions, settings["model"], categories)
-        drawn["confusion"] = figures.confusion(scores["confusion_matrix"], categories)
+    drawn = _draw(report, history, predictions, categories)
     with explain_unwritable(folder.path, "Make space, and repeat the command."):
         for name, figure in drawn.items():
             figures.save(figure, folder.path / f"{name}.png", disclaimer)
@@ -104,9 +99,18 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
     return history
 
 
-def _draw_timelines(
-    predictions: Predictions, model: str, categories: Sequence[str]
-) -> Figure:
+def _draw(
+    report: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    predictions: Predictions | None,
+    categories: Sequence[str],
+) -> dict[str, Figure]:
+    """Return the figures of a report by the names of their files."""
+    drawn = {
+        "learning_curves": figures.learning_curves(history, report["selected_epoch"])
+    }
+    if predictions is None:
+        return drawn
     predicted = predictions.logits.argmax(axis=-1)
     chosen = figures.choose_clips(
         predictions.labels, predicted, len(categories), _NUM_TIMELINE_CLIPS
@@ -115,8 +119,10 @@ def _draw_timelines(
         figures.TimelineClip(
             title=f"row {predictions.row[clip]}",
             truth=predictions.labels[clip],
-            predictions={model: predicted[clip]},
+            predictions={report["model"]: predicted[clip]},
         )
         for clip in chosen
     ]
-    return figures.timelines(clips, categories)
+    drawn["timelines"] = figures.timelines(clips, categories)
+    drawn["confusion"] = figures.confusion(report["confusion_matrix"], categories)
+    return drawn

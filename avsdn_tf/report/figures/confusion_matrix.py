@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -46,21 +47,7 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     axes.set_xlim(-0.5, num_classes - 0.5)
     axes.set_ylim(num_classes - 0.5, -0.5)
     axes.spines[:].set_visible(True)
-    for true, predicted in zip(*np.nonzero(fractions), strict=True):
-        fraction = fractions[true, predicted]
-        # Opacity instead of a colour map: empty cells have the page's colour.
-        cell = (predicted - 0.5, true - 0.5)
-        axes.add_patch(Rectangle(cell, 1, 1, color=_CELL, alpha=fraction, linewidth=0))
-        if round(100 * fraction) >= 1:
-            axes.text(
-                predicted,
-                true,
-                f"{100 * fraction:.0f}",
-                color=_ON_CELL if fraction > 0.75 else INK,
-                fontsize=7,
-                ha="center",
-                va="center_baseline",
-            )
+    _draw_cells(axes, fractions)
     ticks = range(num_classes)
     axes.set_xticks(ticks, names, rotation=90)
     axes.set_yticks(
@@ -79,3 +66,22 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     axes.xaxis.set_label_position("top")
     axes.set_ylabel("true class (segments)")
     return figure
+
+
+def _draw_cells(axes: Axes, fractions: np.ndarray) -> None:
+    """Draw a square with its percentage for every fraction above 0."""
+    for true, predicted in zip(*np.nonzero(fractions), strict=True):
+        fraction = fractions[true, predicted]
+        # Opacity instead of a colour map: empty cells have the page's colour.
+        cell = (predicted - 0.5, true - 0.5)
+        axes.add_patch(Rectangle(cell, 1, 1, color=_CELL, alpha=fraction, linewidth=0))
+        if round(100 * fraction) >= 1:
+            axes.text(
+                predicted,
+                true,
+                f"{100 * fraction:.0f}",
+                color=_ON_CELL if fraction > 0.75 else INK,
+                fontsize=7,
+                ha="center",
+                va="center_baseline",
+            )

@@ -112,26 +112,11 @@ def timelines(
     top = 0.0
     for clip in clips:
         top += _TITLE_ROWS
-        axes.text(0, top - 0.15, clip.title, size=10, va="baseline")
-        rows = [("truth", clip.truth), *clip.predictions.items()]
-        for row, (name, classes) in enumerate(rows):
-            y = top + row + 0.5
-            classes = np.asarray(classes)
-            shortened |= _draw_row(axes, y, classes, categories, segment_s)
-            if row:
-                end_s = len(classes) * segment_s + 0.08 / _TRACK_IN * duration_s
-                text = f"{(classes == clip.truth).sum()}/{len(classes)}"
-                axes.text(
-                    end_s, y, text, color=MUTED, size=_FONT_PT, va="center_baseline"
-                )
-            ticks.append((y, _shorten_middle(name)))
-        # Faint seams let a reader count segments without breaking up the events.
-        seams = np.arange(1, len(clip.truth)) * segment_s
-        bottom = top + len(rows)
-        axes.vlines(
-            seams, top + 0.1, bottom - 0.1, colors=_ON_BAR, alpha=0.1, linewidth=0.6
-        )
-        top = bottom + _GAP_ROWS
+        shortened |= _draw_clip(axes, top, clip, categories, segment_s)
+        for name in ("truth", *clip.predictions):
+            ticks.append((top + 0.5, _shorten_middle(name)))
+            top += 1
+        top += _GAP_ROWS
     axes.set_yticks(*zip(*ticks, strict=True))
     axes.tick_params(length=0)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -139,6 +124,40 @@ def timelines(
     axes.set_xlabel("time (s)")
     _draw_legend(axes, categories, sorted(shortened), height_in)
     return figure
+
+
+def _draw_clip(
+    axes: Axes,
+    top: float,
+    clip: TimelineClip,
+    categories: Sequence[str],
+    segment_s: float,
+) -> set[int]:
+    """Draw the rows of one clip; return the categories whose name was shortened."""
+    axes.text(0, top - 0.15, clip.title, size=10, va="baseline")
+    truth = np.asarray(clip.truth)
+    end_s = len(truth) * segment_s
+    shortened = _draw_row(axes, top + 0.5, truth, categories, segment_s)
+    for row, predicted in enumerate(map(np.asarray, clip.predictions.values()), 1):
+        y = top + row + 0.5
+        shortened |= _draw_row(axes, y, predicted, categories, segment_s)
+        axes.annotate(
+            f"{(predicted == truth).sum()}/{len(truth)}",
+            (end_s, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=MUTED,
+            size=_FONT_PT,
+            va="center_baseline",
+            annotation_clip=False,
+        )
+    # Faint seams let a reader count segments without breaking up the events.
+    bottom = top + 1 + len(clip.predictions)
+    seams = np.arange(1, len(truth)) * segment_s
+    axes.vlines(
+        seams, top + 0.1, bottom - 0.1, colors=_ON_BAR, alpha=0.1, linewidth=0.6
+    )
+    return shortened
 
 
 def _draw_row(

@@ -32,7 +32,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // ---- Time ----
 
-// The same text as `_clock` in templates.py.
+// The same text as `_clock` in templating.py.
 function clock(seconds) {
   const rounded = Math.round(seconds * 100) / 100;
   const hours = Math.floor(rounded / 3600);

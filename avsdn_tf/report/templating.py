@@ -1,4 +1,4 @@
-"""HTML of the pages, by the templates beside this file."""
+"""HTML of the pages, by the files in `templates/` and `static/`."""
 
 import pathlib
 from typing import Any
