@@ -238,55 +238,40 @@ def _run_pipeline(
     """Make features of videos, and return the error messages of those that failed."""
     runner = download_config.beam_runner if download_config else None
     options = download_config.beam_options if download_config else None
-    if runner is None and (
-        options is None or options.view_as(StandardOptions).runner is None
-    ):
+    if not (runner or options and options.view_as(StandardOptions).runner):
         runner = _RUNNER
-    # All workers reach the folder of the features.
+    # All workers reach the folder of the features. Beam's own writer of messages reads
+    # a `[` in the folder's path as a glob pattern.
     tmp_dir = pathlib.Path(tempfile.mkdtemp(prefix=".failures-", dir=out))
     try:
         with beam.Pipeline(runner=runner, options=options) as pipeline:
-            extract = _Extract(str(out), backbones, empty, str(tmp_dir))
             _ = (
                 pipeline
                 | "Videos" >> beam.Create(todo)
                 | "Spread" >> beam.Reshuffle()
-                | "Extract" >> beam.ParDo(extract)
+                | "Extract" >> beam.Map(_extract, out, backbones, empty, tmp_dir)
             )
         return [json.loads(path.read_text()) for path in sorted(tmp_dir.glob("*.json"))]
     finally:
         shutil.rmtree(tmp_dir, ignore_errors=True)
 
 
-class _Extract(beam.DoFn):
-    """Write a video's features, or a file with its error message.
-
-    Beam's own text writer reads a `[` in the folder's path as a glob pattern.
-    """
-
-    def __init__(
-        self, out: str, backbones: Backbones, empty: str | None, failures: str
-    ) -> None:
-        self._out = out
-        self._backbones = backbones
-        self._empty = empty
-        self._failures = failures
-
-    def setup(self) -> None:
-        """Load the backbones, once a worker."""
-        self._extractor = _load(self._backbones, self._empty)
-
-    def process(self, video: Video) -> None:
-        """Extract one video."""
-        out = pathlib.Path(self._out)
-        try:
-            with _as_file(video) as path:
-                source = Source.of(path)
-                features = self._extractor.extract(path)
-            write_features(out, video.key, features, source, self._backbones)
-        except (VideoError, UserError, OSError, KeyError) as error:
-            path = pathlib.Path(self._failures) / f"{video.key}.json"
-            write_json(path, f"{video.key}: {error}")
+def _extract(
+    video: Video,
+    out: pathlib.Path,
+    backbones: Backbones,
+    empty: str | None,
+    failures: pathlib.Path,
+) -> None:
+    """Write a video's features, or a file with its error message."""
+    extractor = _load(backbones, empty)
+    try:
+        with _as_file(video) as path:
+            source = Source.of(path)
+            features = extractor.extract(path)
+        write_features(out, video.key, features, source, backbones)
+    except (VideoError, UserError, OSError, KeyError) as error:
+        write_json(failures / f"{video.key}.json", f"{video.key}: {error}")
 
 
 @contextlib.contextmanager

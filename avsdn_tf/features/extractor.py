@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,25 +19,6 @@ DEFAULT_BACKBONES = Backbones("resnet152", VGGISH, IMAGENET, PRECISIONS[0])
 # Seconds that go through the backbones together: enough to keep them busy, and few
 # enough that memory doesn't depend on the video's length.
 _CHUNK_S = 16
-
-
-class AudioFeatures(Protocol):
-    """Makes the features of seconds of sound; see `AudioNetwork`."""
-
-    width: int
-
-    def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        """Return `(num_seconds, width)` for `(num_seconds, 16000)`."""
-
-
-class VisualFeatures(Protocol):
-    """Makes the features of seconds of picture; see `VisualNetwork`."""
-
-    shape: tuple[int, ...]
-    frames_per_second: int
-
-    def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
-        """Return `(num_seconds, *shape)` for one array of frames a second."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,15 +43,17 @@ class Extractor:
     """Makes the audio and visual features of videos.
 
     Attributes:
-        audio: Makes features of sound.
-        visual: Makes features of pictures.
+        audio: Makes features of sound: an `AudioNetwork`, or an object with the same
+            `width` and call.
+        visual: Makes features of pictures: a `VisualNetwork`, or an object with the
+            same `shape`, `frames_per_second` and call.
         empty: A modality that a video may lack, `"audio"` or `"visual"`: its features
             are zeros then. None: both are required.
         backbones: Description of `audio` and `visual`.
     """
 
-    audio: AudioFeatures
-    visual: VisualFeatures
+    audio: AudioNetwork
+    visual: VisualNetwork
     empty: str | None = None
     backbones: Backbones = dataclasses.field(default_factory=Backbones)
 

@@ -198,67 +198,64 @@ def extract_all(
         KeyboardInterrupt: On Ctrl+C, within seconds however long the videos are.
     """
     claim_folder(out, extractor.backbones)
-    failures: dict[pathlib.Path, str] = {}
-    namesakes: dict[str, collections.deque[pathlib.Path]] = {}
+    namesakes = collections.defaultdict(list)
     for video in videos:
-        namesakes.setdefault(video.stem, collections.deque()).append(video)
-    running: dict[concurrent.futures.Future[None], pathlib.Path] = {}
+        namesakes[video.stem].append(video)
+    failures: dict[pathlib.Path, str] = {}
     stop = threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(workers)
-
-    def submit_next(name: str) -> None:
-        video = namesakes[name].popleft()
-        running[pool.submit(_extract_one, extractor, video, out, stop)] = video
-
-    def finish(video: pathlib.Path, failure: str | None) -> None:
-        if failure:
-            failures[video] = failure
-        on_done(video, failure)
-
     try:
-        for name in namesakes:
-            submit_next(name)
-        while running:
-            done, _ = concurrent.futures.wait(
-                running, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                video = running.pop(future)
-                others = namesakes[video.stem]
-                failure = _explain(future.exception(), video, out)
-                finish(video, failure)
-                if failure and others:
-                    submit_next(video.stem)
-                    continue
-                for other in others:
-                    finish(
-                        other,
-                        f"{other}: has the same name as {video}, and would overwrite "
-                        "its features. Rename one of them.",
-                    )
+        futures = [
+            pool.submit(_extract_first, extractor, group, out, stop)
+            for group in namesakes.values()
+        ]
+        for future in concurrent.futures.as_completed(futures):
+            for video, failure in future.result().items():
+                if failure:
+                    failures[video] = failure
+                on_done(video, failure)
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
     return failures
 
 
-def _explain(
-    error: BaseException | None, video: pathlib.Path, out: pathlib.Path
-) -> str | None:
-    """Return why a video failed, or raise an error that is about all videos."""
-    if error is None:
-        return None
-    if isinstance(error, VideoError):
-        return str(error)
-    if isinstance(error, OSError):
-        reason = error.strerror or error
-        return f"{video}: its features can't be written to {out} ({reason})."
-    if isinstance(error, MemoryError):
-        return (
-            f"{video}: its features don't fit in memory. Expected a shorter video, or "
-            "more memory. Split the video, or set workers=1."
-        )
-    raise error
+def _extract_first(
+    extractor: Extractor,
+    videos: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    stop: threading.Event,
+) -> dict[pathlib.Path, str | None]:
+    """Extract the first readable video of several of one name.
+
+    Returns:
+        The error message of each; None for the video that was extracted.
+    """
+    failures: dict[pathlib.Path, str | None] = {}
+    for index, video in enumerate(videos):
+        try:
+            _extract_one(extractor, video, out, stop)
+        except VideoError as error:
+            failures[video] = str(error)
+        except OSError as error:
+            failures[video] = (
+                f"{video}: its features can't be written to {out} "
+                f"({error.strerror or error})."
+            )
+        except MemoryError:
+            failures[video] = (
+                f"{video}: its features don't fit in memory. Expected a shorter video, "
+                "or more memory. Split the video, or set workers=1."
+            )
+        else:
+            failures[video] = None
+            for other in videos[index + 1 :]:
+                failures[other] = (
+                    f"{other}: has the same name as {video}, and would overwrite its "
+                    "features. Rename one of them."
+                )
+            break
+    return failures
 
 
 def _extract_one(
