@@ -1,4 +1,4 @@
-"""Videos for tests, and feature makers of a few numbers."""
+"""Videos for tests, and backbones that make three numbers."""
 
 import av
 import numpy as np
@@ -18,7 +18,7 @@ REAL_CLIPS = {
 
 
 def find_clip(name):
-    """Returns where a real clip is; skips the test where it is not at hand."""
+    """Return the path of a real clip; skip the test where it is missing."""
     clip = SHARED / "clips" / name
     if not clip.is_file():
         pytest.skip(f"{clip} is not at hand")
@@ -26,7 +26,7 @@ def find_clip(name):
 
 
 class Loudness:
-    """Audio features of a test: how loud, and two constants."""
+    """Audio features for tests: the loudness twice, and a constant."""
 
     width = 3
 
@@ -36,7 +36,7 @@ class Loudness:
 
 
 class Brightness:
-    """Visual features of a test: the mean colour."""
+    """Visual features for tests: the mean color."""
 
     shape = (3,)
     frames_per_second = 1

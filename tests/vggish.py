@@ -88,7 +88,7 @@ class VGGish(tf.Module):
 
 
 def save(folder, model=None):
-    """Writes a SavedModel of the Hub module's signature."""
+    """Write a SavedModel of the Hub module's signature."""
     keras.utils.set_random_seed(0)
     module = VGGish(model or network())
     tf.saved_model.save(module, str(folder))

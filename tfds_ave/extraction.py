@@ -238,7 +238,7 @@ def _run_pipeline(
     """Make features of videos, and return the error messages of those that failed."""
     runner = download_config.beam_runner if download_config else None
     options = download_config.beam_options if download_config else None
-    if not (runner or options and options.view_as(StandardOptions).runner):
+    if not (runner or (options and options.view_as(StandardOptions).runner)):
         runner = _RUNNER
     # All workers reach the folder of the features. Beam's own writer of messages reads
     # a `[` in the folder's path as a glob pattern.
