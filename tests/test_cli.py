@@ -1,0 +1,420 @@
+import ast
+import json
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from avsdn_tf import inference, startup
+from avsdn_tf.cli import app, evaluate, flags
+from avsdn_tf.errors import UserError
+from avsdn_tf.models.registry import MODELS
+from avsdn_tf.training import launcher
+from avsdn_tf.training.config import CROSS_MODAL, Config
+from avsdn_tf.training.signals import TrainingInterruptedError
+from tests.small_videos import write_clip
+from tfds_ave import DatasetError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def call(*words):
+    return app.main(app.parse(list(map(str, words))))
+
+
+def python(*words, **kwargs):
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        **{"cwd": ROOT, "capture_output": True, "text": True, "check": False, **kwargs},
+    )
+
+
+@pytest.fixture
+def show(capsys):
+    """Returns the help or version that words print."""
+
+    def show(*words):
+        with pytest.raises(SystemExit) as stop:
+            app.parse(words)
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    return show
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Returns the one message of a command line that fails."""
+
+    def refuse(*words):
+        with pytest.raises(SystemExit) as stop:
+            app._exit_on_error(lambda _: call(*words), None)
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert message.startswith("avsdn_tf: ")
+        assert "Traceback" not in message
+        return message
+
+    return refuse
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_lists_the_commands(show, word):
+    lines = [line.split() for line in show(word).splitlines()]
+    assert {*app.COMMANDS} <= {line[0] for line in lines if line}
+
+
+@pytest.mark.parametrize("command", app.COMMANDS)
+def test_a_commands_help_lists_its_own_flags(show, command):
+    text = show(command, "--help")
+    _, parsers = app.build_parsers()
+    assert app.COMMANDS[command].EXAMPLE in text
+    shown = set(re.findall(r"^  (?:-h, )?--(\w+)", text, re.MULTILINE))
+    assert shown == parsers[command].flag_names()
+
+
+def test_help_of_predict_is_a_screen_and_that_of_train_has_models_and_defaults(show):
+    assert len(show("predict", "--help").splitlines()) < 45
+    text = " ".join(show("train", "--help").split())
+    for name, entry in MODELS.items():
+        assert f"{name}: {entry.summary}." in text
+    assert "Default: 0.001." in text
+
+
+@pytest.mark.parametrize(
+    "program", [["-m", "avsdn_tf"], ["-m", "avsdn_tf.main"], ["avsdn"]]
+)
+def test_each_way_to_start(program):
+    if program == ["avsdn"]:
+        program = [pathlib.Path(sys.executable).parent / "avsdn"]
+        if not program[0].exists():
+            pytest.skip("the console script is not installed")
+    done = python(*program, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("avsdn_tf ")
+
+
+def test_wrong_words_are_told_before_tensorflow_starts():
+    program = """if True:
+    import sys
+    sys.argv[0] = "avsdn"
+    from avsdn_tf.cli import app
+    for line in sys.stdin:
+        try:
+            app.parse(line.split())
+        except (SystemExit, app.UserError):
+            assert not {"tensorflow", "keras", "numpy"} & set(sys.modules), line
+        else:
+            raise AssertionError(line)
+    """
+    lines = ["--help", "predict --help", "trian", "--mode=magic", "--epochs=0"]
+    done = python("-c", program, input="\n".join([*lines, "predict --rnu=x a.mp4"]))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("trian", "Did you mean train?"),
+        ("evaluate runs/x", "Did you mean --run=runs/x?"),
+        ("train evaluat", "Did you mean evaluate?"),
+        ("--model=avdlm", "Did you mean avdln?"),
+        ("--mode=supervized", "Did you mean supervised?"),
+        ("predict --rnu=x", "Did you mean --run?"),
+        ("predict --epochs=3 --run=x a.mp4", "flag of train."),
+        ("--demo", "flag of predict."),
+        ("--vggish=x", "flag of predict and extract and export."),
+        ("--format onnx", "flag of export."),
+        ("--epochs=many", "--epochs=many: Expected an integer"),
+        ("--bidirectional=perhaps", "Expected true or false"),
+        ("extract --workers=0 a.mp4", "Expected a positive integer"),
+        ("--run", "--run"),
+        ("--epochs=0", "--epochs=0: "),
+        ("--mod=weak", "no flag --mod"),
+        ("fly", "train, evaluate, predict, extract, export"),
+    ],
+)
+def test_a_wrong_word_gets_a_hint(refuse, words, expected):
+    message = refuse(*words.split())
+    assert expected in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("evaluate", "--run=DIR"),
+        ("predict a.mp4", "--run=DIR"),
+        ("predict --run=x", "a video"),
+        ("predict --demo --empty=audio --run=x", "--run, --empty"),
+        ("predict --demo=true a.mp4", "Leave out"),
+        ("extract", "video"),
+        ("export", "--run=DIR"),
+        ("export --run=x --vggish=y", "--vggish"),
+        ("export --run=x --end_to_end --data_dir=y", "--data_dir"),
+        ("export --run=x --end_to_end --format=onnx", "--format=onnx"),
+        ("--local_workers=2 --strategy=single", "--strategy=single"),
+        ("--mode=cross_modal --model=avel", "--model=avel"),
+        ("--pooling=max", "--pooling=max"),
+    ],
+)
+def test_flags_that_would_not_be_read_are_refused(refuse, words, expected):
+    assert expected in refuse(*words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", {}),
+        ("train --epochs=3", {"epochs": 3}),
+        ("--epochs 3 -units=7", {"epochs": 3, "units": 7}),
+        (
+            "--bidirectional --noshared_mlp",
+            {"bidirectional": True, "shared_mlp": False},
+        ),
+        (
+            "--bidirectional True --no-shared_mlp",
+            {"bidirectional": True, "shared_mlp": 0},
+        ),
+        ("--bidirectional=false --shared_mlp=1", {}),
+        ("--mode=cross_modal", {"mode": CROSS_MODAL}),
+        (
+            "--learning_rate=1e-4 --dataset=tfds_ave/x",
+            {"learning_rate": 1e-4, "dataset": "tfds_ave/x"},
+        ),
+        ("--v=1 --flagfile= --mode=weak", {"mode": "weak"}),
+    ],
+)
+def test_every_form_of_a_setting(words, expected):
+    args = app.parse(words.split())
+    assert args.command == "train"
+    assert args.config == Config(**expected)
+
+
+def test_settings_become_flags_and_settings_again():
+    for config in (
+        Config(),
+        Config(mode=CROSS_MODAL, epochs=300),
+        Config(mode="weak", bidirectional=True, shared_mlp=False, data_dir="a b"),
+    ):
+        assert app.parse(flags.to_flags(config)).config == config
+    assert flags.to_flags(Config(units=3)) == ["--mode=supervised", "--units=3"]
+
+
+def test_the_command_may_follow_its_flags_and_videos_may_stand_anywhere():
+    args = app.parse(["--run=r", "evaluate", "--data_dir", "d"])
+    assert (args.command, args.run, args.data_dir) == ("evaluate", "r", "d")
+    args = app.parse(["predict", "a.mp4", "--run=r", "b.mp4", "--out", "o", "c.mp4"])
+    assert (args.run, args.out) == ("r", "o")
+    assert args.videos == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    args = app.parse(["evaluate", "--run=~/runs/first", "--data_dir=a~b"])
+    assert (args.run, args.data_dir) == ("/home/somebody/runs/first", "a~b")
+    args = app.parse(["--encoders=~/r", "--data_dir", "~/d"])
+    assert args.config.encoders == "/home/somebody/r"
+    assert args.config.data_dir == "/home/somebody/d"
+
+
+def documented():
+    """The command lines of the documentation."""
+    pages = [ROOT / "README.md", ROOT / "tfds_ave/README.md", *ROOT.glob("docs/*.md")]
+    pattern = re.compile(
+        r"(?:^\s*|exec |&& |\| `)python -m avsdn_tf\.main([^`#\n']*)", re.M
+    )
+    for page in pages:
+        for words in pattern.findall(page.read_text(encoding="utf-8")):
+            yield re.sub(r"\[.*?\]", "", words).strip()
+
+
+@pytest.mark.parametrize("words", sorted(set(documented())))
+def test_documented_command_lines_are_understood(words):
+    if words == "--help":
+        return
+    assert app.parse(shlex.split(words)).command in app.COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("no", field="run", value="x"), 2, "avsdn_tf: --run=x: no\n"),
+        (UserError("no"), 2, "avsdn_tf: no\n"),
+        (DatasetError("bad"), 2, "avsdn_tf: bad\n"),
+        (KeyboardInterrupt(), 130, "avsdn_tf: evaluate was stopped.\n"),
+        (TrainingInterruptedError(signal.SIGTERM, "at 3"), 143, "SIGTERM"),
+        (TrainingInterruptedError(signal.SIGINT, "at 3"), 130, "SIGINT"),
+    ],
+)
+def test_errors_become_exit_codes(monkeypatch, capsys, error, code, message):
+    def run(_):
+        raise error
+
+    monkeypatch.setattr(evaluate, "run", run)
+    try:
+        found = call("evaluate", "--run=r")
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code
+    assert message in capsys.readouterr().err
+
+
+def test_another_backend_is_one_message(monkeypatch, refuse):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    assert "KERAS_BACKEND=tensorflow" in refuse("--epochs=1")
+
+
+def test_a_run_by_processes_and_its_model_in_a_program(data_dir, tmp_path):
+    run = tmp_path / "run"
+    setting = ["--epochs=1", "--units=8", f"--data_dir={data_dir}", f"--run={run}"]
+    done = python("-m", "avsdn_tf.main", "--mode=supervised", *setting)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "not AVE" in done.stdout
+    report = json.loads((run / "report.json").read_text())
+    assert f"{report['accuracy']:.1%}".split("%")[0] in done.stdout
+    program = (
+        "import sys, avsdn_tf, keras\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "print(model.num_segments, model.segment_s, len(model.categories))"
+    )
+    done = python("-c", program, run / "model.keras")
+    assert done.stdout.split() == ["10", "1.0", "28"], done.stderr
+
+    (run / "report.json").unlink()
+    assert call("evaluate", f"--run={run}", f"--data_dir={data_dir}") == 0
+    assert json.loads((run / "report.json").read_text()) == report
+    assert call("export", f"--run={run}", "--format=keras", f"--out={tmp_path}") == 0
+    assert (tmp_path / "model.keras").exists()
+
+
+def test_predict_counts_failures(monkeypatch, capsys, run_folder, extractor, tmp_path):
+    monkeypatch.setattr(inference, "extractor_for", lambda *_, **__: extractor)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_clip(videos / "fine.mp4", 3)
+    words = ["predict", f"--run={run_folder}", f"--out={tmp_path / 'out'}"]
+    assert call(*words, videos) == 0
+    assert "Page to open" in capsys.readouterr().out
+    assert {file.suffix for file in (tmp_path / "out").glob("fine*")} >= {
+        ".html",
+        ".png",
+    }
+    (videos / "broken.mp4").write_text("no video")
+    assert call(*words, videos) == 1
+    assert "1 of 2 videos failed" in capsys.readouterr().out
+
+
+def test_folders_that_hold_no_run_or_cant_be_written(refuse, data_dir, tmp_path):
+    assert "config.json" in refuse("evaluate", f"--run={tmp_path}")
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    message = refuse(f"--data_dir={data_dir}", f"--run={blocked / 'run'}")
+    assert str(blocked) in message
+    assert "--dataset=tfds_ave/nope" in refuse(
+        "--dataset=tfds_ave/nope", f"--data_dir={data_dir}"
+    )
+    run = tmp_path / "run"
+    message = refuse("--model=avel_att", f"--data_dir={data_dir}", f"--run={run}")
+    assert "--model=avel_att" in message
+    assert "(2048,)" in message
+    message = refuse(
+        "--model=avel", "--merge=mean", f"--data_dir={data_dir}", f"--run={run}"
+    )
+    assert "--merge=mean" in message
+    assert not run.exists()
+
+
+def test_workers_get_the_settings_and_one_run_folder(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        launcher, "launch", lambda words, count: started.append((words, count)) or 7
+    )
+    assert call("--local_workers=2", "--units=8", "--run", "r", "--noresume") == 7
+    assert call("--local_workers", "2") == 7
+    (words, count), (other_words, _) = started
+    args = app.parse(words)
+    assert count == 2
+    assert args.config == Config(units=8, strategy="multi_worker")
+    assert (args.run, args.resume, args.local_workers) == ("r", False, None)
+    assert app.parse(other_words).run.startswith("runs/avsdn-supervised-synthetic-")
+
+
+def test_importing_the_package_changes_nothing_of_a_process():
+    program = """if True:
+    import os, signal, sys, threading, warnings
+    # These change things themselves.
+    import tensorflow, keras, av, h5py
+
+    def state():
+        descriptors = {}
+        for number in range(64):
+            try:
+                stat = os.fstat(number)
+                descriptors[number] = [stat.st_dev, stat.st_ino]
+            except OSError:
+                pass
+        return {
+            "environment": dict(os.environ),
+            "descriptors": descriptors,
+            "signals": [str(signal.getsignal(number)) for number in range(1, 32)],
+            "warnings": [str(entry) for entry in warnings.filters],
+            "threads": sorted(thread.name for thread in threading.enumerate()),
+            "pools": [
+                tensorflow.config.threading.get_intra_op_parallelism_threads(),
+                tensorflow.config.threading.get_inter_op_parallelism_threads(),
+            ],
+            "excepthook": sys.excepthook.__module__,
+            "stderr": id(sys.stderr),
+        }
+
+    before = state()
+    import avsdn_tf
+    after = state()
+    for name in before:
+        assert before[name] == after[name], (name, before[name], after[name])
+    """
+    done = python("-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_module_needs_a_library_of_unix_alone():
+    for package in ("avsdn_tf", "tfds_ave"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in getattr(node, "names", [])]
+                names.append(getattr(node, "module", None))
+                assert not {"fcntl", "resource", "pwd", "termios"} & set(names), path
+
+
+def test_it_starts_where_standard_error_is_closed():
+    program = f"{sys.executable} -c 'import avsdn_tf.startup as s;"
+    program += " s.start_tensorflow(); print(42)' 2>&-"
+    done = subprocess.run(
+        program, shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "42\n")
+
+
+def test_quiet_startup_drops_notices_alone(capfd):
+    with pytest.raises(KeyError), startup.quiet_startup():
+        print("I0000 00:00 cpu_feature_guard.cc", file=sys.stderr)
+        print("E0000 00:00 a failure", file=sys.stderr)
+        raise KeyError
+    assert capfd.readouterr().err == "E0000 00:00 a failure\n"
+
+
+def test_it_starts_where_no_file_can_be_made(monkeypatch, capfd):
+    def fail():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(startup.tempfile, "TemporaryFile", fail)
+    with startup.quiet_startup():
+        print("as usual", file=sys.stderr)
+    assert capfd.readouterr().err == "as usual\n"
