@@ -1,4 +1,4 @@
-"""Annotations.txt: its rows, and the labels that follow from them."""
+"""Annotations.txt: its rows, and the segment labels that follow from them."""
 
 import dataclasses
 import pathlib
@@ -19,10 +19,10 @@ class Annotation:
 
     Attributes:
         category: Name of the clip's event category.
-        video_id: YouTube id. Not unique: AVE has ids with two and three rows.
+        video_id: YouTube id. Not unique: some ids of AVE have two or three rows.
         quality: `good` in every row of AVE.
         start_s: Second in which the event begins.
-        end_s: Second before which it ends.
+        end_s: Second before which the event ends.
     """
 
     category: str
@@ -35,46 +35,45 @@ class Annotation:
 def read_annotations(
     path: pathlib.Path, categories: Sequence[str], num_segments: int
 ) -> list[Annotation]:
-    """Reads Annotations.txt: with LF or CRLF, with or without header and last newline.
+    """Read Annotations.txt: LF or CRLF, with or without header and last newline.
 
     Args:
         path: The file.
-        categories: Names a row may carry.
-        num_segments: Seconds of a clip, so the highest end time.
+        categories: Valid category names.
+        num_segments: Length of a clip in seconds, the highest valid end time.
 
     Returns:
-        One annotation a row, in the order of the file.
+        The annotations, in the order of the file.
 
     Raises:
-        DatasetError: If a line has not five fields, another category, or times that
-            are no run of seconds within the clip; it names file and line.
+        DatasetError: If a line doesn't have five fields, or has an unknown category or
+            invalid times; it names file and line.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path}: not a text file ({error.reason} at byte {error.start}). Expected "
-            f"lines of {_FIELDS}. Take the Annotations.txt of AVE."
+            f"lines of {_FIELDS}. Use the Annotations.txt of AVE."
         ) from error
-    # Not splitlines(), which also breaks at characters that are part of a line.
+    # Not splitlines(), which also splits at characters within a line.
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     first = 1 if lines[0].startswith("Category&VideoID&") else 0
-    annotations = [
+    if len(lines) == first:
+        raise DatasetError(
+            f"{path}: no rows. Expected lines of {_FIELDS} after the header. Use the "
+            "Annotations.txt of AVE."
+        )
+    return [
         _parse_line(line, f"{path}, line {number}", categories, num_segments)
         for number, line in enumerate(lines[first:], start=first + 1)
     ]
-    if not annotations:
-        raise DatasetError(
-            f"{path}: no rows. Expected lines of {_FIELDS}, received a header alone. "
-            "Take the Annotations.txt of AVE."
-        )
-    return annotations
 
 
 def _parse_line(
     line: str, where: str, categories: Sequence[str], num_segments: int
 ) -> Annotation:
-    fields = line.split("&")  # Nothing else: a category holds commas and spaces.
+    fields = line.split("&")  # Category names hold commas and spaces.
     if len(fields) != 5 or not fields[1]:
         raise DatasetError(
             f"{where}: wrong fields. Expected {_FIELDS}, received {line!r}. Correct "
@@ -89,12 +88,12 @@ def _parse_line(
     times = [
         int(time) if _WHOLE_NUMBER.fullmatch(time) else None for time in (start, end)
     ]
-    # AVE has one event without length, written 0&0; any other one is a slip.
+    # 0&0 is AVE's event of no length.
     if times != [0, 0] and (
         None in times or not 0 <= times[0] < times[1] <= num_segments
     ):
         raise DatasetError(
-            f"{where}: bad times. Expected whole seconds with 0 <= start < end <= "
+            f"{where}: invalid times. Expected whole seconds with 0 <= start < end <= "
             f"{num_segments}, received start={start!r}, end={end!r}. Correct the line."
         )
     return Annotation(category, video_id, quality, *times)
@@ -103,13 +102,13 @@ def _parse_line(
 def segment_labels(
     category: int, start_s: int, end_s: int, num_segments: int, background: int
 ) -> np.ndarray:
-    """Returns a clip's segment labels: the event where it lasts, else background.
+    """Return a clip's segment labels: the category during the event, else background.
 
     Args:
         category: Index of the event's category.
         start_s: Second in which the event begins.
-        end_s: Second before which it ends.
-        num_segments: Segments a clip.
+        end_s: Second before which the event ends.
+        num_segments: Number of segments of a clip.
         background: Index of the background class.
 
     Returns:

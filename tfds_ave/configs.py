@@ -1,4 +1,4 @@
-"""The registry of configs: what each one reads, and the shapes of its examples."""
+"""The configs: what each reads, and the shapes of its examples."""
 
 import dataclasses
 import pathlib
@@ -7,8 +7,9 @@ import tensorflow_datasets as tfds
 
 BACKGROUND = "Background"
 SEGMENT_S = 1.0
+SPLITS = ("train", "validation", "test")
 
-# What results on such data must say.
+# Disclaimers of results on such data.
 SIMULATED = "Simulated data (tfds_ave/synthetic): not AVE results"
 STAND_IN = (
     "Stand-in features (audio below zero, which AVE's released features never are): "
@@ -30,16 +31,16 @@ class AveConfig(tfds.core.BuilderConfig):
 
     Attributes:
         categories: Names of the event categories, without background.
-        num_segments: Segments a clip, of one second each.
+        num_segments: Number of segments of a clip, `SEGMENT_S` each.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
-        visual_dtype: NumPy name of the type that visual features are stored as.
-        source: `"simulated"`, `"files"` of features in AVE's layout, AVE's `"videos"`,
-            or `"custom"`: anyone's own data, which decides categories and shapes.
-        visual_file: Official file of the visual features, where they are read from it.
+        visual_dtype: dtype that visual features are stored in.
+        source: `"simulated"`, `"files"` (features in AVE's layout), `"videos"` (AVE's),
+            or `"custom"`, where the user's data decide categories and shapes.
+        visual_file: AVE's file of visual features, for source `"files"`.
         visual_noisy_file: The same for the background clips.
-        visual_network: Network of the visual features, by its name in
-            `avsdn_tf.features.visual.RECIPES`, where the config fixes it.
+        visual_network: Name of the visual features' network in
+            `avsdn_tf.features.visual.RECIPES`, if the config fixes it.
     """
 
     categories: tuple[str, ...] = AVE_CATEGORIES
@@ -67,15 +68,15 @@ SYNTHETIC = AveConfig(
     name="synthetic",
     source="simulated",
     description=(
-        "SIMULATED features and labels in AVE's shapes, made on the spot: nothing to "
-        "download. For trying out programs; no figure on it is an AVE result."
+        "SIMULATED features and labels in AVE's shapes; downloads nothing. For trying "
+        "out programs: no figure on it is an AVE result."
     ),
 )
 RESNET152 = AveConfig(
     name="resnet152",
     description=(
         "AVE with VGGish audio and pooled ResNet-152 visual features (2048 a segment). "
-        "The visual files were never released: they come from the manual folder."
+        "The visual files were never released: put them into the manual folder."
     ),
     visual_file="visual_feature_vec.h5",
     visual_noisy_file="visual_feature_vec_noisy.h5",
@@ -93,13 +94,12 @@ VGG19 = AveConfig(
     visual_noisy_file="visual_feature_noisy.h5",
     visual_network="vgg19",
 )
-
 RESNET152_MAPS = AveConfig(
     name="resnet152_maps",
     description=(
         "AVE with VGGish audio and ResNet-152 feature maps before pooling (7 x 7 x "
-        "2048 a segment), stored as float16. Nobody released such files: they come "
-        "from the manual folder."
+        "2048 a segment), stored as float16. The visual files were never released: put "
+        "them into the manual folder."
     ),
     visual_shape=(7, 7, 2048),
     visual_dtype="float16",
@@ -107,12 +107,11 @@ RESNET152_MAPS = AveConfig(
     visual_noisy_file="visual_feature_resnet152_noisy.h5",
     visual_network="resnet152_maps",
 )
-
 VIDEOS = AveConfig(
     name="videos",
     description=(
-        "AVE made from its videos: VGGish audio and pooled ResNet-152 visual features, "
-        "one frame a second, as AVSDN's."
+        "AVE from its videos: VGGish audio and pooled ResNet-152 visual features of "
+        "one frame a second, as AVSDN uses them."
     ),
     source="videos",
     visual_network="resnet152",
@@ -121,11 +120,11 @@ CUSTOM = AveConfig(
     name="custom",
     description=(
         "Your own data: manifest.csv and categories.txt, with videos or feature files. "
-        "The metadata tell the shape of the visual features, which are stored flat."
+        "Visual features are stored flat; the metadata hold their shape."
     ),
     source="custom",
     categories=(),
 )
 
-# Every config there is; the first is the default.
+# All configs; the first is the default.
 CONFIGS = (SYNTHETIC, RESNET152, VGG19, RESNET152_MAPS, VIDEOS, CUSTOM)

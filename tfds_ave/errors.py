@@ -1,23 +1,34 @@
-"""The one error of this package, and how the command line shows it."""
+"""The error of this package, and how a program shows it."""
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
+
+_MAX_NAMED = 20
 
 
 class DatasetError(ValueError):
-    """Bad or missing data, which the person who builds the dataset can mend.
+    """Bad or missing data, which the person who builds the data set can correct."""
 
-    The message says what happened, what was expected, what was received and what to do.
-    """
+
+def raise_errors(messages: Sequence[str]) -> None:
+    """Raise one `DatasetError` with all messages; with none, do nothing."""
+    if messages:
+        raise DatasetError("\n".join(shorten(messages)))
+
+
+def shorten(names: Sequence[str]) -> list[str]:
+    """Return the first names, and how many more there are."""
+    more = len(names) - _MAX_NAMED
+    return [*names[:_MAX_NAMED], *([f"and {more} more"] if more > 0 else [])]
 
 
 def install_excepthook() -> None:
-    """Makes an uncaught `DatasetError` one message on stderr, without a traceback.
+    """Print an uncaught `DatasetError` as one message, without a traceback.
 
-    `tfds build` hands its errors to the interpreter, which would bury the message under
-    the frames of TFDS. absl's `install_exception_handler` is no way out: it is asked
-    before the interpreter, and also swallows SystemExit. Every other exception goes to
-    the hook that was there before; the exit code stays 1.
+    `tfds build` leaves errors to the interpreter, which prints the message below the
+    frames of TFDS. absl's exception handlers are no alternative: they also swallow
+    SystemExit. The exit code stays 1; other errors go to the previous hook.
     """
     previous_hook = sys.excepthook
 

@@ -1,4 +1,4 @@
-"""AVE's own files: checks them, compares them, and reads them row by row."""
+"""AVE's own files: check them, compare them, and read them row by row."""
 
 import contextlib
 import dataclasses
@@ -20,13 +20,13 @@ _ORDER = "order"
 
 @dataclasses.dataclass(frozen=True)
 class OfficialData:
-    """AVE's files after every check that does not read the features.
+    """AVE's files, checked as far as that needs no features.
 
     Attributes:
-        config: The config that is being built.
-        annotations: One a row.
+        config: The config to build.
+        annotations: The annotation of each row.
         orders: Rows of each split.
-        match_splits: Split of the cross-modality task that each row is in.
+        match_splits: Split of cross-modality localization of each row.
         files: The files by their official names.
     """
 
@@ -38,19 +38,20 @@ class OfficialData:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits: `background` only where both of its files are there."""
+        """Names of the splits; `background` needs both of its files."""
         noisy = (sources.AUDIO_NOISY, self.config.visual_noisy_file)
         has_background = all(name in self.files for name in noisy)
         return (*self.orders, "background") if has_background else tuple(self.orders)
 
     def clips(self, split: str) -> Iterator[Clip]:
-        """Yields a split's clips, in the order of its file.
+        """Yield a split's clips, in the order of its order file.
 
         Raises:
-            DatasetError: If a feature is not finite, or does not fit the type that it
-                is stored as; it names file, row and segment.
+            DatasetError: If a feature is not finite in the dtype that it is stored in;
+                it names file, row and segment.
         """
-        if split == "background":
+        is_background = split == "background"
+        if is_background:
             audio_name, visual_name = sources.AUDIO_NOISY, self.config.visual_noisy_file
         else:
             audio_name, visual_name = sources.AUDIO, self.config.visual_file
@@ -59,22 +60,19 @@ class OfficialData:
             _open_array(audio_file, _ARRAY) as audio,
             _open_array(visual_file, _ARRAY) as visual,
         ):
-            if split == "background":
-                rows = np.arange(len(audio))
-            else:
-                rows = self.orders[split]
+            rows = np.arange(len(audio)) if is_background else self.orders[split]
             for row in rows.tolist():
                 yield self.make_clip(
                     row,
                     _read_row(audio, audio_file, row, "float32"),
                     _read_row(visual, visual_file, row, self.config.visual_dtype),
-                    is_background=split == "background",
+                    is_background=is_background,
                 )
 
     def make_clip(
         self, row: int, audio: np.ndarray, visual: np.ndarray, *, is_background: bool
     ) -> Clip:
-        """Returns a row's clip with these features."""
+        """Return the clip of a row with these features."""
         config = self.config
         if is_background:
             category = config.background
@@ -102,15 +100,15 @@ class OfficialData:
 
 
 def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> OfficialData:
-    """Checks all that can be checked without reading the features.
+    """Check everything but the features themselves.
 
     Args:
-        config: The config that is being built.
+        config: The config to build.
         files: The files by their official names.
 
     Raises:
-        DatasetError: If a file cannot be read, has another layout, or contradicts
-            another one.
+        DatasetError: If a file can't be read, has another layout, or contradicts
+            another file.
     """
     annotations = read_annotations(
         files[sources.ANNOTATIONS].path, config.categories, config.num_segments
@@ -139,17 +137,17 @@ def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> Officia
 
 @contextlib.contextmanager
 def _open_array(file: SourceFile, key: str) -> Iterator[h5py.Dataset]:
-    """Opens the array of an HDF5 file.
+    """Open the array of an HDF5 file.
 
     Raises:
-        DatasetError: If the file is damaged, or has no such array.
+        DatasetError: If the file is damaged, or lacks the array.
     """
     try:
         opened = h5py.File(file.path, "r")
     except OSError as error:
         raise DatasetError(
             f"{file}: damaged, truncated, or no HDF5 file ({error}). Expected AVE's "
-            f"file of that name, received {file.path.stat().st_size} bytes. Replace it "
+            f"file of this name, received {file.path.stat().st_size} bytes. Replace it "
             "by a complete copy."
         ) from error
     with opened:
@@ -168,7 +166,7 @@ def _check_features(
     rows: int | None = None,
     rows_of: str = "",
 ) -> int:
-    """Checks a feature file's shape and type, and returns its number of rows."""
+    """Check shape and dtype of a feature file, and return its number of rows."""
     with _open_array(file, _ARRAY) as array:
         if array.shape[1:] != row_shape or array.dtype.kind != "f":
             raise DatasetError(
@@ -180,7 +178,7 @@ def _check_features(
         if rows is not None and len(array) != rows:
             raise DatasetError(
                 f"{file}: wrong number of rows. Expected {rows}, as in {rows_of}, "
-                f"received {len(array)}. Take both files from the same release."
+                f"received {len(array)}. Use both files from the same release."
             )
         return len(array)
 
@@ -188,7 +186,7 @@ def _check_features(
 def _read_orders(
     files: Mapping[str, SourceFile], names: Mapping[str, str], rows: int
 ) -> dict[str, np.ndarray]:
-    """Reads the rows of each split; no row may occur twice, in one split or in two."""
+    """Read the rows of each split; no row may occur twice."""
     orders: dict[str, np.ndarray] = {}
     owners: dict[int, SourceFile] = {}
     for split, name in names.items():
@@ -205,13 +203,13 @@ def _read_orders(
                 raise DatasetError(
                     f"{file}, entry {index}: row out of range. Expected 0 to "
                     f"{rows - 1}, the rows of {sources.ANNOTATIONS}, received {row}. "
-                    "Take both files from the same release."
+                    "Use both files from the same release."
                 )
             if row in owners:
                 raise DatasetError(
                     f"{file}, entry {index}: repeated row. Expected each row in one "
-                    f"place, received row {row}, which {owners[row].name} holds "
-                    "already. Replace both by AVE's files."
+                    f"place, received row {row}, which {owners[row].name} already "
+                    "holds. Replace both by AVE's files."
                 )
             owners[row] = file
     return orders
@@ -220,7 +218,7 @@ def _read_orders(
 def _read_match_splits(
     files: Mapping[str, SourceFile], orders: Mapping[str, np.ndarray], rows: int
 ) -> dict[int, str]:
-    """Reads which split of the cross-modality task each row of the splits is in."""
+    """Return the split of cross-modality localization of each row of the splits."""
     match_orders = _read_orders(files, sources.MATCH_ORDERS, rows)
     match_splits = {
         row: split for split, order in match_orders.items() for row in order.tolist()
@@ -231,17 +229,14 @@ def _read_match_splits(
                 others = ", ".join(str(files[n]) for n in sources.MATCH_ORDERS.values())
                 raise DatasetError(
                     f"{others}: row {row} is missing. Expected each row of "
-                    f"{sources.ORDERS[split]} in one of them, received it in none. "
-                    "Take all order files from the same release."
+                    f"{sources.ORDERS[split]} in one of them. Use all order files "
+                    "from the same release."
                 )
     return match_splits
 
 
 def _compare_labels(data: OfficialData) -> None:
-    """Compares those label files that are there, in full, with the annotations."""
-    present = [name for name in sources.LABELS if name in data.files]
-    if not present:
-        return
+    """Compare the label files that are present, in full, with the annotations."""
     config = data.config
     one_hot = np.eye(len(config.class_names), dtype=np.float32)
     categories = [config.categories.index(a.category) for a in data.annotations]
@@ -253,29 +248,30 @@ def _compare_labels(data: OfficialData) -> None:
             for category, a in zip(categories, data.annotations, strict=True)
         ]
     )
-    expected = {
+    expected_labels = {
         "labels.h5": one_hot[segments],
         "mil_labels.h5": one_hot[categories],
         "labels_closs.h5": (segments != config.background).astype(np.float32),
     }
-    for name in present:
+    remedy = "Use both files from the same release, or remove the label file."
+    for name, expected in expected_labels.items():
+        if name not in data.files:
+            continue
         file = data.files[name]
         with _open_array(file, _ARRAY) as array:
-            if array.shape != expected[name].shape:
+            if array.shape != expected.shape:
                 raise DatasetError(
-                    f"{file}: wrong shape. Expected {expected[name].shape}, as "
-                    f"{sources.ANNOTATIONS} says, received {array.shape}. Take both "
-                    "files from the same release, or remove the label file."
+                    f"{file}: wrong shape. Expected {expected.shape}, as for "
+                    f"{sources.ANNOTATIONS}, received {array.shape}. {remedy}"
                 )
-            same = _read(array, file, ...) == expected[name]
+            same = _read(array, file, ...) == expected
         differing = np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
         if len(differing):
             row = int(differing[0])
             raise DatasetError(
                 f"{file}, row {row}: other labels. Expected those of "
-                f"{data.annotations[row]}, received another answer there and in "
-                f"{len(differing) - 1} more rows. Take both files from the same "
-                "release, or remove the label file."
+                f"{data.annotations[row]}, received other labels in this row and "
+                f"{len(differing) - 1} more. {remedy}"
             )
 
 
@@ -284,21 +280,21 @@ def _read(array: h5py.Dataset, file: SourceFile, index: object) -> np.ndarray:
         return array[index]
     except OSError as error:
         raise DatasetError(
-            f"{file}, row {index}: cannot be read ({error}). Replace it by a complete "
-            "copy."
+            f"{file}, row {index}: can't be read ({error}). Replace the file by a "
+            "complete copy."
         ) from error
 
 
 def _read_row(
     array: h5py.Dataset, file: SourceFile, row: int, dtype: str
 ) -> np.ndarray:
-    """Reads the features of one clip, so that no step holds a whole file.
+    """Read the features of one clip.
 
     Raises:
-        DatasetError: If one is not finite as it is, or once it is stored as `dtype`.
+        DatasetError: If a feature is not finite in `dtype`.
     """
     values = _read(array, file, row)
-    with np.errstate(over="ignore"):  # Found below, with the place where it is.
+    with np.errstate(over="ignore"):  # The check below names the place.
         stored = values.astype(dtype)
     finite = np.isfinite(stored).reshape(len(stored), -1).all(axis=1)
     if finite.all():
@@ -306,6 +302,6 @@ def _read_row(
     segment = int(np.argmin(finite))
     bad = values[segment][~np.isfinite(stored[segment])][0]
     raise DatasetError(
-        f"{file}, row {row}, segment {segment}: bad feature. Expected finite numbers "
-        f"that fit {dtype}, received {bad}. Extract this clip again."
+        f"{file}, row {row}, segment {segment}: invalid feature. Expected finite "
+        f"numbers within the range of {dtype}, received {bad}. Extract this clip again."
     )

@@ -3,17 +3,14 @@
 import dataclasses
 import os
 import pathlib
-import shutil
 
 import requests
 import tensorflow_datasets as tfds
 from absl import logging
-from tensorflow_datasets.core.download import resource
 
 from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError
 
-# GitHub takes the short name of a commit for the whole one.
 _REPOSITORY = "https://raw.githubusercontent.com/YapengTian/AVE-ECCV18/93f843f/data/"
 _DRIVE = "https://drive.google.com/uc?export=download&id="
 
@@ -25,26 +22,18 @@ ORDERS = {
     "validation": "val_order.h5",
     "test": "test_order.h5",
 }
-# Other splits of the same rows, for the cross-modality task alone.
+# The splits of cross-modality localization: other splits of the same rows.
 MATCH_ORDERS = {
     "train": "train_order_match.h5",
     "validation": "val_order_match.h5",
     "test": "test_order_match.h5",
 }
-# Not needed, since Annotations.txt gives the labels: compared where they are present.
+# Optional: the builder compares those that are present with Annotations.txt.
 LABELS = ("labels.h5", "mil_labels.h5", "labels_closs.h5")
 
-# A file without an address here can only come from the manual folder.
-URLS = {
-    **{
-        name: _REPOSITORY + name
-        for name in (
-            ANNOTATIONS,
-            *ORDERS.values(),
-            *MATCH_ORDERS.values(),
-            AUDIO_NOISY,
-        )
-    },
+# A file without an address can only come from the manual folder.
+_ON_GITHUB = (ANNOTATIONS, *ORDERS.values(), *MATCH_ORDERS.values(), AUDIO_NOISY)
+URLS = {name: _REPOSITORY + name for name in _ON_GITHUB} | {
     AUDIO: _DRIVE + "1F6p4BAOY-i0fDXUOhG7xHuw_fnO5exBS",
     "visual_feature.h5": _DRIVE + "1hQwbhutA3fQturduRnHMyfRqdrRHgmC9",
     "visual_feature_noisy.h5": _DRIVE + "1I3OtOHJ8G1-v5G2dHIGCfevHQPn-QyLh",
@@ -54,10 +43,7 @@ _PROBE_TIMEOUT_S = 10
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """A file of AVE's, under its official name, and where it lies.
-
-    TFDS renames what it downloads, so the path alone does not say which file it is.
-    """
+    """A file of AVE: its official name, and its path, since TFDS renames downloads."""
 
     name: str
     path: pathlib.Path
@@ -71,23 +57,23 @@ def find_files(
     dl_manager: tfds.download.DownloadManager,
     manual_dir: pathlib.Path,
 ) -> dict[str, SourceFile]:
-    """Finds the files that a config reads, and downloads those that it lacks.
+    """Find the files that a config reads, and download missing ones.
 
-    The background clips come along only where both of their files are there. Their
-    audio is small and downloaded; their visual file must lie in the manual folder, or
-    is downloaded together with the visual file of the labelled clips.
+    The background clips need both of their files: the small audio file is downloaded;
+    the visual file comes from the manual folder, or is downloaded together with the
+    visual file of the labelled clips.
 
     Args:
-        config: The config that is being built.
+        config: The config to build.
         dl_manager: Downloads.
-        manual_dir: Folder of the files that somebody put there; need not exist.
+        manual_dir: The manual folder; it need not exist.
 
     Returns:
         The files by their official names.
 
     Raises:
-        DatasetError: If a file is missing; it names all that are, where to get each,
-            and where to put it.
+        DatasetError: If files are missing; it lists them, their addresses and the
+            folder to put them into.
     """
     required = [ANNOTATIONS, *ORDERS.values(), *MATCH_ORDERS.values()]
     optional = [*LABELS]
@@ -110,16 +96,16 @@ def find_files(
             raise DatasetError(f"download failed: {error}\n{message}") from error
     if config.source != "files":
         return found
-    noisy = [config.visual_noisy_file, AUDIO_NOISY]
-    # A manual folder is taken as it is: without that file nobody asked for background.
+    # Don't add gigabytes to a manual folder that leaves the background clips out.
     wanted = config.visual_noisy_file in found or config.visual_file in missing
+    noisy = [config.visual_noisy_file, AUDIO_NOISY]
     fetch = [name for name in noisy if name not in found]
     if wanted and fetch:
         try:
             found |= _download(fetch, dl_manager)
         except _DownloadFailedError as error:
             logging.warning(
-                "No background split: %s not in %s, and no download (%s).",
+                "No background split: %s not in %s, and the download failed (%s).",
                 " and ".join(fetch),
                 manual_dir,
                 error,
@@ -135,8 +121,8 @@ def _missing_message(
         f"  {name:{width}}  {_origin(name, config)}" for name in missing
     )
     return (
-        f"config {config.name!r} lacks {len(missing)} of its files. Expected each in "
-        f"the manual folder {manual_dir}, received none of:\n{origins}\n"
+        f"config {config.name!r} lacks {len(missing)} of its files in the manual "
+        f"folder {manual_dir}:\n{origins}\n"
         f"Put them into {manual_dir}, or name their folder with --manual_dir=FOLDER, "
         "and build again."
     )
@@ -147,33 +133,30 @@ def _origin(name: str, config: AveConfig) -> str:
         return f"from {URLS[name]}"
     shape = ", ".join(map(str, (config.num_segments, *config.visual_shape)))
     return (
-        f"never released (the visual_feature_vec.h5 on Google Drive is VGG's, 512 "
-        f"wide): extract it yourself as key 'avadataset', (rows, {shape}), one row a "
-        f"row of {ANNOTATIONS}"
+        "never released (the visual_feature_vec.h5 on Google Drive is VGG's, 512 "
+        f"wide): extract it yourself, as key 'avadataset' of shape (rows, {shape}), "
+        f"with one row for each row of {ANNOTATIONS}"
     )
 
 
 class _DownloadFailedError(Exception):
-    """A download did not work, for whatever reason."""
+    """A download failed."""
 
 
 def _download(
     names: list[str], dl_manager: tfds.download.DownloadManager
 ) -> dict[str, SourceFile]:
-    """Downloads files from their addresses, or takes those that TFDS downloaded before.
+    """Download files; those that TFDS has downloaded are taken from its cache.
 
     Raises:
-        _DownloadFailedError: If one fails. Half-written files are removed.
+        _DownloadFailedError: If a download fails.
     """
     urls = {name: URLS[name] for name in names}
-    before = _unfinished(urls, dl_manager)
     try:
         _probe(urls, dl_manager)
         paths = dl_manager.download(urls)
     # TFDS raises errors of requests, its own, and ValueError for a page of Drive's.
     except Exception as error:
-        for folder in _unfinished(urls, dl_manager) - before:
-            shutil.rmtree(folder, ignore_errors=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _DownloadFailedError(reason) from error
     return {
@@ -183,22 +166,10 @@ def _download(
 
 
 def _probe(urls: dict[str, str], dl_manager: tfds.download.DownloadManager) -> None:
-    """Raises if a host cannot be reached: TFDS would try each file for minutes."""
+    """Raise if a host can't be reached: TFDS would retry each file for minutes."""
     folder = pathlib.Path(os.fspath(dl_manager.download_dir))
-    # TFDS notes the address of what it has downloaded; that needs no network.
-    notes = "".join(note.read_text() for note in folder.glob("**/*.INFO"))
-    hosts = {url.split("/")[2]: url for url in urls.values() if url not in notes}
+    # TFDS records the address of a download beside it; these files need no network.
+    cached = "".join(info.read_text() for info in folder.glob("**/*.INFO"))
+    hosts = {url.split("/")[2]: url for url in urls.values() if url not in cached}
     for url in hosts.values():
         requests.head(url, timeout=_PROBE_TIMEOUT_S, allow_redirects=False)
-
-
-def _unfinished(
-    urls: dict[str, str], dl_manager: tfds.download.DownloadManager
-) -> set[pathlib.Path]:
-    """Returns the folders of unfinished downloads of these addresses."""
-    folder = pathlib.Path(os.fspath(dl_manager.download_dir))
-    return {
-        path
-        for url in urls.values()
-        for path in folder.glob(f"**/{resource.get_dl_fname(url)}.tmp.*")
-    }

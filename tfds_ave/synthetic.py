@@ -1,9 +1,9 @@
-"""Simulated clips in AVE's shapes: something to train on before there is any data.
+"""Simulated clips in AVE's shapes, to train on without any data.
 
-Every category has an audio kind and a visual kind. A kind belongs to several
-categories, and no two categories share both kinds: audio alone and visual alone narrow
-a segment down, and only both together decide it. As in AVE an event is one run of
-segments, and a background segment lacks at least one half of its clip's event.
+Every category has an audio kind and a visual kind. Several categories share a kind, but
+no two categories share both: either modality alone narrows a segment down to a few
+categories, and both together decide. As in AVE, an event is one run of segments, and
+background segments are silent, unseen or both.
 """
 
 from collections.abc import Iterator
@@ -17,46 +17,45 @@ from tfds_ave.configs import AveConfig
 NUM_CLIPS = {"train": 480, "validation": 96, "test": 96, "background": 32}
 NUM_KINDS = 7
 
-# Clips of each category in AVE, so that the imbalance is AVE's.
+# Number of clips of each category in AVE.
 _FREQUENCIES = (
     *(188, 176, 171, 184, 188, 175, 178, 187, 172, 163, 182, 138, 102, 99),
     *(186, 176, 160, 183, 100, 83, 69, 160, 60, 64, 180, 109, 154, 156),
 )
-_PARTIAL_SHARE = 0.336  # Share of AVE's clips that hold some background.
+_PARTIAL_SHARE = 0.336  # Share of AVE's clips with background segments.
 _PARTIAL_LENGTHS_S = (2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9)  # In AVE's proportions.
-# Of a clip's background segments: heard but not seen, seen but not heard, neither.
+# Shares of background segments: heard but unseen, seen but unheard, neither.
 _MISSING_SHARES = (0.4, 0.35, 0.25)
 _SEED = 20190207
-_ACTIVE_SHARE = 0.2  # Share of a kind's features that it excites.
-# Chosen by training: so much that a network has something to learn, from both
-# modalities. One alone can't tell the four categories of a kind from each other.
+_ACTIVE_SHARE = 0.2  # Share of the features that a kind excites.
+# Chosen by training, so that neither modality alone is enough and both are of use.
 _AUDIO_NOISE = 0.4
 _VISUAL_NOISE = 0.9
 
 
 def audio_kind(category: int) -> int:
-    """Returns what a category sounds like; every kind is that of four categories."""
+    """Return the audio kind of a category; four categories share each kind."""
     return category // 4 % NUM_KINDS
 
 
 def visual_kind(category: int) -> int:
-    """Returns what a category looks like; with the audio kind it decides."""
+    """Return the visual kind of a category; four categories share each kind."""
     return category % NUM_KINDS
 
 
 def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
-    """Yields a split's clips, the same ones every time.
+    """Yield a split's clips, the same ones on every call.
 
     Args:
         config: Gives shapes and categories.
-        split: A key of `NUM_CLIPS`. The rows of `background` count from 0 on their own,
-            as those of AVE's noisy files do.
+        split: A key of `NUM_CLIPS`. Rows of `background` start at 0, as those of AVE's
+            noisy files do.
 
     Yields:
         The clips. Features are float32 and at least 0, as after a ReLU.
     """
-    audio_looks = _prototypes(config.audio_width, 1)
-    visual_looks = _prototypes(int(np.prod(config.visual_shape)), 2)
+    audio_prototypes = _prototypes(config.audio_width, 1)
+    visual_prototypes = _prototypes(int(np.prod(config.visual_shape)), 2)
     rng = np.random.default_rng([_SEED, 3, list(NUM_CLIPS).index(split)])
     categories = rng.permutation(_quotas(NUM_CLIPS[split], len(config.categories)))
     lengths_s = rng.permutation(_event_lengths_s(NUM_CLIPS[split], config.num_segments))
@@ -84,10 +83,10 @@ def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
             row=row,
             video_id=background_name(row) if is_background else f"synthetic_{row:05d}",
             audio=_features(
-                rng, audio_looks[audio_kind(category)], audible, _AUDIO_NOISE
+                rng, audio_prototypes[audio_kind(category)], audible, _AUDIO_NOISE
             ),
             visual=_features(
-                rng, visual_looks[visual_kind(category)], visible, _VISUAL_NOISE
+                rng, visual_prototypes[visual_kind(category)], visible, _VISUAL_NOISE
             ).reshape(config.num_segments, *config.visual_shape),
             segment_labels=labels,
             clip_label=config.background if is_background else category,
@@ -98,17 +97,16 @@ def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
 
 
 def _prototypes(width: int, stream: int) -> np.ndarray:
-    """Returns what each kind adds to a feature, `(NUM_KINDS, width)`."""
+    """Return the feature of each kind, `(NUM_KINDS, width)`."""
     rng = np.random.default_rng([_SEED, stream])
     active = rng.random((NUM_KINDS, width)) < _ACTIVE_SHARE
     return np.where(active, rng.gamma(2.0, 0.4, active.shape), 0.0)
 
 
 def _quotas(num_clips: int, num_categories: int) -> np.ndarray:
-    """Returns `num_clips` category indices in AVE's proportions.
+    """Return `num_clips` category indices in AVE's proportions.
 
-    Largest remainders instead of draws: a rare category keeps its clips in a
-    small split.
+    Apportioned by largest remainders, so that small splits hold rare categories.
     """
     weights = np.resize(_FREQUENCIES, num_categories).astype(np.float64)
     exact = weights / weights.sum() * num_clips
@@ -119,7 +117,7 @@ def _quotas(num_clips: int, num_categories: int) -> np.ndarray:
 
 
 def _event_lengths_s(num_clips: int, num_segments: int) -> np.ndarray:
-    """Returns `num_clips` lengths of events: mostly that of the whole clip."""
+    """Return the lengths of `num_clips` events, most of which last the whole clip."""
     lengths = np.full(num_clips, num_segments)
     num_partial = round(num_clips * _PARTIAL_SHARE)
     lengths[:num_partial] = np.minimum(
@@ -129,11 +127,11 @@ def _event_lengths_s(num_clips: int, num_segments: int) -> np.ndarray:
 
 
 def _features(
-    rng: np.random.Generator, look: np.ndarray, present: np.ndarray, noise: float
+    rng: np.random.Generator, prototype: np.ndarray, present: np.ndarray, noise: float
 ) -> np.ndarray:
-    """Returns one modality's features, `(num_segments, width)` float32, at least 0."""
-    strength = rng.gamma(4.0, 0.25)  # Loud and faint clips; 1 on average.
-    clip_noise = rng.normal(0.0, 0.5 * noise, look.shape)
-    segment_noise = rng.normal(0.0, noise, (len(present), *look.shape))
-    values = strength * present[:, None] * look + clip_noise + segment_noise
+    """Return one modality's features, `(num_segments, width)` float32, at least 0."""
+    strength = rng.gamma(4.0, 0.25)  # Loud and faint clips; mean 1.
+    clip_noise = rng.normal(0.0, 0.5 * noise, prototype.shape)
+    segment_noise = rng.normal(0.0, noise, (len(present), *prototype.shape))
+    values = strength * present[:, None] * prototype + clip_noise + segment_noise
     return np.maximum(values, 0.0).astype(np.float32)

@@ -1,0 +1,81 @@
+"""Feature files of one clip: `.npy` arrays with a row a second."""
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfds_ave.errors import DatasetError, shorten
+
+# Containers round the length of a video up or down by part of a second.
+TOLERANCE_SEGMENTS = 1
+
+
+def read_shape(path: pathlib.Path) -> tuple[int, ...]:
+    """Return the shape of a feature file from its header.
+
+    Raises:
+        DatasetError: If the file is damaged, or holds no floating point array.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("an archive of several arrays")
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(
+            f"{path}: damaged, or no .npy file ({error}). Expected an array of "
+            "features. If it was made from a video, remove the file and build again."
+        ) from error
+    if array.dtype.kind != "f":
+        raise DatasetError(
+            f"{path}: expected floating point features. Received: {array.dtype}."
+        )
+    return array.shape
+
+
+def check_lengths(lengths: Mapping[str, int], num_segments: int) -> None:
+    """Check the length of all clips.
+
+    Args:
+        lengths: Length of each clip in seconds, by its name.
+        num_segments: The expected length, give or take `TOLERANCE_SEGMENTS`.
+
+    Raises:
+        DatasetError: If clips are too short or too long; it names them.
+    """
+    wrong = [
+        f"{name} {length}"
+        for name, length in lengths.items()
+        if abs(length - num_segments) > TOLERANCE_SEGMENTS
+    ]
+    if wrong:
+        raise DatasetError(
+            f"{len(wrong)} of {len(lengths)} clips have another length than "
+            f"{num_segments} segments of one second. Expected at most "
+            f"{TOLERANCE_SEGMENTS} more or fewer. Received: "
+            f"{', '.join(shorten(wrong))}. Replace these clips, or cut all clips to "
+            "one length."
+        )
+
+
+def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
+    """Return the features of a clip's segments, `(num_segments, ...)` float32.
+
+    The file may hold `TOLERANCE_SEGMENTS` rows more or fewer: surplus rows are cut
+    off, and the last row is repeated for missing ones.
+
+    Raises:
+        DatasetError: If a feature is not finite.
+    """
+    values = np.load(path).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DatasetError(
+            f"{path}: NaN or infinite values. Expected finite features. If the file "
+            "was made from a video, check that the weights belong to their network, "
+            "remove the file and build again."
+        )
+    missing = num_segments - len(values)
+    if missing > 0:
+        values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+    return values[:num_segments]
