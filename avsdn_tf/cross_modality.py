@@ -1,15 +1,14 @@
-"""Scores cross-modality localization: the event of one modality, found in the other.
+"""Scores of cross-modality localization: an event of one modality, found in the other.
 
-The event's sound is known, and the segments of the picture that go with it are asked
-for (A2V), or the other way round (V2A). A window as long as the event slides over the
-other modality; the one with the smallest summed distance wins (the earliest, of equal
-ones), and is right if it starts exactly where the event starts.
+A2V finds the picture of an event whose sound is known, V2A the sound of an event whose
+picture is known. A window as long as the event slides over the other modality; the
+window with the smallest summed distance wins (the earliest of equal ones), and is right
+if it starts exactly where the event starts.
 
-Only clips with one event, shorter than the clip, are scored: where it fills the clip
-there is but one window, and several events are not found by one window. On AVE's test
-split this changes nothing: all 402 clips of `test_order_match.h5` are of this kind. Its
-train and validation files hold others (204 of 402 in validation), which are left out.
-Scores are fractions of 1.
+Only clips with one event, shorter than the clip, are scored: an event as long as the
+clip has one window, and one window can't find several events. All 402 clips of AVE's
+`test_order_match.h5` are of this kind; its train and validation files contain others
+(204 of 402 in validation), which are left out. Scores are fractions of 1.
 """
 
 import os
@@ -18,24 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from avsdn_tf.evaluation import bootstrap_interval, load_arrays, save_arrays
+from avsdn_tf.evaluation import interval_over_clips, load_arrays, save_arrays
 
 _DTYPES = {"row": np.int64, "distances": np.float32, "labels": np.int64}
 
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """How far apart a network finds the segments of a split's clips, and what is true.
+    """The distances between the segments of a split's clips, and the labels.
 
     Attributes:
         row: Row of each clip in Annotations.txt, `(num_clips,)` int64.
-        distances: Of audio segment i and visual segment j of one clip,
+        distances: Distance of audio segment i and visual segment j of one clip,
             `(num_clips, num_segments, num_segments)` float32.
         labels: 1 where the segment belongs to the event, else 0,
             `(num_clips, num_segments)` int64.
 
     Raises:
-        ValueError: If the shapes do not fit each other.
+        ValueError: If the shapes don't fit each other.
     """
 
     row: np.ndarray
@@ -43,7 +42,7 @@ class Distances:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        """Brings the arrays to their types and checks their shapes."""
+        """Convert the arrays to their dtypes and check their shapes."""
         for name, dtype in _DTYPES.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         if (
@@ -58,12 +57,12 @@ class Distances:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the arrays as an npz file, whole or not at all."""
+        """Write the arrays as an npz file, atomically."""
         save_arrays(path, {name: getattr(self, name) for name in _DTYPES})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Distances":
-        """Reads what `save` wrote.
+        """Load a file of `save`.
 
         Raises:
             ValueError: If the file is missing, broken, or holds something else.
@@ -72,16 +71,16 @@ class Distances:
 
 
 def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where each clip's event starts, and how many segments it lasts.
+    """Return the first segment and the number of segments of each clip's event.
 
     Args:
         labels: 1 where the segment belongs to the event, `(num_clips, num_segments)`.
 
     Returns:
-        Starts and lengths, both `(num_clips,)`; 0 and 0 where there is no event.
+        Starts and lengths, both `(num_clips,)`; 0 and 0 without an event.
 
     Raises:
-        ValueError: If a clip holds more than one event.
+        ValueError: If a clip has more than one event.
     """
     is_event = np.asarray(labels) > 0
     starts = is_event.argmax(axis=1)
@@ -98,23 +97,23 @@ def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_scored(labels: np.ndarray) -> np.ndarray:
-    """Returns which clips have something to find: one event, shorter than the clip."""
+    """Return which clips are scored: those with one event, shorter than the clip."""
     is_event = np.asarray(labels) > 0
     begins = is_event & ~np.pad(is_event, [(0, 0), (1, 0)])[:, :-1]
     return (begins.sum(axis=1) == 1) & ~is_event.all(axis=1)
 
 
 def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
-    """Finds one clip's event, known in one modality, in the other.
+    """Find one clip's event, known in one modality, in the other.
 
     Args:
         distances: `(num_segments, num_segments)`, audio segments in rows.
-        start: Segment in which the event starts.
-        length: Segments that it lasts, at least 1.
+        start: First segment of the event.
+        length: Number of its segments, at least 1.
 
     Returns:
-        Where the window starts that fits best: in the picture for the event's sound
-        (A2V), and in the sound for the event's picture (V2A).
+        First segment of the best window: in the picture for the event's sound (A2V),
+        and in the sound for the event's picture (V2A).
     """
     distances = np.asarray(distances, np.float64)
     # A window that starts at s pairs segment start + k with s + k: a diagonal.
@@ -127,7 +126,7 @@ def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
 
 
 def baselines(labels: np.ndarray) -> dict[str, float]:
-    """Scores three systems that neither look nor listen, on the clips that are scored.
+    """Score three systems that neither look nor listen, on the scored clips.
 
     Args:
         labels: 1 where the segment belongs to the event, `(num_clips, num_segments)`.
@@ -151,7 +150,10 @@ def baselines(labels: np.ndarray) -> dict[str, float]:
 
 
 def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
-    """Returns in which of the scored clips A2V and V2A are right, `(num_scored,)` each.
+    """Return in which of the scored clips A2V and V2A are right, `(num_scored,)` each.
+
+    Args:
+        predictions: Distances and labels of a split.
 
     Raises:
         ValueError: If there is no clip to score, or a distance is not finite; the
@@ -177,22 +179,22 @@ def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_accuracy(predictions: Distances) -> float:
-    """Returns the mean of A2V and V2A accuracy: what an epoch is selected by."""
+    """Return the mean of A2V and V2A accuracy, which selects the epoch."""
     return float(np.mean(right_starts(predictions)))
 
 
 def evaluate(predictions: Distances) -> dict[str, Any]:
-    """Scores a split.
+    """Score a split.
 
     Args:
-        predictions: What a network said of the split.
+        predictions: Distances and labels of the split.
 
     Returns:
         A JSON-ready dictionary: `a2v_accuracy`, `v2a_accuracy`, their 95 % bootstrap
-        `intervals` over clips (`[low, high]` by the same names), `baselines` (see
-        there), `num_clips` (scored), `num_clips_left_out` (see the module) and
-        `by_length`: one dictionary for every length of events, with `length`, `clips`,
-        `a2v_accuracy`, `v2a_accuracy` and `random_window`.
+        `intervals` over clips (`[low, high]` by the same names, None for one clip),
+        `baselines` (see there), `num_clips` (scored), `num_clips_left_out` (see the
+        module) and `by_length`: one dictionary for every length of events, with
+        `length`, `clips`, `a2v_accuracy`, `v2a_accuracy` and `random_window`.
 
     Raises:
         ValueError: If there is no clip to score, or a distance is not finite.
@@ -206,7 +208,7 @@ def evaluate(predictions: Distances) -> dict[str, Any]:
     return {
         **{name: float(values.mean()) for name, values in right.items()},
         "intervals": {
-            name: list(bootstrap_interval(values)) for name, values in right.items()
+            name: interval_over_clips(values) for name, values in right.items()
         },
         "baselines": baselines(predictions.labels),
         "num_clips": int(scored.sum()),

@@ -1,8 +1,9 @@
-"""Scores predictions as the AVE protocol does, beside trivial baselines and intervals.
+"""Scores of a split by the AVE protocol, with trivial baselines and intervals.
 
 Arrays of class indices are `(num_clips, num_segments)` integers: 0 to K - 1 are the
 categories, K is background. Scores are fractions of 1. A score that the data leave
-undefined (background recall without a background segment) is None, never NaN.
+undefined is None, never NaN: background recall without a background segment, an
+interval of one clip.
 """
 
 import os
@@ -16,24 +17,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from avsdn_tf.errors import UserError
 from avsdn_tf.files import atomic_write
-from avsdn_tf.events import number_events
+from avsdn_tf.intervals import bootstrap_interval
+from avsdn_tf.metrics import count_background, count_events, count_right
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network said of a split, and what was true.
+    """The logits and the labels of the clips of a split.
 
     Attributes:
         row: Row of each clip in Annotations.txt, `(num_clips,)` int64.
-        logits: `(num_clips, num_segments, K + 1)` float32, before the softmax,
-            background last.
+        logits: `(num_clips, num_segments, K + 1)` float32, background last.
         labels: True class of each segment, `(num_clips, num_segments)` int64.
         clip_labels: True class of each clip, `(num_clips,)` int64.
 
     Raises:
-        ValueError: If the shapes do not fit each other.
+        ValueError: If the shapes don't fit each other.
     """
 
     row: np.ndarray
@@ -42,7 +42,7 @@ class Predictions:
     clip_labels: np.ndarray
 
     def __post_init__(self) -> None:
-        """Brings the arrays to their types and checks their shapes."""
+        """Convert the arrays to their dtypes and check their shapes."""
         for name, dtype in _DTYPES.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         fits = (
@@ -59,16 +59,16 @@ class Predictions:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the predictions as an npz file, whole or not at all.
+        """Write the predictions as an npz file, atomically.
 
         Args:
-            path: File to write; a file of that name is replaced. Its folder exists.
+            path: File to write or to replace, in an existing folder.
         """
         save_arrays(path, {name: getattr(self, name) for name in _DTYPES})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Predictions":
-        """Reads what `save` wrote.
+        """Load a file of `save`.
 
         Args:
             path: File to read.
@@ -88,7 +88,7 @@ _DTYPES = {
     "labels": np.int64,
     "clip_labels": np.int64,
 }
-# All that np.load raises on files that are missing, cut short, overwritten or foreign.
+# np.load raises these for missing, truncated, overwritten and foreign files.
 _READ_ERRORS = (
     OSError,
     EOFError,
@@ -105,20 +105,8 @@ _READ_ERRORS = (
 _T = TypeVar("_T")
 
 
-def num_segments_of(path: str | os.PathLike[str]) -> int:
-    """Returns how many segments the clips of saved `Predictions` have.
-
-    Raises:
-        UserError: If they can't be read.
-    """
-    try:
-        return Predictions.load(path).labels.shape[1]
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an npz file, whole or not at all; a file of that name is replaced."""
+    """Write an npz file atomically; a file of that name is replaced."""
     with atomic_write(Path(path)) as tmp_path:
         np.savez(tmp_path, **arrays)
 
@@ -126,18 +114,21 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) 
 def load_arrays(
     path: str | os.PathLike[str], names: Sequence[str], make: Callable[..., _T]
 ) -> _T:
-    """Reads what `save_arrays` wrote.
+    """Load a file of `save_arrays`.
 
     Args:
         path: File to read.
         names: Names of its arrays.
-        make: What takes the arrays by their names and returns the result.
+        make: Constructor that takes the arrays as keywords.
+
+    Returns:
+        The result of `make`.
 
     Raises:
         ValueError: If the file is missing, broken, or holds something else.
     """
     try:
-        # np.load alone leaves a broken file open.
+        # np.load doesn't close a broken file.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return make(**{name: archive[name] for name in names})
     except _READ_ERRORS as error:
@@ -149,27 +140,32 @@ def load_arrays(
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float | None:
-    """Returns the fraction of all segments whose class is right: AVE's own score."""
-    return _ratio((labels == predicted).sum(), labels.size)
+    """Return the fraction of all segments whose class is right: AVE's own score.
+
+    Args:
+        labels: True classes, `(num_clips, num_segments)`.
+        predicted: Predicted classes, the same shape.
+    """
+    return _ratio(*_sum(count_right, labels, predicted))
 
 
 def background_recall(
     labels: np.ndarray, predicted: np.ndarray, background: int
 ) -> float | None:
-    """Returns the fraction of the true background segments that are found."""
-    true = labels == background
-    return _ratio((true & (predicted == background)).sum(), true.sum())
+    """Return the fraction of the true background segments that are found.
+
+    Args:
+        labels: True classes, `(num_clips, num_segments)`.
+        predicted: Predicted classes, the same shape.
+        background: Index of the background class.
+    """
+    return _ratio(*_sum(count_background, labels, predicted, background))
 
 
 def event_f1(
     labels: np.ndarray, predicted: np.ndarray, background: int, iou: float = 0.5
 ) -> float | None:
-    """Returns the micro-F1 of whole events over a split.
-
-    Events are maximal runs of one non-background class. A predicted event is right if
-    it shares its class, and an intersection over union of at least `iou`, with a true
-    event of the same clip. From 0.5 upwards no event can match two: two runs that each
-    cover half of a third touch, and are one run.
+    """Return the micro-F1 of whole events over a split, see `metrics.count_events`.
 
     Args:
         labels: True classes, `(num_clips, num_segments)`.
@@ -183,28 +179,28 @@ def event_f1(
     Raises:
         ValueError: If `iou` is outside [0.5, 1].
     """
-    if not 0.5 <= iou <= 1:
-        raise ValueError(
-            "Expected iou in [0.5, 1], where no two events can match the same one. "
-            f"Received: iou={iou}"
-        )
-    true_events = number_events(labels, background)
-    predicted_events = number_events(predicted, background)
-    true_lengths = np.bincount(true_events[true_events >= 0])
-    predicted_lengths = np.bincount(predicted_events[predicted_events >= 0])
-    shared = (labels == predicted) & (labels != background)
-    pairs, intersections = np.unique(
-        np.stack([true_events[shared], predicted_events[shared]], axis=1),
-        axis=0,
-        return_counts=True,
-    )
-    lengths = true_lengths[pairs[:, 0]] + predicted_lengths[pairs[:, 1]]
-    right = (intersections / (lengths - intersections) >= iou).sum()
-    return _ratio(2 * right, len(true_lengths) + len(predicted_lengths))
+    return _ratio(*_sum(count_events, labels, predicted, background, iou))
+
+
+def _sum(
+    count: Callable[..., tuple[Any, Any]],
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    *args: Any,
+) -> tuple[int, int]:
+    """Return the two counts of a function of `avsdn_tf.metrics` over a split."""
+    # `count_events` compares all pairs of a clip's segments: (clips, T, T) at a time.
+    step = max(1, 2**22 // max(1, labels.shape[1]) ** 2)
+    sums = [0, 0]
+    for start in range(0, len(labels), step):
+        clips = slice(start, start + step)
+        for i, values in enumerate(count(labels[clips], predicted[clips], *args)):
+            sums[i] += int(np.asarray(values).sum())
+    return sums[0], sums[1]
 
 
 def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
-    """Returns which clips hold both event and background segments, `(num_clips,)`."""
+    """Return which clips have both event and background segments, `(num_clips,)`."""
     is_background = labels == background
     return is_background.any(axis=1) & ~is_background.all(axis=1)
 
@@ -212,9 +208,9 @@ def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
 def partial_clip_accuracy(
     labels: np.ndarray, predicted: np.ndarray, background: int
 ) -> float | None:
-    """Returns the accuracy over all segments of the clips that are only partly event.
+    """Return the accuracy over all segments of the clips that are only partly event.
 
-    Only in these clips is there anything to localize in time.
+    Only these clips have anything to localize in time.
     """
     partial = partial_clips(labels, background)
     return accuracy(labels[partial], predicted[partial])
@@ -223,7 +219,7 @@ def partial_clip_accuracy(
 def trivial_baselines(
     labels: np.ndarray, clip_labels: np.ndarray, background: int
 ) -> dict[str, float | None]:
-    """Scores two systems that localize nothing.
+    """Score two systems that localize nothing.
 
     Args:
         labels: True classes, `(num_clips, num_segments)`.
@@ -236,96 +232,21 @@ def trivial_baselines(
     """
     return {
         "always_background": accuracy(labels, np.full_like(labels, background)),
-        "perfect_clip_classifier": accuracy(labels, clip_labels[:, np.newaxis]),
+        "perfect_clip_classifier": accuracy(
+            labels, np.broadcast_to(clip_labels[:, np.newaxis], labels.shape)
+        ),
     }
-
-
-def bootstrap_interval(
-    per_clip_accuracy: np.ndarray,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of a mean over clips.
-
-    Clips are resampled, not segments: the segments of one clip are right or wrong
-    together, and an interval over segments would be too narrow.
-
-    Args:
-        per_clip_accuracy: One value a clip, `(num_clips,)`.
-        num_resamples: How many resamples to draw.
-        seed: Seed of the draws.
-        level: Coverage, in (0, 1).
-
-    Returns:
-        Lower and upper bound.
-
-    Raises:
-        ValueError: If there is no clip, or `level` is outside (0, 1).
-    """
-    values = np.asarray(per_clip_accuracy, dtype=np.float64)
-    if values.ndim != 1 or not values.size or not 0 < level < 1:
-        raise ValueError(
-            "Expected one value a clip, of at least one clip, and level in (0, 1). "
-            f"Received: shape {values.shape}, level={level}"
-        )
-    generator = np.random.default_rng(seed)
-    means = np.empty(num_resamples)
-    # A million draws at a time bound the memory, whatever the size of the split.
-    step = max(1, 1_000_000 // values.size)
-    for start in range(0, num_resamples, step):
-        stop = min(start + step, num_resamples)
-        draws = generator.integers(values.size, size=(stop - start, values.size))
-        means[start:stop] = values[draws].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def paired_interval(
-    correct_a: np.ndarray,
-    correct_b: np.ndarray,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Returns the bootstrap interval of accuracy A minus accuracy B, on the same clips.
-
-    Both systems are scored on each resample of clips, so that what makes a clip hard
-    for both cancels. An interval that excludes 0 tells the two systems apart.
-
-    Args:
-        correct_a: Which segments system A has right, `(num_clips, num_segments)`.
-        correct_b: The same of system B, for the same clips in the same order.
-        num_resamples: How many resamples to draw.
-        seed: Seed of the draws.
-        level: Coverage, in (0, 1).
-
-    Returns:
-        Lower and upper bound of the difference.
-
-    Raises:
-        ValueError: If the shapes differ, there is no clip, or `level` is outside
-            (0, 1).
-    """
-    correct_a, correct_b = np.asarray(correct_a), np.asarray(correct_b)
-    if correct_a.ndim != 2 or correct_a.shape != correct_b.shape:
-        raise ValueError(
-            "Expected two arrays of the same shape (num_clips, num_segments). "
-            f"Received: {correct_a.shape} and {correct_b.shape}"
-        )
-    difference = correct_a.mean(axis=1) - correct_b.mean(axis=1)
-    return bootstrap_interval(difference, num_resamples, seed, level)
 
 
 def confusion_matrix(
     labels: np.ndarray, predicted: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Counts segments by true and predicted class.
+    """Count segments by true and predicted class.
 
     Args:
         labels: True classes, any shape.
         predicted: Predicted classes, the same shape.
-        num_classes: How many classes there are, background included.
+        num_classes: Number of classes, background included.
 
     Returns:
         `(num_classes, num_classes)` int64: true classes in rows, predicted in columns.
@@ -338,7 +259,7 @@ def confusion_matrix(
 def per_category(
     labels: np.ndarray, predicted: np.ndarray, categories: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Scores the segments of every class on their own.
+    """Score the segments of every class separately.
 
     Args:
         labels: True classes, `(num_clips, num_segments)`.
@@ -346,9 +267,9 @@ def per_category(
         categories: Names of the categories.
 
     Returns:
-        One dictionary a class, `"Background"` last: `category`, `segments` (how many
-        are true), `predicted` (how many were predicted), `precision`, `recall` and
-        `f1`. A ratio over nothing, such as the precision of a class that was never
+        One dictionary a class, `"Background"` last: `category`, `segments` (the number
+        of true ones), `predicted` (the number of predicted ones), `precision`, `recall`
+        and `f1`. A ratio over nothing, such as the precision of a class that was never
         predicted, is None.
     """
     names = [*categories, "Background"]
@@ -370,27 +291,58 @@ def per_category(
 
 
 def evaluate(predictions: Predictions, categories: Sequence[str]) -> dict[str, Any]:
-    """Scores a split.
+    """Score a split.
 
     A segment's predicted class is the argmax of its own logits, background included.
 
     Args:
-        predictions: What a network said of the split.
+        predictions: Logits and labels of the split.
         categories: Names of the K categories.
 
     Returns:
         A JSON-ready dictionary: `accuracy`, its 95 % bootstrap `interval` over clips
-        (`[low, high]`), `background_recall`, `event_f1` (at IoU 0.5),
-        `partial_clip_accuracy`, `trivial` (see `trivial_baselines`), `num_clips`,
+        (`[low, high]`, None for one clip), `background_recall`, `event_f1` (at IoU
+        0.5), `partial_clip_accuracy`, `trivial` (see `trivial_baselines`), `num_clips`,
         `num_segments` (of the whole split), `per_category` (see there) and
         `confusion_matrix` (list of rows of segment counts).
 
     Raises:
-        ValueError: If there is no segment, classes and categories do not fit, or a
-            logit is not finite; the message names the row of the first such clip.
+        ValueError: If there is no segment, classes and categories don't fit each other,
+            or a logit is not finite; the message names the row of the first such clip.
     """
-    logits, labels = predictions.logits, predictions.labels
     background = len(categories)
+    _check(predictions, background)
+    labels, predicted = predictions.labels, predictions.logits.argmax(axis=2)
+    return {
+        "accuracy": accuracy(labels, predicted),
+        "interval": interval_over_clips((labels == predicted).mean(axis=1)),
+        "background_recall": background_recall(labels, predicted, background),
+        "event_f1": event_f1(labels, predicted, background),
+        "partial_clip_accuracy": partial_clip_accuracy(labels, predicted, background),
+        "trivial": trivial_baselines(labels, predictions.clip_labels, background),
+        "num_clips": len(labels),
+        "num_segments": labels.size,
+        "per_category": per_category(labels, predicted, categories),
+        "confusion_matrix": confusion_matrix(
+            labels, predicted, background + 1
+        ).tolist(),
+    }
+
+
+def interval_over_clips(per_clip: np.ndarray) -> list[float] | None:
+    """Return the 95 % bootstrap interval `[low, high]`; None for one clip.
+
+    Every resample of one clip is that clip: it has no interval.
+
+    Args:
+        per_clip: One value a clip, `(num_clips,)`.
+    """
+    return list(bootstrap_interval(per_clip)) if len(per_clip) > 1 else None
+
+
+def _check(predictions: Predictions, background: int) -> None:
+    """Check that predictions can be scored."""
+    logits, labels = predictions.logits, predictions.labels
     if not labels.size:
         raise ValueError(f"Expected at least one segment. Received: {labels.shape}")
     if logits.shape[2] != background + 1:
@@ -411,22 +363,6 @@ def evaluate(predictions: Predictions, categories: Sequence[str]) -> dict[str, A
             f"{broken.sum()} of {len(broken)} clips, first in row "
             f"{predictions.row[broken.argmax()]}"
         )
-    predicted = logits.argmax(axis=2)
-    low, high = bootstrap_interval((labels == predicted).mean(axis=1))
-    return {
-        "accuracy": accuracy(labels, predicted),
-        "interval": [low, high],
-        "background_recall": background_recall(labels, predicted, background),
-        "event_f1": event_f1(labels, predicted, background),
-        "partial_clip_accuracy": partial_clip_accuracy(labels, predicted, background),
-        "trivial": trivial_baselines(labels, predictions.clip_labels, background),
-        "num_clips": len(labels),
-        "num_segments": labels.size,
-        "per_category": per_category(labels, predicted, categories),
-        "confusion_matrix": confusion_matrix(
-            labels, predicted, background + 1
-        ).tolist(),
-    }
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -1,4 +1,8 @@
-"""The losses that networks of this field are trained with, on logits or distances."""
+"""The losses of the field: of segment logits, clip labels and distances.
+
+Keras resolves them by their registered names, such as
+`model.compile(loss="avsdn_tf>SoftmaxBinaryCrossentropy")`.
+"""
 
 from typing import Any
 
@@ -13,9 +17,42 @@ def float32_or_wider(x: Any) -> Any:
     return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
 
 
+def as_distribution(y_true: Any, y_pred: Any) -> Any:
+    """Return a target as a distribution over the classes, in the dtype of the logits.
+
+    Args:
+        y_true: A distribution of the shape of `y_pred`, or class indices without the
+            last axis.
+        y_pred: Logits, `(batch, ..., num_classes)`.
+
+    Raises:
+        ValueError: If the shape is neither.
+    """
+    y_true = ops.convert_to_tensor(y_true)
+    shape, wanted = tuple(y_true.shape), tuple(y_pred.shape)
+    if len(shape) == len(wanted) and shape[-1] == 1 != wanted[-1]:
+        y_true, shape = y_true[..., 0], shape[:-1]
+    if _fits(shape, wanted[:-1]):
+        y_true = ops.one_hot(ops.cast(y_true, "int32"), wanted[-1])
+    elif not _fits(shape, wanted):
+        raise ValueError(
+            f"Expected a target of the shape of the logits, {wanted}, or class indices "
+            f"of shape {wanted[:-1]}. Received: {shape}. ClipLoss takes the label of a "
+            "whole clip; other losses take the labels of its segments."
+        )
+    return ops.cast(y_true, y_pred.dtype)
+
+
+def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        None in (size, other) or size == other
+        for size, other in zip(shape, wanted, strict=True)
+    )
+
+
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SoftmaxBinaryCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy of each softmax probability, the mean over the classes.
+    """Mean binary cross-entropy of the softmax probabilities of all classes.
 
         loss = -mean_k [y_k log p_k + (1 - y_k) log(1 - p_k)],  p = softmax(logits)
 
@@ -23,12 +60,16 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
     logarithms are computed from logits, so a confident wrong class keeps its gradient.
 
     Call arguments:
-        y_true: Target distribution, `(batch, ..., num_classes)`, each in [0, 1].
-        y_pred: Logits of the same shape.
+        y_true: Target distribution, `(batch, ..., num_classes)`, each value in [0, 1];
+            or class indices, `(batch, ...)`.
+        y_pred: Logits, `(batch, ..., num_classes)`.
 
     Returns:
         The loss in nats, averaged over the batch (or `(batch, ...)` for
         `reduction=None`).
+
+    Raises:
+        ValueError: If the shapes don't fit each other.
 
     Reference:
         Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473.
@@ -40,12 +81,13 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of every sample."""
+        """Return the loss of every sample."""
         y_pred = ops.convert_to_tensor(y_pred)
-        y_true = ops.cast(y_true, y_pred.dtype)
+        y_true = as_distribution(y_true, y_pred)
         log_p = ops.log_softmax(y_pred, axis=-1)
-        # Only the largest probability can be near 1, where log(1 - p) needs the sum of
-        # the others; for the rest p <= 1/2 and log1p is exact.
+        # Near p = 1, log(1 - p) is exact as the logarithm of the other classes' sum.
+        # Only the largest probability can be there: the others are 1/2 at most, where
+        # log1p is exact.
         largest = ops.one_hot(
             ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype="bool"
         )
@@ -60,21 +102,25 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SoftMarginLoss(keras.losses.Loss):
-    """AVEL's loss: a multi-label soft margin on the softmax's probabilities.
+    """AVEL's loss: a multi-label soft margin of the softmax probabilities.
 
         loss = -mean_k [y_k log s(p_k) + (1 - y_k) log(1 - s(p_k))],
         p = softmax(logits), s the sigmoid
 
     The sigmoid of a probability lies between 0.5 and 0.73, so the loss never nears 0.
-    That is how Tian et al. trained, and what their figures belong to.
+    Tian et al. trained with it.
 
     Call arguments:
-        y_true: Target distribution, `(batch, ..., num_classes)`, each in [0, 1].
-        y_pred: Logits of the same shape.
+        y_true: Target distribution, `(batch, ..., num_classes)`, each value in [0, 1];
+            or class indices, `(batch, ...)`.
+        y_pred: Logits, `(batch, ..., num_classes)`.
 
     Returns:
         The loss in nats, averaged over the batch (or `(batch, ...)` for
         `reduction=None`).
+
+    Raises:
+        ValueError: If the shapes don't fit each other.
 
     Reference:
         Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, and its program.
@@ -84,29 +130,36 @@ class SoftMarginLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of every sample."""
+        """Return the loss of every sample."""
         p = ops.softmax(ops.convert_to_tensor(y_pred), axis=-1)
-        y_true = ops.cast(y_true, p.dtype)
+        y_true = as_distribution(y_true, p)
         return ops.mean(y_true * ops.softplus(-p) + (1 - y_true) * ops.softplus(p), -1)
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class ClipLoss(keras.losses.Loss):
-    """A loss on the clip's label: segment logits are pooled over time first (Eq. 3).
+    """Loss of the clip's label on segment logits that are pooled over time (Eq. 3).
+
+    With it, `fit` learns from clip labels alone (weak learning).
 
     Args:
         loss: The loss of the pooled logits, a `keras.losses.Loss`.
         pooling: `"average"` (Lin et al.) or `"max"` (Tian et al.) over the segments.
 
     Call arguments:
-        y_true: Clip target, `(batch, num_classes)`.
+        y_true: Clip target, `(batch, num_classes)`, one-hot or a distribution such as
+            the mean of the segment labels; or class indices, `(batch,)`.
         y_pred: Segment logits, `(batch, num_segments, num_classes)`.
 
     Returns:
         The loss, averaged over the batch (or `(batch,)` for `reduction=None`).
 
     Raises:
-        ValueError: If `pooling` is none of the two.
+        ValueError: If `pooling` is none of the two, or the shapes don't fit each other.
+
+    Example:
+        >>> model.compile("adam", ClipLoss(SoftmaxBinaryCrossentropy()))
+        >>> model.fit({"audio": audio, "visual": visual}, clip_labels)
 
     Reference:
         Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473, Eq. 3.
@@ -128,16 +181,19 @@ class ClipLoss(keras.losses.Loss):
         self.pooling = pooling
 
     def pool(self, logits: Any) -> Any:
-        """Returns clip logits, `(batch, num_classes)`, of segment logits."""
+        """Return clip logits, `(batch, num_classes)`, of segment logits."""
         reduce = ops.mean if self.pooling == "average" else ops.max
         return reduce(logits, axis=1)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of every clip."""
-        return self.loss.call(y_true, self.pool(y_pred))
+        """Return the loss of every clip."""
+        pooled = self.pool(ops.convert_to_tensor(y_pred))
+        if not isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy):
+            y_true = as_distribution(y_true, pooled)
+        return self.loss.call(y_true, pooled)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "loss": keras.saving.serialize_keras_object(self.loss),
@@ -146,22 +202,22 @@ class ClipLoss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ClipLoss":
-        """Makes the loss from `get_config`'s result."""
+        """Return the loss with the configuration."""
         inner = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": inner})
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class ContrastiveLoss(keras.losses.Loss):
-    """Pulls pairs that belong together close, and others a margin apart.
+    """Contrastive loss: matching pairs are pulled close, others a margin apart.
 
         loss = y d^2 + (1 - y) max(margin - d, 0)^2
 
     Args:
-        margin: Distance from which on a pair that does not match costs nothing.
+        margin: Least distance at which a pair that doesn't match costs nothing.
 
     Call arguments:
-        y_true: 1 where the pair belongs together, else 0, `(batch, ...)`.
+        y_true: 1 if the pair matches, else 0, `(batch, ...)`.
         y_pred: Distances `d` of the same shape, at least 0.
 
     Returns:
@@ -184,14 +240,14 @@ class ContrastiveLoss(keras.losses.Loss):
         self.margin = margin
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of every pair."""
+        """Return the loss of every pair."""
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = ops.cast(y_true, y_pred.dtype)
         too_close = ops.maximum(self.margin - y_pred, 0)
         return y_true * ops.square(y_pred) + (1 - y_true) * ops.square(too_close)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "margin": self.margin}
 
 

@@ -193,65 +193,6 @@ def test_confusion_matrix_has_the_truth_in_rows():
     np.testing.assert_array_equal(matrix, [[1, 0, 1], [1, 3, 0], [1, 0, 5]])
 
 
-def test_bootstrap_resamples_clips():
-    # Four clips, one right: the number of right ones in a resample is Binomial(4, 1/4).
-    # P(0) = 0.316, P(>= 3) = 0.051 and P(4) = 0.004, so 95 % reaches from 0 to 3 of 4.
-    assert evaluation.bootstrap_interval(np.array([1.0, 0, 0, 0])) == (0.0, 0.75)
-    # Of one clip, every resample is that clip.
-    assert evaluation.bootstrap_interval(np.array([0.3])) == (0.3, 0.3)
-
-
-def test_bootstrap_agrees_with_the_normal_interval():
-    values = np.random.default_rng(1).random(402)
-    low, high = evaluation.bootstrap_interval(values)
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    assert low == pytest.approx(values.mean() - half, abs=half / 20)
-    assert high == pytest.approx(values.mean() + half, abs=half / 20)
-
-
-def test_bootstrap_repeats_and_listens_to_its_arguments():
-    values = np.random.default_rng(1).random(50)
-    interval = evaluation.bootstrap_interval(values)
-    assert interval == evaluation.bootstrap_interval(values, seed=0)
-    assert interval != evaluation.bootstrap_interval(values, seed=1)
-    narrow = evaluation.bootstrap_interval(values, level=0.5)
-    assert interval[0] < narrow[0] < narrow[1] < interval[1]
-    assert interval != evaluation.bootstrap_interval(values, num_resamples=100)
-
-
-@pytest.mark.parametrize(
-    ("values", "level"), [([], 0.95), ([[1.0]], 0.95), ([1.0], 0.0), ([1.0], 95)]
-)
-def test_bootstrap_refuses_what_has_no_interval(values, level):
-    with pytest.raises(ValueError, match="Received"):
-        evaluation.bootstrap_interval(np.array(values), level=level)
-
-
-def test_paired_interval_sees_what_unpaired_ones_hide():
-    # Clips differ greatly in difficulty; A beats B by one segment in every clip.
-    generator = np.random.default_rng(5)
-    num_right = generator.integers(1, 11, size=200)
-    correct_a = np.arange(10) < num_right[:, np.newaxis]
-    correct_b = np.arange(10) < num_right[:, np.newaxis] - 1
-    difference = evaluation.paired_interval(correct_a, correct_b)
-    assert difference == pytest.approx((0.1, 0.1))
-    alone_a = evaluation.bootstrap_interval(correct_a.mean(axis=1))
-    alone_b = evaluation.bootstrap_interval(correct_b.mean(axis=1))
-    # The trap: the single intervals do not tell them apart as clearly.
-    assert alone_a[1] - alone_a[0] > 0.05
-    assert alone_b[1] - alone_b[0] > 0.05
-
-
-def test_paired_interval_of_a_system_with_itself_is_zero():
-    correct = np.random.default_rng(5).random((30, 10)) < 0.5
-    assert evaluation.paired_interval(correct, correct) == (0.0, 0.0)
-
-
-def test_paired_interval_wants_the_same_clips():
-    with pytest.raises(ValueError, match="same shape"):
-        evaluation.paired_interval(np.ones((3, 10)), np.ones((4, 10)))
-
-
 def test_evaluate_by_hand():
     result = evaluation.evaluate(
         predictions_of(LABELS, PREDICTED, CLIP_LABELS), CATEGORIES
@@ -280,6 +221,8 @@ def test_undefined_scores_are_none_and_json_ready():
         predictions_of(labels, labels, np.array([0])), CATEGORIES
     )
     assert result["background_recall"] is result["partial_clip_accuracy"] is None
+    # Of one clip, every resample is that clip.
+    assert result["interval"] is None
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 

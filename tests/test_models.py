@@ -98,7 +98,7 @@ def test_bidirectional_lstm_splits_states_by_direction(rng, num_segments):
     ],
 )
 def test_an_lstm_with_another_cell_is_refused(asked):
-    with pytest.raises(ValueError, match=r"Take keras\.layers\.LSTM"):
+    with pytest.raises(ValueError, match=r"Use keras\.layers\.LSTM"):
         SegmentLSTM(4, **asked)
 
 

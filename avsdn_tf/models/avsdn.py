@@ -162,12 +162,10 @@ class AVSDN(SegmentClassifier):
         self, loss: keras.losses.Loss, target: Any, outputs: Mapping[str, Any]
     ) -> Any:
         """Return the guides' losses, `(batch,)`, or None without guides."""
-        guides = {
-            name: outputs[name]
-            for name in ("audio_clip_logits", "visual_clip_logits")
-            if name in outputs
-        }
-        return guide_losses(loss, target, guides) if guides else None
+        if not self.label_guided:
+            return None
+        names = ["audio_clip_logits", "visual_clip_logits"]
+        return guide_losses(loss, target, outputs, names)
 
     def category_layers(self) -> list[keras.layers.Layer]:
         """Return the head, and the guides if there are any."""

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from avsdn_tf.losses import ClipLoss, float32_or_wider
+from avsdn_tf.losses import ClipLoss, as_distribution, float32_or_wider
 
 _MODALITIES = ("audio", "visual")
 
@@ -65,8 +65,8 @@ class AudioVisualModel(keras.Model):
         self.categories = list(categories)
         self.audio_width = int(audio_width)
         self.visual_shape = tuple(int(size) for size in visual_shape)
-        self.num_segments = num_segments
-        self.segment_s = segment_s
+        self.num_segments = None if num_segments is None else int(num_segments)
+        self.segment_s = None if segment_s is None else float(segment_s)
         self._backbones = None if backbones is None else tuple(backbones.items())
 
     @property
@@ -181,6 +181,34 @@ class AudioVisualModel(keras.Model):
             layer.trainable = True
         return new
 
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configure training as `keras.Model.compile`, which documents the arguments.
+
+        In addition, losses and metrics may be registered names, such as
+        `"avsdn_tf>SoftmaxBinaryCrossentropy"` or `"avsdn_tf>EventF1"`.
+        """
+        super().compile(
+            optimizer,
+            _resolve(loss),
+            loss_weights,
+            _resolve(metrics),
+            _resolve(weighted_metrics),
+            **kwargs,
+        )
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile a loaded model as it was compiled when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def quantize(self, mode: Any = None, config: Any = None, **kwargs: Any) -> None:
         """Refuse to quantize: a quantized LSTM can't be saved and loaded.
 
@@ -188,8 +216,8 @@ class AudioVisualModel(keras.Model):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} can't be quantized in place: Keras has no quantized "
-            "LSTM. Export the model instead, in LiteRT's format."
+            f"{type(self).__name__} can't be quantized in place: Keras has no "
+            "quantized LSTM. Export the model instead, in LiteRT's format."
         )
 
     def export(
@@ -211,14 +239,12 @@ class AudioVisualModel(keras.Model):
             **kwargs: As in `keras.Model.export`.
         """
         if input_signature is None:
-            input_signature = [
-                {
-                    name: keras.InputSpec(
-                        shape=shape, dtype=self.input_dtype, name=name
-                    )
-                    for name, shape in self.input_shapes().items()
-                }
-            ]
+            dtype = self.input_dtype
+            inputs = {
+                name: keras.InputSpec(shape=shape, dtype=dtype, name=name)
+                for name, shape in self.input_shapes().items()
+            }
+            input_signature = [inputs]
         super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -352,7 +378,7 @@ class SegmentClassifier(AudioVisualModel):
         Args:
             loss: As in `clip_losses`.
             target: As in `clip_losses`.
-            outputs: As in `clip_losses`; `"logits"` may be missing.
+            outputs: As in `clip_losses`.
 
         Returns:
             `(batch,)`, or None.
@@ -389,7 +415,10 @@ class SegmentClassifier(AudioVisualModel):
                 f"Expected one keras.losses.Loss: {type(self).__name__} applies it to "
                 f"further outputs. Received: loss={self.loss!r}"
             )
-        outputs = {name: float32_or_wider(v) for name, v in extra_outputs.items()}
+        outputs = {
+            name: float32_or_wider(v)
+            for name, v in {**extra_outputs, "logits": y_pred}.items()
+        }
         extra = self.extra_losses(loss, y, outputs)
         if sample_weight is not None:
             extra *= _mean_per_clip(ops.cast(sample_weight, extra.dtype))
@@ -414,7 +443,7 @@ def feature_dropout(rate: float, width: int, dtype: Any) -> keras.layers.Dropout
 
 
 def guide_losses(
-    loss: keras.losses.Loss, target: Any, outputs: Mapping[str, Any]
+    loss: keras.losses.Loss, target: Any, outputs: Mapping[str, Any], names: list[str]
 ) -> Any:
     """Return the summed losses `(batch,)` of clip logits that the clip's label guides.
 
@@ -424,19 +453,31 @@ def guide_losses(
     Args:
         loss: A loss of segment logits, or a `ClipLoss`.
         target: As in `SegmentClassifier.clip_losses`.
-        outputs: Clip logits, `(batch, num_classes)` each, by name.
+        outputs: `"logits"` of the segments, and clip logits `(batch, num_classes)`.
+        names: Names of the clip logits.
     """
-    guide = loss.loss if isinstance(loss, ClipLoss) else loss
-    num_classes = next(iter(outputs.values())).shape[-1]
-    target = ops.convert_to_tensor(target)
-    if len(target.shape) < (2 if guide is not loss else 3):
-        target = ops.one_hot(ops.cast(target, "int32"), num_classes)
-    if guide is loss:
-        target = ops.mean(target, axis=1)
+    if isinstance(loss, ClipLoss):
+        guide, target = loss.loss, as_distribution(target, outputs[names[0]])
+    else:
+        guide = loss
+        target = ops.mean(as_distribution(target, outputs["logits"]), axis=1)
     if isinstance(guide, keras.losses.SparseCategoricalCrossentropy):
-        # Segments of several classes make a distribution, which it doesn't accept.
+        # It takes class indices, and the segments' mean is a distribution.
         guide = keras.losses.CategoricalCrossentropy(from_logits=guide.from_logits)
-    return sum(guide.call(target, logits) for logits in outputs.values())
+    return sum(guide.call(target, outputs[name]) for name in names)
+
+
+def _resolve(identifier: Any) -> Any:
+    """Return the object of a registered name, in lists and dictionaries as well."""
+    if isinstance(identifier, (list, tuple)):
+        return [_resolve(entry) for entry in identifier]
+    if isinstance(identifier, dict):
+        return {name: _resolve(entry) for name, entry in identifier.items()}
+    if isinstance(identifier, str):
+        registered = keras.saving.get_registered_object(identifier)
+        if registered is not None:
+            return registered()
+    return identifier
 
 
 def _mean_per_clip(values: Any) -> Any:

@@ -6,9 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-# Up to here a loop over segments is written out as a graph without a loop, which
-# compilers fuse; longer ones would take too long to compile.
-_MOST_UNROLLED = 32
+# Longer loops are not unrolled: they would take too long to compile.
+_MAX_UNROLLED = 32
 _CELL = {
     "activation": "tanh",
     "recurrent_activation": "sigmoid",
@@ -18,18 +17,19 @@ _CELL = {
 }
 
 
-class _ProjectInputsFirst(keras.layers.RNN):
-    """The loop that Keras's LSTM takes where there is no cuDNN, for short sequences.
+class _UnrolledLoop(keras.layers.RNN):
+    """Unrolled loop over few segments, with one product for the inputs of all.
 
-    Keras multiplies every segment's input by its weights in turn. Here one product does
-    so for all segments, and only the recurrent product stays in the loop.
+    Keras's loop multiplies every segment's input by the kernel in turn. A training step
+    of AVSDN takes 24.5 ms instead of 29.8 (22 % more steps a second) on two cores of an
+    AMD EPYC, family 26.
     """
 
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
         num_segments = sequences.shape[1]
-        is_short = num_segments is not None and num_segments <= self.most_unrolled
+        is_short = num_segments is not None and num_segments <= self.max_unrolled
         if not is_short or mask is not None:
             return super().inner_loop(sequences, initial_state, mask, training)
         projected = ops.matmul(sequences, self.cell.kernel) + self.cell.bias
@@ -45,16 +45,24 @@ class _ProjectInputsFirst(keras.layers.RNN):
         return hidden_state, ops.stack(outputs, axis=1), [hidden_state, cell_state]
 
 
+# `keras.layers.LSTM.inner_loop` tries cuDNN, then calls `super().inner_loop`. As the
+# second base, `_UnrolledLoop` is that superclass.
 @keras.saving.register_keras_serializable(package="avsdn_tf")
-class SegmentLSTM(keras.layers.LSTM, _ProjectInputsFirst):
-    """Keras's LSTM, faster over short sequences where there is no cuDNN.
+class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
+    """Keras's LSTM with a faster loop over short sequences where cuDNN is absent.
 
-    Weights and results are those of `keras.layers.LSTM`, with its default activations
+    Weights and results equal those of `keras.layers.LSTM` with its default activations
     and bias, and without dropout.
 
     Args:
         units: Width of the outputs and of the states.
-        **kwargs: Of `keras.layers.LSTM`.
+        **kwargs: As in `keras.layers.LSTM`.
+
+    Call arguments:
+        sequences: `(batch, num_segments, width)`.
+
+    Returns:
+        As `keras.layers.LSTM`.
 
     Raises:
         ValueError: If the arguments ask for another cell.
@@ -62,39 +70,38 @@ class SegmentLSTM(keras.layers.LSTM, _ProjectInputsFirst):
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
-        self.most_unrolled = _MOST_UNROLLED
-        asked = {
-            "activation": keras.activations.serialize(self.activation),
-            "recurrent_activation": keras.activations.serialize(
-                self.recurrent_activation
-            ),
+        self.max_unrolled = _MAX_UNROLLED
+        serialize = keras.activations.serialize
+        cell = {
+            "activation": serialize(self.activation),
+            "recurrent_activation": serialize(self.recurrent_activation),
             "use_bias": self.use_bias,
             "dropout": self.dropout,
             "recurrent_dropout": self.recurrent_dropout,
         }
-        if asked != _CELL:
+        if cell != _CELL:
             raise ValueError(
-                f"Expected {_CELL}, as the loop that is written out has them. "
-                f"Received: {asked}. Take keras.layers.LSTM."
+                f"Expected {_CELL}, which the unrolled loop computes. "
+                f"Received: {cell}. Use keras.layers.LSTM."
             )
 
 
 def disable_cudnn(model: keras.Model) -> None:
-    """Makes a model's LSTMs loops of plain operations from now on, on a GPU too.
+    """Make the LSTMs of a model compute by plain operations, on a GPU as well.
 
-    cuDNN's operation is one that neither XLA nor runtimes other than TensorFlow know.
+    XLA, and runtimes other than TensorFlow, can't run cuDNN's operation.
     """
     for layer in _segment_lstms(model):
         layer.use_cudnn = False
 
 
 def unroll_all(model: keras.Model) -> None:
-    """Makes a model write all steps of its LSTMs out from now on, however many.
+    """Make a model unroll the loops of its LSTMs, whatever the number of segments.
 
-    LiteRT has no loop that they fit in.
+    LiteRT can't run the loop of an LSTM.
     """
     for layer in _segment_lstms(model):
-        layer.most_unrolled = math.inf
+        layer.max_unrolled = math.inf
 
 
 def _segment_lstms(model: keras.Model) -> list[SegmentLSTM]:
@@ -102,9 +109,54 @@ def _segment_lstms(model: keras.Model) -> list[SegmentLSTM]:
     return [layer for layer in layers if isinstance(layer, SegmentLSTM)]
 
 
+class _BothDirections(keras.layers.Layer):
+    """Two LSTMs, of which the second reads backwards; all results are concatenated.
+
+    `keras.layers.Bidirectional` serializes the layer that it copies. While a model is
+    loaded, Keras identifies layers by address, and two temporary layers of one address
+    make two encoders share their weights.
+    """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.forward_layer = _lstm(units, self.dtype_policy)
+        self.backward_layer = _lstm(units, self.dtype_policy, go_backwards=True)
+
+    def build(self, sequences_shape: tuple[int | None, ...]) -> None:
+        """Create the weights."""
+        for layer in (self.forward_layer, self.backward_layer):
+            layer.build(sequences_shape)
+
+    def call(
+        self, sequences: Any, initial_state: Any = None, training: bool = False
+    ) -> list[Any]:
+        """Run over the sequences."""
+        states = [None, None]
+        if initial_state is not None:
+            halves = [ops.split(state, 2, axis=-1) for state in initial_state]
+            states = [list(state) for state in zip(*halves, strict=True)]
+        outputs, *forward = self.forward_layer(
+            sequences, initial_state=states[0], training=training
+        )
+        reversed_outputs, *backward = self.backward_layer(
+            sequences, initial_state=states[1], training=training
+        )
+        pairs = [
+            (outputs, ops.flip(reversed_outputs, axis=1)),
+            *zip(forward, backward, strict=True),
+        ]
+        return [ops.concatenate(pair, axis=-1) for pair in pairs]
+
+
+def _lstm(units: int, dtype: Any, **kwargs: Any) -> SegmentLSTM:
+    return SegmentLSTM(
+        units, return_sequences=True, return_state=True, dtype=dtype, **kwargs
+    )
+
+
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SequenceLSTM(keras.layers.Layer):
-    """A Keras LSTM over segments, in one direction or both, that shows its states.
+    """LSTM over segments, in one direction or both, that takes and returns states.
 
     One direction, per segment (Eq. 1 of Lin et al., whose `U x_t` in the gates is read
     as a misprint of `U h_(t-1)`):
@@ -120,14 +172,14 @@ class SequenceLSTM(keras.layers.Layer):
 
     Call arguments:
         sequence: `(batch, num_segments, width)`.
-        hidden_state: `(batch, output_width)` to start from, or None for zeros.
+        hidden_state: Initial state `(batch, output_width)`, or None for zeros.
         cell_state: The same. Given if and only if `hidden_state` is.
 
     Returns:
         A tuple of the outputs, `(batch, num_segments, output_width)`, and the final
         hidden and cell states, `(batch, output_width)` each. `output_width` is `units`,
-        or `2 * units` if bidirectional. The backward half of the final states is that
-        after the clip's first segment.
+        or `2 * units` if bidirectional. The backward half of the final states is the
+        state after the clip's first segment.
 
     Raises:
         ValueError: If only one of the two states is given.
@@ -142,16 +194,11 @@ class SequenceLSTM(keras.layers.Layer):
         super().__init__(**kwargs)
         self.units = units
         self.bidirectional = bidirectional
-        lstm = SegmentLSTM(
-            units, return_sequences=True, return_state=True, dtype=self.dtype_policy
+        self.lstm = (
+            _BothDirections(units, dtype=self.dtype_policy)
+            if bidirectional
+            else _lstm(units, self.dtype_policy)
         )
-        self.lstm = lstm
-        if bidirectional:
-            self.lstm = keras.layers.Bidirectional(lstm, dtype=self.dtype_policy)
-            # Bidirectional copies the layer, and while a model is loaded, Keras takes
-            # two of the same address for one: no other may get that of this one. In a
-            # function, Keras does not take it for a layer of ours.
-            self._copied = lambda: lstm
 
     @property
     def output_width(self) -> int:
@@ -164,11 +211,10 @@ class SequenceLSTM(keras.layers.Layer):
         hidden_state_shape: tuple[int | None, ...] | None = None,
         cell_state_shape: tuple[int | None, ...] | None = None,
     ) -> None:
-        """Creates the weights."""
+        """Create the weights."""
         del hidden_state_shape, cell_state_shape
         if not self.lstm.built:
             self.lstm.build(sequence_shape)
-        self.built = True
 
     def call(
         self,
@@ -177,30 +223,14 @@ class SequenceLSTM(keras.layers.Layer):
         cell_state: Any = None,
         training: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """Runs over the sequence."""
+        """Run over the sequence."""
         if (hidden_state is None) != (cell_state is None):
             raise ValueError(
                 "Expected both states or neither. Received: "
                 f"hidden_state={hidden_state}, cell_state={cell_state}"
             )
-        initial_state = None
-        if hidden_state is not None:
-            initial_state = [hidden_state, cell_state]
-            if self.bidirectional:
-                # Keras orders them by direction, and we by kind of state.
-                forward_h, backward_h = ops.split(hidden_state, 2, axis=-1)
-                forward_c, backward_c = ops.split(cell_state, 2, axis=-1)
-                initial_state = [forward_h, forward_c, backward_h, backward_c]
-        outputs, *states = self.lstm(
-            sequence, initial_state=initial_state, training=training
-        )
-        if self.bidirectional:
-            forward_h, forward_c, backward_h, backward_c = states
-            states = [
-                ops.concatenate([forward_h, backward_h], axis=-1),
-                ops.concatenate([forward_c, backward_c], axis=-1),
-            ]
-        return outputs, states[0], states[1]
+        states = None if hidden_state is None else [hidden_state, cell_state]
+        return tuple(self.lstm(sequence, initial_state=states, training=training))
 
     def compute_output_shape(
         self,
@@ -208,13 +238,13 @@ class SequenceLSTM(keras.layers.Layer):
         hidden_state_shape: tuple[int | None, ...] | None = None,
         cell_state_shape: tuple[int | None, ...] | None = None,
     ) -> tuple[tuple[int | None, ...], ...]:
-        """Returns the shapes of the outputs and of the two states."""
+        """Return the shapes of the outputs and of the two states."""
         del hidden_state_shape, cell_state_shape
         state_shape = (sequence_shape[0], self.output_width)
         return (*sequence_shape[:2], self.output_width), state_shape, state_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "units": self.units,

@@ -41,7 +41,7 @@ def list_scores(report: Mapping[str, Any]) -> list[Score]:
             report["accuracy"],
             f"of all {report['num_segments']:,} segments of {report['num_clips']:,} "
             "clips; the interval resamples clips",
-            interval=tuple(report["interval"]),
+            interval=report["interval"],
         ),
         Score(
             "Always background",
@@ -92,13 +92,13 @@ def _list_cross_modality_scores(report: Mapping[str, Any]) -> list[Score]:
             report["a2v_accuracy"],
             "the event's sound is known: how often its start is found in the picture, "
             f"in {report['num_clips']:,} clips; the interval resamples clips",
-            interval=tuple(intervals["a2v_accuracy"]),
+            interval=intervals["a2v_accuracy"],
         ),
         Score(
             "V2A accuracy",
             report["v2a_accuracy"],
             "the event's picture is known: how often its start is found in the sound",
-            interval=tuple(intervals["v2a_accuracy"]),
+            interval=intervals["v2a_accuracy"],
         ),
         Score(
             "Random window",

@@ -1,0 +1,82 @@
+"""Bootstrap intervals over clips, of one system and of the difference of two."""
+
+import numpy as np
+
+# Draws held in memory at once, whatever the size of the split.
+_MAX_DRAWS = 1_000_000
+
+
+def bootstrap_interval(
+    per_clip: np.ndarray,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a mean over clips.
+
+    Clips are resampled, not segments: the segments of one clip are right or wrong
+    together, and an interval over segments would be too narrow.
+
+    Args:
+        per_clip: One value a clip, such as its accuracy, `(num_clips,)`.
+        num_resamples: Number of resamples.
+        seed: Seed of the draws.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper bound.
+
+    Raises:
+        ValueError: If there is no clip, or `level` is outside (0, 1).
+    """
+    values = np.asarray(per_clip, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not 0 < level < 1:
+        raise ValueError(
+            "Expected one value a clip, of at least one clip, and level in (0, 1). "
+            f"Received: shape {values.shape}, level={level}"
+        )
+    generator = np.random.default_rng(seed)
+    means = np.empty(num_resamples)
+    step = max(1, _MAX_DRAWS // values.size)
+    for start in range(0, num_resamples, step):
+        stop = min(start + step, num_resamples)
+        draws = generator.integers(values.size, size=(stop - start, values.size))
+        means[start:stop] = values[draws].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_interval(
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the bootstrap interval of accuracy A minus accuracy B on the same clips.
+
+    Each resample of clips scores both systems, so the difficulty of a clip cancels. An
+    interval without 0 distinguishes the two systems.
+
+    Args:
+        correct_a: Whether system A is right, `(num_clips, num_segments)`.
+        correct_b: The same of system B, for the same clips in the same order.
+        num_resamples: Number of resamples.
+        seed: Seed of the draws.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper bound of the difference.
+
+    Raises:
+        ValueError: If the shapes differ, there is no clip, or `level` is outside
+            (0, 1).
+    """
+    correct_a, correct_b = np.asarray(correct_a), np.asarray(correct_b)
+    if correct_a.ndim != 2 or correct_a.shape != correct_b.shape:
+        raise ValueError(
+            "Expected two arrays of the same shape (num_clips, num_segments). "
+            f"Received: {correct_a.shape} and {correct_b.shape}"
+        )
+    difference = correct_a.mean(axis=1) - correct_b.mean(axis=1)
+    return bootstrap_interval(difference, num_resamples, seed, level)
