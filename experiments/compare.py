@@ -1,12 +1,11 @@
-"""Draws test clips as several runs see them, in the manner of the paper's Fig. 3.
+"""Draw test clips as several runs label them, like the paper's Fig. 3.
 
     python -m experiments.compare RUN [RUN ...] [--clips=8] [--out=FILE]
 
 RUN is a run folder; all must have been scored on the same data set. The suffix of FILE
-decides its kind: .png, .svg or .pdf.
+is .png, .svg or .pdf.
 """
 
-import argparse
 import pathlib
 import re
 import sys
@@ -14,77 +13,47 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avsdn_tf.training.config import CROSS_MODAL
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.report import figures
 from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.training.config import CROSS_MODAL, Config
+from experiments.arguments import Parser, one_line_errors, positive
 
+_MODULE = "experiments.compare"
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
-    """Draws the clips.
+    """Draw the clips.
 
     Args:
-        runs: Run folders. The clips are chosen by how well the first one does, and the
-            figure says so.
-        num_clips: How many clips to draw, at most.
+        runs: Run folders. The first one's predictions decide which clips are drawn, and
+            the figure says so.
+        num_clips: The most clips to draw.
         out: The file to write.
 
     Raises:
         UserError: If the runs were not scored on the same clips, a folder holds no
             finished run that labels segments, or the file can't be written.
     """
-    if num_clips < 1:
-        raise UserError(f"--clips: expected 1 or more. Received: {num_clips}")
     if out.suffix not in _SUFFIXES:
         raise UserError(
-            f"--out: expected a file that ends in one of {', '.join(_SUFFIXES)}. "
-            f"Received: {out}"
+            f"Expected a file that ends in one of {', '.join(_SUFFIXES)}.",
+            field="out",
+            value=out,
         )
     folders = [RunFolder(run) for run in runs]
-    for folder in folders:
-        if not folder.report.is_file():
-            raise UserError(
-                f"{folder.path}: expected the folder of a finished run. "
-                f"{folder.report.name} is missing."
-            )
-    configs = [folder.read_config() for folder in folders]
-    for folder, config in zip(folders, configs, strict=True):
-        if config.mode == CROSS_MODAL:
-            raise UserError(
-                f"{folder.path}: expected a run that labels segments. Received: one of "
-                f"--mode={CROSS_MODAL}, which compares sound with picture."
-            )
+    models = [_check_run(folder) for folder in folders]
     try:
         predictions = [Predictions.load(folder.predictions) for folder in folders]
     except ValueError as error:
         raise UserError(str(error)) from error
-    first = predictions[0]
-    for run, other in zip(runs, predictions, strict=True):
-        if not (
-            np.array_equal(other.row, first.row)
-            and np.array_equal(other.labels, first.labels)
-        ):
-            raise UserError(
-                f"{run}: expected predictions of the same test clips as {runs[0]}. "
-                "Were both scored on the same data set?"
-            )
     reports = [folder.read_report() for folder in folders]
-    categories, *others = (
-        [row["category"] for row in report["per_category"][:-1]] for report in reports
-    )
-    for run, other in zip(runs[1:], others, strict=True):
-        if other != categories:
-            raise UserError(
-                f"{run}: expected the categories of {runs[0]}: {', '.join(categories)}."
-                f" Received: {', '.join(other)}"
-            )
-    names = _name_runs(
-        [folder.path for folder in folders], [config.model for config in configs]
-    )
+    categories = _check_same(runs, predictions, reports)
+    first = predictions[0]
+    names = _name_runs([folder.path for folder in folders], models)
     predicted = [each.logits.argmax(axis=-1) for each in predictions]
     clips = figures.choose_clips(first.labels, predicted[0], len(categories), num_clips)
     figure = figures.timelines(
@@ -101,14 +70,59 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
         ],
         categories,
     )
-    notices = dict.fromkeys(filter(None, (report["notice"] for report in reports)))
+    disclaimers = dict.fromkeys(filter(None, (r["disclaimer"] for r in reports)))
     with explain_unwritable(out, "Choose another file by --out."):
-        figures.save(figure, out, "\n".join(notices))
+        figures.save(figure, out, "\n".join(disclaimers))
     print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
 
 
+def _check_run(folder: RunFolder) -> str:
+    """Check that a folder holds a finished run that labels segments.
+
+    Returns:
+        The name of its network.
+    """
+    if not folder.report.is_file():
+        raise UserError(
+            f"{folder.path}: expected the folder of a finished run. "
+            f"{folder.report.name} is missing."
+        )
+    config = Config.from_dict(folder.read_settings())
+    if config.mode == CROSS_MODAL:
+        raise UserError(
+            f"{folder.path}: expected a run that labels segments. Received one of mode "
+            f"{CROSS_MODAL}, which compares sound with picture."
+        )
+    return config.model
+
+
+def _check_same(
+    runs: Sequence[str], predictions: Sequence[Predictions], reports: Sequence[dict]
+) -> list[str]:
+    """Check that runs were scored on the same clips, and return their categories."""
+    first = predictions[0]
+    categories, *_ = of_runs = [
+        [row["category"] for row in report["per_category"][:-1]] for report in reports
+    ]
+    for run, other, named in zip(runs, predictions, of_runs, strict=True):
+        if not (
+            np.array_equal(other.row, first.row)
+            and np.array_equal(other.labels, first.labels)
+        ):
+            raise UserError(
+                f"{run}: expected predictions of the same test clips as {runs[0]}. "
+                "Were both scored on the same data set?"
+            )
+        if named != categories:
+            raise UserError(
+                f"{run}: expected the categories of {runs[0]}: {', '.join(categories)}."
+                f" Received: {', '.join(named)}"
+            )
+    return categories
+
+
 def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequence[str]:
-    """Returns what tells runs apart: their networks, or else the words of their paths.
+    """Return distinct names: of networks, or the words in which the paths differ.
 
     Folders of `experiments.run` have settings in their names, most of them the same.
     """
@@ -125,26 +139,16 @@ def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequen
 
 
 def main(argv: Sequence[str]) -> None:
-    """Draws what the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")
-    parser.add_argument("--clips", type=int, default=8, help="how many clips (8)")
-    parser.add_argument(
-        "--out",
-        type=pathlib.Path,
-        default="comparison.png",
-        help="the file to write (comparison.png)",
-    )
+    """Draw what the command line names."""
+    parser = Parser(_MODULE, __doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="a run folder")
+    add("--clips", type=positive, default=8, help="how many clips (8)")
+    out = pathlib.Path("comparison.png")
+    add("--out", type=pathlib.Path, default=out, help=f"the file to write ({out})")
     args = parser.parse_args(argv)
-    try:
+    with one_line_errors(_MODULE):
         compare(args.runs, args.clips, args.out)
-    except UserError as error:
-        print(f"experiments.compare: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

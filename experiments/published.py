@@ -1,4 +1,4 @@
-"""The numbers that papers published, one small file each under published/."""
+"""The numbers that papers published, one small file each in published/."""
 
 import dataclasses
 import json
@@ -15,9 +15,9 @@ _BEST = pathlib.Path(__file__).with_name("best.json")
 PUBLISHED_TABLES = ("table1", "table2", "table3", "tian")
 # AVSDN's way from the paper's recipe to the best one, a change a row.
 CHANGES = ("changes_supervised", "changes_weak")
-# Weak AVEL and AVSDN train on unequal labels; here on equal ones as well.
+# Weak AVEL and AVSDN are trained on unequal labels; this table has equal ones as well.
 LABELS = "labels"
-# In these, every row but the first departs from the one before.
+# Tables whose rows are compared with the row before.
 STEPWISE = (*CHANGES, LABELS)
 TITLES = {
     "table1": "Table 1, supervised",
@@ -30,15 +30,15 @@ TITLES = {
 }
 RECIPES = ("paper", "best")
 
-# Configurations whose features are another one's, from another source.
+# Configs with the same features as another one, from another source.
 _SAME_FEATURES = {"synthetic": "resnet152", "videos": "resnet152"}
-# Of one's own data, whose classes are not AVE's, no paper has a figure.
+# No paper has a figure on custom data, whose classes are not AVE's.
 _USABLE = tuple(config.name for config in CONFIGS if config.source != "custom")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table, and how to train what it belongs to.
+    """A row of a table, and the recipe of its system.
 
     Attributes:
         name: Name of its file.
@@ -47,17 +47,16 @@ class Row:
             2018, arXiv 1803.08842; or one of `STEPWISE`.
         order: Its place in the table, from 1.
         system: The row's name in the paper.
-        features: The visual network, as the tables of this project name it. What the
-            paper calls VGG16 is VGG-19.
-        dataset_config: The configuration of tfds_ave with these features; None if the
-            system needs no visual ones.
+        features: The visual network, as the tables of this project name it. The
+            paper's VGG16 is VGG-19.
+        dataset_config: The config of tfds_ave with these features; None if the system
+            needs no visual ones.
         mode: `--mode`.
         model: `--model`.
-        settings: Further flags of the recipe. AVEL's 15,000 `decay_steps` are those of
-            its program, which trains up to 300 epochs; within the runner's 60, of about
-            50 steps each, they are never reached.
+        settings: Further settings of the recipe. AVEL's program has 15,000
+            `decay_steps`; the runner's 60 epochs of about 50 steps never reach them.
         paper: Published accuracy in percent; None where nothing was published.
-        metric: The score in a run's report that is meant.
+        metric: Name of the score in a run's report.
         encoders: Name of the row whose run of the same seed this one starts from.
         recipe: `"paper"`, `"best"`, or `"step"` between the two.
     """
@@ -77,41 +76,43 @@ class Row:
     recipe: str = "paper"
 
     def fits(self, dataset: str) -> bool:
-        """Returns whether a data set has the features that the row needs.
+        """Return whether a data set has the features that the row needs.
 
         Raises:
-            UserError: If it is none that a table can be filled with.
+            UserError: If no table can be filled with it.
         """
         config = config_of(dataset)
         return self.dataset_config in (None, _SAME_FEATURES.get(config, config))
 
 
 def config_of(dataset: str) -> str:
-    """Returns the configuration that a data set's name holds, without its version.
+    """Return the config within a data set's name, without its version.
 
     Raises:
-        UserError: If it is none that a table can be filled with.
+        UserError: If no table can be filled with it.
     """
     name, _, config = dataset.partition("/")
     config = config.split(":")[0]
     if name != "tfds_ave" or config not in _USABLE:
         raise UserError(
-            f"--dataset={dataset}: expected tfds_ave/CONFIG, where CONFIG has AVE's "
-            f"classes: {', '.join(_USABLE)}."
+            "Expected tfds_ave/CONFIG, where CONFIG has AVE's classes: "
+            f"{', '.join(_USABLE)}.",
+            field="dataset",
+            value=dataset,
         )
     return config
 
 
 def load_row(name: str) -> Row:
-    """Returns the row of a file."""
+    """Load the row of a file."""
     fields = json.loads((_FOLDER / f"{name}.json").read_text())
-    # For people: what `experiments.runs.plan` makes of the other fields.
+    # For readers: `experiments.runs.plan` makes it from the other fields.
     del fields["command"]
     return Row(name=name, **fields)
 
 
 def load_table(table: str) -> list[Row]:
-    """Returns the rows of a table in their order."""
+    """Load the rows of a table in their order."""
     if table in CHANGES:
         return _load_changes(table)
     if table == LABELS:
@@ -119,30 +120,30 @@ def load_table(table: str) -> list[Row]:
     rows = [load_row(path.stem) for path in sorted(_FOLDER.glob(f"{table}_*.json"))]
     rows.sort(key=lambda row: row.order)
     if table == "tian":
-        # What DMRN is compared with: no row of a table of Tian et al.
+        # DMRN is compared with AVSDN, which is in no table of Tian et al.
         avsdn = load_row("table1_avsdn")
         rows.append(dataclasses.replace(avsdn, table=table, order=len(rows) + 1))
     return rows
 
 
 def best_changes(mode: str) -> list[dict[str, Any]]:
-    """Returns by what the best recipe departs from the paper's, change by change."""
+    """Load the changes that lead from the paper's recipe to the best one."""
     return json.loads(_BEST.read_text()).get(mode, [])
 
 
 def _load_changes(table: str) -> list[Row]:
-    """Returns AVSDN's rows from the paper's recipe to the best."""
+    """Load AVSDN's rows from the paper's recipe to the best."""
     mode = table.removeprefix("changes_")
     published = load_row("table1_avsdn" if mode == "supervised" else "table2_avsdn")
     rows = [dataclasses.replace(published, table=table, order=1, paper=None)]
     for change in best_changes(mode):
         last = rows[-1]
-        told = ", ".join(f"{name} {value}" for name, value in change.items())
+        text = ", ".join(f"{name} {value}" for name, value in change.items())
         rows.append(
             dataclasses.replace(
                 last,
                 order=last.order + 1,
-                system=f"+ {told.removesuffix(' True')}",
+                system=f"+ {text.removesuffix(' True')}",
                 settings={**last.settings, **change},
                 recipe="step",
             )
@@ -153,7 +154,7 @@ def _load_changes(table: str) -> list[Row]:
 
 
 def _load_labels() -> list[Row]:
-    """Returns weak AVEL, AVSDN on its labels, and AVSDN on those of its own paper."""
+    """Load weak AVEL, AVSDN on its labels, and AVSDN on those of its own paper."""
     avel, avsdn = load_row("table2_avel_resnet152"), load_row("table2_avsdn")
     rows = [
         avel,

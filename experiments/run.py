@@ -1,16 +1,16 @@
-"""Fills a table: trains what is not yet done, and writes our figures down.
+"""Fill a table: train what is not trained yet, and write our figures down.
 
     python -m experiments.run TABLE [FLAGS]
 
 TABLE is table1, table2 or table3 of Lin et al.; tian, the other networks of Tian et
 al., with AVSDN beside them; changes_supervised or changes_weak, AVSDN's way from the
 paper's recipe to the best one, a change a row; or labels, weak AVEL and AVSDN on equal
-training labels. Every row is trained once a seed by a command of its own, into a folder
-of its own; what is done is not trained again, so an interrupted table goes on where it
-stopped. A row that fails is shown as failed, the others go on, and the exit code is 1.
+training labels. Every row and seed is a command of its own with a folder of its own.
+Finished runs are not trained again, so an interrupted table goes on where it stopped. A
+row that fails is shown as failed, the others go on, and the exit code is 1.
 
 With several data sets, such as --dataset=tfds_ave/resnet152,tfds_ave/vgg19, a row is
-trained on the first that has its features, and AVSDN compared with all of them.
+trained on the first that has its features, and AVSDN is compared with all of them.
 
 The results are a Markdown table, a CSV and a figure in experiments/results. A table
 there is replaced by the default settings, or by the seeds, epochs, patience and recipe
@@ -24,62 +24,37 @@ import pathlib
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
 from absl import logging
 from rich.console import Console
 
-from experiments.benchmark.results import describe_code
-from avsdn_tf.training.config import CROSS_MODAL
+from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable, write_text
 from avsdn_tf.report import figures
 from avsdn_tf.report.scores import percent
-from avsdn_tf.startup import quiet_startup
-from experiments import tables
-from experiments.arguments import positive
-from experiments.published import (
-    CHANGES,
-    LABELS,
-    PUBLISHED_TABLES,
-    RECIPES,
-    TITLES,
-    Row,
-    config_of,
-    load_row,
-    load_table,
-)
-from experiments.runs import (
-    InterruptedRunsError,
-    Run,
-    describe_origins,
-    find_waiting,
-    folder_name,
-    plan,
-    train_all,
-)
-from experiments.summary import Result, read_results, summarize, trivial_scores
+from avsdn_tf.training.config import CROSS_MODAL
+from experiments import published, runs, summary, tables
+from experiments.arguments import Parser, one_line_errors, positive
+from experiments.benchmark.machine import describe_code
+from experiments.published import CHANGES, LABELS, RECIPES, Row
+from experiments.runs import InterruptedRunsError, Run
+from experiments.summary import Result
 
-with quiet_startup():
-    import tensorflow as tf
-
-    from avsdn_tf import data
-
+_MODULE = "experiments.run"
 _RESULTS = pathlib.Path("experiments/results")
 # What a table's figures depend on besides its name and the data.
 _BUDGET = ("seeds", "recipe", "epochs", "patience")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Returns what the command line says."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Return what the command line asks for."""
+    parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
-    add("table", choices=(*PUBLISHED_TABLES, *CHANGES, LABELS))
+    add("table", choices=(*published.PUBLISHED_TABLES, *CHANGES, LABELS))
     add("--seeds", type=positive, default=5, help="seeds a row, from 0 (5)")
     add(
         "--dataset",
@@ -87,15 +62,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="tfds_ave/resnet152",
         help="tfds_ave/CONFIG, or several, with commas (resnet152)",
     )
-    # No shell turns the tilde of --runs=~/runs into a folder.
+    # Shells don't expand the tilde of --runs=~/runs.
     path = os.path.expanduser
     add("--data_dir", type=path, help="where TFDS keeps data sets")
     add("--runs", type=path, default="runs/experiments", help="where the runs are kept")
-    add(
-        "--results",
-        type=path,
-        help="where the tables go, whatever made those that are there",
-    )
+    add("--results", type=path, help="where the tables go; replaces those there")
     add(
         "--recipe",
         choices=(*RECIPES, "both"),
@@ -113,8 +84,8 @@ def _datasets(text: str) -> tuple[str, ...]:
 
 
 def load_rows(args: argparse.Namespace) -> list[Row]:
-    """Returns the rows that the command line asks for."""
-    rows = load_table(args.table)
+    """Return the rows that the command line asks for."""
+    rows = published.load_table(args.table)
     if args.table in CHANGES:
         return rows
     recipes = RECIPES if args.recipe == "both" else (args.recipe,)
@@ -122,13 +93,13 @@ def load_rows(args: argparse.Namespace) -> list[Row]:
         dataclasses.replace(row, recipe=recipe)
         for recipe in recipes
         for row in rows
-        # The best recipe is one of classes.
+        # The best recipe is for networks that predict classes.
         if recipe == "paper" or row.mode != CROSS_MODAL
     ]
 
 
 def fill(args: argparse.Namespace, console: Console) -> int:
-    """Fills a table; returns how many runs have failed.
+    """Fill a table, and return the number of runs that failed.
 
     Raises:
         UserError: If nothing can be trained, or the files can't be written.
@@ -136,97 +107,119 @@ def fill(args: argparse.Namespace, console: Console) -> int:
     """
     if args.table in CHANGES and args.recipe != "both":
         raise UserError(
-            f"--recipe={args.recipe}: expected none with {args.table}, which goes from "
-            "one recipe to the other."
+            f"{args.table} goes from one recipe to the other, and takes none.",
+            field="recipe",
+            value=args.recipe,
         )
     rows = load_rows(args)
-    runs = [plan(row, args) for row in rows]
-    used = {of_row[0].config.dataset for of_row in runs if of_row}
-    for name in args.dataset:
-        if name not in used:
-            configs = sorted({str(row.dataset_config) for row in rows})
-            raise UserError(
-                f"--dataset={name}: expected a data set with the features of a row of "
-                f"{args.table}{' that no other has' if used else ''}: "
-                f"tfds_ave/{', '.join(configs)}."
-            )
-    waiting, failures = find_waiting(_needed(rows, runs, args))
+    planned = [runs.plan(row, args) for row in rows]
+    _check_datasets(args, rows, planned)
+    needed = [run for of_row in planned for run in of_row]
+    for row, of_row in zip(rows, planned, strict=True):
+        if row.encoders and of_row:
+            needed += runs.plan(runs.source_of(row), args)
+    waiting, failures = runs.find_waiting(needed)
     for failure in failures.values():
         _print(console, failure, style="red")
-    # What starts from a run that can't be used fails with it.
+    # A run fails with the run that it starts from.
     waiting = [run for run in waiting if run.source not in failures]
-    # Here it is one message where data are missing, and one process that makes the
-    # simulated ones.
-    notices = {
-        name: data.open_dataset(name, args.data_dir).notice
-        for name in sorted({run.config.dataset for run in waiting})
-    }
-    if len(set(notices.values())) > 1:
-        told = "; ".join(f"{n}: {notice or 'AVE'}" for n, notice in notices.items())
-        raise UserError(
-            "--dataset: expected data of one kind, since a table compares its rows. "
-            f"Received {told}. Fill a table of each."
-        )
+    _check_data(waiting, args.data_dir)
     if waiting:
-        failures |= train_all(waiting, args.jobs, console)
-    results = read_results(rows, runs, failures)
+        failures |= runs.train_all(waiting, args.jobs, console)
+    results = summary.read_results(rows, planned, failures)
     _write(args, results, console)
-    # A run that several rows show, or that others start from, is counted once.
+    # Rows may share a run, and others start from it: it counts once.
     failed = {*failures}
     for result in results:
         failed |= {result.runs[seed].folder for seed in result.failed}
     return len(failed)
 
 
-def _needed(
-    rows: Sequence[Row], runs: Sequence[list[Run]], args: argparse.Namespace
-) -> list[Run]:
-    """Returns the runs of all rows, and those that they start from."""
-    needed = [run for of_row in runs for run in of_row]
-    for row, of_row in zip(rows, runs, strict=True):
-        if row.encoders and of_row:
-            source = dataclasses.replace(load_row(row.encoders), recipe=row.recipe)
-            needed += plan(source, args)
-    return needed
+def _check_datasets(
+    args: argparse.Namespace, rows: Sequence[Row], planned: Sequence[list[Run]]
+) -> None:
+    """Check that every data set has the features of a row."""
+    used = {of_row[0].config.dataset for of_row in planned if of_row}
+    for name in args.dataset:
+        if name not in used:
+            configs = sorted({str(row.dataset_config) for row in rows})
+            raise UserError(
+                f"Expected a data set with the features of a row of {args.table}"
+                f"{' that no other has' if used else ''}: tfds_ave/"
+                f"{', '.join(configs)}.",
+                field="dataset",
+                value=name,
+            )
+
+
+def _check_data(waiting: Sequence[Run], data_dir: str | None) -> None:
+    """Check that the data sets are built, before many runs fail for it."""
+    disclaimers = {
+        name: open_dataset(name, data_dir).disclaimer
+        for name in sorted({run.config.dataset for run in waiting})
+    }
+    if len(set(disclaimers.values())) > 1:
+        kinds = "; ".join(f"{n}: {text or 'AVE'}" for n, text in disclaimers.items())
+        raise UserError(
+            "Expected data of one kind, since a table compares its rows. Received "
+            f"{kinds}. Fill a table of each.",
+            field="dataset",
+        )
 
 
 def _write(
     args: argparse.Namespace, results: Sequence[Result], console: Console
 ) -> None:
-    """Writes the table, and prints its accuracies."""
+    """Write the table, and print its accuracies."""
     outcomes = [outcome for result in results for outcome in result.outcomes]
-    notice = (
-        outcomes[0].notice
+    disclaimer = (
+        outcomes[0].disclaimer
         if outcomes
-        else data.open_dataset(args.dataset[0], args.data_dir).notice
+        else open_dataset(args.dataset[0], args.data_dir).disclaimer
     )
-    title = f"{TITLES[args.table]}, on {' and '.join(args.dataset)}"
-    label = "+".join(map(folder_name, args.dataset))
-    if notice:
-        is_simulated = "synthetic" in map(config_of, args.dataset)
+    title = f"{published.TITLES[args.table]}, on {' and '.join(args.dataset)}"
+    label = "+".join(map(runs.folder_name, args.dataset))
+    if disclaimer:
+        is_simulated = "synthetic" in map(published.config_of, args.dataset)
         kind = "simulated" if is_simulated else "stand-in"
         title += f" ({kind}, not AVE)"
         label += f"-{kind}-not-ave"
-    folder = _results_folder(args, f"{args.table}-{label}.md")
-    lines, trivial = summarize(results), trivial_scores(results)
+    lines, trivial = summary.summarize(results), summary.trivial_scores(results)
     done = {
         run.folder: run
         for result in results
         for seed, run in enumerate(result.runs)
         if seed not in result.failed
     }
-    origins = [*describe_origins(list(done.values())), f"Written {describe_code()}."]
-    text = tables.to_markdown(title, notice, _command(args), lines, trivial, origins)
-    stem = folder / f"{args.table}-{label}"
+    origins = runs.describe_origins(list(done.values()))
+    text = tables.to_markdown(
+        title,
+        disclaimer,
+        _command(args),
+        lines,
+        trivial,
+        [*origins, f"Written {describe_code()}."],
+    )
+    folder = _results_folder(args, f"{args.table}-{label}.md")
+    # Not with_suffix: a version such as 1.1.0 in the name looks like a suffix.
+    stem = f"{args.table}-{label}"
     with explain_unwritable(folder, "Choose another folder by --results."):
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(stem.with_name(f"{stem.name}.md"), text)
-        write_text(stem.with_name(f"{stem.name}.csv"), tables.to_csv(lines))
-        figures.save(
-            tables.draw(title, lines, trivial),
-            stem.with_name(f"{stem.name}.png"),
-            notice,
+        write_text(folder / f"{stem}.md", text)
+        write_text(folder / f"{stem}.csv", tables.to_csv(lines))
+        figure = tables.draw(title, lines, trivial)
+        figures.save(figure, folder / f"{stem}.png", disclaimer)
+    _print_lines(console, lines)
+    _print(console, f"Table: {folder / stem}.md")
+    if not args.results and folder != _RESULTS:
+        _print(
+            console,
+            f"As a trial, it leaves {_RESULTS} as it is; --results={_RESULTS} puts it "
+            "there.",
         )
+
+
+def _print_lines(console: Console, lines: Sequence[Mapping[str, Any]]) -> None:
     for line in lines:
         ours = percent(line["accuracy"]) if "accuracy" in line else ""
         if line["note"]:
@@ -237,28 +230,20 @@ def _write(
             f"{line['system']:32} {line['features']:12} {line['recipe']:6} {paper:13}"
             f"   ours {ours.strip()}",
         )
-    _print(console, f"Table: {stem}.md")
-    if not args.results and folder != _RESULTS:
-        _print(
-            console,
-            f"As a trial, it leaves {_RESULTS} as it is; --results={_RESULTS} puts it "
-            "there.",
-        )
 
 
 def _results_folder(args: argparse.Namespace, name: str) -> pathlib.Path:
-    """Returns where a table goes, so that no trial replaces a table in the results."""
+    """Return where a table goes, so that no trial replaces a table in the results."""
     if args.results:
         return pathlib.Path(args.results)
     budget = _budget(shlex.split(_command(args)))
-    there = _RESULTS / name
-    if not budget or (there.is_file() and budget == _budget(there.read_text().split())):
-        return _RESULTS
-    return pathlib.Path(args.runs) / "tables"
+    existing = _RESULTS / name
+    is_same = existing.is_file() and budget == _budget(existing.read_text().split())
+    return _RESULTS if is_same or not budget else pathlib.Path(args.runs) / "tables"
 
 
 def _budget(words: Sequence[str]) -> set[str]:
-    """Returns by which settings of `_BUDGET` a command departs from the defaults."""
+    """Return the settings of `_BUDGET` that a command changes."""
     defaults = vars(parse([LABELS]))
     given = {name: value for name, _, value in (word.partition("=") for word in words)}
     return {
@@ -269,12 +254,11 @@ def _budget(words: Sequence[str]) -> set[str]:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """Returns the command that fills the table."""
-    defaults = vars(parse([args.table]))
+    """Return the command that fills the table."""
+    defaults = {**vars(parse([args.table])), "dataset": "tfds_ave/resnet152"}
     given = {**vars(args), "dataset": ",".join(args.dataset)}
-    defaults["dataset"] = ",".join(defaults["dataset"])
     flags = [f"--{n}={v}" for n, v in given.items() if v != defaults[n]]
-    return shlex.join(["python", "-m", "experiments.run", args.table, *flags])
+    return shlex.join(["python", "-m", _MODULE, args.table, *flags])
 
 
 def _print(console: Console, text: str, **style: Any) -> None:
@@ -282,29 +266,24 @@ def _print(console: Console, text: str, **style: Any) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Fills a table; the exit code is 1 if a run has failed."""
+    """Fill a table; the exit code is 1 if a run has failed."""
     args = parse(argv)
     try:
-        num_failed = fill(args, Console())
-    except UserError as error:
-        print(f"experiments.run: {error}", file=sys.stderr)
-        sys.exit(2)
-    except InterruptedRunsError as error:
-        print(f"experiments.run: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    # While nothing is trained.
-    except KeyboardInterrupt:
-        error = InterruptedRunsError(signal.SIGINT)
-        print(f"experiments.run: {error}", file=sys.stderr)
+        with one_line_errors(_MODULE):
+            num_failed = fill(args, Console())
+    # Ctrl+C while nothing is trained.
+    except (InterruptedRunsError, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            error = InterruptedRunsError(signal.SIGINT)
+        print(f"{_MODULE}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     if num_failed:
-        sys.exit(f"experiments.run: {num_failed} run(s) failed.")
+        sys.exit(f"{_MODULE}: {num_failed} run(s) failed.")
 
 
 if __name__ == "__main__":
     # TFDS warns of its own internals.
     logging.set_verbosity(logging.ERROR)
-    with quiet_startup():
-        # The trainings get the GPUs.
-        tf.config.set_visible_devices([], "GPU")
+    # The trainings get the GPUs.
+    tf.config.set_visible_devices([], "GPU")
     main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""A filled table as people read it: Markdown, CSV and a figure."""
+"""A filled table as Markdown, CSV and a figure."""
 
 import csv
 import io
@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from avsdn_tf.training.config import CROSS_MODAL
 from avsdn_tf.report.figures import LINES, MUTED
+from avsdn_tf.training.config import CROSS_MODAL
 from experiments.published import LABELS, STEPWISE
 
 _COLUMNS = {
@@ -42,34 +42,34 @@ Trivial = Mapping[bool, Mapping[str, float]]
 
 def to_markdown(
     title: str,
-    notice: str | None,
+    disclaimer: str | None,
     command: str,
     lines: Sequence[Mapping[str, Any]],
     trivial: Trivial,
     origins: Sequence[str],
 ) -> str:
-    """Returns the table as Markdown.
+    """Return the table as Markdown.
 
     Args:
         title: Its title.
-        notice: What must be said of the data, or None.
+        disclaimer: What must be said of the data, or None.
         command: The command that fills it.
         lines: What `summary.summarize` returns.
         trivial: What `summary.trivial_scores` returns.
-        origins: Sentences on how the runs came about.
+        origins: Sentences on where the runs were trained.
     """
     rows = [_cells(line) for line in lines]
-    for is_matching, scores in trivial.items():
-        task = f", {_TASKS[is_matching]}" if len(trivial) > 1 else ""
+    for is_cross_modal, scores in trivial.items():
+        task = f", {_TASKS[is_cross_modal]}" if len(trivial) > 1 else ""
         for name, value in scores.items():
             system = f"trivial{task}: {name.replace('_', ' ')}"
             rows.append({"system": system, "accuracy": _percent(value)})
-    # A column that says nothing in this table is not drawn.
+    # Columns that are empty in this table are left out.
     shown = [name for name in _COLUMNS if any(row.get(name) for row in rows)]
     text = [f"# {title}", ""]
-    if notice:
-        text += [f"**{notice}.**", ""]
-    text += [f"    {command}", ""]
+    if disclaimer:
+        text += [f"**{disclaimer}.**", ""]
+    text += ["```console", command, "```", ""]
     text += [" ".join(_notes(lines, shown)), ""]
     text.append("| " + " | ".join(_COLUMNS[name] for name in shown) + " |")
     text.append("|" + "---|" * len(shown))
@@ -86,7 +86,7 @@ def to_markdown(
 
 
 def _cells(line: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the cells of a line, by the names of their columns."""
+    """Return the cells of a line, by the names of their columns."""
     cells = {
         "system": line["system"],
         "features": line["features"],
@@ -123,7 +123,7 @@ def _percent(value: float | None) -> str:
 
 
 def _notes(lines: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str]:
-    """Returns the sentences that say what the table holds."""
+    """Return the sentences that explain the columns."""
     modes = {line["mode"] for line in lines}
     several = any(line["seeds"] > 1 for line in lines)
     notes = [
@@ -166,7 +166,7 @@ def _notes(lines: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str
 
 
 def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the sentence on how long runs may take."""
+    """Return the sentence on the number of epochs."""
     planned = [line for line in lines if line["epochs"]]
     models: dict[int, list[str]] = {}
     for line in planned:
@@ -185,7 +185,7 @@ def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the lines of the table as CSV: fractions of 1, to four digits."""
+    """Return the lines of the table as CSV: fractions of 1, to four digits."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
@@ -198,7 +198,7 @@ def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Figure:
-    """Draws the paper's figure beside ours, with our interval.
+    """Draw the paper's figure beside ours, with our interval.
 
     Args:
         title: The figure's title.
@@ -231,7 +231,7 @@ def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Fi
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(textwrap.fill(title, 100), x=0.01, ha="left", fontsize=10)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    # Below the axes, where nothing of it can be taken for data.
+    # Below the axes, where no part of it looks like data.
     figure.legend(
         handles.values(),
         handles.keys(),
@@ -244,7 +244,7 @@ def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Fi
 
 
 def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
-    """Draws one row: the paper's figure, ours, and what is missing of it."""
+    """Draw one row: the paper's figure, ours, and whether some is missing."""
     if line["paper"] is not None:
         axes.plot(
             100 * line["paper"],
@@ -278,6 +278,6 @@ def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
 
 
 def _name(line: Mapping[str, Any]) -> str:
-    """Returns what stands beside a row of the figure."""
+    """Return the label of a row of the figure."""
     name = f"{line['system']} ({line['features']})"
     return f"{name}, best" if line["recipe"] == "best" else name

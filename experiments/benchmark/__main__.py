@@ -26,20 +26,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 
-from avsdn_tf.startup import quiet_startup
+from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
+from avsdn_tf.data.dataset import Dataset, open_dataset
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.visual import PRECISIONS, RECIPES
+from avsdn_tf.files import explain_unwritable, write_json, write_text
+from avsdn_tf.report import figures
+from avsdn_tf.training.config import Config
 from experiments.arguments import Parser, one_line_errors, positive
-
-with quiet_startup():
-    from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
-    from avsdn_tf.data.dataset import Dataset, open_dataset
-    from avsdn_tf.errors import UserError
-    from avsdn_tf.features.visual import PRECISIONS, RECIPES
-    from avsdn_tf.files import explain_unwritable, write_json, write_text
-    from avsdn_tf.report import figures
-    from experiments.benchmark import comparison, machine, steps, trainings, video
-    from experiments.benchmark.comparison import Comparison
-    from experiments.benchmark.setting import DEFAULT, Setting
+from experiments.benchmark import comparison, machine, steps, trainings, video
+from experiments.benchmark.comparison import Comparison
+from experiments.benchmark.setting import Setting
 
 _MODULE = "experiments.benchmark"
 PARTS: Mapping[str, Callable[[Setting], Iterator[Comparison]]] = {
@@ -61,7 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
     add("parts", nargs="*", type=_part, metavar="PART")
-    add("--dataset", default=DEFAULT.dataset, help=f"({DEFAULT.dataset})")
+    add("--dataset", default=Config().dataset, help="(%(default)s)")
     add("--data_dir", help="where TFDS keeps data sets")
     add("--repeats", type=positive, default=5, help="turns of every program (5)")
     add("--out", default="benchmark", help="the folder to write (benchmark)")
@@ -125,8 +124,7 @@ def measure(args: argparse.Namespace, console: Console) -> None:
         with console.status(f"[bold]{part}"):
             for found in PARTS[part](setting):
                 comparisons.append(found)
-                for table in comparison.to_tables(found):
-                    console.print(table)
+                console.print(Markdown(comparison.to_section(found)))
         # The next part may fail, and each takes minutes.
         _write(folder, header, comparisons)
     console.print(f"Result: {folder}", highlight=False, markup=False, soft_wrap=True)

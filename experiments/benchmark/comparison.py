@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from experiments.benchmark.bars import ratio_bars
 
@@ -68,12 +65,6 @@ class Comparison:
         return baseline / of.median if self.less_is_better else of.median / baseline
 
     @property
-    def remarks(self) -> list[str]:
-        """Sentences that stand below the table."""
-        limit = f"Limit: {self.limit}." if self.limit else ""
-        return [text for text in (limit, self.note) if text]
-
-    @property
     def rows(self) -> list[list[str]]:
         """The table: its head, then a row a program."""
         head = ["", self.unit, "range", "ratio"]
@@ -107,6 +98,21 @@ class Comparison:
             for of in self.breakdown.values()
         ]
         return [*rows, ["others", *(f"{value:.1f}" for value in others)]]
+
+
+def times(
+    title: str, unit: str, values: Mapping[str, Sequence[float]], **more: Any
+) -> Comparison:
+    """Return a comparison of which less is better.
+
+    Args:
+        title: The work.
+        unit: Unit of the values.
+        values: By program, a value a turn.
+        **more: Further arguments of `Comparison`.
+    """
+    rows = [Measurement(name, of) for name, of in values.items()]
+    return Comparison(title, unit, rows, less_is_better=True, **more)
 
 
 def to_json(
@@ -153,44 +159,26 @@ def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) ->
         "",
         "![How many times as good as the first program](benchmark.png)",
     ]
-    for comparison in comparisons:
-        lines += ["", f"## {comparison.title}", "", *_markdown_table(comparison.rows)]
-        for remark in comparison.remarks:
-            lines += ["", remark]
-        if comparison.breakdown:
-            lines += ["", f"### {comparison.breakdown_title}", ""]
-            lines += _markdown_table(comparison.breakdown_rows)
-    return "\n".join(lines) + "\n"
+    sections = map(to_section, comparisons)
+    return "\n".join([*lines, "", *sections])
+
+
+def to_section(comparison: Comparison) -> str:
+    """Return a comparison as a section of the page."""
+    lines = [f"## {comparison.title}", "", *_markdown_table(comparison.rows), ""]
+    if comparison.limit:
+        lines += [f"Limit: {comparison.limit}.", ""]
+    if comparison.note:
+        lines += [comparison.note, ""]
+    if comparison.breakdown:
+        lines += [f"### {comparison.breakdown_title}", ""]
+        lines += [*_markdown_table(comparison.breakdown_rows), ""]
+    return "\n".join(lines)
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     head, *others = (f"| {' | '.join(row)} |" for row in rows)
     return [head, "|---" + "|---:" * (len(rows[0]) - 1) + "|", *others]
-
-
-def to_tables(comparison: Comparison) -> list[Table]:
-    """Return a comparison as tables for the terminal."""
-    tables = [_table(comparison.title, comparison.rows, "\n".join(comparison.remarks))]
-    if comparison.breakdown:
-        tables.append(_table(comparison.breakdown_title, comparison.breakdown_rows))
-    return tables
-
-
-def _table(title: str, rows: Sequence[Sequence[str]], caption: str = "") -> Table:
-    table = Table(
-        title=Text(title, style="bold"),
-        caption=Text(caption) if caption else None,
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    (first, *others), *entries = rows
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right")
-    for row in entries:
-        table.add_row(*row)
-    return table
 
 
 def draw(comparisons: Sequence[Comparison]) -> Figure:

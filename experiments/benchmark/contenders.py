@@ -1,6 +1,7 @@
 """Programs that do the same work in turns, each in a process of its own."""
 
 import contextlib
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -25,8 +26,9 @@ class Contender(Program):
     """
 
     def __init__(self, module: str, work: str, **settings: Any) -> None:
+        words = json.dumps(settings, default=dataclasses.asdict)
         super().__init__(
-            ["-m", "experiments.benchmark.turns", module, work, json.dumps(settings)],
+            ["-m", "experiments.benchmark.turns", module, work, words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

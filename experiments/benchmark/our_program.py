@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ from avsdn_tf.training.config import Config
 from avsdn_tf.training.distribution import Placement
 from avsdn_tf.training.loop import precision_policy
 from avsdn_tf.training.tasks import build_task, make_logits
+from experiments.benchmark.batch import AUDIO_WIDTH, NUM_CLASSES, Batch
 
 _MATRIX = 2048
 _MATRIX_PRODUCTS = 8
@@ -59,11 +60,7 @@ def matrix() -> Callable[[], None]:
 
 
 def step(
-    network: str,
-    batch_size: int,
-    num_segments: int,
-    visual_shape: Sequence[int],
-    units: int,
+    batch: Batch,
     data_dir: str | None,
     xla: str = Config().xla,
     precision: str = Config().precision,
@@ -72,11 +69,7 @@ def step(
     """Return a function that takes training steps on one batch, as training does.
 
     Args:
-        network: A name of `MODELS`.
-        batch_size: Clips in the batch.
-        num_segments: Segments a clip.
-        visual_shape: Shape of a segment's visual feature.
-        units: Width of the LSTMs.
+        batch: The network and its shapes.
         data_dir: TFDS's folder, or None for its default.
         xla: What XLA compiles; see `Config`.
         precision: What the network computes in; see `Config`.
@@ -87,13 +80,17 @@ def step(
     """
     REPLACED[replaced]()
     config = Config(
-        model=network, batch_size=batch_size, units=units, xla=xla, precision=precision
+        model=batch.network,
+        batch_size=batch.size,
+        units=batch.units,
+        xla=xla,
+        precision=precision,
     )
     # Its categories are used, its clips are not read.
     dataset = dataclasses.replace(
         open_dataset(config.dataset, data_dir),
-        visual_shape=tuple(visual_shape),
-        num_segments=num_segments,
+        visual_shape=tuple(batch.visual_shape),
+        num_segments=batch.num_segments,
     )
     keras.utils.set_random_seed(0)
     with precision_policy(precision):
@@ -102,16 +99,13 @@ def step(
         optimizer.build(task.model.trainable_variables)
     placement = Placement(tf.distribute.get_strategy())
     take_steps = training_step.make_train_steps(task, optimizer, placement, xla)
-    classes = tf.random.uniform(
-        (batch_size, num_segments), maxval=task.model.num_classes, dtype=tf.int64
-    )
-    batch = {
-        **_random_clips(batch_size, num_segments, visual_shape),
-        "row": tf.range(batch_size, dtype=tf.int64),
-        "target": tf.one_hot(classes, task.model.num_classes),
-        "weight": tf.ones(batch_size),
+    clips = {
+        **_as_stored(batch),
+        "row": tf.range(batch.size, dtype=tf.int64),
+        "target": batch.random()[2],
+        "weight": tf.ones(batch.size),
     }
-    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    batches = iter(tf.data.Dataset.from_tensors(clips).repeat())
     num_steps = training_step.STEPS_PER_CALL
 
     def work() -> int:
@@ -165,35 +159,24 @@ def _operation_times(path: pathlib.Path) -> dict[str, float]:
     return dict(times)
 
 
-def inference(
-    network: str,
-    batch_size: int,
-    num_segments: int,
-    visual_shape: Sequence[int],
-    units: int,
-    how: str,
-) -> Callable[[], None]:
+def inference(batch: Batch, how: str) -> Callable[[], None]:
     """Return a function that predicts one batch.
 
     Args:
-        network: A name of `MODELS`.
-        batch_size: Clips in the batch.
-        num_segments: Segments a clip.
-        visual_shape: Shape of a segment's visual feature.
-        units: Width of the LSTMs.
+        batch: The network and its shapes.
         how: `"keras"`: the model is called. `"graph"`: as evaluation and prediction do.
             `"xla"`: the graph, compiled. `"savedmodel"`: an exported model.
     """
     keras.utils.set_random_seed(0)
-    entry = MODELS[network]
+    entry = MODELS[batch.network]
     model = entry.network(
-        [f"category {i}" for i in range(28)],
-        128,
-        tuple(visual_shape),
-        units=units,
+        [f"category {i}" for i in range(NUM_CLASSES - 1)],
+        AUDIO_WIDTH,
+        tuple(batch.visual_shape),
+        units=batch.units,
         **entry.fixed,
     )
-    clips = _random_clips(batch_size, num_segments, visual_shape)
+    clips = _as_stored(batch)
     if how == "savedmodel":
         with tempfile.TemporaryDirectory() as folder:
             model.export(folder, verbose=False)
@@ -229,16 +212,9 @@ def reading(dataset: str, data_dir: str | None) -> Callable[[], None]:
     return work
 
 
-def _random_clips(
-    batch_size: int, num_segments: int, visual_shape: Sequence[int]
-) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-    shapes = {"audio": (128,), "visual": visual_shape}
-    clips = {
-        name: tf.constant(random.random((batch_size, num_segments, *shape), np.float32))
-        for name, shape in shapes.items()
-    }
-    if len(visual_shape) > 1:
-        # Maps are stored in half precision, and the step widens them.
-        clips["visual"] = tf.cast(clips["visual"], tf.float16)
-    return clips
+def _as_stored(batch: Batch) -> dict[str, tf.Tensor]:
+    """Return random features in the dtypes that they are stored in."""
+    audio, visual, _ = batch.random()
+    # Maps are stored in half precision, and the step widens them.
+    dtype = tf.float16 if len(batch.visual_shape) > 1 else tf.float32
+    return {"audio": tf.constant(audio), "visual": tf.cast(visual, dtype)}

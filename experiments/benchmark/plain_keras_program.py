@@ -4,29 +4,30 @@ It is written as a Keras user would write it, with the features in memory. It im
 nothing of avsdn_tf.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
 from experiments.benchmark import h5py_program
+from experiments.benchmark.batch import (
+    ATTENTION_UNITS,
+    AUDIO_WIDTH,
+    NUM_CLASSES,
+    Batch,
+    one_hot,
+)
 
-_AUDIO_WIDTH = 128
-_NUM_CLASSES = 29
-_ATTENTION_UNITS = 512
 # `fit` costs some milliseconds by itself, which an epoch's 50 steps share.
 _STEPS_A_FIT = 16
 
 
-def build_avsdn(
-    num_segments: int, visual_shape: Sequence[int], units: int
-) -> keras.Model:
+def build_avsdn(batch: Batch) -> keras.Model:
     """Return AVSDN of Lin et al. (ICASSP 2019), compiled."""
-    audio, visual = _inputs(num_segments, visual_shape)
+    units = batch.units
+    audio, visual = _inputs(batch)
     _, *audio_states = layers.LSTM(units, return_state=True)(audio)
     _, *visual_states = layers.LSTM(units, return_state=True)(visual)
     fused = []
@@ -41,23 +42,21 @@ def build_avsdn(
     return _compile(audio, visual, decoded)
 
 
-def build_avel_att(
-    num_segments: int, visual_shape: Sequence[int], units: int
-) -> keras.Model:
+def build_avel_att(batch: Batch) -> keras.Model:
     """Return AVEL with attention of Tian et al. (ECCV 2018), compiled."""
-    audio, visual = _inputs(num_segments, visual_shape)
-    *places, width = visual_shape
-    cells = layers.Reshape((num_segments, int(np.prod(places)), width))(visual)
-    num_cells = cells.shape[2]
-    heard = layers.Dense(_ATTENTION_UNITS, activation="relu")(audio)
+    audio, visual = _inputs(batch)
+    rows, columns, width = batch.visual_shape
+    num_cells = rows * columns
+    cells = layers.Reshape((batch.num_segments, num_cells, width))(visual)
+    heard = layers.Dense(ATTENTION_UNITS, activation="relu")(audio)
     heard = layers.Dense(num_cells, use_bias=False)(heard)
-    seen = layers.Dense(_ATTENTION_UNITS, activation="relu")(cells)
+    seen = layers.Dense(ATTENTION_UNITS, activation="relu")(cells)
     seen = layers.Dense(num_cells, use_bias=False)(seen)
     scores = ops.tanh(seen + ops.expand_dims(heard, 2))
     weights = layers.Softmax(axis=2)(layers.Dense(1, use_bias=False)(scores))
     attended = ops.squeeze(ops.matmul(ops.swapaxes(weights, 2, 3), cells), 2)
     encoded = [
-        layers.Bidirectional(layers.LSTM(units, return_sequences=True))(features)
+        layers.Bidirectional(layers.LSTM(batch.units, return_sequences=True))(features)
         for features in (audio, attended)
     ]
     hidden = layers.Dense(64, activation="relu")(
@@ -69,81 +68,57 @@ def build_avel_att(
 NETWORKS = {"avsdn": build_avsdn, "avel_att": build_avel_att}
 
 
-def training(
-    network: str,
-    batch_size: int,
-    num_segments: int,
-    visual_shape: list[int],
-    units: int,
-) -> Callable[[], int]:
+def training(batch: Batch) -> Callable[[], int]:
     """Return a function that takes training steps on a batch in memory."""
-    model = NETWORKS[network](num_segments, visual_shape, units)
-    rng = np.random.default_rng(0)
-    inputs = tuple(
-        rng.random((batch_size, num_segments, *shape), np.float32)
-        for shape in ((_AUDIO_WIDTH,), visual_shape)
-    )
-    target = _one_hot(rng.integers(_NUM_CLASSES, size=(batch_size, num_segments)))
-    batches = tf.data.Dataset.from_tensors((inputs, target)).repeat()
+    model = NETWORKS[batch.network](batch)
+    audio, visual, target = batch.random()
+    batches = tf.data.Dataset.from_tensors(((audio, visual), target)).repeat()
 
     def work() -> int:
-        model.fit(batches, steps_per_epoch=_STEPS_A_FIT, verbose=0)
+        model.fit(batches, steps_per_epoch=_STEPS_A_FIT, shuffle=False, verbose=0)
         return _STEPS_A_FIT
 
     return work
 
 
-def epoch(
-    network: str, visual_shape: list[int], units: int, batch_size: int, files: str
-) -> Callable[[], None]:
+def epoch(batch: Batch, files: str) -> Callable[[], None]:
     """Return a function that trains an epoch, and scores the validation split.
 
     Args:
-        network: A name of `NETWORKS`.
-        visual_shape: Shape of a segment's visual feature.
-        units: Width of the LSTMs.
-        batch_size: Clips in a batch.
+        batch: The network and its shapes.
         files: The feature file, which is loaded whole.
     """
     clips, splits = h5py_program.load(files)
-    # The splits lie one after the other, so that these are views.
-    train, validation = (
-        (
-            tuple(clips[name][rows[0] : rows[-1] + 1] for name in ("audio", "visual")),
-            _one_hot(clips["labels"][rows[0] : rows[-1] + 1]),
+    # Each split is in one piece, so that these are views.
+    slices = {name: slice(rows[0], rows[-1] + 1) for name, rows in splits.items()}
+    data = {
+        name: (
+            (clips["audio"][part], clips["visual"][part]),
+            one_hot(clips["labels"][part]),
         )
-        for rows in splits.values()
-    )
-    model = NETWORKS[network](clips["labels"].shape[1], visual_shape, units)
-    epochs = itertools.count()
+        for name, part in slices.items()
+    }
+    model = NETWORKS[batch.network](batch)
 
     def work() -> None:
-        first = next(epochs)
         model.fit(
-            *train,
-            batch_size=batch_size,
-            initial_epoch=first,
-            epochs=first + 1,
-            validation_data=validation,
+            *data["train"],
+            batch_size=batch.size,
+            validation_data=data["validation"],
             verbose=0,
         )
 
     return work
 
 
-def _inputs(num_segments: int, visual_shape: Sequence[int]) -> list[Any]:
-    return [
-        keras.Input((num_segments, *shape)) for shape in ((_AUDIO_WIDTH,), visual_shape)
-    ]
+def _inputs(batch: Batch) -> list[Any]:
+    shapes = ((AUDIO_WIDTH,), batch.visual_shape)
+    return [keras.Input((batch.num_segments, *shape)) for shape in shapes]
 
 
 def _compile(audio: Any, visual: Any, features: Any) -> keras.Model:
-    outputs = layers.Dense(_NUM_CLASSES, activation="softmax")(features)
+    outputs = layers.Dense(NUM_CLASSES, activation="softmax")(features)
     model = keras.Model([audio, visual], outputs)
     # The paper's loss: binary cross-entropy of the softmax.
     model.compile("adam", keras.losses.BinaryCrossentropy(), metrics=["accuracy"])
     return model
-
-
-def _one_hot(labels: np.ndarray) -> np.ndarray:
-    return np.eye(_NUM_CLASSES, dtype=np.float32)[labels]

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmark import operations, our_program
-from experiments.benchmark.comparison import Comparison, Measurement
+from experiments.benchmark import names, operations, our_program
+from experiments.benchmark.batch import VISUAL_SHAPES, Batch
+from experiments.benchmark.comparison import Comparison, Measurement, times
 from experiments.benchmark.contenders import (
     OUR_PROGRAM,
     PLAIN_KERAS,
@@ -18,128 +19,80 @@ from experiments.benchmark.contenders import (
     medians,
 )
 from experiments.benchmark.machine import has_bfloat16
-from experiments.benchmark.setting import (
-    CLIPS,
-    COMPILED,
-    DEFAULT,
-    EAGER,
-    EAGER_HALF,
-    FUSED,
-    OURS,
-    OURS_HALF,
-    OURS_XLA,
-    PLAIN,
-    VISUAL_SHAPES,
-    Setting,
-    temporary_folder,
-    times,
-)
+from experiments.benchmark.setting import Setting, temporary_folder
 
 # Enough for one in a hundred to be none of the slowest two.
 _LATENCY_CALLS = 200
 _MATRIX = "matrix products"
+_AVSDN = Batch("avsdn", VISUAL_SHAPES["avsdn"])
 
 
 def measure_step(setting: Setting) -> Iterator[Comparison]:
     """Measure training steps and inference of batches in memory."""
-    for network in VISUAL_SHAPES:
-        yield compare_training(setting, network)
-        yield _compare_inference(setting, network)
+    for network, shape in VISUAL_SHAPES.items():
+        batch = Batch(network, shape)
+        yield compare_training(setting, batch)
+        programs = {
+            names.EAGER: (TORCH, "inference", {}),
+            names.COMPILED: (TORCH, "inference", {"compiled": True}),
+            names.OURS: (OUR_PROGRAM, "inference", {"how": "graph"}),
+        }
+        yield _compare(setting, "inference", programs, batch)
 
 
-def compare_training(
-    setting: Setting,
-    network: str,
-    num_segments: int = 10,
-    units: int = DEFAULT.units,
-) -> Comparison:
+def compare_training(setting: Setting, batch: Batch) -> Comparison:
     """Measure training steps on a batch in memory."""
     ours = {"data_dir": setting.data_dir}
-    half = {**ours, "precision": "mixed_bfloat16"}
-    programs = {
-        EAGER: (TORCH, "training", {}),
-        COMPILED: (TORCH, "training", {"compiled": True}),
-        FUSED: (TORCH, "training", {"fused": True}),
-        PLAIN: (PLAIN_KERAS, "training", {}),
-        OURS: (OUR_PROGRAM, "step", ours),
-        OURS_XLA: (OUR_PROGRAM, "step", {**ours, "xla": "step"}),
+    programs: dict[str, tuple[str, str, dict[str, Any]]] = {
+        names.EAGER: (TORCH, "training", {}),
+        names.COMPILED: (TORCH, "training", {"compiled": True}),
+        names.FUSED: (TORCH, "training", {"fused": True}),
+        names.PLAIN: (PLAIN_KERAS, "training", {}),
+        names.OURS: (OUR_PROGRAM, "step", ours),
+        names.OURS_XLA: (OUR_PROGRAM, "step", {**ours, "xla": "step"}),
     }
     if has_bfloat16():
-        programs[EAGER_HALF] = (TORCH, "training", {"bfloat16": True})
-        programs[OURS_HALF] = (OUR_PROGRAM, "step", half)
-    return _compare(setting, "training step", programs, network, num_segments, units)
-
-
-def _compare_inference(setting: Setting, network: str) -> Comparison:
-    programs = {
-        EAGER: (TORCH, "inference", {}),
-        COMPILED: (TORCH, "inference", {"compiled": True}),
-        OURS: (OUR_PROGRAM, "inference", {"how": "graph"}),
-    }
-    return _compare(setting, "inference", programs, network, 10, DEFAULT.units)
+        half = {**ours, "precision": "mixed_bfloat16"}
+        programs[names.EAGER_HALF] = (TORCH, "training", {"bfloat16": True})
+        programs[names.OURS_HALF] = (OUR_PROGRAM, "step", half)
+    return _compare(setting, "training step", programs, batch)
 
 
 def _compare(
     setting: Setting,
     work: str,
     programs: dict[str, tuple[str, str, dict[str, Any]]],
-    network: str,
-    num_segments: int,
-    units: int,
+    batch: Batch,
 ) -> Comparison:
     """Measure programs beside the rate of large matrix products."""
-    shape = VISUAL_SHAPES[network]
-    common = _batch(network, DEFAULT.batch_size, num_segments, units)
-    turns = compete(
-        {
-            **{
-                name: (module, function, {**common, **own})
-                for name, (module, function, own) in programs.items()
-            },
-            _MATRIX: (OUR_PROGRAM, "matrix", {}),
-        },
-        setting.repeats,
-        setting.seconds,
-    )
-    rate = our_program.MATRIX_OPERATIONS / statistics.median(
-        medians(turns.pop(_MATRIX))
-    )
-    per_clip = operations.count(
-        network, num_segments, shape, units, training=work != "inference"
-    )
+    contenders = {
+        name: (module, function, {"batch": batch, **own})
+        for name, (module, function, own) in programs.items()
+    }
+    contenders[_MATRIX] = (OUR_PROGRAM, "matrix", {})
+    turns = compete(contenders, setting.repeats, setting.seconds)
+    matrix_s = statistics.median(medians(turns.pop(_MATRIX)))
+    rate = our_program.MATRIX_OPERATIONS / matrix_s
+    per_clip = operations.count(batch, training=work != "inference")
     rows = []
     for name, of in turns.items():
-        speeds = [DEFAULT.batch_size / seconds for seconds in medians(of)]
+        speeds = [batch.size / seconds for seconds in medians(of)]
         share = statistics.median(speeds) * per_clip / rate
         # The limit is the rate of products in float32.
-        in_float32 = name not in (EAGER_HALF, OURS_HALF)
-        rows.append(Measurement(name, speeds, share if in_float32 else None))
+        is_half = name in (names.EAGER_HALF, names.OURS_HALF)
+        rows.append(Measurement(name, speeds, None if is_half else share))
     return Comparison(
-        f"{network}, {work}: batch {DEFAULT.batch_size}, {num_segments} segments, "
-        f"visual features {' x '.join(map(str, shape))}, {units} units",
-        CLIPS,
+        f"{batch.network}, {work}: {batch}",
+        names.CLIPS,
         rows,
         limit=f"the matrix rate measured beside it, {rate / 1e9:.0f} Gflop/s; "
         f"{per_clip / 1e6:.1f} Mflop a clip",
     )
 
 
-def _batch(
-    network: str, batch_size: int, num_segments: int = 10, units: int = DEFAULT.units
-) -> dict[str, Any]:
-    """Return the settings that all programs on a batch in memory have."""
-    return {
-        "network": network,
-        "batch_size": batch_size,
-        "num_segments": num_segments,
-        "visual_shape": list(VISUAL_SHAPES[network]),
-        "units": units,
-    }
-
-
 def measure_latency(setting: Setting) -> Iterator[Comparison]:
     """Measure how long one clip takes, by every way to predict it."""
-    clip = _batch("avsdn", batch_size=1)
+    clip = {"batch": Batch("avsdn", VISUAL_SHAPES["avsdn"], size=1)}
     ways = {
         "model(clip)": "keras",
         "tf.function, as predict": "graph",
@@ -148,8 +101,8 @@ def measure_latency(setting: Setting) -> Iterator[Comparison]:
     }
     turns = compete(
         {
-            EAGER: (TORCH, "inference", clip),
-            COMPILED: (TORCH, "inference", {**clip, "compiled": True}),
+            names.EAGER: (TORCH, "inference", clip),
+            names.COMPILED: (TORCH, "inference", {**clip, "compiled": True}),
             **{
                 name: (OUR_PROGRAM, "inference", {**clip, "how": how})
                 for name, how in ways.items()
@@ -169,26 +122,20 @@ def measure_latency(setting: Setting) -> Iterator[Comparison]:
 
 def measure_profile(setting: Setting) -> Iterator[Comparison]:
     """Measure and profile AVSDN's step as it is, and without each optimisation."""
-    step = {**_batch("avsdn", DEFAULT.batch_size), "data_dir": setting.data_dir}
+    settings = {
+        name: {"batch": _AVSDN, "data_dir": setting.data_dir, "replaced": name}
+        for name in our_program.REPLACED
+    }
     turns = compete(
-        {
-            name: (OUR_PROGRAM, "step", {**step, "replaced": name})
-            for name in our_program.REPLACED
-        },
+        {name: (OUR_PROGRAM, "step", of) for name, of in settings.items()},
         setting.repeats,
         setting.seconds,
     )
-    values = {
-        name: [1000 * seconds for seconds in medians(of)] for name, of in turns.items()
-    }
-    yield Comparison(
-        "avsdn, a training step with one thing replaced at a time",
+    yield times(
+        f"avsdn, a training step with one thing replaced at a time: {_AVSDN}",
         "ms",
-        [Measurement(name, of) for name, of in values.items()],
-        less_is_better=True,
-        breakdown={
-            name: _profile({**step, "replaced": name}) for name in our_program.REPLACED
-        },
+        {name: [1000 * s for s in medians(of)] for name, of in turns.items()},
+        breakdown={name: _profile(of) for name, of in settings.items()},
         breakdown_title="The operations of a step, by kind, ms of a core, by "
         "TensorFlow's profiler, which costs time itself",
     )

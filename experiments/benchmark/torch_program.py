@@ -12,6 +12,13 @@ import torch
 from torch import nn
 
 from experiments.benchmark import h5py_program
+from experiments.benchmark.batch import (
+    ATTENTION_UNITS,
+    AUDIO_WIDTH,
+    NUM_CLASSES,
+    Batch,
+    one_hot,
+)
 
 # As many as TensorFlow takes.
 torch.set_num_threads(
@@ -19,8 +26,6 @@ torch.set_num_threads(
     if hasattr(os, "sched_getaffinity")
     else os.cpu_count() or 1
 )
-_NUM_CLASSES = 29
-_ATTENTION_UNITS = 512
 
 
 def mlp(units: int) -> nn.Sequential:
@@ -32,21 +37,19 @@ class AVSDN(nn.Module):
     """AVSDN of Lin et al. (ICASSP 2019) in one direction, with one MLP a fusion.
 
     Args:
-        audio_width: Width of an audio feature.
-        visual_width: Width of a visual feature.
+        visual_shape: `(visual_width,)`.
         units: Width of every LSTM.
     """
 
-    def __init__(
-        self, audio_width: int = 128, visual_width: int = 2048, units: int = 128
-    ) -> None:
+    def __init__(self, visual_shape: Sequence[int], units: int) -> None:
         super().__init__()
-        self.audio_encoder = nn.LSTM(audio_width, units, batch_first=True)
-        self.visual_encoder = nn.LSTM(visual_width, units, batch_first=True)
+        (width,) = visual_shape
+        self.audio_encoder = nn.LSTM(AUDIO_WIDTH, units, batch_first=True)
+        self.visual_encoder = nn.LSTM(width, units, batch_first=True)
         self.hidden_mlp = mlp(units)
         self.cell_mlp = mlp(units)
-        self.decoder = nn.LSTM(audio_width + visual_width, units, batch_first=True)
-        self.head = nn.Linear(units, _NUM_CLASSES)
+        self.decoder = nn.LSTM(AUDIO_WIDTH + width, units, batch_first=True)
+        self.head = nn.Linear(units, NUM_CLASSES)
 
     def forward(self, audio: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
         """Return segment logits, `(batch, num_segments, 29)`."""
@@ -67,30 +70,24 @@ class AVEL(nn.Module):
     """AVEL with audio-guided attention of Tian et al. (ECCV 2018).
 
     Args:
-        audio_width: Width of an audio feature.
         visual_shape: Rows, columns and width of a feature map.
         units: Width of every LSTM in each direction.
     """
 
-    def __init__(
-        self,
-        audio_width: int = 128,
-        visual_shape: tuple[int, int, int] = (7, 7, 512),
-        units: int = 128,
-    ) -> None:
+    def __init__(self, visual_shape: Sequence[int], units: int) -> None:
         super().__init__()
         rows, columns, width = visual_shape
         cells = rows * columns
-        self.audio_projection = nn.Linear(audio_width, _ATTENTION_UNITS)
-        self.visual_projection = nn.Linear(width, _ATTENTION_UNITS)
-        self.audio_scores = nn.Linear(_ATTENTION_UNITS, cells, bias=False)
-        self.visual_scores = nn.Linear(_ATTENTION_UNITS, cells, bias=False)
+        self.audio_projection = nn.Linear(AUDIO_WIDTH, ATTENTION_UNITS)
+        self.visual_projection = nn.Linear(width, ATTENTION_UNITS)
+        self.audio_scores = nn.Linear(ATTENTION_UNITS, cells, bias=False)
+        self.visual_scores = nn.Linear(ATTENTION_UNITS, cells, bias=False)
         self.cell_score = nn.Linear(cells, 1, bias=False)
         both = {"batch_first": True, "bidirectional": True}
-        self.audio_encoder = nn.LSTM(audio_width, units, **both)
+        self.audio_encoder = nn.LSTM(AUDIO_WIDTH, units, **both)
         self.visual_encoder = nn.LSTM(width, units, **both)
         self.hidden = nn.Linear(4 * units, 64)
-        self.head = nn.Linear(64, _NUM_CLASSES)
+        self.head = nn.Linear(64, NUM_CLASSES)
 
     def forward(self, audio: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
         """Return segment logits, `(batch, num_segments, 29)`."""
@@ -114,13 +111,14 @@ def segment_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return nn.functional.binary_cross_entropy(torch.softmax(logits, dim=-1), target)
 
 
+NETWORKS = {"avsdn": AVSDN, "avel_att": AVEL}
+
+
 class _Trainer:
     """A network, and its training by Adam.
 
     Args:
-        network: `"avsdn"` or `"avel_att"`.
-        visual_shape: Shape of a segment's visual feature.
-        units: Width of the LSTMs.
+        batch: The network and its shapes.
         compiled: Whether torch.compile compiles the network.
         bfloat16: Whether autocast may compute in bfloat16.
         fused: Whether Adam is PyTorch's fused one.
@@ -128,17 +126,12 @@ class _Trainer:
 
     def __init__(
         self,
-        network: str,
-        visual_shape: Sequence[int],
-        units: int,
+        batch: Batch,
         compiled: bool = False,
         bfloat16: bool = False,
         fused: bool = False,
     ) -> None:
-        if network == "avsdn":
-            self.model = AVSDN(128, visual_shape[0], units)
-        else:
-            self.model = AVEL(128, tuple(visual_shape), units)
+        self.model = NETWORKS[batch.network](batch.visual_shape, batch.units)
         self.predict = torch.compile(self.model) if compiled else self.model
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
         self._optimizer = torch.optim.Adam(
@@ -156,71 +149,45 @@ class _Trainer:
         self._optimizer.step()
 
 
-def training(
-    network: str,
-    batch_size: int,
-    num_segments: int,
-    visual_shape: list[int],
-    units: int,
-    **options: bool,
-) -> Callable[[], None]:
+def training(batch: Batch, **options: bool) -> Callable[[], None]:
     """Return a function that takes a training step on a batch in memory."""
-    trainer = _Trainer(network, visual_shape, units, **options)
-    inputs = _random_inputs(batch_size, num_segments, visual_shape)
-    labels = torch.randint(_NUM_CLASSES, (batch_size, num_segments))
-    target = nn.functional.one_hot(labels, _NUM_CLASSES).float()
-    return lambda: trainer.step(*inputs, target)
+    trainer = _Trainer(batch, **options)
+    clips = [torch.from_numpy(array) for array in batch.random()]
+    return lambda: trainer.step(*clips)
 
 
-def inference(
-    network: str,
-    batch_size: int,
-    num_segments: int,
-    visual_shape: list[int],
-    units: int,
-    compiled: bool = False,
-) -> Callable[[], None]:
+def inference(batch: Batch, compiled: bool = False) -> Callable[[], None]:
     """Return a function that predicts a batch in memory."""
-    trainer = _Trainer(network, visual_shape, units, compiled)
+    trainer = _Trainer(batch, compiled)
     trainer.model.eval()
-    inputs = _random_inputs(batch_size, num_segments, visual_shape)
+    audio, visual, _ = (torch.from_numpy(array) for array in batch.random())
 
     @torch.inference_mode()
     def work() -> None:
-        trainer.predict(*inputs)
+        trainer.predict(audio, visual)
 
     return work
 
 
-def epoch(
-    network: str,
-    visual_shape: list[int],
-    units: int,
-    batch_size: int,
-    files: str,
-    bfloat16: bool = False,
-) -> Callable[[], None]:
+def epoch(batch: Batch, files: str, bfloat16: bool = False) -> Callable[[], None]:
     """Return a function that trains an epoch, and scores the validation split.
 
     Args:
-        network: `"avsdn"` or `"avel_att"`.
-        visual_shape: Shape of a segment's visual feature.
-        units: Width of the LSTMs.
-        batch_size: Clips in a batch.
+        batch: The network and its shapes.
         files: The feature file, which is loaded whole.
         bfloat16: Whether autocast may compute in bfloat16.
     """
     clips, splits = h5py_program.load(files)
-    trainer = _Trainer(network, visual_shape, units, bfloat16=bfloat16)
+    trainer = _Trainer(batch, bfloat16=bfloat16)
     rng = np.random.default_rng(0)
 
     def work() -> None:
-        for batch in _batches(clips, rng.permutation(splits["train"]), batch_size):
-            trainer.step(*batch)
+        for arrays in _batches(clips, rng.permutation(splits["train"]), batch.size):
+            trainer.step(*arrays)
         num_correct = 0
         with torch.inference_mode(), trainer.autocast:
             for audio, visual, target in _batches(
-                clips, splits["validation"], batch_size
+                clips, splits["validation"], batch.size
             ):
                 predicted = trainer.model(audio, visual).argmax(-1)
                 num_correct += int((predicted == target.argmax(-1)).sum())
@@ -228,29 +195,18 @@ def epoch(
     return work
 
 
-def first_step(
-    network: str, visual_shape: list[int], units: int, batch_size: int, files: str
-) -> Callable[[], None]:
+def first_step(batch: Batch, files: str) -> Callable[[], None]:
     """Return a function that takes the first step of an epoch."""
     clips, splits = h5py_program.load(files)
-    trainer = _Trainer(network, visual_shape, units)
-    return lambda: trainer.step(*next(_batches(clips, splits["train"], batch_size)))
+    trainer = _Trainer(batch)
+    return lambda: trainer.step(*next(_batches(clips, splits["train"], batch.size)))
 
 
 def _batches(
-    clips: dict[str, np.ndarray], rows: np.ndarray, batch_size: int
+    clips: dict[str, np.ndarray], rows: np.ndarray, size: int
 ) -> Iterator[list[torch.Tensor]]:
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        audio, visual, labels = (torch.from_numpy(clips[name][batch]) for name in clips)
-        yield [audio, visual, nn.functional.one_hot(labels, _NUM_CLASSES).float()]
-
-
-def _random_inputs(
-    batch_size: int, num_segments: int, visual_shape: list[int]
-) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.rand((batch_size, num_segments, *shape), generator=generator)
-        for shape in ((128,), visual_shape)
-    ]
+    for start in range(0, len(rows), size):
+        audio, visual, labels = (
+            clips[name][rows[start : start + size]] for name in h5py_program.NAMES
+        )
+        yield [torch.from_numpy(array) for array in (audio, visual, one_hot(labels))]

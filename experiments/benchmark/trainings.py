@@ -5,12 +5,14 @@ import json
 import pathlib
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.checkpoints import Checkpoints
-from experiments.benchmark.comparison import Comparison, Measurement
+from experiments.benchmark import names
+from experiments.benchmark.batch import VISUAL_SHAPES, Batch
+from experiments.benchmark.comparison import Comparison, Measurement, times
 from experiments.benchmark.contenders import (
     H5PY,
     OUR_PROGRAM,
@@ -22,20 +24,7 @@ from experiments.benchmark.contenders import (
     medians,
 )
 from experiments.benchmark.machine import has_bfloat16
-from experiments.benchmark.setting import (
-    CLIPS,
-    DEFAULT,
-    EAGER,
-    EAGER_HALF,
-    OURS,
-    OURS_HALF,
-    OURS_XLA,
-    PLAIN,
-    Setting,
-    memory,
-    temporary_folder,
-    times,
-)
+from experiments.benchmark.setting import Setting, temporary_folder
 from experiments.benchmark.steps import compare_training
 from experiments.programs import Program, run_command
 
@@ -55,103 +44,89 @@ _PLACES: Mapping[str, Mapping[str, Any]] = {
 
 def measure_reading(setting: Setting) -> Iterator[Comparison]:
     """Measure the input pipeline alone, beside a training step."""
-    dataset = setting.dataset
-    size = DEFAULT.batch_size
-    step = f"the training step of {setting.network}"
+    dataset, batch = setting.dataset, setting.batch
+    step = f"the training step of {batch.network}"
+    data = {"dataset": dataset.name, "data_dir": setting.data_dir}
     with setting.feature_file() as files:
-        turns = compete(
-            {
-                "h5py": (H5PY, "reading", {"files": str(files), "batch_size": size}),
-                OURS: (
-                    OUR_PROGRAM,
-                    "reading",
-                    {"dataset": dataset.name, "data_dir": setting.data_dir},
-                ),
-                step: (
-                    OUR_PROGRAM,
-                    "step",
-                    {
-                        "network": setting.network,
-                        "batch_size": size,
-                        "num_segments": dataset.num_segments,
-                        "visual_shape": list(dataset.visual_shape),
-                        "units": DEFAULT.units,
-                        "data_dir": setting.data_dir,
-                    },
-                ),
-            },
-            setting.repeats,
-            setting.seconds,
-        )
+        programs = {
+            "h5py": (H5PY, "reading", {"files": files, "batch_size": batch.size}),
+            names.OURS: (OUR_PROGRAM, "reading", data),
+            step: (OUR_PROGRAM, "step", {"batch": batch, "data_dir": setting.data_dir}),
+        }
+        turns = compete(programs, setting.repeats, setting.seconds)
     rows = []
     for name, of in turns.items():
         # A repetition is an epoch, but of the step it is one batch.
-        num_clips = size if name == step else dataset.num_clips("train")
+        num_clips = batch.size if name == step else dataset.num_clips("train")
         rows.append(Measurement(name, [num_clips / s for s in medians(of)]))
     title = f"{dataset.name}, reading of shuffled batches, from the second epoch on"
-    yield Comparison(title, CLIPS, rows)
+    yield Comparison(title, names.CLIPS, rows)
 
 
 def measure_epoch(setting: Setting) -> Iterator[Comparison]:
     """Measure an epoch as people run it, and the memory that it takes."""
-    half = [EAGER_HALF, OURS_HALF] if has_bfloat16() else []
-    names = [EAGER, PLAIN, OURS, *half]
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    peaks: dict[str, list[float]] = {name: [] for name in names}
+    half = {"precision": "mixed_bfloat16"}
     with setting.feature_file() as files:
+        program = {"batch": setting.batch, "files": files}
+        work = {
+            names.EAGER: lambda: _train_other(TORCH, **program),
+            names.PLAIN: lambda: _train_other(PLAIN_KERAS, **program),
+            names.OURS: lambda: _train(setting, setting.data_dir),
+        }
+        if has_bfloat16():
+            work |= {
+                names.EAGER_HALF: lambda: _train_other(TORCH, bfloat16=True, **program),
+                names.OURS_HALF: lambda: _train(setting, setting.data_dir, **half),
+            }
+        seconds: dict[str, list[float]] = {name: [] for name in work}
+        peaks: dict[str, list[float]] = {name: [] for name in work}
         for repeat in range(setting.repeats):
-            for name in forth_and_back(names, repeat):
-                if name in (OURS, OURS_HALF):
-                    precision = (
-                        "mixed_bfloat16" if name == OURS_HALF else DEFAULT.precision
-                    )
-                    of, peak = _train(setting, setting.data_dir, precision=precision)
-                else:
-                    of, peak = _train_other(setting, name, files)
+            for name in forth_and_back(list(work), repeat):
+                of, peak = work[name]()
                 seconds[name].append(statistics.median(of[1:]))
                 peaks[name].append(peak)
     title = f"{setting.title}, an epoch with validation, without saving"
     yield times(title, "s", seconds)
-    yield memory(setting.title, peaks)
+    yield _memory(setting.title, peaks)
 
 
-def _train_other(
-    setting: Setting, name: str, files: pathlib.Path
-) -> tuple[list[float], int]:
+def _train_other(module: str, **settings: Any) -> tuple[list[float], int]:
     """Train some epochs by another program; see `_train`."""
-    settings = setting.training_settings(files)
-    if name == EAGER_HALF:
-        settings["bfloat16"] = True
-    module = PLAIN_KERAS if name == PLAIN else TORCH
     with Contender(module, "epoch", **settings) as contender:
         of = [contender.take_turn()[0] for _ in range(_EPOCHS)]
         return of, contender.finish()
 
 
+def _memory(title: str, peaks: Mapping[str, Sequence[float]]) -> Comparison:
+    """Return a comparison of peaks in bytes."""
+    gigabytes = {name: [peak / 1e9 for peak in of] for name, of in peaks.items()}
+    return times(f"{title}, peak memory of the process", "GB", gigabytes)
+
+
 def measure_start(setting: Setting) -> Iterator[Comparison]:
     """Measure the time from the command to the end of the first training step."""
-    values: dict[str, list[float]] = {EAGER: [], OURS: [], OURS_XLA: []}
     with setting.feature_file() as files:
+        program = {"batch": setting.batch, "files": files}
+        work = {
+            names.EAGER: lambda: _time_first_step(**program),
+            names.OURS: lambda: _time_first_checkpoint(setting),
+            names.OURS_XLA: lambda: _time_first_checkpoint(setting, xla="step"),
+        }
+        values: dict[str, list[float]] = {name: [] for name in work}
         for repeat in range(setting.repeats):
-            for name in forth_and_back(tuple(values), repeat):
-                if name == EAGER:
-                    seconds = _time_first_step(setting, files)
-                else:
-                    xla = "step" if name == OURS_XLA else DEFAULT.xla
-                    seconds = _time_first_checkpoint(setting, xla)
-                values[name].append(seconds)
+            for name in forth_and_back(list(work), repeat):
+                values[name].append(work[name]())
     yield times(f"{setting.title}, from the command to the first step", "s", values)
 
 
-def _time_first_step(setting: Setting, files: pathlib.Path) -> float:
+def _time_first_step(**settings: Any) -> float:
     start = time.perf_counter()
-    settings = setting.training_settings(files)
     with Contender(TORCH, "first_step", **settings) as contender:
         contender.take_turn()
         return time.perf_counter() - start
 
 
-def _time_first_checkpoint(setting: Setting, xla: str) -> float:
+def _time_first_checkpoint(setting: Setting, **more: Any) -> float:
     """Return the seconds until a training has saved its first checkpoint.
 
     It saves after its first call into the graph. The time includes the saving, some
@@ -159,14 +134,8 @@ def _time_first_checkpoint(setting: Setting, xla: str) -> float:
     """
     with temporary_folder() as folder:
         run = RunFolder(folder / "run")
-        flags = _flags(
-            setting,
-            setting.data_dir,
-            run,
-            xla=xla,
-            checkpoint_minutes=1e-6,
-            epochs=1,
-        )
+        more |= {"checkpoint_minutes": 1e-6, "epochs": 1}
+        flags = _flags(setting, setting.data_dir, run, **more)
         checkpoints = Checkpoints(run.checkpoints)
         start = time.perf_counter()
         with Program(["-m", "avsdn_tf.main", *flags]) as program:
@@ -183,16 +152,21 @@ def measure_growth(setting: Setting) -> Iterator[Comparison]:
     by_segments: dict[str, list[float]] = {}
     by_units: dict[str, list[float]] = {}
     for num_segments, units in ((10, 128), (40, 128), (160, 128), (10, 512)):
-        comparison = compare_training(setting, "avsdn", num_segments, units)
+        batch = Batch(
+            "avsdn", VISUAL_SHAPES["avsdn"], num_segments=num_segments, units=units
+        )
+        comparison = compare_training(setting, batch)
         yield comparison
-        (ours,) = [m for m in comparison.measurements if m.program == OURS]
+        (ours,) = [m for m in comparison.measurements if m.program == names.OURS]
         # Microseconds a segment.
         costs = [1e6 / (speed * num_segments) for speed in ours.values]
-        if units == DEFAULT.units:
+        if units == 128:
             by_segments[f"{num_segments} segments"] = costs
         if num_segments == 10:
             by_units[f"{units} units"] = costs
-    yield times("avsdn, training step by segments a clip, by segment", "µs", by_segments)
+    yield times(
+        "avsdn, training step by segments a clip, by segment", "µs", by_segments
+    )
     yield times("avsdn, training step by units, by segment", "µs", by_units)
 
 
@@ -212,7 +186,7 @@ def _grow_clips(setting: Setting) -> Iterator[Comparison]:
     title = f"{setting.title} again and again"
     per_clip_title = "an epoch with validation, without saving, by training clip"
     yield times(f"{title}, {per_clip_title}", "µs", values)
-    yield memory(title, peaks)
+    yield _memory(title, peaks)
 
 
 def measure_distribution(setting: Setting) -> Iterator[Comparison]:
@@ -231,7 +205,7 @@ def measure_distribution(setting: Setting) -> Iterator[Comparison]:
             speeds[place].append(num_clips / statistics.median(of[1:]))
     yield Comparison(
         f"{setting.title}, an epoch by where it is trained",
-        CLIPS,
+        names.CLIPS,
         [Measurement(place, of) for place, of in speeds.items()],
         note="All places have the same cores, and two devices or workers also sum the "
         "gradients and update two copies of the weights: a ratio of 1 is the best "
@@ -245,7 +219,7 @@ def _flags(
 ) -> list[str]:
     """Return the flags of the command that trains."""
     settings = {
-        "model": setting.network,
+        "model": setting.batch.network,
         "dataset": setting.dataset.name,
         "run": run.path,
         **({"data_dir": data_dir} if data_dir else {}),

@@ -17,6 +17,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from experiments.benchmark.batch import Batch
+
 
 def take_turn(
     work: Callable[[], int | None], seconds: float, least: int = 1
@@ -42,7 +44,10 @@ def take_turn(
 
 def serve(module: str, work: str, settings: str) -> None:
     """Prepare some work, and take a turn for each line of standard input."""
-    prepared = getattr(importlib.import_module(module), work)(**json.loads(settings))
+    given = json.loads(settings)
+    if "batch" in given:
+        given["batch"] = Batch(**given["batch"])
+    prepared = getattr(importlib.import_module(module), work)(**given)
     for line in sys.stdin:
         print(json.dumps(take_turn(prepared, *json.loads(line))), flush=True)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import FrontEnd
-from avsdn_tf.features.extractor import build_extractor
+from avsdn_tf.features.extractor import Extractor, build_extractor
 from avsdn_tf.features.store import extract_all
 from avsdn_tf.features.video import Second, find_videos, read_seconds
 from experiments.benchmark import our_program
@@ -169,7 +169,7 @@ def build_log_mel() -> Callable[[np.ndarray], tf.Tensor]:
 
 
 def count_operations(network: keras.Model) -> int:
-    """Return the multiplications and additions of a network's convolutions, an image."""
+    """Return the multiplications and additions of the convolutions for an image."""
     total = 0
     for layer in network.layers:
         if isinstance(layer, keras.layers.Conv2D):

@@ -1,6 +1,6 @@
 """Kill trainings, or read damaged videos, and count what comes of it.
 
-    python -m experiments.faults kill|fuzz [FLAGS]
+python -m experiments.faults kill|fuzz [FLAGS]
 """
 
 import sys

@@ -9,9 +9,9 @@ one, or if memory grew by more than 64 MiB. Linux only: it reads /proc.
 """
 
 import collections
+import concurrent.futures.process
 import dataclasses
 import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
 import statistics
@@ -25,6 +25,8 @@ from avsdn_tf.features import video
 from experiments.arguments import Parser, positive
 
 LEAK_MIB = 64
+_STATUSES = ("ok", "refused", "failed", "crashed", "hung")
+_ENDS_CHILD = ("crashed", "hung")
 _FLIPPED_BYTES = 40
 # The start and the end of a file hold its tables.
 _TABLE_BYTES = 8192
@@ -37,7 +39,8 @@ class Outcome:
     Attributes:
         copy: Its number, from 0.
         kind: How it was damaged: "flip", "cut" or "splice".
-        status: "ok", "refused" (a `VideoError`), "crashed" or "hung".
+        status: "ok", "refused" (a `VideoError`), "failed" (another error), "crashed"
+            or "hung".
         detail: The error's message, or how the process ended.
         taken_s: Seconds that it took.
         memory_mib: Resident memory of the process afterwards; 0 if it has ended.
@@ -107,29 +110,50 @@ def fuzz(
         The outcome of each copy.
     """
     content = pathlib.Path(path).read_bytes()
+    # A forked process would share FFmpeg's state with this one.
+    context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
     num_children = 0
     with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, f"copy{pathlib.Path(path).suffix}")
         while len(outcomes) < copies:
-            reader = _Child(frames_per_second)
-            for copy in range(len(outcomes), copies):
-                kind, damaged = damage(content, seed, copy)
-                file = pathlib.Path(folder, f"{copy}{pathlib.Path(path).suffix}")
-                file.write_bytes(damaged)
-                start = time.monotonic()
-                status, detail, memory_mib = reader.read(file, limit_s)
-                taken_s = time.monotonic() - start
-                file.unlink()
-                outcomes.append(
-                    Outcome(
-                        copy, kind, status, detail, taken_s, memory_mib, num_children
+            with concurrent.futures.ProcessPoolExecutor(1, context) as child:
+                # The limit is for reading, not for starting Python.
+                child.submit(_resident_mib).result()
+                status = ""
+                while len(outcomes) < copies and status not in _ENDS_CHILD:
+                    kind, damaged = damage(content, seed, len(outcomes))
+                    file.write_bytes(damaged)
+                    start = time.monotonic()
+                    future = child.submit(_read, str(file), frames_per_second)
+                    status, detail, memory_mib = _wait(future, limit_s)
+                    outcomes.append(
+                        Outcome(
+                            copy=len(outcomes),
+                            kind=kind,
+                            status=status,
+                            detail=detail,
+                            taken_s=time.monotonic() - start,
+                            memory_mib=memory_mib,
+                            child=num_children,
+                        )
                     )
-                )
-                if not reader.is_alive:
-                    break
-            reader.close()
             num_children += 1
     return outcomes
+
+
+def _wait(
+    future: "concurrent.futures.Future[tuple[str, str, float]]", limit_s: float
+) -> tuple[str, str, float]:
+    """Return status, detail and memory in MiB, also if the child hangs or crashes."""
+    try:
+        return future.result(limit_s)
+    except concurrent.futures.TimeoutError:
+        for process in multiprocessing.active_children():
+            process.kill()
+        return "hung", f"no answer within {limit_s:g} s", 0.0
+    except concurrent.futures.process.BrokenProcessPool as error:
+        return "crashed", str(error), 0.0
 
 
 def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
@@ -154,58 +178,19 @@ def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
     return max(growths)
 
 
-class _Child:
-    """A process that reads videos until one crashes it or hangs."""
-
-    def __init__(self, frames_per_second: int) -> None:
-        # A forked process would share FFmpeg's state with this one.
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, frames_per_second), daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        # The time limit is for reading, not for starting Python.
-        self._connection.recv()
-        self.is_alive = True
-
-    def read(self, path: pathlib.Path, limit_s: float) -> tuple[str, str, float]:
-        """Read a video; return the status, the detail and the memory in MiB."""
-        self._connection.send(str(path))
-        if not self._connection.poll(limit_s):
-            self.is_alive = False
-            return "hung", f"no answer within {limit_s:g} s", 0.0
-        try:
-            return self._connection.recv()
-        except EOFError:
-            self.is_alive = False
-            self._process.join()
-            return "crashed", f"exit code {self._process.exitcode}", 0.0
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._connection.close()
-
-
-def _serve(
-    connection: multiprocessing.connection.Connection, frames_per_second: int
-) -> None:
-    connection.send("ready")
-    while True:
-        path = connection.recv()
-        try:
-            num_seconds = 0
-            for second in video.read_seconds(path, frames_per_second):
-                _check(second, num_seconds, frames_per_second)
-                num_seconds += 1
-            status, detail = "ok", f"{num_seconds} s"
-        except video.VideoError as error:
-            status, detail = "refused", str(error)
-        except Exception as error:
-            status, detail = "crashed", repr(error)
-        connection.send((status, detail, _resident_mib()))
+def _read(path: str, frames_per_second: int) -> tuple[str, str, float]:
+    """Read a video in the child; return status, detail and memory in MiB."""
+    try:
+        num_seconds = 0
+        for second in video.read_seconds(path, frames_per_second):
+            _check(second, num_seconds, frames_per_second)
+            num_seconds += 1
+        status, detail = "ok", f"{num_seconds} s"
+    except video.VideoError as error:
+        status, detail = "refused", str(error)
+    except Exception as error:
+        status, detail = "failed", repr(error)
+    return status, detail, _resident_mib()
 
 
 def _check(second: video.Second, index: int, frames_per_second: int) -> None:
@@ -233,10 +218,9 @@ def _resident_mib() -> float:
 
 def _table(outcomes: Sequence[Outcome]) -> str:
     counts = collections.Counter((entry.kind, entry.status) for entry in outcomes)
-    statuses = ("ok", "refused", "crashed", "hung")
-    lines = ["damage    " + "".join(f"{status:>10}" for status in statuses)]
+    lines = ["damage    " + "".join(f"{status:>10}" for status in _STATUSES)]
     for kind in ("flip", "cut", "splice"):
-        cells = "".join(f"{counts[kind, status]:>10}" for status in statuses)
+        cells = "".join(f"{counts[kind, status]:>10}" for status in _STATUSES)
         lines.append(f"{kind:<10}{cells}")
     slowest = max(entry.taken_s for entry in outcomes)
     lines += [
@@ -244,7 +228,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
         f"memory growth  {memory_growth_mib(outcomes):.1f} MiB",
     ]
     for entry in outcomes:
-        if entry.status in ("crashed", "hung"):
+        if entry.status not in ("ok", "refused"):
             lines.append(f"copy {entry.copy} {entry.status}: {entry.detail}")
     return "\n".join(lines)
 
@@ -262,5 +246,5 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"{args.video}: expected a video, and there is no such file")
     outcomes = fuzz(args.video, args.copies, args.seed, args.limit_s)
     print(_table(outcomes))
-    failed = any(entry.status in ("crashed", "hung") for entry in outcomes)
+    failed = any(entry.status not in ("ok", "refused") for entry in outcomes)
     return int(failed or memory_growth_mib(outcomes) > LEAK_MIB)

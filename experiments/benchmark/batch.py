@@ -1,0 +1,49 @@
+"""What every program computes on: a network and the shapes of its batches."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+AUDIO_WIDTH = 128
+NUM_CLASSES = 29
+ATTENTION_UNITS = 512
+VISUAL_SHAPES = {"avsdn": (2048,), "avel_att": (7, 7, 512)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """A network and the shapes of its batches, with AVE's audio width and classes.
+
+    Attributes:
+        network: `"avsdn"` (one direction) or `"avel_att"`.
+        visual_shape: Shape of a segment's visual feature.
+        size: Clips in a batch.
+        num_segments: Segments a clip.
+        units: Width of each LSTM.
+    """
+
+    network: str
+    visual_shape: Sequence[int]
+    size: int = 64
+    num_segments: int = 10
+    units: int = 128
+
+    def random(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return random audio, visual features and one-hot segment labels."""
+        rng = np.random.default_rng(0)
+        segments = (self.size, self.num_segments)
+        audio = rng.random((*segments, AUDIO_WIDTH), np.float32)
+        visual = rng.random((*segments, *self.visual_shape), np.float32)
+        return audio, visual, one_hot(rng.integers(NUM_CLASSES, size=segments))
+
+    def __str__(self) -> str:
+        return (
+            f"batch {self.size}, {self.num_segments} segments, visual features "
+            f"{' x '.join(map(str, self.visual_shape))}, {self.units} units"
+        )
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """Return labels as float32 rows of `NUM_CLASSES`."""
+    return np.eye(NUM_CLASSES, dtype=np.float32)[labels]
