@@ -19,9 +19,9 @@ from avsdn_tf.backbones import IMAGENET, Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extractor import (
     DEFAULT_BACKBONES,
-    MODALITIES,
     Extractor,
     build_extractor,
+    check_choices,
 )
 from avsdn_tf.features.store import (
     Source,
@@ -31,7 +31,7 @@ from avsdn_tf.features.store import (
     write_features,
 )
 from avsdn_tf.features.video import VideoError
-from avsdn_tf.features.visual import PRECISIONS, RECIPES
+from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.files import write_json
 from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError
@@ -43,7 +43,7 @@ _FOLDER = "features"
 _RUNNER = "FnApiRunner"
 
 
-def read_settings(
+def _read_settings(
     folder: pathlib.Path, config: AveConfig
 ) -> tuple[Backbones, str | None]:
     """Read features.json. The file and each of its members are optional.
@@ -56,56 +56,39 @@ def read_settings(
         The backbones, with absolute paths, and the modality that videos may lack.
 
     Raises:
-        DatasetError: If a member is unknown or wrong, a path doesn't exist, or the
+        UserError: If a member is unknown or wrong, a path doesn't exist, or the
             features would not have the config's shape.
     """
     path = folder / SETTINGS
     try:
         given = json.loads(path.read_text("utf-8-sig")) if path.is_file() else {}
-        if wrong := {name: each for name, each in given.items() if each is None}:
+        if wrong := [name for name, value in given.items() if value is None]:
             raise ValueError(f"Received null: {', '.join(wrong)}")
-        members = {name: each for name, each in given.items() if name != "empty"}
-        backbones = Backbones.from_dict(members)
+        empty = given.pop("empty", None)
+        backbones = DEFAULT_BACKBONES.override(**Backbones.from_dict(given).to_dict())
     except (ValueError, TypeError, AttributeError) as error:
         names = [field.name for field in dataclasses.fields(Backbones)]
-        raise DatasetError(
+        raise UserError(
             f"{path}: expected a JSON object with some of {', '.join(names)}, empty, "
             f"all texts. {error}."
         ) from error
-    for name, known in (
-        ("visual_network", tuple(RECIPES)),
-        ("empty", MODALITIES),
-        ("visual_precision", PRECISIONS),
-    ):
-        if name in given and given[name] not in known:
-            raise _error(
-                folder,
-                name,
-                f"Expected one of {', '.join(known)}. Received: {given[name]!r}",
-            )
-    backbones = DEFAULT_BACKBONES.override(**backbones.to_dict())
+    check_choices(backbones.visual_network, backbones.visual_precision, empty)
     shape = RECIPES[backbones.visual_network].shape
     if config.source == "videos" and shape != config.visual_shape:
-        raise _error(
-            folder,
-            "visual_network",
-            f"{backbones.visual_network!r} makes features of shape {shape}. Expected "
-            f"{config.visual_shape}, which is fixed for config {config.name!r}: choose "
-            "another network, or config 'custom'",
+        raise UserError(
+            f"Its features have the shape {shape}. Expected {config.visual_shape}, "
+            f"which is fixed for config {config.name!r}: choose another network, or "
+            "config 'custom'.",
+            field="visual_network",
+            value=backbones.visual_network,
         )
     return (
-        dataclasses.replace(
-            backbones,
+        backbones.override(
             vggish=_locate(backbones.vggish, "vggish", folder),
             visual_weights=_locate(backbones.visual_weights, "visual_weights", folder),
         ),
-        given.get("empty"),
+        empty,
     )
-
-
-def _error(folder: pathlib.Path, name: str, message: str) -> DatasetError:
-    """Return an error about a member of features.json."""
-    return DatasetError(f'{folder / SETTINGS}: "{name}": {message}')
 
 
 def _locate(value: str, name: str, folder: pathlib.Path) -> str:
@@ -114,11 +97,11 @@ def _locate(value: str, name: str, folder: pathlib.Path) -> str:
         return value
     path = folder / value
     if not path.exists():
-        raise _error(
-            folder,
-            name,
+        raise UserError(
             f"{path} does not exist. Expected a path relative to {folder}, an absolute "
-            f"path, or an address (https://...). Received: {value!r}",
+            "path, or an address (https://...).",
+            field=name,
+            value=value,
         )
     return str(path.resolve())
 
@@ -149,24 +132,24 @@ def extract_videos(
         DatasetError: If features.json is wrong, a backbone can't be loaded, or videos
             fail; it names each.
     """
-    backbones, empty = read_settings(folder, config)
     out = folder / _FOLDER
-    todo = _find_todo(videos, out)
     failures = []
     try:
+        backbones, empty = _read_settings(folder, config)
+        todo = _find_todo(videos, out)
         if todo:
             # Load before the folder is claimed: backbones that can't be loaded must
             # not become its description.
-            _check_width(_load(backbones, empty), folder, config)
+            _check_width(_load(backbones, empty), backbones, config)
         claim_folder(out, backbones)
         if todo:
             failures = _run_pipeline(todo, out, backbones, empty, download_config)
     except UserError as error:
-        if error.field is None:
-            raise DatasetError(error.message) from error
-        raise _error(
-            folder, error.field, f"{error.value!r}: {error.message}"
-        ) from error
+        message = error.message
+        if error.field is not None:
+            member = f'"{error.field}": {error.value!r}'
+            message = f"{folder / SETTINGS}: {member}: {message}"
+        raise DatasetError(message) from error
     finally:
         _load.cache_clear()
     if failures:
@@ -186,15 +169,15 @@ def _load(backbones: Backbones, empty: str | None) -> Extractor:
     return build_extractor(**backbones.to_dict(), empty=empty)
 
 
-def _check_width(extractor: Extractor, folder: pathlib.Path, config: AveConfig) -> None:
+def _check_width(extractor: Extractor, backbones: Backbones, config: AveConfig) -> None:
     width = extractor.audio.width
     if config.source == "videos" and width != config.audio_width:
-        raise _error(
-            folder,
-            "vggish",
-            f"{extractor.backbones.vggish!r} makes features of width {width}. Expected "
-            f"{config.audio_width}, which is fixed for config {config.name!r}: choose "
-            "another module, or config 'custom'",
+        raise UserError(
+            f"Its features have width {width}. Expected {config.audio_width}, which is "
+            f"fixed for config {config.name!r}: choose another module, or config "
+            "'custom'.",
+            field="vggish",
+            value=backbones.vggish,
         )
 
 

@@ -172,6 +172,20 @@ def check_visual_network(model: Any, name: str | None, shape: tuple[int, ...]) -
         )
 
 
+def check_choices(
+    visual_network: str, visual_precision: str, empty: str | None
+) -> None:
+    """Raise UserError if an argument of `build_extractor` is unknown."""
+    for field, value, known in (
+        ("visual_network", visual_network, RECIPES),
+        ("visual_precision", visual_precision, PRECISIONS),
+        ("empty", empty, (None, *MODALITIES)),
+    ):
+        if value not in known:
+            names = ", ".join(name for name in known if name)
+            raise UserError(f"Expected one of {names}", field=field, value=value)
+
+
 def build_extractor(
     visual_network: str = "resnet152",
     vggish: str = VGGISH,
@@ -193,17 +207,7 @@ def build_extractor(
             on another backend than TensorFlow.
     """
     check_backend()
-    for field, value, known in (
-        ("visual_network", visual_network, tuple(RECIPES)),
-        ("empty", empty, (None, *MODALITIES)),
-        ("visual_precision", visual_precision, PRECISIONS),
-    ):
-        if value not in known:
-            raise UserError(
-                f"Expected one of {', '.join(map(str, known))}",
-                field=field,
-                value=value,
-            )
+    check_choices(visual_network, visual_precision, empty)
     backbones = Backbones(visual_network, vggish, visual_weights, visual_precision)
     audio = AudioNetwork(vggish)
     visual = VisualNetwork(visual_network, visual_weights, visual_precision)
