@@ -12,10 +12,10 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A TFDS folder with the synthetic data set, built once."""
-    from avsdn_tf import data
+    from avsdn_tf.data.dataset import open_dataset
 
     folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
-    data.open_dataset("tfds_ave/synthetic", folder)
+    open_dataset("tfds_ave/synthetic", folder)
     return folder
 
 
@@ -46,17 +46,14 @@ def extractor():
 def run_folder(tmp_path):
     """A run whose network reads the features of `extractor`."""
     import avsdn_tf
-    from avsdn_tf.evaluation import Predictions
     from avsdn_tf.run_folder import RunFolder
+    from avsdn_tf.training.config import Config
 
-    folder = tmp_path / "run"
-    folder.mkdir()
-    avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4).save(folder / "model.keras")
-    labels = np.zeros((1, 4), int)
-    Predictions(np.zeros(1), np.zeros((1, 4, 3)), labels, np.zeros(1)).save(
-        folder / "predictions.npz"
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(Config().to_dict(), "hash")
+    avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4, num_segments=4).save(
+        folder.model
     )
-    (folder / "config.json").write_text('{"config": {}, "versions": {}}')
-    (folder / "report.json").write_text('{"notice": "of no worth"}')
-    RunFolder(folder).seal()
-    return folder
+    folder.report.write_text('{"disclaimer": "of no worth"}')
+    folder.write_checksums()
+    return folder.path

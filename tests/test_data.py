@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import tfds_ave
-from avsdn_tf import data
-from avsdn_tf.training.config import Config
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.data import batches, cross_modality
+from avsdn_tf.data.batches import InputShard
+from avsdn_tf.data.dataset import NotBuiltError, open_dataset
 from avsdn_tf.errors import UserError
 from tests import test_tfds_ave
 from tests.test_tfds_ave import ORDERS, ROOT, build, make_ave
@@ -16,193 +18,207 @@ from tests.test_tfds_ave import ORDERS, ROOT, build, make_ave
 
 @pytest.fixture(scope="module")
 def dataset(data_dir):
-    return data.open_dataset("tfds_ave/synthetic", data_dir)
+    return open_dataset("tfds_ave/synthetic", data_dir)
 
 
-def rows_of(batches):
-    return np.concatenate([batch["row"].numpy() for batch in batches])
+def kept(batch):
+    """Returns what a training batch holds, without the padding."""
+    weighs = batch["weight"].numpy() > 0
+    return {name: values.numpy()[weighs] for name, values in batch.items()}
 
 
-def weighing(batch):
-    """Returns what a training batch holds, without what fills it up."""
-    kept = batch["weight"].numpy() > 0
-    return {name: values.numpy()[kept] for name, values in batch.items()}
+def training(dataset, splits=("train",), label="segment_labels", **options):
+    options = {"batch_size": 64, "seed": 0, **options}
+    return batches.training_batches(dataset, splits, label, **options)
 
 
-def test_opening_tells_widths_categories_and_that_it_is_simulated(dataset):
+def rows(*args, **options):
+    return [kept(batch)["row"].tolist() for batch in training(*args, **options)]
+
+
+def test_a_data_set_describes_itself(dataset):
     assert len(dataset.categories) == 28
-    assert dataset.categories[0] == "Church bell"
-    assert dataset.categories[-1] == "Mandolin"
+    assert (dataset.categories[0], dataset.categories[-1]) == (
+        "Church bell",
+        "Mandolin",
+    )
     assert (dataset.audio_width, dataset.visual_shape) == (128, (2048,))
-    assert dataset.num_segments == 10
-    assert "not AVE" in dataset.notice
+    assert (dataset.num_segments, dataset.segment_s) == (10, 1.0)
+    assert "not AVE" in dataset.disclaimer
+    assert dataset.backbones == Backbones()
+    assert dataset.clip_bytes == 10 * (128 + 2048) * 4
 
 
-def test_training_batches_hold_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
+def test_the_hash_is_of_the_content_and_not_of_the_place(dataset):
+    again = open_dataset(
+        dataset.name, str(dataset.builder.data_dir).split("/tfds_ave")[0]
+    )
+    assert again.content_hash() == dataset.content_hash()
+    for change in ({"categories": ("x",)}, {"backbones": Backbones("vgg19")}):
+        other = dataclasses.replace(dataset, **change)
+        assert other.content_hash() != dataset.content_hash()
+
+
+def test_training_holds_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
     def order(seed, epoch):
-        batches = data.training_batches(dataset, Config(seed=seed), [epoch])
-        return np.concatenate([weighing(batch)["row"] for batch in batches])
+        return list(itertools.chain(*rows(dataset, seed=seed, epochs=[epoch])))
 
     first = order(0, 1)
     assert len(first) == dataset.num_clips("train") == len(set(first))
-    np.testing.assert_array_equal(first, order(0, 1))
-    assert (first != order(0, 2)).any()
-    assert (first != order(1, 1)).any()
+    assert first == order(0, 1)
+    assert first != order(0, 2)
+    assert first != order(1, 1)
 
 
-def test_where_few_clips_can_wait_the_order_still_differs_between_epochs(
-    dataset, monkeypatch
-):
-    # As few as of large feature maps: 8 of 480, one a share.
-    monkeypatch.setattr(data, "_SHUFFLE_BYTES", 8 * 10 * (128 + 2048) * 4)
-
-    def order(seed, epochs, worker=0, num_workers=1):
-        part = data.Part(worker, num_workers)
-        config = Config(seed=seed)
-        batches = data.training_batches(dataset, config, epochs, part)
-        return [weighing(batch)["row"].tolist() for batch in batches]
-
-    first, second = (list(itertools.chain(*order(0, [epoch]))) for epoch in (1, 2))
+def test_epochs_differ_where_few_clips_fit_the_shuffle_buffers(dataset, monkeypatch):
+    # 8 of 480 clips, as with large feature maps.
+    monkeypatch.setattr(batches, "_SHUFFLE_BYTES", 8 * dataset.clip_bytes)
+    first, second = (
+        list(itertools.chain(*rows(dataset, epochs=[epoch]))) for epoch in (1, 2)
+    )
     assert sorted(first) == sorted(second) == sorted(set(first))
-    assert len(first) == dataset.num_clips("train")
-    places = [np.argsort(rows) for rows in (first, second)]
+    places = [np.argsort(order) for order in (first, second)]
     assert abs(np.corrcoef(places)[0, 1]) < 0.4
-    assert order(0, [1, 2]) == order(0, [1]) + order(0, [2])
-    assert order(1, [1]) != order(0, [1])
-    # Batches hold the same clips whatever the number of workers.
-    parts = [order(0, [1], worker, 2) for worker in range(2)]
-    for whole, *of_workers in zip(order(0, [1]), *parts, strict=True):
-        assert sorted(whole) == sorted(itertools.chain(*of_workers))
+    both = rows(dataset, epochs=[1, 2])
+    assert both == rows(dataset, epochs=[1]) + rows(dataset, epochs=[2])
 
 
-def test_every_batch_is_full_and_what_fills_the_last_one_weighs_nothing(dataset):
-    batches = list(data.training_batches(dataset, Config(batch_size=100)))
-    weights = np.stack([batch["weight"].numpy() for batch in batches])
+@pytest.mark.parametrize("num_workers", [2, 3, 8])
+@pytest.mark.parametrize("few", [False, True])
+def test_workers_share_the_batches_of_one(dataset, num_workers, few, monkeypatch):
+    if few:
+        monkeypatch.setattr(batches, "_SHUFFLE_BYTES", 8 * dataset.clip_bytes)
+    options = {"splits": ("train", "background"), "label": "clip_label"}
+    whole = rows(dataset, **options)
+    shards = [InputShard(worker, num_workers, 2) for worker in range(num_workers)]
+    read = [list(training(dataset, **options, shard=shard)) for shard in shards]
+    # Two replicas of each worker take turns.
+    assert {len(part) for part in read} == {2 * len(whole)}
+    assert len({batch["weight"].shape for part in read for batch in part}) == 1
+    for number, batch in enumerate(whole):
+        found = [
+            row
+            for part in read
+            for piece in part[2 * number : 2 * number + 2]
+            for row in kept(piece)["row"].tolist()
+        ]
+        assert sorted(found) == sorted(batch)
+
+
+def test_a_worker_reads_its_own_shards_alone(dataset, monkeypatch):
+    used = []
+    shuffled = batches.Shard.shuffled
+
+    def spy(shard, *args):
+        used.append(shard.index)
+        return shuffled(shard, *args)
+
+    monkeypatch.setattr(batches.Shard, "shuffled", spy)
+    for _ in training(dataset, shard=InputShard(1, 3)):
+        pass
+    assert set(used) == {1, 4, 7}
+
+
+def test_padding_is_zero_and_weighs_nothing(dataset):
+    found = list(training(dataset, batch_size=100))
+    weights = np.stack([batch["weight"].numpy() for batch in found])
     assert weights.shape == (5, 100)
     assert weights[:4].all()
     assert weights[4, :80].all()
     for name in ("audio", "visual", "weight"):
-        assert not batches[4][name][80:].numpy().any()
+        assert not found[4][name][80:].numpy().any()
 
 
-def test_supervised_targets_are_the_segment_labels(dataset):
-    batch = next(iter(data.training_batches(dataset, Config(batch_size=480))))
+def test_targets_are_the_label_that_is_asked_for(dataset):
     scored = {
-        int(row): labels
-        for part in data.scoring_batches(dataset, "train")
-        for row, labels in zip(
-            part["row"].numpy(), part["segment_labels"].numpy(), strict=True
+        int(row): (labels, clip_label)
+        for batch in batches.scoring_batches(dataset, "train")
+        for row, labels, clip_label in zip(
+            *(batch[n].numpy() for n in ("row", "segment_labels", "clip_label")),
+            strict=True,
         )
     }
-    assert batch["target"].shape[1:] == (10, 29)
-    for row, target in zip(batch["row"].numpy(), batch["target"].numpy(), strict=True):
-        np.testing.assert_array_equal(target.argmax(-1), scored[int(row)])
-        np.testing.assert_array_equal(target.sum(-1), 1)
+    one_hot = np.eye(29)
+    expected = {
+        "segment_labels": lambda labels, _: one_hot[labels],
+        "segment_label_mean": lambda labels, _: one_hot[labels].mean(0),
+        "clip_label": lambda _, clip_label: one_hot[clip_label],
+    }
+    for label, target_of in expected.items():
+        batch = kept(next(iter(training(dataset, label=label, batch_size=480))))
+        for row, target in zip(batch["row"], batch["target"], strict=True):
+            np.testing.assert_allclose(target, target_of(*scored[int(row)]), atol=1e-6)
 
 
-@pytest.mark.parametrize("weak_label", ["average", "mil", "mil_background"])
-def test_weak_batches_never_read_segment_labels(dataset, weak_label, monkeypatch):
+@pytest.mark.parametrize("label", ["segment_label_mean", "clip_label"])
+def test_weak_batches_never_decode_segment_labels(dataset, label, monkeypatch):
     asked = []
-    read = data._read
+    read = batches.read
 
-    def spy(dataset, split, names, **kwargs):
-        asked.append((split, names))
-        return read(dataset, split, names, **kwargs)
+    def spy(dataset, split, names):
+        asked.extend(names)
+        return read(dataset, split, names)
 
-    monkeypatch.setattr(data, "_read", spy)
-    config = Config(mode="weak", weak_label=weak_label)
-    batches = data.training_batches(dataset, config)
-    splits, (names, *_) = zip(*asked, strict=True)
-    assert all("segment_labels" not in names for _, names in asked)
-    names = {"audio", "visual", "row", "target", "weight"}
-    assert set(batches.element_spec) == names
-    # One target a clip: no axis of segments.
-    assert batches.element_spec["target"].shape[1:] == (29,)
-    assert any("background" in split for split in splits) == (
-        weak_label == "mil_background"
-    )
-    targets = np.concatenate([weighing(batch)["target"] for batch in batches])
-    np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)
-    if weak_label == "average":
-        assert ((targets > 0) & (targets < 1)).any()
-    else:
-        assert set(np.unique(targets)) == {0, 1}
-        assert targets[:, 28].any() == (weak_label == "mil_background")
+    monkeypatch.setattr(batches, "read", spy)
+    found = training(dataset, label=label)
+    assert "segment_labels" not in asked
+    assert set(found.element_spec) == {"audio", "visual", "row", "target", "weight"}
+    assert found.element_spec["target"].shape[1:] == (29,)
 
 
 def test_background_clips_are_spread_evenly_over_an_epoch(dataset):
-    config = Config(mode="weak", weak_label="mil_background")
-    batches = [weighing(b) for b in data.training_batches(dataset, config)]
-    share = dataset.num_clips("background") / dataset.num_clips("train+background")
-    for batch in batches:
-        num_background = batch["target"][:, 28].sum()
-        assert abs(num_background - share * len(batch["row"])) <= 1.5
+    splits = ("train", "background")
+    num_background, num_all = (
+        dataset.num_clips("background"),
+        sum(map(dataset.num_clips, splits)),
+    )
+    for batch in training(dataset, splits, "clip_label"):
+        target = kept(batch)["target"]
+        expected = len(target) * num_background / num_all
+        assert abs(target[:, 28].sum() - expected) <= 3
 
 
-def test_average_is_the_mean_of_the_segment_labels(dataset):
-    config = Config(mode="weak")
-    means = {
-        int(row): target
-        for batch in data.training_batches(dataset, config)
-        for row, target in zip(
-            weighing(batch)["row"], weighing(batch)["target"], strict=True
-        )
-    }
-    for batch in data.scoring_batches(dataset, "train"):
-        for row, labels in zip(
-            batch["row"].numpy(), batch["segment_labels"].numpy(), strict=True
-        ):
-            np.testing.assert_allclose(
-                means[int(row)], np.eye(29)[labels].mean(0), atol=1e-6
-            )
+def test_scoring_keeps_the_stored_order_and_workers_share_it(dataset):
+    whole = [b["row"].numpy() for b in batches.scoring_batches(dataset, "test")]
+    parts = [
+        batch["row"].numpy()
+        for worker in range(3)
+        for batch in batches.scoring_batches(dataset, "test", 7, InputShard(worker, 3))
+    ]
+    np.testing.assert_array_equal(np.concatenate(whole), np.concatenate(parts))
 
 
-def test_missing_background_split_is_one_message(dataset):
-    class WithoutBackground:
-        info = dataclasses.make_dataclass("Info", ["splits"])({"train": None})
-
-    bare = dataclasses.replace(dataset, builder=WithoutBackground())
-    with pytest.raises(UserError, match=r"has no background clips.*--weak_label=mil"):
-        data.training_batches(bare, Config(mode="weak", weak_label="mil_background"))
-
-
-MATCHING_NAMES = {"audio", "visual", "row", "target", "weight"}
-
-
-def test_matching_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
-    batches = list(data.matching_segments(dataset, "train", seed=1))
-    assert len(batches) == 4800 / 8
-    assert set(batches[0]) == MATCHING_NAMES
-    assert batches[0]["audio"].shape == (8, 128)
-    assert batches[0]["visual"].shape == (8, 2048)
+def test_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
+    found = list(cross_modality.segment_pairs(dataset, "train", seed=1))
+    assert len(found) == 4800 / 8
+    assert found[0]["audio"].shape == (8, 128)
+    assert found[0]["visual"].shape == (8, 2048)
     pairs = {
-        name: np.concatenate([batch[name].numpy() for batch in batches])
-        for name in MATCHING_NAMES
+        name: np.concatenate([batch[name].numpy() for batch in found])
+        for name in ("audio", "visual", "target")
     }
     # A segment is found again by its sound, which is of one segment alone.
     expected = {}
-    for batch in data.scoring_batches(dataset, "train"):
+    for batch in batches.scoring_batches(dataset, "train"):
         labels = batch["segment_labels"].numpy()
         for clip, segment in np.ndindex(labels.shape):
             key = batch["audio"][clip, segment].numpy().tobytes()
-            seen = batch["visual"][clip, segment, :5].numpy()
-            expected[key] = (seen, labels[clip, segment] != 28)
+            visual = batch["visual"][clip, segment, :5].numpy()
+            expected[key] = (visual, labels[clip, segment] != 28)
     assert len(expected) == len(pairs["audio"])
-    for audio, visual, target in zip(
-        pairs["audio"], pairs["visual"], pairs["target"], strict=True
-    ):
+    for audio, visual, target in zip(*pairs.values(), strict=True):
         seen, is_event = expected.pop(audio.tobytes())
         np.testing.assert_array_equal(visual[:5], seen)
         assert target == is_event
     assert not expected
 
 
-def test_matching_pairs_come_in_an_order_of_seed_and_epoch(dataset):
+def test_pairs_come_in_an_order_of_seed_and_epoch(dataset):
     def order(seed, epoch):
-        batches = data.matching_segments(
+        found = cross_modality.segment_pairs(
             dataset, "validation", seed=seed, epochs=[epoch]
         )
-        return np.concatenate([batch["audio"][:, :3].numpy() for batch in batches])
+        return np.concatenate([batch["audio"][:, :3].numpy() for batch in found])
 
     first = order(0, 1)
     np.testing.assert_array_equal(first, order(0, 1))
@@ -210,50 +226,44 @@ def test_matching_pairs_come_in_an_order_of_seed_and_epoch(dataset):
     assert (first != order(1, 1)).any()
 
 
-def test_matching_splits_gather_clips_of_all_stored_splits(tmp_path):
-    folder = test_tfds_ave.make_ave(tmp_path / "ave")
-    test_tfds_ave.build(folder, tmp_path / "data")
-    dataset = data.open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
+def test_cross_modality_splits_gather_clips_of_all_stored_splits(tmp_path):
+    folder = make_ave(tmp_path / "ave")
+    build(folder, tmp_path / "data")
+    dataset = open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
     # Background clips are in none of them, though their rows have the same numbers.
-    assert data.count_matching_clips(dataset) == {
+    assert cross_modality.count_clips(dataset) == {
         "train": 20,
         "validation": 5,
         "test": 5,
     }
     visual = test_tfds_ave.read(folder / "visual_feature_vec.h5")
-    for split, rows in test_tfds_ave.MATCH_ORDERS.items():
-        clips = data.matching_clips(dataset, split, batch_size=3)
-        found = rows_of(clips)
-        assert sorted(found) == rows
+    for split, expected in test_tfds_ave.MATCH_ORDERS.items():
+        clips = list(cross_modality.scoring_clips(dataset, split, batch_size=3))
+        assert sorted(np.concatenate([batch["row"] for batch in clips])) == expected
         for batch in clips:
             for clip, row in enumerate(batch["row"].numpy()):
                 start, end = test_tfds_ave.row_times(row)
                 np.testing.assert_array_equal(batch["visual"][clip], visual[row])
                 is_event = [start <= t < end for t in range(10)]
                 assert batch["is_event"][clip].numpy().tolist() == is_event
-    pairs = sum(
-        batch["weight"].numpy().sum()
-        for batch in data.matching_segments(dataset, "test")
-    )
-    assert pairs == 50
+    pairs = cross_modality.segment_pairs(dataset, "test")
+    assert sum(batch["weight"].numpy().sum() for batch in pairs) == 50
 
 
 def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):
-    with pytest.raises(UserError, match="synthetic") as error:
-        data.open_dataset("tfds_ave/nope", str(tmp_path))
-    assert "nope" in str(error.value)
-    with pytest.raises(UserError, match=r"not built yet.*\n.*tfds build tfds_ave"):
-        data.open_dataset("tfds_ave/resnet152", str(tmp_path))
-    with pytest.raises(UserError, match=r"--dataset=tfds_ave/synthetic:9.9.9: "):
-        data.open_dataset("tfds_ave/synthetic:9.9.9", str(tmp_path))
-    with pytest.raises(UserError, match="no_such_dataset"):
-        data.open_dataset("no_such_dataset", str(tmp_path))
+    for name in ("tfds_ave/nope", "no_such_dataset", "tfds_ave/synthetic:9.9.9"):
+        with pytest.raises((UserError, tfds_ave.DatasetError), match="synthetic") as e:
+            open_dataset(name, str(tmp_path))
+        assert name.split("/")[-1] in str(e.value)
+    with pytest.raises(NotBuiltError, match="tfds build tfds_ave") as error:
+        open_dataset("tfds_ave/resnet152", str(tmp_path))
+    assert error.value.field == "dataset"
 
 
 def test_two_at_once_build_the_data_set_once(tmp_path):
     program = (
-        "import sys; from avsdn_tf import data; "
-        "print(data.open_dataset('tfds_ave/synthetic', sys.argv[1]).num_clips('test'))"
+        "import sys; from avsdn_tf.data.dataset import open_dataset; "
+        "print(open_dataset('tfds_ave/synthetic', sys.argv[1]).num_clips('test'))"
     )
     together = [
         subprocess.Popen(
@@ -265,26 +275,24 @@ def test_two_at_once_build_the_data_set_once(tmp_path):
         )
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=300)[0] for process in together]
-    assert [process.returncode for process in together] == [0, 0], said
-    assert len({text.splitlines()[-1] for text in said}) == 1
-    assert sum("Building tfds_ave/synthetic" in text for text in said) == 1
+    output = [process.communicate(timeout=300)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0], output
+    assert len({text.splitlines()[-1] for text in output}) == 1
+    assert sum("Building tfds_ave/synthetic" in text for text in output) == 1
 
 
-def test_a_small_data_set_is_opened_too(tmp_path, monkeypatch):
-    # Fewer training clips than are looked at to tell a stand-in.
-    monkeypatch.setitem(ORDERS, "train", list(range(10)))
-    monkeypatch.setitem(ORDERS, "validation", [*range(10, 20), *range(20, 30, 2)])
+def test_a_split_smaller_than_its_shards_is_read_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(ORDERS, "train", list(range(5)))
+    monkeypatch.setitem(ORDERS, "validation", [*range(5, 20), *range(20, 30, 2)])
     build(make_ave(tmp_path / "ave"), tmp_path / "data")
-    dataset = data.open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
-    assert (dataset.num_clips("train"), dataset.notice) == (10, None)
+    dataset = open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
+    assert dataset.disclaimer is None
+    assert dataset.backbones.visual_network == "resnet152"
+    assert sorted(itertools.chain(*rows(dataset, batch_size=2))) == list(range(5))
 
 
-def test_a_name_with_a_version_opens_the_same_data(data_dir):
+def test_a_name_with_a_version_opens_the_same_data(dataset, data_dir):
     version = tfds_ave.Builder.VERSION
-    named = data.open_dataset(f"tfds_ave/synthetic:{version}", data_dir)
-    plain = data.open_dataset("tfds_ave/synthetic", data_dir)
-    assert named.notice == plain.notice
-    assert "not AVE" in named.notice
-    assert named.categories == plain.categories
-    assert named.num_clips("train") == plain.num_clips("train")
+    named = open_dataset(f"tfds_ave/synthetic:{version}", data_dir)
+    assert named.content_hash() == dataset.content_hash()
+    assert named.disclaimer == dataset.disclaimer

@@ -1,29 +1,31 @@
 import csv
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from rich.console import Console
 
-from avsdn_tf.cli import commands, data, training
-from avsdn_tf.training.config import Config
-from avsdn_tf.training.distribution import num_cores
+from avsdn_tf.cli.flags import to_flags
+from avsdn_tf.data import batches
+from avsdn_tf.data.dataset import Dataset, open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.events import softmax
 from avsdn_tf.run_folder import RunFolder
-from tests import test_tfds_ave
+from avsdn_tf.training import run as training_run
+from avsdn_tf.training.build import build_model, build_optimizer
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.loop import train
+from avsdn_tf.training.tasks import build_task, make_predict
+from tests import commands, test_tfds_ave
 
 
 @pytest.fixture(scope="module")
 def dataset(data_dir):
-    return data.open_dataset("tfds_ave/synthetic", data_dir)
+    return open_dataset("tfds_ave/synthetic", data_dir)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def new_folder(tmp_path):
 
     def make():
         folder = RunFolder(tmp_path / f"run{len(list(tmp_path.iterdir()))}")
-        folder.create(Config(), "digest")
+        folder.write_config(Config().to_dict(), "hash")
         return folder
 
     return make
@@ -46,14 +48,14 @@ def folder(new_folder):
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder, ema):
     config = Config(epochs=4, units=16, learning_rate=0.003, ema=ema)
-    result = training.train(config, dataset, folder)
+    result = train(config, dataset, folder)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     best = max(row["validation_accuracy"] for row in result.history)
     selected = result.history[result.selected_epoch - 1]
     assert selected["validation_accuracy"] == best
-    predict = training.make_predict(result.model)
-    validation = predict(data.scoring_batches(dataset, "validation"))
+    predict = make_predict(result.model)
+    validation = predict(batches.scoring_batches(dataset, "validation"))
     assert np.mean(validation.logits.argmax(-1) == validation.labels) == best
     with folder.metrics.open() as file:
         assert [float(row["loss"]) for row in csv.DictReader(file)] == [
@@ -65,7 +67,7 @@ def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder, em
 def test_epoch_loss_is_the_mean_over_clips_not_over_batches(dataset, new_folder):
     # Learning rate ~ 0: the loss of all clips, whatever the size of the last batch.
     losses = [
-        training.train(
+        train(
             Config(epochs=1, units=4, learning_rate=1e-12, batch_size=size),
             dataset,
             new_folder(),
@@ -78,7 +80,7 @@ def test_epoch_loss_is_the_mean_over_clips_not_over_batches(dataset, new_folder)
 def test_same_seed_same_weights(dataset, new_folder):
     def weights(seed):
         config = Config(epochs=2, units=8, seed=seed, dropout=0.2)
-        return training.train(config, dataset, new_folder()).model.get_weights()
+        return train(config, dataset, new_folder()).model.get_weights()
 
     first, again, other = weights(0), weights(0), weights(1)
     for one, two in zip(first, again, strict=True):
@@ -89,16 +91,15 @@ def test_same_seed_same_weights(dataset, new_folder):
 def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
     # For a whole process, so in one of its own.
     program = (
-        "import sys; from rich.console import Console; "
-        "from avsdn_tf.cli import commands; from avsdn_tf.training.config import Config; "
+        "import sys; from tests.commands import avsdn; "
         "from tensorflow.python.framework import config; "
-        "before = config.is_op_determinism_enabled(); "
-        "run = Config(epochs=1, units=4, data_dir=sys.argv[1], deterministic=True); "
-        "commands.train(run, sys.argv[2], Console(quiet=True)); "
+        "before = config.is_op_determinism_enabled(); avsdn(*sys.argv[1:]); "
         "print(before, config.is_op_determinism_enabled())"
     )
+    words = ("--epochs=1", "--units=4", f"--data_dir={data_dir}", "--deterministic")
     done = subprocess.run(
-        [sys.executable, "-c", program, data_dir, tmp_path / "run"],
+        [sys.executable, "-c", program, *words, f"--run={tmp_path / 'run'}"],
+        cwd=test_tfds_ave.ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -109,7 +110,7 @@ def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
 def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, new_folder):
     def run(ema):
         config = Config(epochs=2, units=8, ema=ema)
-        result = training.train(config, dataset, new_folder())
+        result = train(config, dataset, new_folder())
         return [row["loss"] for row in result.history], result.model.get_weights()
 
     (plain_losses, plain), (losses, averaged) = run(0.0), run(0.99)
@@ -119,7 +120,7 @@ def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, new_fold
 
 def test_smoothed_labels_are_what_is_learnt_and_not_what_is_scored(dataset):
     config = Config(units=4, label_smoothing=0.3, loss="categorical_crossentropy")
-    task = training.build_task(config, dataset)
+    task = build_task(config, dataset)
     batch = next(iter(task.training_batches()))
     losses, correct = task.score_batch(batch)
     inputs = {name: batch[name] for name in ("audio", "visual")}
@@ -133,12 +134,10 @@ def test_smoothed_labels_are_what_is_learnt_and_not_what_is_scored(dataset):
 
 
 def test_learning_rate_falls_to_a_tenth_once():
-    schedule = training.build_optimizer(Config(decay_steps=100))._learning_rate
+    schedule = build_optimizer(Config(decay_steps=100))._learning_rate
     rates = [float(schedule(step)) for step in (0, 99, 100, 1000)]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-6)
-    assert float(training.build_optimizer(Config()).learning_rate) == pytest.approx(
-        1e-3
-    )
+    assert float(build_optimizer(Config()).learning_rate) == pytest.approx(1e-3)
 
 
 def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
@@ -151,10 +150,10 @@ def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
         "epochs": 1,
     }
     source, run = tmp_path / "avel", tmp_path / "dmrn"
-    commands.train(Config(model="avel_att", **common), str(source), Console(quiet=True))
+    commands.train(Config(model="avel_att", **common), str(source))
     config = Config(model="dmrn", encoders=str(source), **common)
-    dataset = data.open_dataset(config.dataset, config.data_dir)
-    built = training.build_model(config, dataset)
+    dataset = open_dataset(config.dataset, config.data_dir)
+    built = build_model(config, dataset)
     trained = keras.models.load_model(source / "model.keras")
     for name in ("visual_pooling", "audio_encoder", "visual_encoder"):
         for one, two in zip(
@@ -163,23 +162,24 @@ def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
             strict=True,
         ):
             np.testing.assert_array_equal(one, two)
-    commands.train(config, str(run), Console(quiet=True))
-    assert f"--encoders={source}" in commands.repeat_command(config)
+    commands.train(config, str(run))
+    assert f"--encoders={source}" in to_flags(config)
 
     for settings, message in (
-        ({"model": "avel_att"}, "--encoders: only --model=dmrn"),
-        ({"encoders": str(run)}, "expected a run of --model=avel_att. .*=dmrn"),
-        ({"encoders": "nowhere"}, "--encoders=nowhere: expected a folder that a tr"),
-        ({"units": 5}, "Expected an AVEL of.*'units': 5.*'units': 4"),
+        ({"model": "avel_att"}, "dmrn"),
+        ({"encoders": str(run)}, "avel_att.*dmrn"),
+        ({"encoders": "nowhere"}, "nowhere"),
+        ({"units": 5}, "'units': 5.*'units': 4"),
     ):
-        with pytest.raises(UserError, match=message):
-            training.build_model(dataclasses.replace(config, **settings), dataset)
+        with pytest.raises(UserError, match=message) as error:
+            build_model(dataclasses.replace(config, **settings), dataset)
+        assert error.value.field == "encoders"
 
 
 def test_early_stopping_waits_for_patience(dataset, folder):
     # A rate this small never changes a prediction: epoch 1 stays the best.
     config = Config(epochs=50, units=4, learning_rate=1e-12, patience=2)
-    result = training.train(config, dataset, folder)
+    result = train(config, dataset, folder)
     assert len(result.history) == 3
     assert result.selected_epoch == 1
 
@@ -187,14 +187,14 @@ def test_early_stopping_waits_for_patience(dataset, folder):
 @pytest.mark.parametrize("weak_label", ["average", "mil", "mil_background"])
 def test_weak_training_learns_from_clip_labels(dataset, folder, weak_label):
     config = Config(mode="weak", weak_label=weak_label, epochs=3, units=16)
-    history = training.train(config, dataset, folder).history
+    history = train(config, dataset, folder).history
     assert history[-1]["loss"] < history[0]["loss"]
 
 
 def test_a_run_can_be_read_repeated_and_evaluated_again(data_dir, tmp_path):
     config = Config(epochs=2, units=8, data_dir=data_dir)
     run = tmp_path / "run with space"
-    commands.train(config, str(run), Console(quiet=True))
+    commands.train(config, str(run))
     names = {path.name for path in run.iterdir()}
     assert names == {
         ".lock",
@@ -215,40 +215,61 @@ def test_a_run_can_be_read_repeated_and_evaluated_again(data_dir, tmp_path):
     predictions = Predictions.load(run / "predictions.npz")
     right = predictions.logits.argmax(-1) == predictions.labels
     assert report["accuracy"] == right.mean()
-    assert "not AVE" in report["notice"]
+    assert "not AVE" in report["disclaimer"]
     assert "not AVE" in (run / "report.html").read_text()
 
     # The saved model says to the last digit what the report was made from.
     model = keras.models.load_model(run / "model.keras")
-    dataset = data.open_dataset(config.dataset, data_dir)
-    again = training.make_predict(model)(data.scoring_batches(dataset, "test"))
+    dataset = open_dataset(config.dataset, data_dir)
+    again = make_predict(model)(batches.scoring_batches(dataset, "test"))
     np.testing.assert_array_equal(again.logits, predictions.logits)
 
     (run / "report.json").unlink()
-    commands.evaluate(str(run), None, Console(quiet=True))
+    commands.evaluate(run)
     assert json.loads((run / "report.json").read_text()) == report
 
-    with pytest.raises(UserError, match=r"new or empty folder"):
-        commands.train(config, str(run), Console(quiet=True))
-
-
-def test_repeat_command_holds_what_is_not_default():
-    config = Config(mode="weak", units=64, shared_mlp=False, bidirectional=True)
-    assert commands.repeat_command(config) == (
-        "python -m avsdn_tf.main --mode=weak --units=64 --bidirectional --noshared_mlp"
-    )
+    with pytest.raises(UserError, match="ended") as error:
+        commands.train(config, run)
+    assert error.value.field == "run"
 
 
 def test_failed_training_leaves_no_folder(data_dir, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(training, "train", fail)
+    monkeypatch.setattr(training_run, "train", fail)
     with pytest.raises(RuntimeError, match="no such luck"):
-        commands.train(
-            Config(data_dir=data_dir), str(tmp_path / "run"), Console(quiet=True)
-        )
+        commands.train(Config(data_dir=data_dir), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_records_the_data_that_it_learns_from(dataset):
+    model = build_model(Config(units=4), dataset)
+    assert (model.num_segments, model.segment_s) == (10, 1.0)
+    assert model.backbones == dataset.backbones.to_dict()
+
+
+def test_settings_that_a_network_or_data_set_lacks_name_their_field(dataset):
+    for settings, field in (
+        ({"model": "avel", "bidirectional": True}, "bidirectional"),
+        ({"model": "avel_att"}, "model"),
+        ({"model": "nothing"}, "model"),
+    ):
+        with pytest.raises(UserError) as error:
+            build_task(Config(**settings), dataset)
+        assert error.value.field == field
+    without_times = dataclasses.replace(dataset, has_times=False)
+    build_task(Config(mode="weak", weak_label="mil", units=4), without_times)
+    for mode in ("supervised", "weak"):
+        with pytest.raises(UserError, match="mil"):
+            build_task(Config(mode=mode), without_times)
+
+
+def test_missing_background_clips_are_one_message(dataset, monkeypatch):
+    monkeypatch.setattr(Dataset, "splits", ["train", "validation", "test"])
+    with pytest.raises(UserError, match="no background clips") as error:
+        build_task(Config(mode="weak", weak_label="mil_background"), dataset)
+    assert error.value.field == "weak_label"
 
 
 @pytest.mark.parametrize("mode", ["supervised", "weak"])
@@ -256,7 +277,7 @@ def test_label_guides_learn_the_clips_label_with_weight_one(dataset, rng, mode):
     config = Config(
         mode=mode, model="avsdn_label_guided", units=4, loss="categorical_crossentropy"
     )
-    task = training.build_task(config, dataset)
+    task = build_task(config, dataset)
     clips = {
         "audio": rng.normal(size=(3, 4, 128)).astype("float32"),
         "visual": rng.normal(size=(3, 4, 2048)).astype("float32"),
@@ -279,99 +300,3 @@ def test_label_guides_learn_the_clips_label_with_weight_one(dataset, rng, mode):
     for guide in ("audio_clip_logits", "visual_clip_logits"):
         expected = expected + cross_entropy(clip_target, outputs[guide])
     np.testing.assert_allclose(values, expected, rtol=1e-4)
-
-
-def _ask(config, monkeypatch, *, cores=16, gpus=()):
-    """Returns how many threads an operation is given; None if nothing is said."""
-    asked = [None]
-    monkeypatch.setattr(training, "num_cores", lambda: cores)
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: list(gpus))
-    monkeypatch.setattr(
-        tf.config.threading, "set_intra_op_parallelism_threads", asked.append
-    )
-    training.share_cores(config)
-    return asked[-1]
-
-
-@pytest.mark.parametrize(
-    ("model", "cores", "threads"),
-    [
-        ("avsdn", 16, 8),
-        ("avsdn", 3, 1),
-        ("avsdn", 1, 1),
-        ("avel", 2, 1),
-        ("avel_att", 16, 16),
-        ("avsdn_init_audio", 16, 16),
-    ],
-)
-def test_products_that_go_on_at_once_share_the_cores(
-    model, cores, threads, monkeypatch
-):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    assert _ask(Config(model=model), monkeypatch, cores=cores) == threads
-
-
-def test_cores_are_not_shared_where_that_makes_nothing_faster(monkeypatch):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    assert _ask(Config(xla="step"), monkeypatch) is None
-    assert _ask(Config(), monkeypatch, gpus=["gpu"]) is None
-    # What is no network is an error later.
-    assert _ask(Config(model="avsnd"), monkeypatch) is None
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
-    assert _ask(Config(), monkeypatch) is None
-
-
-def test_tensorflow_keeps_its_threads_once_it_has_begun(monkeypatch):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
-    tf.zeros(())
-    before = tf.config.threading.get_intra_op_parallelism_threads()
-    monkeypatch.setattr(training, "num_cores", lambda: 2 * (before + 1))
-    training.share_cores(Config())
-    assert tf.config.threading.get_intra_op_parallelism_threads() == before
-
-
-SHARE = """
-import sys
-from rich.console import Console
-from avsdn_tf.cli import commands, distribution
-from avsdn_tf.training.config import Config
-
-def place(name):
-    import tensorflow as tf
-    tf.zeros(())
-    print(tf.config.threading.get_intra_op_parallelism_threads())
-    sys.exit()
-
-distribution.place = place
-commands.train(Config(), None, Console())
-"""
-
-
-def test_training_shares_the_cores_before_tensorflow_begins():
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment.pop("TF_NUM_INTRAOP_THREADS", None)
-    output = subprocess.run(
-        [sys.executable, "-c", SHARE],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    )
-    assert int(output.stdout) == max(1, num_cores() // 2)
-
-
-def test_evaluation_shares_the_cores_as_the_training_did(new_folder, monkeypatch):
-    class ReachedError(Exception):
-        pass
-
-    def share(config):
-        asked.append(config)
-        raise ReachedError
-
-    asked = []
-    config = Config(model="avel")
-    monkeypatch.setattr(RunFolder, "read_config", lambda _: config)
-    monkeypatch.setattr(training, "share_cores", share)
-    with pytest.raises(ReachedError):
-        commands.evaluate(str(new_folder().path), None, Console(quiet=True))
-    assert asked == [config]

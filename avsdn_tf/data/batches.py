@@ -256,14 +256,16 @@ def _choices(
 ) -> np.ndarray:
     """Return which of its shards a worker reads next, batch by batch.
 
-    All shards are spread evenly over the epoch: example k of n lies at (k + 1/2) / n.
+    The shards of a split take turns, and every split is spread evenly over the epoch.
 
     Returns:
         Indices into the worker's own shards, `(num_batches, size)`; padding is the
         index after the last one. All workers and batches have the same size, a multiple
         of the number of replicas.
     """
-    places = np.concatenate([(np.arange(s.size) + 0.5) / s.size for s in shards])
+    places = np.concatenate(
+        [(np.arange(s.size) + (s.index + 0.5) / NUM_SHARDS) / s.size for s in shards]
+    )
     order = np.repeat(np.arange(len(shards)), [s.size for s in shards])
     order = order[np.argsort(places, kind="stable")]
     readers = np.array([_reader_of(s, workers) for s in shards])
