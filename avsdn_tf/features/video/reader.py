@@ -150,11 +150,8 @@ class _Reader:
 
     def _is_known(self, time_fl: int) -> bool:
         """Return whether both streams are past a time."""
-        return (
-            self._sound_until_fl >= time_fl
-            and self._picture_until_fl >= time_fl
-            and self._end_fl >= time_fl
-        )
+        known_fl = min(self._sound_until_fl, self._picture_until_fl, self._end_fl)
+        return known_fl >= time_fl
 
     @property
     def _end_fl(self) -> int | float:
@@ -255,11 +252,6 @@ class _Reader:
             self._source.sound.codec_context.flush_buffers()
             self._sound.finish()
 
-    def _give_up_sound(self, until_fl: int | float) -> None:
-        """Treat sound that is too far behind the picture as silent up to a time."""
-        self._flush_sound()
-        self._sound_until_fl = max(self._sound_until_fl, self._sound.end_fl, until_fl)
-
     def _give_up_picture(self) -> None:
         """Treat picture that is too far behind the sound as still."""
         self._show(self._decoder.flush())
@@ -280,7 +272,10 @@ class _Reader:
         self._num_waiting_bytes += packet.size
 
     def _may_decode_picture(self) -> bool:
-        """Return whether the sound has come as far as the picture, or is given up."""
+        """Return whether the sound has come as far as the picture.
+
+        Sound that is too far behind counts as silent up to there.
+        """
         first_fl, last_fl = self._waiting[0][0], self._waiting[-1][0]
         if -math.inf < self._sound_until_fl >= first_fl:
             return True
@@ -288,7 +283,10 @@ class _Reader:
             math.inf > last_fl - first_fl > _MAX_APART_FL
             or self._num_waiting_bytes > _MAX_WAITING_BYTES
         ):
-            self._give_up_sound(first_fl)
+            self._flush_sound()
+            self._sound_until_fl = max(
+                self._sound_until_fl, self._sound.end_fl, first_fl
+            )
             return True
         return False
 
