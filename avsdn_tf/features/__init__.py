@@ -1,1 +1,1 @@
-"""From videos to the features that the networks take: reading, looking, listening."""
+"""Turn videos into features: read them, run the backbones, store the results."""
