@@ -182,25 +182,25 @@ def predict_video(
             "the backbones have their own weights."
         )
     probabilities = softmax(logits)
-    # Rounded to the microsecond: sums of fractions are not exact.
-    events = [
-        event._replace(
-            start_s=round(start_s + event.start_s, 6),
-            # The last second of a video is seldom a whole one.
-            end_s=min(round(start_s + event.end_s, 6), end_s),
-        )
-        for event in events_from_probabilities(
-            probabilities, model.categories, _SEGMENT_S
-        )
-    ]
+    events = events_from_probabilities(probabilities, model.categories, _SEGMENT_S)
     return VideoPrediction(
         name=printable(path.name),
         categories=tuple(model.categories),
         probabilities=probabilities,
         segment_s=_SEGMENT_S,
-        events=tuple(events),
+        events=tuple(_shift(event, start_s, end_s) for event in events),
         disclaimer=disclaimer,
         start_s=start_s,
+    )
+
+
+def _shift(event: Event, start_s: float, end_s: float) -> Event:
+    """Return an event of a video that starts and ends then on the players' clock."""
+    # Round to the microsecond: sums of fractions are not exact.
+    return event._replace(
+        start_s=round(start_s + event.start_s, 6),
+        # The last second of a video is usually shorter.
+        end_s=min(round(start_s + event.end_s, 6), end_s),
     )
 
 
