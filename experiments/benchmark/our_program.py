@@ -31,20 +31,22 @@ _MANY_EPOCHS = range(1, 10_001)
 AS_IT_IS = "as it is"
 
 
-def _take_one_step_a_call() -> None:
-    training_step.STEPS_PER_CALL = 1
-
-
-def _take_keras_loop() -> None:
-    lstm._MOST_UNROLLED = 0
-
-
-# Optimisations of a step that are taken away, by the name of their replacement.
-REPLACED: dict[str, Callable[[], None]] = {
-    AS_IT_IS: lambda: None,
-    "one step a call": _take_one_step_a_call,
-    "Keras's loop over segments": _take_keras_loop,
+# Optimisations of a step, by the name of their replacement: an attribute of a module,
+# and its value without the optimisation.
+REPLACED: dict[str, tuple[Any, str, Any] | None] = {
+    AS_IT_IS: None,
+    "one step a call": (training_step, "STEPS_PER_CALL", 1),
+    "Keras's loop over segments": (lstm, "_MAX_UNROLLED", 0),
 }
+
+
+def _replace(name: str) -> None:
+    """Take an optimisation away."""
+    if REPLACED[name]:
+        module, attribute, value = REPLACED[name]
+        if not hasattr(module, attribute):
+            raise AttributeError(f"{module.__name__} has no {attribute}")
+        setattr(module, attribute, value)
 
 
 def matrix() -> Callable[[], None]:
@@ -78,7 +80,7 @@ def step(
     Returns:
         The function; it returns the number of steps.
     """
-    REPLACED[replaced]()
+    _replace(replaced)
     config = Config(
         model=batch.network,
         batch_size=batch.size,
@@ -180,7 +182,12 @@ def inference(batch: Batch, how: str) -> Callable[[], None]:
     if how == "savedmodel":
         with tempfile.TemporaryDirectory() as folder:
             model.export(folder, verbose=False)
-            predict = tf.saved_model.load(folder).serve
+            loaded = tf.saved_model.load(folder)
+
+        def predict(clips: dict[str, tf.Tensor]) -> tf.Tensor:
+            # `loaded.serve` alone would not keep the variables alive.
+            return loaded.serve(clips)
+
     elif how == "xla":
         lstm.disable_cudnn(model)
         predict = tf.function(model, jit_compile=True, autograph=False)

@@ -117,8 +117,9 @@ def _inputs(batch: Batch) -> list[Any]:
 
 
 def _compile(audio: Any, visual: Any, features: Any) -> keras.Model:
-    outputs = layers.Dense(NUM_CLASSES, activation="softmax")(features)
-    model = keras.Model([audio, visual], outputs)
-    # The paper's loss: binary cross-entropy of the softmax.
-    model.compile("adam", keras.losses.BinaryCrossentropy(), metrics=["accuracy"])
+    model = keras.Model([audio, visual], layers.Dense(NUM_CLASSES)(features))
+    # Not the paper's binary cross-entropy of the softmax: Keras's BinaryCrossentropy
+    # takes the logits of a softmax for those of a sigmoid.
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
     return model
