@@ -7,6 +7,7 @@ from typing import Any
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag, Registry
 from avsdn_tf.errors import UserError
+from avsdn_tf.startup import quiet_startup
 from avsdn_tf.training.config import Config
 from avsdn_tf.version import __version__
 
@@ -73,11 +74,14 @@ def run(args: argparse.Namespace) -> int:
         # It runs on any processor; bfloat16 would round by how many frames it sees.
         given = {**flags.given(args, _BACKBONES), "visual_precision": "float32"}
         extractor = inference.extractor_for(model, **given)
-        path, largest = export_end_to_end(model, extractor, out, metadata)
+        # Converters and runtimes print notices too.
+        with quiet_startup():
+            path, largest = export_end_to_end(model, extractor, out, metadata)
         checked = "random sound and pictures, against features made step by step"
     else:
         clips, checked = _clips_to_check(model, config, args.data_dir)
-        path, largest = export_model(model, args.format, out, metadata, clips)
+        with quiet_startup():
+            path, largest = export_model(model, args.format, out, metadata, clips)
     text = f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
     console.print_plainly(Console(), text)
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from avsdn_tf import backbones
 from avsdn_tf.errors import UserError
-from avsdn_tf.startup import quiet_startup
+from avsdn_tf.startup import quiet_startup, start_tensorflow
 from avsdn_tf.training.config import Config
 
 # Shells don't expand `~` after `--run=`.
@@ -66,6 +66,7 @@ class Registry:
         return "\n".join(f"{name}: {entry.summary}." for name, entry in entries)
 
     def _entries(self) -> dict[str, Any]:
+        start_tensorflow()
         with quiet_startup():
             return getattr(importlib.import_module(self.module), self.name)
 
