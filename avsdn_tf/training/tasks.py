@@ -67,6 +67,7 @@ def build_task(config: Config, dataset: Dataset) -> Task:
     Raises:
         UserError: If the settings don't fit each other, or the data.
     """
+    _training_label(config, dataset)  # Raises if clips lack the times of their events.
     make = CrossModalityTask if config.mode == CROSS_MODAL else SegmentTask
     return make(build_model(config, dataset), config, dataset)
 
