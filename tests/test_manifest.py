@@ -1,0 +1,151 @@
+"""manifest.csv and categories.txt: the clips, and the lines that are refused."""
+
+import pytest
+
+from tests.small_datasets import FEATURE_COLUMNS, make_custom, write_manifest
+from tfds_ave import DatasetError
+from tfds_ave.manifest import read_manifest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def rows(folder):
+    """The rows of a valid manifest; line N is row N - 2."""
+    return make_custom(folder)
+
+
+def refusal(folder, rows=None):
+    """Return the message that a manifest is refused with."""
+    if rows is not None:
+        write_manifest(folder, rows)
+    with pytest.raises(DatasetError) as error:
+        read_manifest(folder)
+    return str(error.value)
+
+
+def test_clips_have_the_labels_and_files_of_their_lines(folder, rows):
+    again = [*rows[0][:3], 2.25, 3.25, *rows[0][5:]]
+    # A line of the same clip may stand anywhere.
+    write_manifest(folder, [*rows, again])
+    manifest = read_manifest(folder)
+    assert manifest.categories == ("Door, slamming", "Kettle")
+    assert [clip.row for clip in manifest.clips] == list(range(9))
+    first, _, third, *_ = manifest.clips
+    assert (first.key, first.split, first.category) == (
+        "clip 0",
+        "train",
+        "Door, slamming",
+    )
+    assert first.times_s == ((0.5, 2.0), (2.25, 3.25))
+    assert first.video is None
+    assert first.features == (folder / "clip 0.a.npy", folder / "clip 0.v.npy")
+    assert (third.category, third.times_s) == ("Background", ())
+    assert manifest.has_times
+
+
+def test_without_the_times_of_a_clip_the_manifest_has_no_times(folder, rows):
+    rows[0][3:5] = ["", ""]
+    write_manifest(folder, rows)
+    assert not read_manifest(folder).has_times
+
+
+def test_the_hash_is_of_the_labels(folder, rows):
+    hashes = []
+    for start_s in (0.5, 0.5, 1.5):
+        rows[0][3] = start_s
+        write_manifest(folder, rows)
+        hashes.append(read_manifest(folder).labels_hash())
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "parts"),
+    [
+        (0, {1: "dev"}, ["line 2", "split", "'dev'"]),
+        (1, {2: "Dog"}, ["line 3", "category", "'Dog'"]),
+        (0, {3: "3", 4: "1"}, ["line 2", "times", "start_s='3'"]),
+        (0, {3: "x"}, ["line 2", "times", "start_s='x'"]),
+        (0, {3: "nan"}, ["line 2", "times"]),
+        (0, {4: "inf"}, ["line 2", "times"]),
+        (3, {3: "", 4: ""}, ["line 5", "start_s and end_s"]),
+        (2, {3: "0", 4: "1"}, ["line 4", "times", "Background"]),
+        (1, {0: "clip 0"}, ["line 3", "'clip 0'", "line 2"]),
+        (1, {5: "gone.npy"}, ["line 3", "gone.npy is missing"]),
+        (1, {5: ""}, ["line 3", "both feature files"]),
+        (1, {0: ""}, ["line 3", "key"]),
+        (1, {0: "a/b"}, ["line 3", "key", "'a/b'"]),
+        (1, {0: ".a"}, ["line 3", "key", "'.a'"]),
+        # The clip that the added line repeats is that of line 2, from 0.5 to 2 s.
+        (9, {3: "1.5", 4: "3"}, ["line 11", "overlapping", "1.5 to 3.0", "0.5 to 2.0"]),
+        (9, {3: "0", 4: "4"}, ["line 11", "overlapping"]),
+        (9, {1: "test"}, ["line 11", "'clip 0'", "line 2", "split"]),
+        (9, {2: "Kettle"}, ["line 11", "'clip 0'", "line 2", "category"]),
+        (9, {5: "clip 1.a.npy"}, ["line 11", "'clip 0'", "line 2", "file"]),
+        (9, {3: "", 4: ""}, ["line 11", "'clip 0'", "line 2", "times"]),
+    ],
+)
+def test_a_wrong_line_is_named(folder, rows, row, change, parts):
+    rows.append([*rows[0][:3], "2", "3", *rows[0][5:]])
+    for column, value in change.items():
+        rows[row][column] = value
+    message = refusal(folder, rows)
+    for part in (str(folder / "manifest.csv"), *parts):
+        assert part in message
+    assert len(message.splitlines()) == 1
+
+
+def test_all_wrong_lines_are_named_at_once(folder, rows):
+    rows[0][1] = rows[4][1] = "dev"
+    first, second = refusal(folder, rows).splitlines()
+    assert "line 2: " in first
+    assert "line 6: " in second
+    many = refusal(folder, [["key", "dev"]] * 50).splitlines()
+    assert len(many) < 30
+    assert many[-1] == "and 30 more"
+
+
+def test_lines_end_where_editors_end_them(folder, rows):
+    name = "Door\u2028slamming"
+    (folder / "categories.txt").write_text(f"{name}\r\nKettle\r\n")
+    for row in rows:
+        row[2] = row[2].replace("Door, slamming", name)
+    # The line break in this value counts as one of the file.
+    rows[1][2] = "Ket\ntle"
+    rows[2][1] = "dev"
+    first, second = refusal(folder, rows).splitlines()
+    assert "line 4: " in first
+    assert "line 5: " in second
+
+
+def test_a_key_can_name_its_files(folder, rows):
+    rows[0][0], rows[1][0] = "\u3042" * 80, "\u3042" * 81
+    message = refusal(folder, rows)
+    assert "line 3: " in message
+    assert "line 2: " not in message
+
+
+def test_files_that_are_no_tables_are_refused(folder, rows):
+    assert "no clip of split 'test'" in refusal(folder, rows[:6])
+    write_manifest(folder, rows)
+    lines = (folder / "manifest.csv").read_text().splitlines()
+    lines[3] = lines[3].replace("clip", '"clip', 1)
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    assert "manifest.csv, line 4" in refusal(folder)
+    write_manifest(folder, rows, columns=("name", *FEATURE_COLUMNS[1:]))
+    assert "columns" in refusal(folder)
+    (folder / "manifest.csv").write_bytes(b"key,\xff")
+    assert "UTF-8" in refusal(folder)
+    (folder / "manifest.csv").write_text("")
+    assert "columns" in refusal(folder)
+
+
+def test_categories_are_unique_and_not_background(folder, rows):
+    for text in ("Kettle\nKettle\n", "Kettle\nBackground\n", "# none\n"):
+        (folder / "categories.txt").write_text(text)
+        assert "each once" in refusal(folder)
+    (folder / "categories.txt").unlink()
+    assert "categories.txt: missing" in refusal(folder)
