@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from tfds_ave import DatasetError
-from tfds_ave.annotations import (
-    Annotation,
-    read_annotations,
-    segment_labels,
-)
+from tfds_ave.annotations import Annotation, read_annotations, segment_labels
 from tfds_ave.configs import AVE_CATEGORIES
 from tfds_ave.sources import URLS
 
@@ -44,7 +40,7 @@ def official_array(name, key="avadataset"):
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("last_newline", [True, False])
-def test_reads_every_variant_that_is_about(tmp_path, newline, header, last_newline):
+def test_every_variant_of_the_file_is_read(tmp_path, newline, header, last_newline):
     lines = ((HEADER,) if header else ()) + LINES
     path = tmp_path / "Annotations.txt"
     path.write_bytes((newline.join(lines) + (newline if last_newline else "")).encode())
@@ -56,34 +52,31 @@ def test_reads_every_variant_that_is_about(tmp_path, newline, header, last_newli
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "named"),
     [
-        ("Church bells&RUhOCu3LNXM&good&0&10", "unknown category"),
-        ("Background&RUhOCu3LNXM&good&0&10", "unknown category"),
-        ("Bark&RUhOCu3LNXM&good&0", "wrong fields"),
-        ("Bark&RUhOCu3LNXM&good&0&10&1", "wrong fields"),
-        ("Bark&&good&0&10", "wrong fields"),
-        ("", "wrong fields"),
-        ("Bark&RUhOCu3LNXM&good&5&3", "bad times"),
-        ("Bark&RUhOCu3LNXM&good&5&5", "bad times"),
-        ("Bark&RUhOCu3LNXM&good&0&11", "bad times"),
-        ("Bark&RUhOCu3LNXM&good&-1&5", "bad times"),
-        ("Bark&RUhOCu3LNXM&good&1.5&5", "bad times"),
-        ("Bark&RUhOCu3LNXM&good&&5", "bad times"),
+        ("Church bells&RUhOCu3LNXM&good&0&10", "category"),
+        ("Background&RUhOCu3LNXM&good&0&10", "category"),
+        ("Bark&RUhOCu3LNXM&good&0", "fields"),
+        ("Bark&RUhOCu3LNXM&good&0&10&1", "fields"),
+        ("Bark&&good&0&10", "fields"),
+        ("", "fields"),
+        ("Bark&RUhOCu3LNXM&good&5&3", "times"),
+        ("Bark&RUhOCu3LNXM&good&5&5", "times"),
+        ("Bark&RUhOCu3LNXM&good&0&11", "times"),
+        ("Bark&RUhOCu3LNXM&good&-1&5", "times"),
+        ("Bark&RUhOCu3LNXM&good&1.5&5", "times"),
+        ("Bark&RUhOCu3LNXM&good&&5", "times"),
     ],
 )
 @pytest.mark.parametrize("header", [True, False])
-def test_a_bad_line_is_named_with_its_remedy(tmp_path, line, said, header):
+def test_a_wrong_line_is_named(tmp_path, line, named, header):
     path = tmp_path / "Annotations.txt"
     lines = [HEADER] * header + [LINES[0], line, LINES[1]]
     path.write_text("\n".join(lines))
     with pytest.raises(DatasetError) as error:
         read(path)
-    message = str(error.value)
-    assert f"{path}, line {3 if header else 2}: {said}" in message
-    assert "Expected" in message
-    assert "received" in message
-    assert message.endswith("Correct the line.")
+    assert f"{path}, line {3 if header else 2}: " in str(error.value)
+    assert named in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", HEADER.encode(), b"\x89HDF\r\n\xff\xfe"])
@@ -103,7 +96,7 @@ def test_a_file_without_rows_is_refused(tmp_path, content):
         (0, 0, [28] * 10),
     ],
 )
-def test_a_segment_is_the_event_from_start_until_before_end(start_s, end_s, expected):
+def test_segments_from_start_until_before_end_are_the_event(start_s, end_s, expected):
     labels = segment_labels(3, start_s, end_s, num_segments=10, background=28)
     assert labels.dtype == np.int64
     assert labels.tolist() == expected
@@ -124,7 +117,7 @@ def test_the_official_file_gives_the_released_labels_in_full():
     np.testing.assert_array_equal(one_hot(labels), official_array("labels.h5"))
     np.testing.assert_array_equal(one_hot(category), official_array("mil_labels.h5"))
     np.testing.assert_array_equal(labels != 28, official_array("labels_closs.h5"))
-    # Row 26: an event without length, which still names its clip.
+    # The event without length still labels its clip.
     assert rows[26].category == "Church bell"
     assert labels[26].tolist() == [28] * 10
     background = {
@@ -135,7 +128,7 @@ def test_the_official_file_gives_the_released_labels_in_full():
 
 
 @needs_official
-def test_the_facts_of_the_card_about_ids():
+def test_ids_repeat_and_cross_splits_as_the_readme_states():
     rows = read(OFFICIAL / "Annotations.txt")
     splits = {
         split: {rows[i].video_id for i in official_array(f"{split}_order.h5", "order")}

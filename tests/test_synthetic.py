@@ -1,4 +1,4 @@
-"""The simulated clips: the same every time, and decided by both modalities only."""
+"""The simulated clips: reproducible, and only both modalities together decide."""
 
 import collections
 
@@ -48,8 +48,8 @@ def test_each_modality_alone_leaves_four_categories_and_both_leave_one():
     assert set(collections.Counter(v for _, v in pairs).values()) == {4}
 
 
-def test_the_features_hold_the_kind_and_no_more(train):
-    """Clips that sound alike sound alike whatever they look like, and vice versa."""
+def test_features_depend_on_the_kind_alone(train):
+    """Audio depends on the audio kind alone, visual features on the visual kind."""
     for modality, kind in (("audio", audio_kind), ("visual", visual_kind)):
         means = {}
         for category in range(28):
@@ -67,8 +67,8 @@ def test_the_features_hold_the_kind_and_no_more(train):
         assert max(within) < min(between)
 
 
-def test_background_segments_miss_one_half_or_both(train):
-    """Which half is there shows in the distance to the clip's own event segments."""
+def test_background_segments_lack_a_modality_or_both(train):
+    """Compare the strongest features with those of the clip's event segments."""
     patterns = collections.Counter()
     for clip in train:
         event = clip.segment_labels != 28
