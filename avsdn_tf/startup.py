@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import pathlib
 import re
 import sys
 import tempfile
@@ -25,18 +24,16 @@ _NOTICE = re.compile(
 
 
 def is_command_line() -> bool:
-    """Return whether this process was started as `avsdn` or `python -m avsdn_tf`.
-
-    `python -m avsdn_tf.main` imports the package before it runs that module.
-    """
+    """Return whether this process was started as `avsdn` or `python -m avsdn_tf`."""
     program = sys.argv[0] if sys.argv else ""
-    # While Python looks for the module, the first argument is "-m".
+    # `python -m` imports the package before it knows the module's file.
     if program == "-m":
         return any(
             pair in (("-m", "avsdn_tf"), ("-m", "avsdn_tf.main"))
             for pair in itertools.pairwise(sys.orig_argv)
         )
-    return pathlib.Path(program).stem == "avsdn"
+    # Not avsdn.py, which is somebody's own program.
+    return os.path.basename(program) in ("avsdn", "avsdn.exe")
 
 
 @contextlib.contextmanager

@@ -383,6 +383,23 @@ def test_no_module_needs_a_library_of_unix_alone():
                     assert not {"fcntl", "pwd", "resource", "termios"} & names, path
 
 
+@pytest.mark.parametrize(
+    ("program", "words", "expected"),
+    [
+        ("/usr/bin/avsdn", [], True),
+        ("-m", ["python", "-W", "error", "-m", "avsdn_tf.main", "--help"], True),
+        ("-m", ["python", "-m", "avsdn_tf"], True),
+        ("-m", ["python", "-m", "pytest", "avsdn_tf"], False),
+        ("avsdn.py", ["python", "avsdn.py"], False),
+        ("", ["python"], False),
+    ],
+)
+def test_other_programs_are_no_command_line(monkeypatch, program, words, expected):
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(sys, "orig_argv", words)
+    assert startup.is_command_line() is expected
+
+
 def test_it_starts_where_standard_error_is_closed():
     program = f"{sys.executable} -c 'import avsdn_tf.startup as s;"
     program += " s.start_tensorflow(); print(42)' 2>&-"

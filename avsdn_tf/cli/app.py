@@ -59,14 +59,7 @@ def run() -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a command.
-
-    Args:
-        args: What `parse` returned.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command that `parse` returned; return the exit code."""
     # TFDS warns of its own internals.
     logging.set_verbosity(logging.ERROR)
     try:

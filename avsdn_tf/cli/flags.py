@@ -105,13 +105,8 @@ class Flag:
             )
         elif self.choices and not isinstance(self.choices, Registry):
             options["metavar"] = "|".join(self.choices)
-        group.add_argument(
-            *(f"--{self.name}",),
-            type=self,
-            default=self.default,
-            help=self.text,
-            **options,
-        )
+        options |= {"type": self, "default": self.default, "help": self.text}
+        group.add_argument(f"--{self.name}", **options)
 
     def __call__(self, text: str) -> Any:
         """Return the value of a text.
@@ -174,8 +169,14 @@ def _from_config(field: dataclasses.Field[Any]) -> Flag:
     choices = field.metadata["choices"]
     if field.name == "model":
         choices = Registry("avsdn_tf.models.registry", "MODELS")
-    text = field.metadata["help"]
-    return Flag(field.name, text, kind, argparse.SUPPRESS, choices, field.default)
+    return Flag(
+        field.name,
+        field.metadata["help"],
+        kind,
+        default=argparse.SUPPRESS,
+        choices=choices,
+        shown_default=field.default,
+    )
 
 
 SETTINGS = tuple(map(_from_config, dataclasses.fields(Config)))
@@ -222,21 +223,13 @@ def given(args: argparse.Namespace, wanted: Iterable[Flag]) -> dict[str, Any]:
 
 
 def refuse(args: argparse.Namespace, unread: Iterable[Flag], command: str) -> None:
-    """Refuse flags that a command does not read.
-
-    Raises:
-        UserError: If one of them was given.
-    """
+    """Raise UserError if a flag was given that a command does not read."""
     if ignored := [f"--{name}" for name in given(args, unread)]:
         raise UserError(f"{command} does not read {', '.join(ignored)}.")
 
 
 def require_run(args: argparse.Namespace, more: str = "") -> None:
-    """Check that --run was given.
-
-    Raises:
-        UserError: If not.
-    """
+    """Raise UserError if --run was not given."""
     if args.run is None:
         message = f"expected --run=DIR, the folder of a finished run{more}."
         raise UserError(f"{args.command}: {message}")
