@@ -11,14 +11,13 @@ import sys
 import keras
 import pytest
 
-from avsdn_tf import inference, startup
+from avsdn_tf import startup
 from avsdn_tf.cli import app, evaluate, flags
 from avsdn_tf.errors import UserError
 from avsdn_tf.models.registry import MODELS
 from avsdn_tf.training import launcher
 from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.training.signals import TrainingInterruptedError
-from tests.small_videos import write_clip
 from tfds_ave import DatasetError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -284,21 +283,6 @@ def test_a_run_by_processes_and_its_model_in_a_program(data_dir, tmp_path):
     assert json.loads((run / "report.json").read_text()) == report
     assert call("export", f"--run={run}", "--format=keras", f"--out={tmp_path}") == 0
     assert (tmp_path / "model.keras").exists()
-
-
-def test_predict_counts_failures(monkeypatch, capsys, run_folder, extractor, tmp_path):
-    monkeypatch.setattr(inference, "extractor_for", lambda *_, **__: extractor)
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    write_clip(videos / "fine.mp4", 3)
-    words = ["predict", f"--run={run_folder}", f"--out={tmp_path / 'out'}"]
-    assert call(*words, videos) == 0
-    assert "Page to open" in capsys.readouterr().out
-    suffixes = {file.suffix for file in (tmp_path / "out").glob("fine*")}
-    assert suffixes >= {".html", ".png", ".json"}
-    (videos / "broken.mp4").write_text("no video")
-    assert call(*words, videos) == 1
-    assert "1 of 2 videos failed" in capsys.readouterr().out
 
 
 def test_folders_that_hold_no_run_or_cant_be_written(refuse, data_dir, tmp_path):
