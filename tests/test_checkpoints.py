@@ -1,7 +1,7 @@
 import dataclasses
-import io
 import itertools
 import json
+import pathlib
 import re
 import shutil
 import signal
@@ -10,33 +10,37 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from rich.console import Console
 
 import avsdn_tf
-from avsdn_tf import checkpoints, commands, data, run_folder, training
+from avsdn_tf import files, run_folder
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.data import batches
+from avsdn_tf.data.dataset import open_dataset
+from avsdn_tf.errors import UserError
+from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.training import loop, tasks
+from avsdn_tf.training.build import build_optimizer
 from avsdn_tf.training.checkpoints import Checkpoints, Progress
 from avsdn_tf.training.config import Config
-from avsdn_tf.errors import UserError
+from avsdn_tf.training.loop import train
+from avsdn_tf.training.run import check_settings, prepare_folder
 from avsdn_tf.training.signals import (
-    Interruption,
+    StopRequest,
     TrainingInterruptedError,
-    handling,
+    handle_signals,
 )
-from avsdn_tf.run_folder import RunFolder
-from tests import processes
-
-QUIET = Console(quiet=True)
+from tests import commands, processes
 
 
 @pytest.fixture(scope="module")
 def dataset(data_dir):
-    return data.open_dataset("tfds_ave/synthetic", data_dir)
+    return open_dataset("tfds_ave/synthetic", data_dir)
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.create(Config(), "digest")
+    folder.write_config(Config().to_dict(), "hash")
     return folder
 
 
@@ -45,13 +49,13 @@ class StopAt(keras.callbacks.Callback):
 
     def __init__(self, num_calls):
         super().__init__()
-        self.interruption = Interruption()
+        self.stop_request = StopRequest()
         self._left = num_calls
 
     def on_train_batch_end(self, batch, logs=None):
         self._left -= 1
         if not self._left:
-            self.interruption.signal = signal.SIGTERM
+            self.stop_request.signal = signal.SIGTERM
 
 
 def without_seconds(history):
@@ -63,22 +67,22 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
     dataset, tmp_path, monkeypatch, num_calls
 ):
     # Two calls an epoch of 8 steps.
-    monkeypatch.setattr(training, "steps_a_call", lambda _: 5)
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 5)
     config = Config(
         epochs=4, patience=2, units=4, dropout=0.3, ema=0.9, weight_decay=0.1
     )
     whole, broken = (RunFolder(tmp_path / name) for name in ("whole", "broken"))
     for one in (whole, broken):
-        one.create(config, "digest")
-    expected = training.train(config, dataset, whole)
+        one.write_config(config.to_dict(), "hash")
+    expected = train(config, dataset, whole)
     stop = StopAt(num_calls)
     with pytest.raises(TrainingInterruptedError, match=r"Stopped by SIGTERM") as error:
-        training.train(config, dataset, broken, [stop], interruption=stop.interruption)
+        train(config, dataset, broken, [stop], stop_request=stop.stop_request)
     assert error.value.exit_code == 143
     # After the call in which it was asked, no step is done.
     epoch, half = divmod(num_calls, 2)
     assert f"epoch-{epoch + 1:05d}-step-00000{5 if half else 0}" in str(error.value)
-    result = training.train(config, dataset, broken)
+    result = train(config, dataset, broken)
     assert without_seconds(result.history) == without_seconds(expected.history)
     for one, two in zip(
         result.model.get_weights(), expected.model.get_weights(), strict=True
@@ -100,15 +104,15 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path)
         code, output, _ = processes.finish(process)
     assert code == 128 + signal.SIGINT
     assert "Stopped by SIGINT" in output
-    assert f"the same command with --run={tmp_path / 'broken'} goes on" in output
+    assert f"run folder {tmp_path / 'broken'} resumes" in output
     # Nobody scores a run that is not finished, which would end it.
-    with pytest.raises(UserError, match=r"whose training has ended.*goes on with it"):
-        commands.evaluate(str(tmp_path / "broken"), None, QUIET)
+    with pytest.raises(UserError, match="has ended"):
+        commands.evaluate(str(tmp_path / "broken"))
     code, output = processes.run(*command)
     assert code == 0, output
 
     config = Config(epochs=6, units=8, dropout=0.2, batch_size=8, data_dir=data_dir)
-    commands.train(config, str(tmp_path / "whole"), QUIET)
+    commands.train(config, str(tmp_path / "whole"))
     models = [
         keras.models.load_model(tmp_path / run / "model.keras")
         for run in ("broken", "whole")
@@ -123,10 +127,10 @@ def test_a_checkpoint_is_saved_within_an_epoch_too(dataset, folder, monkeypatch)
             if batch > 2:
                 raise MemoryError
 
-    monkeypatch.setattr(training, "steps_a_call", lambda _: 2)
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 2)
     for minutes, saved in ((1e3, []), (1e-9, ["epoch-00001-step-000002.ckpt"])):
         with pytest.raises(MemoryError):
-            training.train(
+            train(
                 Config(units=4, checkpoint_minutes=minutes), dataset, folder, [Dies()]
             )
         paths = Checkpoints(folder.checkpoints).paths()
@@ -168,11 +172,11 @@ def test_any_changed_byte_is_refused(tmp_path):
         changed = bytearray(content)
         changed[position] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(UserError, match="its bytes are not those that were writt"):
+        with pytest.raises(UserError, match="checksum"):
             saved.restore(make_variables())
     for length in (0, 10, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(UserError, match="its bytes are not those"):
+        with pytest.raises(UserError, match="checksum"):
             saved.restore(make_variables())
     path.write_bytes(content)
     assert saved.restore(make_variables()) == Progress()
@@ -180,18 +184,31 @@ def test_any_changed_byte_is_refused(tmp_path):
         saved.restore(make_variables((2, 3)))
 
 
-def fill_disk(path):
+@pytest.fixture
+def fill_disk(monkeypatch):
     """Makes the next writing of a file fail as it does on a full disk."""
-    path.with_name(f".tmp-{path.name}").symlink_to("/dev/full")
+    full = set()
+    atomic_write = files.tempfile.TemporaryDirectory
+
+    class FullDisk(atomic_write):
+        def __enter__(self):
+            folder = super().__enter__()
+            for path in full:
+                pathlib.Path(folder, path.name).symlink_to("/dev/full")
+            return folder
+
+    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", FullDisk)
+    return full.add
 
 
 def test_what_a_killed_process_began_is_removed(tmp_path):
-    (tmp_path / ".tmp-epoch-00001-step-000007.ckpt").touch()
+    (tmp_path / ".tmp-abc").mkdir()
+    (tmp_path / ".tmp-abc" / "epoch-00001-step-000007.ckpt").touch()
     path = Checkpoints(tmp_path).save(Progress(2, 0), make_variables())
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, fill_disk):
     saved = Checkpoints(tmp_path)
     path = saved.save(Progress(1, 0), make_variables())
     before = path.read_bytes()
@@ -209,7 +226,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
         assert path.read_bytes() == before
 
 
-def test_a_full_disk_leaves_the_best_model_whole(dataset, folder):
+def test_a_full_disk_leaves_the_best_model_whole(
+    dataset, folder, fill_disk, monkeypatch
+):
     class FillDisk(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
@@ -218,14 +237,15 @@ def test_a_full_disk_leaves_the_best_model_whole(dataset, folder):
     # The second epoch is better than the first.
     config = Config(epochs=3, units=16)
     with pytest.raises(UserError, match=r"model.keras: can't be written \(No space"):
-        training.train(config, dataset, folder, [FillDisk()])
+        train(config, dataset, folder, [FillDisk()])
     assert keras.models.load_model(folder.model).num_classes == 29
+    monkeypatch.undo()
     # That of the second epoch, whose checkpoint was saved, is made up for.
     config = dataclasses.replace(config, epochs=2)
-    resumed = training.train(config, dataset, folder)
+    resumed = train(config, dataset, folder)
     shutil.rmtree(folder.path)
-    folder.create(config, "digest")
-    expected = training.train(config, dataset, folder)
+    folder.write_config(config.to_dict(), "hash")
+    expected = train(config, dataset, folder)
     assert resumed.selected_epoch == expected.selected_epoch == 2
     for one, two in zip(
         resumed.model.get_weights(), expected.model.get_weights(), strict=True
@@ -233,16 +253,17 @@ def test_a_full_disk_leaves_the_best_model_whole(dataset, folder):
         np.testing.assert_array_equal(one, two)
 
 
-def test_a_full_disk_while_a_report_is_written_is_one_message(finished, tmp_path):
+def test_a_full_disk_while_a_report_is_written_is_one_message(
+    finished, tmp_path, fill_disk
+):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     names = sorted(path.name for path in run.iterdir())
-    for name in ("predictions.npz", "timelines.png", "report.html", "report.json"):
+    for name in ("report.json", "report.html", "timelines.png", "predictions.npz"):
         before = (run / name).read_bytes()
         fill_disk(run / name)
-        with pytest.raises(UserError, match=r"can't be written \(No space left") as e:
-            commands.evaluate(str(run), None, QUIET)
-        assert "Make space, and give the same command again." in str(e.value)
+        with pytest.raises(UserError, match=r"can't be written \(No space left"):
+            commands.evaluate(run)
         assert (run / name).read_bytes() == before
         assert sorted(path.name for path in run.iterdir()) == names
 
@@ -251,133 +272,82 @@ def test_one_process_at_a_time_trains_in_a_folder(data_dir, tmp_path):
     run = tmp_path / "run"
     config = Config(epochs=1, units=4, data_dir=data_dir)
     with (
-        RunFolder(run).hold(),
-        pytest.raises(UserError, match="another process is training in"),
+        RunFolder(run).lock(),
+        pytest.raises(UserError, match="nother process"),
     ):
-        commands.train(config, str(run), QUIET)
+        commands.train(config, str(run))
     assert [path.name for path in run.iterdir()] == [".lock"]
-    commands.train(config, str(run), QUIET)
+    commands.train(config, str(run))
     assert (run / "report.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("step_s", "expected"), [(1e-4, 16), (0.1, 10), (0.9, 1), (30.0, 1)]
-)
-def test_a_call_takes_about_a_second(step_s, expected):
-    assert training.steps_a_call(step_s) == expected
-
-
-def test_a_changed_setting_is_refused_with_the_difference(data_dir, tmp_path):
+def test_a_changed_setting_is_refused_with_the_difference(dataset, data_dir, tmp_path):
     config = Config(epochs=1, units=4, data_dir=data_dir)
-    run = str(tmp_path / "run")
-    digest = data.open_dataset("tfds_ave/synthetic", data_dir).digest()
-    RunFolder(run).create(config, digest)
+    run = tmp_path / "run"
+    RunFolder(run).write_config(config.to_dict(), dataset.content_hash())
     changed = dataclasses.replace(config, units=8, ema=0.9)
     with pytest.raises(UserError, match=r"units is 4 there and 8 here") as error:
-        commands.train(changed, run, QUIET, resume=True)
+        commands.train(changed, run)
     assert "ema is 0.0 there and 0.9 here" in str(error.value)
     assert "epochs" not in str(error.value)
-    with pytest.raises(UserError, match="expected a new or empty folder"):
-        commands.train(config, run, QUIET, resume=False)
-    commands.train(config, run, QUIET, resume=True)
-    with pytest.raises(UserError, match="Received one that has"):
-        commands.train(config, run, QUIET, resume=True)
+    with pytest.raises(UserError, match="new or empty"):
+        commands.train(config, run, resume=False)
+    commands.train(config, run)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    with pytest.raises(UserError, match="expected a new or empty folder"):
-        commands.train(config, str(tmp_path / "other"), QUIET, resume=True)
+    for folder, message in ((run, "has ended"), (tmp_path / "other", "new or empty")):
+        with pytest.raises(UserError, match=message) as error:
+            commands.train(config, folder)
+        assert error.value.field == "run"
 
 
-def test_a_run_does_not_go_on_with_another_data_set(data_dir, tmp_path):
-    config = Config(epochs=1, units=4, data_dir=data_dir)
-    run = str(tmp_path / "run")
-    RunFolder(run).create(config, "digest of another one")
-    with pytest.raises(UserError, match="one that was built anew since"):
-        commands.train(config, run, QUIET, resume=True)
+def test_a_run_is_not_resumed_on_another_data_set(dataset, tmp_path):
+    folder, config = RunFolder(tmp_path / "run"), Config()
+    assert not prepare_folder(folder, config, dataset)
+    assert prepare_folder(folder, config, dataset)
+    other = dataclasses.replace(dataset, backbones=Backbones("vgg19"))
+    with pytest.raises(UserError, match="built again"):
+        prepare_folder(folder, config, other)
 
 
-def test_other_categories_have_another_digest(dataset):
-    digest = dataset.digest()
-    renamed = dataclasses.replace(dataset, categories=dataset.categories[::-1])
-    assert renamed.digest() != digest
-
-
-def test_features_of_other_networks_have_another_digest(dataset):
-    made = [
-        dataclasses.replace(dataset, networks=networks).digest()
-        for networks in (None, {"vggish": "a"}, {"vggish": "b"})
-    ]
-    assert made[0] == dataset.digest()
-    assert len(set(made)) == 3
-
-
-def test_a_run_keeps_the_networks_that_it_has_learnt_from(
-    finished, dataset, tmp_path, monkeypatch
-):
+def test_scores_on_another_data_set_are_told(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
+    commands.evaluate(run)
+    assert "is not the data set" not in capsys.readouterr().out
     content = json.loads((run / "config.json").read_text())
-    assert content["networks"] is None
-    content["networks"] = {"visual_network": "resnet152", "vggish": "a"}
-    (run / "config.json").write_text(json.dumps(content))
-    others = dataclasses.replace(dataset, networks={"vggish": "b"})
-    monkeypatch.setattr(data, "open_dataset", lambda *_: others)
-    console = Console(file=io.StringIO(), width=200)
-    commands.evaluate(str(run), None, console)
-    assert "is not the one that this run" in console.file.getvalue()
-    assert RunFolder(run).read_networks() == {"vggish": "a"}
-    report = json.loads((run / "report.json").read_text())
-    assert report["dataset_digest"] == others.digest() != content["dataset_digest"]
+    real = content["dataset_hash"]
+    (run / "config.json").write_text(json.dumps({**content, "dataset_hash": "other"}))
+    commands.evaluate(run)
+    assert "is not the data set" in capsys.readouterr().out
+    assert json.loads((run / "report.json").read_text())["dataset_hash"] == real
 
 
-def test_other_versions_that_a_run_goes_on_with_are_noted(folder, monkeypatch):
+def test_versions_that_a_resumed_run_has_are_noted(folder, monkeypatch):
     now = run_folder.versions()
-    assert folder.create(Config(), "digest", resume=True)
+    folder.add_versions()
     assert folder.read_versions() == now
     for keras_version in ("3.99", "3.99", now["keras"]):
         found = {**now, "keras": keras_version}
         monkeypatch.setattr(run_folder, "versions", found.copy)
-        assert folder.create(Config(), "digest", resume=True)
+        folder.add_versions()
     noted = f"{now['keras']}, then 3.99, then {now['keras']}"
     assert folder.read_versions() == {**now, "keras": noted}
-    assert folder.has_learnt_from("digest")
-    assert not folder.has_learnt_from("another")
+    assert folder.matches_dataset("hash")
+    assert not folder.matches_dataset("another")
 
 
-def test_a_data_set_that_was_built_again_has_the_same_digest(dataset, tmp_path):
-    again = data.open_dataset("tfds_ave/synthetic", str(tmp_path))
+def test_a_data_set_that_was_built_again_has_the_same_hash(dataset, tmp_path):
+    again = open_dataset("tfds_ave/synthetic", str(tmp_path))
     # Or this would show nothing: TFDS has written other bytes.
     assert again.builder.data_path != dataset.builder.data_path
-    assert again.digest() == dataset.digest()
-
-
-def test_a_run_without_a_report_yet_can_be_loaded(finished, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    assert avsdn_tf.load(run).num_segments == 10
-    (run / "report.json").unlink()
-    assert avsdn_tf.load(run).num_classes == 29
-
-
-def test_scores_on_another_data_set_are_told(finished, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    told = []
-    for digest in (None, "another"):
-        if digest:
-            content = json.loads((run / "config.json").read_text())
-            content["dataset_digest"] = digest
-            (run / "config.json").write_text(json.dumps(content))
-        console = Console(file=io.StringIO(), width=200)
-        commands.evaluate(str(run), None, console)
-        told.append("is not the one that this run" in console.file.getvalue())
-    assert told == [False, True]
+    assert again.content_hash() == dataset.content_hash()
 
 
 @pytest.fixture(scope="module")
 def finished(data_dir, tmp_path_factory):
     run = tmp_path_factory.mktemp("finished") / "run"
-    commands.train(Config(epochs=1, units=4, data_dir=data_dir), str(run), QUIET)
+    commands.train(Config(epochs=1, units=4, data_dir=data_dir), str(run))
     return run
 
 
@@ -390,10 +360,10 @@ def test_a_model_with_a_changed_byte_is_refused(finished, tmp_path):
         changed = bytearray(content)
         changed[position] ^= 1
         folder.model.write_bytes(changed)
-        with pytest.raises(UserError, match="expected the model that training wrote"):
+        with pytest.raises(UserError, match="checksum"):
             folder.load_model()
-    with pytest.raises(UserError, match="expected the model that training wrote"):
-        commands.evaluate(str(run), None, QUIET)
+    with pytest.raises(UserError, match="checksum"):
+        commands.evaluate(str(run))
     # Without the digests, what is inside is still checked.
     folder.checksums.unlink()
     changed = bytearray(content)
@@ -403,7 +373,7 @@ def test_a_model_with_a_changed_byte_is_refused(finished, tmp_path):
         folder.load_model()
 
 
-def test_load_compares_a_run_with_its_digest(finished, tmp_path):
+def test_load_compares_a_run_with_its_checksum(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     for path in (run, run / "model.keras"):
@@ -412,7 +382,7 @@ def test_load_compares_a_run_with_its_digest(finished, tmp_path):
     content[len(content) // 2] ^= 1
     (run / "model.keras").write_bytes(content)
     for path in (run, run / "model.keras"):
-        with pytest.raises(UserError, match="expected the model that training wrote"):
+        with pytest.raises(UserError, match="checksum"):
             avsdn_tf.load(path)
 
 
@@ -433,28 +403,31 @@ def test_a_directory_of_files_that_was_changed_is_refused(
 
 
 def test_a_folder_that_workers_do_not_share_is_one_message(tmp_path):
-    with pytest.raises(UserError, match="on a disk that all workers share"):
-        RunFolder(tmp_path).check_settings(Config())
+    with pytest.raises(UserError, match="all workers share") as error:
+        check_settings(RunFolder(tmp_path), Config())
+    assert error.value.field == "run"
 
 
-def test_a_folder_that_could_not_be_made_is_not_left(tmp_path, monkeypatch):
-    def fill_disk(*_):
+def test_a_folder_without_settings_is_not_left(dataset, tmp_path, monkeypatch):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder, "write_json", fill_disk)
-    folder = RunFolder(tmp_path / "run")
-    with pytest.raises(UserError, match="No space left"), folder.hold():
-        folder.create(Config(), "digest")
+    monkeypatch.setattr(run_folder, "write_json", fail)
+    with pytest.raises(UserError, match="No space left"):
+        prepare_folder(RunFolder(tmp_path / "run"), Config(), dataset)
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_of_wrong_types_are_one_message(finished, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    ['{"config": {"epochs": "many"}, "versions": {}}', '{"config": 3}', "[]", "{", "["],
+)
+def test_settings_of_wrong_types_are_one_message(finished, tmp_path, content):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    config = {"config": {"epochs": "many"}, "versions": {}}
-    (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"config.json: expected settings of a train"):
-        RunFolder(run).read_config()
+    (run / "config.json").write_text(content)
+    with pytest.raises(UserError):
+        commands.evaluate(run)
 
 
 def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
@@ -462,7 +435,7 @@ def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
 ):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    make_predict = training.make_predict
+    make_predict = tasks.make_predict
 
     def predict_badly(model):
         def predict(batches):
@@ -472,14 +445,14 @@ def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
 
         return predict
 
-    monkeypatch.setattr(training, "make_predict", predict_badly)
-    with pytest.raises(UserError, match=r"tfds_ave/synthetic: .*finite"):
-        commands.evaluate(str(run), None, QUIET)
+    monkeypatch.setattr(tasks, "make_predict", predict_badly)
+    with pytest.raises(UserError, match=r"tfds_ave/synthetic, test: .*finite"):
+        commands.evaluate(str(run))
 
 
 def test_a_package_without_metadata_is_absent():
-    assert run_folder.version_if_any("numpy") == np.__version__
-    assert run_folder.version_if_any("no such package") == "absent"
+    assert run_folder.package_version("numpy") == np.__version__
+    assert run_folder.package_version("no such package") == "absent"
 
 
 def test_signals_that_are_ignored_stay_so():
@@ -488,7 +461,7 @@ def test_signals_that_are_ignored_stay_so():
     try:
         numbers = (signal.SIGHUP, signal.SIGUSR1)
         usual = signal.getsignal(signal.SIGUSR1)
-        with handling(lambda number, restore: heard.append(number), numbers):
+        with handle_signals(lambda number, restore: heard.append(number), numbers):
             for number in numbers:
                 signal.raise_signal(number)
             assert signal.getsignal(signal.SIGUSR1) != usual
@@ -532,64 +505,42 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path, split, damage):
     config = Config(epochs=1, units=4, data_dir=str(tmp_path))
     run = tmp_path / "run"
     with pytest.raises(UserError) as error:
-        commands.train(config, str(run), QUIET)
-    assert str(error.value).startswith(f"{shard}: expected the examples")
-    assert "build the data set again" in str(error.value)
+        commands.train(config, str(run))
+    assert str(error.value).startswith(f"{shard}: ")
     assert run.exists() == (split == "test")
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
     config = Config(epochs=3, units=4, learning_rate=1e38)
-    with pytest.raises(
-        UserError, match=r"Epoch 1, step \d: expected a finite"
-    ) as error:
-        training.train(config, dataset, folder)
+    with pytest.raises(UserError, match=r"Epoch 1, step \d: .* infinite") as error:
+        train(config, dataset, folder)
     assert "rows [" in str(error.value)
-    assert "Try a lower --learning_rate than 1e+38, or --clip_norm=1" in str(
-        error.value
-    )
+    assert "learning_rate below 1e+38" in str(error.value)
     assert "There is none yet" in str(error.value)
 
 
-def test_rows_of_background_clips_are_named_apart():
-    target = np.eye(3, dtype=np.float32)[[0, 2, 1]]
-    batch = {
-        "row": [5, 5, 7],
-        "audio": np.full((3, 1), np.nan, np.float32),
-        "visual": np.zeros((3, 1), np.float32),
-        "target": target,
-        "weight": np.ones(3, np.float32),
-    }
-
-    class Task:
-        def training_batches(self, _):
-            return tf.data.Dataset.from_tensors(batch)
-
-    class Saved:
-        def describe_last(self):
-            return "There is none yet"
-
-    config = Config(mode="weak", weak_label="mil_background")
-    progress = Progress()
-    progress.step = 1
-    told = training._describe_broken_loss(config, Task(), progress, Saved())
-    assert "rows [5, 7] of train and [5] of background. Its features" in told
+def test_rows_of_background_clips_are_named_apart(dataset, folder, monkeypatch):
+    poison_features(monkeypatch)
+    config = Config(mode="weak", weak_label="mil_background", epochs=1, units=4)
+    with pytest.raises(UserError, match=r"of train and \[.*\] of background") as error:
+        train(config, dataset, folder)
+    assert "not all finite" in str(error.value)
 
 
 def test_an_update_that_breaks_the_weights_is_never_saved(dataset, folder):
     # One batch an epoch: its loss is finite, and what it leaves is not.
     config = Config(epochs=3, units=4, learning_rate=1e39, batch_size=480)
-    with pytest.raises(UserError, match="Epoch 1, step 1: expected a finite loss"):
-        training.train(config, dataset, folder)
+    with pytest.raises(UserError, match="Epoch 1, step 1: "):
+        train(config, dataset, folder)
     assert not Checkpoints(folder.checkpoints).paths()
     assert not folder.model.exists()
 
 
-def test_features_that_are_not_finite_are_blamed(dataset, folder, monkeypatch):
-    batches = data.training_batches
+def poison_features(monkeypatch):
+    training_batches = batches.training_batches
 
     def poisoned(*args, **kwargs):
-        return batches(*args, **kwargs).map(
+        return training_batches(*args, **kwargs).map(
             lambda batch: {
                 **batch,
                 "audio": tf.where(
@@ -600,16 +551,20 @@ def test_features_that_are_not_finite_are_blamed(dataset, folder, monkeypatch):
             }
         )
 
-    monkeypatch.setattr(data, "training_batches", poisoned)
-    with pytest.raises(UserError, match=r"step 1: .*Its features are not all finite"):
-        training.train(Config(epochs=1, units=4), dataset, folder)
+    monkeypatch.setattr(batches, "training_batches", poisoned)
+
+
+def test_features_that_are_not_finite_are_blamed(dataset, folder, monkeypatch):
+    poison_features(monkeypatch)
+    with pytest.raises(UserError, match=r"step 1: .*features are not all finite"):
+        train(Config(epochs=1, units=4), dataset, folder)
 
 
 def test_gradients_are_cut_to_a_norm():
     weight = keras.Variable([3.0, 4.0])
     moments = []
     for clip_norm in (0.0, 1.0):
-        optimizer = training.build_optimizer(Config(clip_norm=clip_norm))
+        optimizer = build_optimizer(Config(clip_norm=clip_norm))
         optimizer.build([weight])
         optimizer.apply([tf.constant([30.0, 40.0])])
         moments.append(optimizer._momentums[0].numpy())
@@ -622,11 +577,11 @@ def test_mixed_precision_trains_and_saves_what_loads_anywhere(
     dataset, folder, precision
 ):
     config = Config(epochs=2, units=8, learning_rate=0.01, precision=precision)
-    result = training.train(config, dataset, folder)
+    result = train(config, dataset, folder)
     assert result.history[1]["loss"] < result.history[0]["loss"]
     assert {weight.dtype for weight in result.model.weights} == {"float32"}
-    batches = data.scoring_batches(dataset, "test")
-    assert training.make_predict(result.model)(batches).logits.dtype == np.float32
+    scored = batches.scoring_batches(dataset, "test")
+    assert tasks.make_predict(result.model)(scored).logits.dtype == np.float32
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -640,7 +595,7 @@ def test_large_batches_stay_within_half_precision(dataset, folder):
         precision="mixed_float16",
         loss="categorical_crossentropy",
     )
-    training.train(config, dataset, folder)
+    train(config, dataset, folder)
 
 
 def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
@@ -648,8 +603,8 @@ def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
     for xla in ("none", "step"):
         folder = RunFolder(tmp_path / xla)
         config = Config(epochs=2, units=4, xla=xla)
-        folder.create(config, "digest")
-        history = training.train(config, dataset, folder).history
+        folder.write_config(config.to_dict(), "hash")
+        history = train(config, dataset, folder).history
         losses.append([row["loss"] for row in history])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
@@ -657,4 +612,4 @@ def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
 def test_settings_of_a_run_are_part_of_its_folder(finished):
     settings = json.loads((finished / "config.json").read_text())["config"]
     assert settings["strategy"] == "auto"
-    assert checkpoints.Checkpoints(finished / "checkpoints").paths()
+    assert Checkpoints(finished / "checkpoints").paths()

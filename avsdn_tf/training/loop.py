@@ -112,7 +112,7 @@ class _Loop:
         self.optimizer = optimizer
         self.folder = folder
         self.placement = placement
-        self.stop_request = stop_request or StopRequest()
+        self.stop_request = StopRequest() if stop_request is None else stop_request
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.variables = [*task.model.variables, *optimizer.variables]
         self.progress = self.checkpoints.restore(self.variables)

@@ -1,7 +1,6 @@
 """One training run: data, devices, run folder, and the loop."""
 
 import contextlib
-import shlex
 import time
 from collections.abc import Callable, Sequence
 
@@ -207,19 +206,3 @@ def new_run_name(config: Config) -> str:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     # Runs of several seeds often begin in the same second.
     return f"runs/{config.model}-{config.mode}-{dataset}-seed{config.seed}-{stamp}"
-
-
-def repeat_command(config: Config) -> str:
-    """Return the command that repeats a run, with the settings that are not default.
-
-    For several workers, it is the command of each.
-    """
-    words = ["python", "-m", "avsdn_tf.main", f"--mode={config.mode}"]
-    default = Config(mode=config.mode).to_dict()
-    for name, value in config.to_dict().items():
-        if value != default[name]:
-            if isinstance(value, bool):
-                words.append(f"--{name}" if value else f"--no{name}")
-            else:
-                words.append(f"--{name}={value}")
-    return shlex.join(words)
