@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 import types
 
@@ -16,7 +17,6 @@ from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import Config
 from experiments import run, runs, summary, tables
 from experiments.published import best_changes, load_row, load_table
-from tests import processes
 from tests.experiment_runs import write_run
 
 
@@ -380,7 +380,7 @@ def test_a_signal_ends_all_trainings(
     assert signal.getsignal(number) == before
 
 
-def test_a_killed_table_goes_on(tmp_path, data_dir):
+def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
     words = [
         "table1",
         "--recipe=paper",
@@ -402,24 +402,25 @@ def test_a_killed_table_goes_on(tmp_path, data_dir):
             else:
                 write_run(planned.folder, 4, planned.config, clips, dataset.disclaimer)
 
-    with processes.started(*words, module="experiments.run") as process:
-        deadline = time.monotonic() + processes.TIMEOUT_S
+    def interrupt():
         while not RunFolder(trained.folder).metrics.is_file():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        code, output, _ = processes.finish(process)
-    assert code == 143
-    assert f"training {trained.folder.name}" in output
-    assert "the same command goes on" in output.splitlines()[-1]
-    assert "Traceback" not in output
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watcher = threading.Thread(target=interrupt, daemon=True)
+    watcher.start()
+    with pytest.raises(SystemExit) as stop:
+        run.main(words)
+    assert stop.value.code == 143
+    printed = capsys.readouterr()
+    assert f"training {trained.folder.name}" in printed.out
+    assert "the same command goes on" in printed.err
     # No training is left that holds the folder.
     with RunFolder(trained.folder).lock():
         assert not trained.is_done()
 
-    code, output = processes.run(*words, module="experiments.run")
-    assert code == 0, output
+    run.main(words)
+    output = " ".join(capsys.readouterr().out.split())
     assert f"1/1 done {trained.folder.name}" in output
     assert "As a trial, it leaves experiments/results as it is" in output
     assert trained.is_done()
