@@ -38,7 +38,6 @@ class AveConfig(tfds.core.BuilderConfig):
         source: `"simulated"`, `"files"` (features in AVE's layout), `"videos"` (AVE's),
             or `"custom"`, where the user's data decide categories and shapes.
         visual_file: AVE's file of visual features, for source `"files"`.
-        visual_noisy_file: The same for the background clips.
         visual_network: Name of the visual features' network in
             `avsdn_tf.features.visual.RECIPES`, if the config fixes it.
     """
@@ -50,8 +49,12 @@ class AveConfig(tfds.core.BuilderConfig):
     visual_dtype: str = "float32"
     source: str = "files"
     visual_file: str = ""
-    visual_noisy_file: str = ""
     visual_network: str | None = None
+
+    @property
+    def visual_noisy_file(self) -> str:
+        """AVE's file of visual features of the background clips."""
+        return self.visual_file.replace(".h5", "_noisy.h5")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -79,7 +82,6 @@ RESNET152 = AveConfig(
         "The visual files were never released: put them into the manual folder."
     ),
     visual_file="visual_feature_vec.h5",
-    visual_noisy_file="visual_feature_vec_noisy.h5",
     visual_network="resnet152",
 )
 VGG19 = AveConfig(
@@ -91,7 +93,6 @@ VGG19 = AveConfig(
     visual_shape=(7, 7, 512),
     visual_dtype="float16",
     visual_file="visual_feature.h5",
-    visual_noisy_file="visual_feature_noisy.h5",
     visual_network="vgg19",
 )
 RESNET152_MAPS = AveConfig(
@@ -104,7 +105,6 @@ RESNET152_MAPS = AveConfig(
     visual_shape=(7, 7, 2048),
     visual_dtype="float16",
     visual_file="visual_feature_resnet152.h5",
-    visual_noisy_file="visual_feature_resnet152_noisy.h5",
     visual_network="resnet152_maps",
 )
 VIDEOS = AveConfig(

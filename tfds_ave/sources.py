@@ -123,8 +123,8 @@ def _missing_message(
     return (
         f"config {config.name!r} lacks {len(missing)} of its files in the manual "
         f"folder {manual_dir}:\n{origins}\n"
-        f"Put them into {manual_dir}, or name their folder with --manual_dir=FOLDER, "
-        "and build again."
+        f"Put them into {manual_dir}, or build with the manual folder that holds them "
+        "(tfds build --manual_dir=FOLDER)."
     )
 
 

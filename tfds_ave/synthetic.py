@@ -56,16 +56,12 @@ def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
     """
     audio_prototypes = _prototypes(config.audio_width, 1)
     visual_prototypes = _prototypes(int(np.prod(config.visual_shape)), 2)
-    rng = np.random.default_rng([_SEED, 3, list(NUM_CLIPS).index(split)])
+    index = list(NUM_CLIPS).index(split)
+    rng = np.random.default_rng([_SEED, 3, index])
     categories = rng.permutation(_quotas(NUM_CLIPS[split], len(config.categories)))
     lengths_s = rng.permutation(_event_lengths_s(NUM_CLIPS[split], config.num_segments))
     is_background = split == "background"
-    first_row = 0
-    for name, num_clips in NUM_CLIPS.items():
-        if name == split or is_background:
-            break
-        first_row += num_clips
-
+    first_row = 0 if is_background else sum([*NUM_CLIPS.values()][:index])
     events = zip(categories.tolist(), lengths_s.tolist(), strict=True)
     for row, (category, length_s) in enumerate(events, start=first_row):
         start_s = int(rng.integers(config.num_segments - length_s + 1))

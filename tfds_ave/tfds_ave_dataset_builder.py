@@ -72,7 +72,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if isinstance(config, str) and config.split(":")[0] not in self.builder_configs:
             raise DatasetError(
                 f"unknown config. Expected one of {sorted(self.builder_configs)}, "
-                f"received {config!r}. Choose one with --config=NAME."
+                f"received {config!r}."
             )
         super().__init__(config=config, **kwargs)
 
