@@ -78,8 +78,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         if not (folder / name).is_file():
             raise DatasetError(
                 f"{folder / name}: missing. Expected {MANIFEST} and {CATEGORIES} in "
-                "the manual folder. Put them there, or build with another manual folder "
-                "(tfds build --manual_dir=FOLDER)."
+                "the manual folder. Put them there, or build with the manual folder "
+                "that holds them (tfds build --manual_dir=FOLDER)."
             )
     categories = _read_categories(folder / CATEGORIES)
     path = folder / MANIFEST
