@@ -204,6 +204,8 @@ def test_the_command_may_follow_its_flags_and_videos_may_stand_anywhere():
     args = app.parse(["predict", "a.mp4", "--run=r", "b.mp4", "--out", "o", "c.mp4"])
     assert (args.run, args.out) == ("r", "o")
     assert args.videos == ["a.mp4", "b.mp4", "c.mp4"]
+    args = app.parse(["extract", "a.mp4", "--workers=3", "--", "-b.mp4"])
+    assert (args.workers, args.videos) == (3, ["a.mp4", "-b.mp4"])
 
 
 def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch):

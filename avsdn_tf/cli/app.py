@@ -108,7 +108,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: After printing help or the version.
     """
     program, parsers = build_parsers()
-    words = [_with_two_dashes(word) for word in words]
+    end = words.index("--") if "--" in words else len(words)
+    words = [*map(_with_two_dashes, words[:end]), *words[end:]]
     if words[:1] and words[0] in ("-h", "--help", "--helpfull", "--version"):
         program.parse_args(words[:1])
     is_default = not words or words[0].startswith("-")
@@ -169,10 +170,10 @@ def _explain(extras: Sequence[str], command: str, parsers: dict[str, _Parser]) -
     unknown = [word for word in extras if word.startswith("-")]
     own = parsers[command].flag_names()
     if not unknown:
-        words = " ".join(extras)
-        hint = f" Did you mean --run={extras[0]}?" if "run" in own else ""
-        hint += did_you_mean(extras[0], parsers) if command == _DEFAULT else ""
-        return f"{command} takes flags alone. Received: {words}.{hint}"
+        hint = did_you_mean(extras[0], parsers) if command == _DEFAULT else ""
+        if not hint and "run" in own:
+            hint = f" Did you mean --run={extras[0]}?"
+        return f"{command} takes flags alone. Received: {' '.join(extras)}.{hint}"
     name = unknown[0].lstrip("-").partition("=")[0]
     bare = name.removeprefix("no").removeprefix("-")
     having = [

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import pathlib
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
@@ -33,8 +34,6 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract the videos' features; return 1 if a video failed, else 0."""
     # TensorFlow starts after the words have been checked.
-    import pathlib
-
     from rich.console import Console
 
     from avsdn_tf.cli import console

@@ -18,7 +18,7 @@ PATH = os.path.expanduser
 
 
 def boolean(text: str) -> bool:
-    """Return what a word such as true or no says."""
+    """Return the truth value of a word such as true or no."""
     if text.lower() in ("true", "t", "yes", "1"):
         return True
     if text.lower() in ("false", "f", "no", "0"):
@@ -73,7 +73,7 @@ class Registry:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag, which also converts its text.
+    """A flag; argparse calls it to convert the flag's text.
 
     Attributes:
         name: Its name, without dashes.
@@ -112,7 +112,7 @@ class Flag:
         """Return the value of a text.
 
         Raises:
-            UserError: If it is none. argparse would reword other errors.
+            UserError: If the text is wrong. argparse would reword other errors.
         """
         try:
             value = self.kind(text)
