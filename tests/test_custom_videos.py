@@ -14,6 +14,7 @@ from avsdn_tf.backbones import IMAGENET, Backbones
 from avsdn_tf.data import cross_modality, dataset
 from avsdn_tf.features import extractor as features
 from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.features.store import read_source
 from tests.small_datasets import (
     VIDEO_COLUMNS,
     build,
@@ -109,6 +110,10 @@ def test_weights_that_do_not_fit_are_named_as_in_features_json(tmp_path, monkeyp
         assert str(part) in message
     assert "--" not in message
     assert not (folder / "features").exists()
+
+
+def test_a_key_that_no_file_can_have_has_no_features(tmp_path):
+    assert read_source(tmp_path, "\u3042" * 300) is None
 
 
 def test_a_folder_whose_name_is_a_pattern(tmp_path, loaded):

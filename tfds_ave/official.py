@@ -280,8 +280,7 @@ def _read(array: h5py.Dataset, file: SourceFile, index: object) -> np.ndarray:
         return array[index]
     except OSError as error:
         raise DatasetError(
-            f"{file}, row {index}: can't be read ({error}). Replace the file by a "
-            "complete copy."
+            f"{file}: can't be read ({error}). Replace the file by a complete copy."
         ) from error
 
 
