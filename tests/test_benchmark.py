@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from avsdn_tf import AVEL, AVSDN
+from avsdn_tf.backbones import Backbones
 from avsdn_tf.data.batches import scoring_batches, training_batches
 from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
@@ -29,11 +30,13 @@ from experiments.benchmark import (
     plain_keras_program,
     trainings,
     turns,
+    video,
 )
 from experiments.benchmark.batch import Batch
 from experiments.benchmark.comparison import Comparison, Measurement
 from experiments.benchmark.feature_file import write_feature_file
 from experiments.benchmark.setting import Setting
+from tests.small_videos import write_clip
 
 CATEGORIES = [f"category {i}" for i in range(28)]
 needs_torch = pytest.mark.skipif(
@@ -465,6 +468,30 @@ def test_the_pytorch_program_trains(feature_file):
     batch = Batch("avsdn", (2048,), units=4)
     torch_program.first_step(batch, str(feature_file))()
     torch_program.epoch(batch, str(feature_file))()
+
+
+def test_stages_of_videos_can_be_measured(extractor, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        write_clip(tmp_path / f"{name}.mp4", 2)
+    # 2 x 2 places, 2 channels, sums of 3 x 3 x 3.
+    network = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)])
+    assert video.count_operations(network) == 2 * 2 * 2 * 2 * 27
+    monkeypatch.setattr(video, "build_extractor", lambda **_: extractor)
+    monkeypatch.setattr(our_program, "_MATRIX", 64)
+    extractor.visual.network = network
+    backbones = Backbones("small", "", "", "float32")
+    setting = Setting(None, None, 2, videos=[str(tmp_path)], backbones=backbones)
+    speed, shares = video.measure_video(setting)
+    assert speed.title.startswith("4 s of video, small")
+    stages = ["the whole", "decode", "log-mel", "audio features", "visual features"]
+    assert [m.program for m in speed.measurements] == stages
+    limited = [m.program for m in speed.measurements if m.limit_share]
+    assert limited == ["visual features"]
+    values = {m.program: m.values for m in shares.measurements}
+    np.testing.assert_allclose(
+        values["decode and log-mel"],
+        np.add(values["decode"], values["log-mel"]),
+    )
 
 
 @needs_torch
