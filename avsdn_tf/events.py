@@ -1,12 +1,12 @@
-"""Turns what a network says of every segment into events with a start and an end.
+"""Events with a start and an end, from the probabilities of every segment.
 
-An event is a maximal run of segments of one category; background separates events and
-is never one itself. The background class is the one after the last category.
+An event is a maximal run of segments of one category. Background, the class after the
+last category, separates events and is never an event.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,9 @@ class Event(NamedTuple):
     """One localized event.
 
     Attributes:
-        start_s: Where it starts, in seconds from the start of the clip; of a video
-            file, in seconds on the clock of players.
-        end_s: Where it ends, in seconds; the end is not part of the event.
+        start_s: Start, in seconds from the start of the clip; of a video file, in
+            seconds on the clock of players.
+        end_s: End in seconds, which is not part of the event.
         category: Name of its category.
         score: Mean probability of the category over the event's segments, in [0, 1].
     """
@@ -31,9 +31,9 @@ class Event(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VideoPrediction:
-    """What a network says of one video.
+    """The prediction of a network for one video.
 
-    Times are those of players: segment i lasts from `start_s + i * segment_s` to
+    Times are on the clock of players: segment i lasts from `start_s + i * segment_s` to
     `start_s + (i + 1) * segment_s`.
 
     Attributes:
@@ -42,10 +42,9 @@ class VideoPrediction:
         probabilities: `(num_segments, num_categories + 1)`, background last.
         segment_s: Length of a segment in seconds.
         events: The localized events, in order of time.
-        disclaimer: What must be said wherever a result of it appears, or None.
-        start_s: When the first segment starts on the clock of players, in seconds: 0 in
-            most videos, the first timestamp where that is later. See
-            `features.video.Second.start_s`.
+        disclaimer: Text that must accompany every result, or None.
+        start_s: Start of the first segment on the clock of players, in seconds: 0 in
+            most videos, else the first timestamp. See `features.video.Second.start_s`.
 
     Raises:
         ValueError: If there is no segment, the probabilities don't fit the categories
@@ -95,17 +94,17 @@ class VideoPrediction:
 
     @property
     def duration_s(self) -> float:
-        """How long the segments are together, in seconds."""
+        """Duration of all segments in seconds."""
         return len(self.probabilities) * self.segment_s
 
     @property
     def end_s(self) -> float:
-        """When the last segment ends on the clock of players, in seconds."""
+        """End of the last segment on the clock of players, in seconds."""
         return self.start_s + self.duration_s
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the probabilities of logits, over the last axis, of the same shape."""
+    """Return the softmax of logits over the last axis, in float64."""
     logits = np.asarray(logits, dtype=np.float64)
     # Without the shift, a logit above 709 would overflow.
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -113,7 +112,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def number_events(classes: np.ndarray, background: int) -> np.ndarray:
-    """Numbers the events of clips: the maximal runs of one non-background class.
+    """Number the events of clips: the maximal runs of one non-background class.
 
     Args:
         classes: Class index of every segment, `(num_clips, num_segments)`.
@@ -133,7 +132,7 @@ def number_events(classes: np.ndarray, background: int) -> np.ndarray:
 def events_from_probabilities(
     probabilities: np.ndarray, categories: Sequence[str], segment_s: float = 1.0
 ) -> list[Event]:
-    """Localizes the events of one clip.
+    """Localize the events of one clip.
 
     Every segment takes its most probable class; runs of one category become events.
 
@@ -146,17 +145,11 @@ def events_from_probabilities(
         The clip's events in order of time; empty if all is background.
 
     Raises:
-        ValueError: If the shape does not fit the categories, a probability is not in
+        ValueError: If the shape doesn't fit the categories, a probability is not in
             [0, 1], or `segment_s` is not positive.
     """
     probabilities = np.asarray(probabilities)
-    num_classes = len(categories) + 1
-    if probabilities.ndim != 2 or probabilities.shape[1] != num_classes:
-        raise ValueError(
-            f"Expected probabilities of shape (num_segments, {num_classes}): "
-            f"{len(categories)} categories and background. "
-            f"Received: shape {probabilities.shape}"
-        )
+    _check_shape("probabilities", probabilities, categories)
     # A softmax in half precision may pass 1 by a rounding.
     if not ((probabilities >= 0) & (probabilities <= 1.01)).all():
         raise ValueError(
@@ -184,10 +177,20 @@ def events_from_probabilities(
     return events
 
 
+def _check_shape(what: str, values: np.ndarray, categories: Sequence[str]) -> None:
+    num_classes = len(categories) + 1
+    if values.ndim != 2 or values.shape[1] != num_classes:
+        raise ValueError(
+            f"Expected {what} of one clip, of shape (num_segments, {num_classes}): "
+            f"{len(categories)} categories and background. "
+            f"Received: shape {values.shape}"
+        )
+
+
 def events_from_logits(
     logits: np.ndarray, categories: Sequence[str], segment_s: float = 1.0
 ) -> list[Event]:
-    """Localizes the events of one clip from its logits.
+    """Localize the events of one clip from its logits.
 
     Args:
         logits: `(num_segments, num_categories + 1)`, before the softmax, background
@@ -199,10 +202,15 @@ def events_from_logits(
         The clip's events in order of time; empty if all is background.
 
     Raises:
-        ValueError: If the shape does not fit the categories, a logit is not finite, or
+        ValueError: If the shape doesn't fit the categories, a logit is not finite, or
             `segment_s` is not positive.
+
+    Example:
+        >>> logits = model.predict({"audio": audio, "visual": visual})
+        >>> events = [events_from_logits(clip, model.categories) for clip in logits]
     """
     logits = np.asarray(logits)
+    _check_shape("logits", logits, categories)
     if not np.isfinite(logits).all():
         raise ValueError("Expected finite logits. Received: NaN or infinite logits")
     return events_from_probabilities(softmax(logits), categories, segment_s)
@@ -213,11 +221,12 @@ def stitch_logits(
     chunks: Iterable[tuple[np.ndarray, np.ndarray]],
     window: int = 10,
 ) -> np.ndarray:
-    """Labels a video of any length: windows that overlap by half, logits averaged.
+    """Return the logits of a video of any length, averaged over overlapping windows.
 
-    A network has learnt from clips of `window` segments, so it sees no more at once.
-    The last window ends with the video; a shorter video is one window. Memory for
-    features does not grow with the video.
+    A network has learnt from clips of `window` segments, so it reads windows of that
+    length, each half a window after the one before. The last window ends with the
+    video; a shorter video is one window. Memory for features does not grow with the
+    video.
 
     Args:
         model: A network of this package.
@@ -234,11 +243,9 @@ def stitch_logits(
     """
     if window < 1:
         raise ValueError(f"Expected window to be 1 or more. Received: window={window}")
-    hop = max(1, window // 2)
     sums: list[np.ndarray] = []
     counts: list[int] = []
-
-    def add(start: int, audio: np.ndarray, visual: np.ndarray) -> None:
+    for start, audio, visual in _windows(chunks, window):
         logits = np.asarray(
             model.predict_on_batch({"audio": audio[None], "visual": visual[None]})
         )[0]
@@ -248,9 +255,16 @@ def stitch_logits(
                 counts.append(0)
             sums[segment] += values
             counts[segment] += 1
+    return np.stack(sums) / np.array(counts)[:, None]
 
-    # The first segment that is kept, and from where on the next window reads.
-    kept_from, next_start = 0, 0
+
+def _windows(
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]], window: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the first segment of every window, and its audio and visual features."""
+    hop = max(1, window // 2)
+    # `audio` and `visual` hold the segments from `kept_from` on.
+    kept_from, start, covered = 0, 0, 0
     audio = visual = None
     for more_audio, more_visual in chunks:
         if audio is None:
@@ -258,15 +272,15 @@ def stitch_logits(
         else:
             audio = np.concatenate([audio, more_audio])
             visual = np.concatenate([visual, more_visual])
-        while next_start + window <= kept_from + len(audio):
-            at = next_start - kept_from
-            add(next_start, audio[at : at + window], visual[at : at + window])
-            next_start += hop
-            # The last window may reach back by a whole one.
-            drop = max(0, next_start - window - kept_from)
+        while start + window <= kept_from + len(audio):
+            at = start - kept_from
+            yield start, audio[at : at + window], visual[at : at + window]
+            covered, start = start + window, start + hop
+            # The last window may reach back by a whole window.
+            drop = max(0, start - window - kept_from)
             audio, visual, kept_from = audio[drop:], visual[drop:], kept_from + drop
     if audio is None or not len(audio):
         raise ValueError("Expected the features of at least one segment. Received none")
-    if len(sums) < kept_from + len(audio):
-        add(kept_from + max(0, len(audio) - window), audio[-window:], visual[-window:])
-    return np.stack(sums) / np.array(counts)[:, None]
+    if covered < kept_from + len(audio):
+        last = kept_from + max(0, len(audio) - window)
+        yield last, audio[-window:], visual[-window:]

@@ -406,18 +406,23 @@ class SegmentClassifier(AudioVisualModel):
             A scalar.
         """
         extra_outputs = vars(self._call_outputs).pop("extra", {})
-        total = super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = keras.losses.get(self.loss) if isinstance(self.loss, str) else self.loss
+        weight = sample_weight
+        if weight is not None and not isinstance(loss, ClipLoss):
+            # Keras would broadcast weights of clips along the segments.
+            weight = ops.convert_to_tensor(weight)
+            weight = weight[:, None] if len(weight.shape) == 1 else weight
+        total = super().compute_loss(x, y, y_pred, weight, training)
         if not extra_outputs:
             return total
-        loss = keras.losses.get(self.loss)
         if not isinstance(loss, keras.losses.Loss):
             raise ValueError(
                 f"Expected one keras.losses.Loss: {type(self).__name__} applies it to "
                 f"further outputs. Received: loss={self.loss!r}"
             )
         outputs = {
-            name: float32_or_wider(v)
-            for name, v in {**extra_outputs, "logits": y_pred}.items()
+            name: float32_or_wider(x)
+            for name, x in {**extra_outputs, "logits": y_pred}.items()
         }
         extra = self.extra_losses(loss, y, outputs)
         if sample_weight is not None:
