@@ -36,16 +36,26 @@ for path in models:
         arrays = dict(arrays)
     expected = arrays.pop("outputs")
     found = np.asarray(model.predict_on_batch(arrays))
+    pair = [arrays["audio"], arrays["visual"]]
+    assert abs(model.predict(pair, verbose=0) - found).max() < 1e-6
+    named = keras.ops.convert_to_numpy(model(**arrays))
+    assert abs(named - found).max() < 1e-6
     differences[path.stem] = float(abs(found - expected).max())
     is_distance = path.stem == "cross_modal"
     loss = losses.ContrastiveLoss() if is_distance else losses.SoftMarginLoss()
-    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["mae"])
+    names = () if is_distance else ("SegmentAccuracy", "BackgroundRecall", "EventF1")
+    metrics = [f"avsdn_tf>{name}" for name in names]
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=metrics)
     target = np.ones_like(expected)
+    if not is_distance:
+        target = np.eye(expected.shape[-1], dtype="f")[expected.argmax(-1)]
     before = [weight.copy() for weight in model.get_weights()]
     history = model.fit(arrays, target, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     after = model.get_weights()
-    assert any((a != b).any() for a, b in zip(before, after)), path
+    # Guides are trained as well.
+    assert all((a != b).any() for a, b in zip(before, after)), path
+    assert len(history) == 1 + len(names), history
     model.save(folder / path.name)
     np.save(folder / f"{path.stem}.npy", np.asarray(model.predict_on_batch(arrays)))
 with np.load(folder / "losses.npz") as arrays:

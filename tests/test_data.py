@@ -12,8 +12,8 @@ from avsdn_tf.data import batches, cross_modality
 from avsdn_tf.data.batches import InputShard
 from avsdn_tf.data.dataset import NotBuiltError, open_dataset
 from avsdn_tf.errors import UserError
-from tests import test_tfds_ave
-from tests.test_tfds_ave import ORDERS, ROOT, build, make_ave
+from tests import small_datasets
+from tests.small_datasets import ORDERS, ROOT, build, make_ave
 
 
 @pytest.fixture(scope="module")
@@ -236,13 +236,13 @@ def test_cross_modality_splits_gather_clips_of_all_stored_splits(tmp_path):
         "validation": 5,
         "test": 5,
     }
-    visual = test_tfds_ave.read(folder / "visual_feature_vec.h5")
-    for split, expected in test_tfds_ave.MATCH_ORDERS.items():
+    visual = small_datasets.read(folder / "visual_feature_vec.h5")
+    for split, expected in small_datasets.MATCH_ORDERS.items():
         clips = list(cross_modality.scoring_clips(dataset, split, batch_size=3))
         assert sorted(np.concatenate([batch["row"] for batch in clips])) == expected
         for batch in clips:
             for clip, row in enumerate(batch["row"].numpy()):
-                start, end = test_tfds_ave.row_times(row)
+                start, end = small_datasets.row_times(row)
                 np.testing.assert_array_equal(batch["visual"][clip], visual[row])
                 is_event = [start <= t < end for t in range(10)]
                 assert batch["is_event"][clip].numpy().tolist() == is_event

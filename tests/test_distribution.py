@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from avsdn_tf import data, distribution, launcher, training
-from avsdn_tf.training.config import Config
+from avsdn_tf.cli.flags import to_flags
+from avsdn_tf.data.batches import InputShard
+from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.training import distribution, launcher
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.loop import train
 from tests import processes
 
 # 480 clips in batches of 100: the last one is uneven.
@@ -24,7 +28,7 @@ MODES = {
 TASKS = {
     **MODES,
     # Pairs of segments: few epochs, many batches.
-    "cross_modal": {"mode": "cross_modal", "model": "cross_modal", "batch_size": 1000},
+    "cross_modal": {"mode": "cross_modal", "batch_size": 1000},
 }
 COLUMNS = ("loss", "accuracy", "validation_accuracy")
 
@@ -37,13 +41,13 @@ def read_metrics(run):
 @pytest.fixture(scope="module")
 def single(data_dir, tmp_path_factory):
     """The metrics of one device, by mode."""
-    dataset = data.open_dataset("tfds_ave/synthetic", data_dir)
+    dataset = open_dataset("tfds_ave/synthetic", data_dir)
     metrics = {}
     for mode, settings in TASKS.items():
         folder = RunFolder(tmp_path_factory.mktemp(mode) / "run")
         config = Config(**{**COMMON, **settings})
-        folder.create(config, "digest")
-        training.train(config, dataset, folder)
+        folder.write_config(config.to_dict(), "hash")
+        train(config, dataset, folder)
         metrics[mode] = read_metrics(folder.path)
     return metrics
 
@@ -53,7 +57,9 @@ def single(data_dir, tmp_path_factory):
 def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     settings = {**COMMON, **TASKS[mode], "data_dir": data_dir}
     code, output = processes.run(
-        tmp_path / "run", json.dumps(settings), module="experiments.two_devices"
+        tmp_path / "run",
+        json.dumps(settings),
+        module="experiments.benchmark.two_devices",
     )
     assert code == 0, output
     assert "; 2 devices" in output
@@ -201,7 +207,7 @@ def is_worker(pid, parent, index):
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        (None, "TF_CONFIG: expected the addresses.*--local_workers=N.*: nothing"),
+        (None, "TF_CONFIG: expected the addresses.*local_workers.*: nothing"),
         ("{", "TF_CONFIG: expected the addresses.*such as"),
         ('{"cluster": {}}', "Received: no 'worker' in "),
         (
@@ -243,7 +249,7 @@ def test_one_device_is_the_default_where_there_is_no_gpu(monkeypatch):
 def test_a_lost_worker_is_named():
     class Peers:
         has_peers = True
-        part = data.Part(worker=0, num_workers=3)
+        shard = InputShard(worker=0, num_workers=3)
 
     error = tf.errors.UnavailableError(
         None, None, "device_/job:worker/replica:0/task:0: /job:worker/task:2: gone"
@@ -259,52 +265,6 @@ def test_a_lost_worker_is_named():
         distribution.lost_workers(distribution.place("single")),
     ):
         raise error
-
-
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_workers_and_replicas_share_the_batches_of_one(data_dir, num_workers):
-    dataset = data.open_dataset("tfds_ave/synthetic", data_dir)
-    config = Config(batch_size=100)
-
-    def batches(part):
-        return [
-            (batch["row"].numpy()[kept], batch["row"].shape)
-            for batch in data.training_batches(dataset, config, [3, 4], part)
-            for kept in [batch["weight"].numpy() > 0]
-        ]
-
-    whole = [sorted(rows) for rows, _ in batches(data.WHOLE)]
-    assert len(whole) == 10
-    parts = [
-        batches(data.Part(worker, num_workers, num_replicas=2))
-        for worker in range(num_workers)
-    ]
-    for part in parts:
-        assert len({shape for _, shape in part}) == 1
-    for step, expected in enumerate(whole):
-        rows = [part[2 * step + replica][0] for part in parts for replica in (0, 1)]
-        assert sorted(np.concatenate(rows)) == expected
-    # In every epoch a clip is read by the same worker.
-    halves = [
-        {row for rows, _ in part[start : start + 10] for row in rows}
-        for part in parts
-        for start in (0, 10)
-    ]
-    for first, second in zip(halves[::2], halves[1::2], strict=True):
-        assert first == second
-    scored = [
-        np.concatenate(
-            [
-                batch["row"].numpy()
-                for batch in data.scoring_batches(
-                    dataset, "validation", part=data.Part(worker, num_workers)
-                )
-            ]
-        )
-        for worker in range(num_workers)
-    ]
-    assert len(np.unique(np.concatenate(scored))) == dataset.num_clips("validation")
-    assert sum(map(len, scored)) == dataset.num_clips("validation")
 
 
 def test_the_slurm_script_of_the_readme_names_workers_and_index(tmp_path):

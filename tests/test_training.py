@@ -20,7 +20,7 @@ from avsdn_tf.training.build import build_model, build_optimizer
 from avsdn_tf.training.config import Config
 from avsdn_tf.training.loop import train
 from avsdn_tf.training.tasks import build_task, make_predict
-from tests import commands, test_tfds_ave
+from tests import commands, small_datasets
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
     words = ("--epochs=1", "--units=4", f"--data_dir={data_dir}", "--deterministic")
     done = subprocess.run(
         [sys.executable, "-c", program, *words, f"--run={tmp_path / 'run'}"],
-        cwd=test_tfds_ave.ROOT,
+        cwd=small_datasets.ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -141,8 +141,8 @@ def test_learning_rate_falls_to_a_tenth_once():
 
 
 def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
-    files = test_tfds_ave.make_ave(tmp_path / "ave", "vgg19", noisy=False)
-    test_tfds_ave.build(files, tmp_path / "data", "vgg19")
+    files = small_datasets.make_ave(tmp_path / "ave", "vgg19", noisy=False)
+    small_datasets.build(files, tmp_path / "data", "vgg19")
     common = {
         "dataset": "tfds_ave/vgg19",
         "data_dir": str(tmp_path / "data"),

@@ -112,7 +112,7 @@ class _Loop:
         self.optimizer = optimizer
         self.folder = folder
         self.placement = placement
-        self.stop_request = StopRequest() if stop_request is None else stop_request
+        self.stop_request = stop_request or StopRequest()
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.variables = [*task.model.variables, *optimizer.variables]
         self.progress = self.checkpoints.restore(self.variables)
@@ -148,7 +148,7 @@ class _Loop:
         # The chief must not read before the others are done, nor they leave before it
         # has written.
         self.placement.wait_for_workers()
-        if self.stop_request:
+        if self.stop_request.is_set:
             raise self._interrupted()
         history = self.progress.history
         return Training(
@@ -236,7 +236,7 @@ class _Loop:
             batches,
             min(STEPS_PER_CALL, self.task.num_batches - progress.step),
             progress.totals,
-            bool(self.stop_request),
+            self.stop_request.is_set,
         )
         # If one of several workers was asked to stop, all stop.
         if steps.num_stops:

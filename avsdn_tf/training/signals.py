@@ -15,7 +15,9 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
-    def __bool__(self) -> bool:
+    @property
+    def is_set(self) -> bool:
+        """Whether a signal has asked."""
         return self.signal is not None
 
     @contextlib.contextmanager
