@@ -1,4 +1,4 @@
-"""Weights that the authors of AVE released, for the networks of this package.
+"""Conversion of the weights that the authors of AVE released.
 
 Their cross-modality network is a Keras 2 file. Their localization networks are PyTorch
 modules, whose state is a mapping of names to arrays:
@@ -29,10 +29,10 @@ _AVDLN_LAYERS = {
 
 
 def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
-    """Gives a network the weights of Tian et al.'s cmm_model_weights.h5.
+    """Load Tian et al.'s cmm_model_weights.h5 into a network.
 
-    They were trained on VGG-19 features, 512 wide, and VGGish, 128 wide. The network is
-    left as it was where the file does not fit.
+    They were trained on VGG-19 features, 512 wide, and VGGish, 128 wide. A file that
+    doesn't fit leaves the network unchanged.
 
     Args:
         model: The network; `AVDLN(audio_width=128, visual_shape=(512,))`, or
@@ -75,21 +75,21 @@ def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
 
 
 def convert_avel(state: Mapping[str, Any], categories: Sequence[str]) -> AVEL:
-    """Returns an AVEL with attention that has the weights of Tian et al.'s program.
+    """Return an AVEL with attention and the weights of Tian et al.'s program.
 
     Args:
         state: The state of their `att_Net` (AV_att.pt, or the weakly supervised one) by
-            its PyTorch names, such as `lstm_audio.weight_ih_l0`. Arrays, or whatever
-            `numpy.asarray` takes.
-        categories: The names of the event categories in the order of the program's
-            classes, which is that of `tfds_ave`; background is the class after them.
+            its PyTorch names, such as `lstm_audio.weight_ih_l0`; values that
+            `numpy.asarray` accepts.
+        categories: Names of the event categories in the order of the program's classes,
+            which is that of `tfds_ave`; background is the class after them.
 
     Returns:
         The model. Its probabilities, the softmax of its logits, are those of the
         program, whose maps are 7 x 7.
 
     Raises:
-        ValueError: If a name is missing or unknown, or a shape does not fit.
+        ValueError: If a name is missing or unknown, or a shape doesn't fit.
     """
     reader = _State(state)
     model = AVEL(categories, attention=True, **_sizes(reader))
@@ -101,7 +101,7 @@ def convert_avel(state: Mapping[str, Any], categories: Sequence[str]) -> AVEL:
 
 
 def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
-    """Returns a DMRN that has the weights of Tian et al.'s program.
+    """Return a DMRN with the weights of Tian et al.'s program.
 
     Args:
         state: The state of their `TBMRF_Net` (DMRN.pt) by its PyTorch names.
@@ -111,7 +111,7 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
         The model, as in `convert_avel`.
 
     Raises:
-        ValueError: If a name is missing or unknown, or a shape does not fit.
+        ValueError: If a name is missing or unknown, or a shape doesn't fit.
     """
     reader = _State(state)
     model = DMRN(categories, **_sizes(reader))
@@ -126,20 +126,20 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
 
 
 class _State:
-    """A PyTorch state that is read name by name, until none is left."""
+    """PyTorch state from which each array is taken once."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self._left = {name: np.asarray(array) for name, array in state.items()}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the shape of a matrix."""
+        """Return the shape of a matrix."""
         shape = self._find(name).shape
         if len(shape) != 2:
             raise ValueError(f"Expected {name!r} to be a matrix. Received: {shape}")
         return shape
 
     def dense(self, name: str, layer: Any) -> None:
-        """Gives a Dense layer the weights of a Linear one, which has them transposed.
+        """Set the weights of a Dense layer to those of a Linear module, transposed.
 
         Args:
             name: Name of the Linear module.
@@ -151,7 +151,7 @@ class _State:
         layer.set_weights(weights)
 
     def lstm(self, name: str, layer: SequenceLSTM) -> None:
-        """Gives a bidirectional LSTM the weights of PyTorch's.
+        """Set the weights of a bidirectional LSTM to those of PyTorch's module.
 
         The gates have the same order (input, forget, cell, output); PyTorch adds two
         biases where Keras has one.
@@ -172,10 +172,10 @@ class _State:
         layer.set_weights(weights)
 
     def finish(self) -> None:
-        """Checks that nothing is left.
+        """Check that every array was taken.
 
         Raises:
-            ValueError: If something is.
+            ValueError: If an array is left.
         """
         if self._left:
             raise ValueError(
@@ -201,9 +201,9 @@ class _State:
 
 
 def _sizes(reader: _State) -> dict[str, Any]:
-    """Returns the sizes of a network as its state tells them.
+    """Return the constructor arguments that fit a state.
 
-    The program's maps have as many cells as its scores are wide: 7 x 7.
+    The program's scores are as wide as its maps have cells: 7 x 7.
     """
     units = reader.shape("lstm_audio.weight_hh_l0")[1]
     audio_width = reader.shape("affine_audio.weight")[1]
@@ -214,13 +214,13 @@ def _sizes(reader: _State) -> dict[str, Any]:
         "audio_width": audio_width,
         "visual_shape": (side, side, visual_width),
         "units": units,
-        # Not the equation's, see AudioGuidedAttention.
+        # The program differs from its equation, see AudioGuidedAttention.
         "audio_axis": "cell",
     }
 
 
 def _convert_encoders(model: AVEL, reader: _State) -> None:
-    """Converts what AVEL and DMRN have in common."""
+    """Convert the layers that AVEL and DMRN have in common."""
     attention = model.visual_pooling
     reader.dense("affine_audio", attention.audio_projection)
     reader.dense("affine_video", attention.visual_projection)

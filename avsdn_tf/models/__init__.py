@@ -1,9 +1,10 @@
 """The networks, and the layers that they consist of."""
 
+from avsdn_tf.models.audio_visual import AudioVisualModel
 from avsdn_tf.models.avdln import AVDLN
 from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.avsdn import AVSDN
-from avsdn_tf.models.base import AudioVisualModel, SegmentClassifier
+from avsdn_tf.models.base import SegmentClassifier
 from avsdn_tf.models.dmrn import DMRN
 
 __all__ = ["AVDLN", "AVEL", "AVSDN", "DMRN", "AudioVisualModel", "SegmentClassifier"]

@@ -1,4 +1,4 @@
-"""From the feature map of a segment to one vector."""
+"""Layers that reduce the feature map of a segment to one vector."""
 
 from typing import Any
 
@@ -23,19 +23,19 @@ class SpatialMean(keras.layers.Layer):
     """
 
     def call(self, visual: Any) -> Any:
-        """Averages over rows and columns."""
+        """Average over rows and columns."""
         return visual if len(visual.shape) == 3 else ops.mean(visual, axis=(2, 3))
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        """Returns the shape without rows and columns."""
+        """Return the shape without rows and columns."""
         return (*input_shape[:2], input_shape[-1])
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class AudioGuidedAttention(keras.layers.Layer):
-    """Weighs the cells of each segment's feature map by what is heard.
+    """Audio-guided attention over the cells of each segment's feature map.
 
     For a segment's audio feature `a` and every cell `v` of its map:
 
@@ -47,10 +47,9 @@ class AudioGuidedAttention(keras.layers.Layer):
 
     Args:
         units: Width of the two projections before P and Q.
-        audio_axis: What the values of `Q relu(W_a a + b_a)` belong to. `"hidden"`: to
-            the values of P, the same ones in every cell, as the equation says.
-            `"cell"`: to the cells, the same one for all values of P, as the authors'
-            program computes it, and as its weights were trained.
+        audio_axis: Axis that `Q relu(W_a a + b_a)` is added along. `"hidden"`: the
+            hidden values of a cell, the same sum in every cell, as in the equation.
+            `"cell"`: the cells, as in the authors' program and its weights.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.
@@ -61,7 +60,7 @@ class AudioGuidedAttention(keras.layers.Layer):
         weights of the cells, `(batch, num_segments, rows, columns)`, which sum to 1.
 
     Raises:
-        ValueError: If `visual` is not a feature map, or `audio_axis` is neither.
+        ValueError: If `visual` is no feature map, or `audio_axis` is neither.
 
     Reference:
         Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.2, and its
@@ -85,7 +84,7 @@ class AudioGuidedAttention(keras.layers.Layer):
         audio_shape: tuple[int | None, ...],
         visual_shape: tuple[int | None, ...],
     ) -> None:
-        """Creates the weights."""
+        """Create the weights."""
         if len(visual_shape) != 5:
             raise ValueError(
                 "Expected visual feature maps (batch, num_segments, rows, columns, "
@@ -108,11 +107,11 @@ class AudioGuidedAttention(keras.layers.Layer):
         self.built = True
 
     def call(self, audio: Any, visual: Any) -> tuple[Any, Any]:
-        """Attends to the cells."""
+        """Attend to the cells."""
         rows, columns = self.cells_shape
         shape, num_cells = ops.shape(visual), rows * columns
         heard = self.audio_scores(self.audio_projection(audio))
-        # As rows of one matrix, to whose product compilers fuse bias and ReLU.
+        # Compilers fuse bias and ReLU into the product of one matrix.
         all_cells = ops.reshape(visual, (-1, shape[-1]))
         seen = self.visual_scores(self.visual_projection(all_cells))
         seen = ops.reshape(seen, (shape[0], shape[1], num_cells, num_cells))
@@ -128,12 +127,12 @@ class AudioGuidedAttention(keras.layers.Layer):
         audio_shape: tuple[int | None, ...],
         visual_shape: tuple[int | None, ...],
     ) -> tuple[tuple[int | None, ...], ...]:
-        """Returns the shapes of the attended features and of the weights."""
+        """Return the shapes of the attended features and of the weights."""
         del audio_shape
         return (*visual_shape[:2], visual_shape[-1]), tuple(visual_shape[:4])
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "units": self.units,

@@ -1,4 +1,4 @@
-"""AVDLN: how far apart what is heard and what is seen in a segment are."""
+"""AVDLN, the distance of a segment's sound and picture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,37 +7,45 @@ import keras
 from keras import ops
 
 from avsdn_tf.losses import float32_or_wider
-from avsdn_tf.models.base import AudioVisualModel
+from avsdn_tf.models.audio_visual import AudioVisualModel
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class AVDLN(AudioVisualModel):
     """Audio-visual distance learning network, for cross-modality localization.
 
-    Each modality is embedded by an MLP of its own; segments whose sound and picture
-    belong to one event come to lie close together:
+    Each modality has its own embedding MLP. Training brings the embeddings of sound and
+    picture close where both belong to one event:
 
         embed(x) = dense_64(leaky_relu(dense_128(x), 0.3))
         distance = sqrt(max(sum((embed_a(audio) - embed_v(visual))^2), epsilon))
 
-    A feature map is averaged over space first. The network compares single segments;
-    it knows nothing of time.
+    A feature map is averaged over space first. The network compares single segments and
+    ignores time.
 
     Args:
-        categories: Names of the event categories of the data. The network does not use
-            them; a saved model keeps them, as those of this package do.
+        categories: Names of the event categories of the data, which the saved model
+            keeps; the network does not use them.
         audio_width: Width of an audio feature.
         visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
+        **kwargs: `num_segments`, `segment_s` and `backbones`, as in
+            `SegmentClassifier`, and those of `keras.Model`.
 
     Call arguments:
-        inputs: `{"audio": (..., audio_width), "visual": (..., *visual_shape)}` with any
-            leading axes that broadcast against each other. Dimensionless.
+        inputs: `{"audio": (..., audio_width), "visual": (..., *visual_shape)}`, or the
+            pair, with any leading axes that broadcast against each other.
+            Dimensionless.
 
     Returns:
         The distances, `(...)`, at least `sqrt(keras.config.epsilon())`.
 
     Raises:
         ValueError: If a width is not positive.
+
+    Example:
+        >>> model = AVDLN(["Bark", "Violin"], audio_width=128, visual_shape=(512,))
+        >>> model.compile("adam", ContrastiveLoss())
+        >>> model.fit({"audio": audio, "visual": visual}, is_event)
 
     Reference:
         Tian et al., "Audio-visual event localization in unconstrained videos", ECCV
@@ -59,11 +67,11 @@ class AVDLN(AudioVisualModel):
         self.build()
 
     def embed_audio(self, audio: Any) -> Any:
-        """Returns the embeddings, `(..., 64)`, of audio features."""
+        """Return the embeddings `(..., 64)` of audio features."""
         return self.audio_head(_leaky_relu(self.audio_hidden(audio)))
 
     def embed_visual(self, visual: Any) -> Any:
-        """Returns the embeddings, `(..., 64)`, of visual features or maps."""
+        """Return the embeddings `(..., 64)` of visual features or maps."""
         if len(self.visual_shape) == 3:
             visual = ops.mean(visual, axis=(-3, -2))
         return self.visual_head(_leaky_relu(self.visual_hidden(visual)))
@@ -77,10 +85,11 @@ class AVDLN(AudioVisualModel):
 
 
 def embedding_distance(one: Any, other: Any) -> Any:
-    """Returns the Euclidean distances `(...)` of embeddings `(..., width)`.
+    """Return the Euclidean distances `(...)` of embeddings `(..., width)`.
 
-    They are at least `sqrt(keras.config.epsilon())`: the root has no gradient at 0.
-    They are of single precision: the gradient of a small one is infinite in half.
+    A distance is at least `sqrt(keras.config.epsilon())`, as the root has no gradient
+    at 0, and in float32 or wider, as the gradient of a small distance overflows in
+    half precision.
     """
     difference = float32_or_wider(one) - float32_or_wider(other)
     squares = ops.sum(ops.square(difference), axis=-1)

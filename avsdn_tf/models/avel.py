@@ -22,18 +22,20 @@ class AVEL(SegmentClassifier):
         categories: Names of the event categories; background is added as last class.
         audio_width: Width of an audio feature.
         visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
-        modalities: `"both"`, or `"audio"` or `"visual"` alone, whose encoder then feeds
-            the head by itself.
-        attention: Boolean. True: the sound weighs the cells of the feature map. False:
-            the mean of the map.
-        audio_axis: Of the attention, see `AudioGuidedAttention`.
+        modalities: `"both"`, or `"audio"` or `"visual"` alone.
+        attention: Boolean. True: attention over the cells of the feature map, guided by
+            the audio feature. False: the mean of the map.
+        audio_axis: As in `AudioGuidedAttention`.
         units: Width of each LSTM, in each direction.
         dropout: Share of features (the same ones in all segments of a clip) and of
             encoder outputs that training drops; the paper has none.
+        **kwargs: `num_segments`, `segment_s` and `backbones`, as in
+            `SegmentClassifier`, and those of `keras.Model`.
 
     Call arguments:
         inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
-            num_segments, *visual_shape)}`; a modality that is not used may be missing.
+            num_segments, *visual_shape)}`, or the pair; an unused modality may be
+            missing from the dictionary.
 
     Returns:
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
@@ -114,7 +116,11 @@ class AVEL(SegmentClassifier):
         return [self.head]
 
     def encode(self, inputs: dict[str, Any], training: bool = False) -> list[Any]:
-        """Returns what each modality's encoder says of every segment.
+        """Return the outputs of each modality's encoder.
+
+        Args:
+            inputs: As in the call.
+            training: Boolean. Whether dropout is active.
 
         Returns:
             One tensor a modality, `(batch, num_segments, 2 * units)`, audio first.
@@ -133,7 +139,7 @@ class AVEL(SegmentClassifier):
         return encoded
 
     def classify(self, encoded: list[Any], training: bool = False) -> Any:
-        """Returns the segment logits of what the encoders said."""
+        """Return the segment logits of the encoders' outputs."""
         joined = ops.relu(ops.concatenate(encoded, axis=-1))
         joined = self.output_dropout(joined, training=training)
         return self.head(self.hidden(joined))
@@ -141,12 +147,12 @@ class AVEL(SegmentClassifier):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Returns the segment `"logits"`."""
+        """Return the segment `"logits"`."""
         encoded = self.encode(inputs, training=training)
         return {"logits": self.classify(encoded, training=training)}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "modalities": self.modalities,

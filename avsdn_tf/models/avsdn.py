@@ -27,7 +27,7 @@ class AVSDN(SegmentClassifier):
         h = fuse(h_a, h_v);  c = fuse(c_a, c_v)
         logits = decoder([audio; visual], initial state = (h, c))
 
-    Where the paper leaves a point open, an argument decides it; the defaults follow the
+    An argument decides each point that the paper leaves open; the defaults follow the
     paper as printed. Feature maps are averaged over space first.
 
     Args:
@@ -36,23 +36,25 @@ class AVSDN(SegmentClassifier):
         visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
         units: Width of each LSTM, in each direction.
         bidirectional: Boolean. Whether encoders and decoder read in both directions.
-        shared_mlp: Boolean. One fusion MLP for both modalities, or one each.
+        shared_mlp: Boolean. True: one fusion MLP for both modalities. False: one each.
         merge: `"sum"` or `"mean"` of the two fused halves.
         shared_fusion: Boolean. Whether one fusion network serves hidden and cell state.
         append_state: Boolean. Whether the initial hidden state is also appended to the
             decoder's input in every segment.
-        initial_state: Where the decoder starts (table 3): from the `"fusion"` of both
-            modalities' states, or from those of `"visual"` or `"audio"` alone. The
+        initial_state: Initial state of the decoder (table 3): the `"fusion"` of both
+            modalities' states, or the state of `"visual"` or `"audio"` alone. The
             decoder's input stays the same.
         label_guided: Boolean. True: an MLP on each modality's hidden state predicts the
             clip's label in training, as `"audio_clip_logits"` and
-            `"visual_clip_logits"` of `compute_outputs`.
+            `"visual_clip_logits"` of `compute_outputs`; `fit` adds their losses.
         dropout: Share of features (the same ones in all segments of a clip) and of
             decoder outputs that training drops.
+        **kwargs: `num_segments`, `segment_s` and `backbones`, as in
+            `SegmentClassifier`, and those of `keras.Model`.
 
     Call arguments:
         inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
-            num_segments, *visual_shape)}`, any number of segments.
+            num_segments, *visual_shape)}`, or the pair; any number of segments.
 
     Returns:
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
@@ -62,7 +64,9 @@ class AVSDN(SegmentClassifier):
 
     Example:
         >>> model = AVSDN(["Bark", "Violin"], audio_width=128, visual_shape=(2048,))
-        >>> logits = model({"audio": audio, "visual": visual})
+        >>> model.compile("adam", SoftmaxBinaryCrossentropy(), metrics=[EventF1()])
+        >>> model.fit({"audio": audio, "visual": visual}, labels)
+        >>> logits = model.predict({"audio": audio, "visual": visual})
 
     Reference:
         Lin et al., "Dual-modality seq2seq network for audio-visual event localization",
@@ -133,7 +137,7 @@ class AVSDN(SegmentClassifier):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Returns the segment `"logits"`, and clip logits if label guided."""
+        """Return the segment `"logits"`, and clip logits if label guided."""
         audio = self.audio_dropout(inputs["audio"], training=training)
         visual = self.visual_dropout(
             self.spatial_mean(inputs["visual"]), training=training
@@ -173,7 +177,7 @@ class AVSDN(SegmentClassifier):
         return [self.decoder.head, *guides]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "units": self.units,

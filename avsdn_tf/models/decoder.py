@@ -1,4 +1,4 @@
-"""AVSDN's decoder: from local features and a global state to segment logits."""
+"""AVSDN's decoder of local features and a global state to segment logits."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from avsdn_tf.models.lstm import SequenceLSTM
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class Decoder(keras.layers.Layer):
-    """Labels every segment by an LSTM that starts from the clip's global state.
+    """LSTM that starts from the clip's global state and labels every segment.
 
         y = LSTM([audio_t; visual_t], initial state = (hidden_state, cell_state))
         logits = dense(y)
@@ -54,7 +54,8 @@ class Decoder(keras.layers.Layer):
         self.dropout = dropout
         self.lstm = SequenceLSTM(units, bidirectional, dtype=self.dtype_policy)
         self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        # Rounded logits tie, and background, which is the last class, loses ties.
+        # Half-precision logits can tie, and argmax never picks the last class, which is
+        # background: the head stays in float32.
         self.head = keras.layers.Dense(num_classes, dtype=self.variable_dtype)
 
     def build(
@@ -64,7 +65,7 @@ class Decoder(keras.layers.Layer):
         hidden_state_shape: tuple[int | None, ...],
         cell_state_shape: tuple[int | None, ...],
     ) -> None:
-        """Creates the weights."""
+        """Create the weights."""
         del cell_state_shape
         width = audio_shape[-1] + visual_shape[-1]
         if self.append_state:
@@ -81,7 +82,7 @@ class Decoder(keras.layers.Layer):
         cell_state: Any,
         training: bool = False,
     ) -> Any:
-        """Labels the segments."""
+        """Label the segments."""
         local = [audio, visual]
         if self.append_state:
             repeated = ops.expand_dims(hidden_state, 1)
@@ -101,12 +102,12 @@ class Decoder(keras.layers.Layer):
         hidden_state_shape: tuple[int | None, ...],
         cell_state_shape: tuple[int | None, ...],
     ) -> tuple[int | None, ...]:
-        """Returns the shape of the logits."""
+        """Return the shape of the logits."""
         del visual_shape, hidden_state_shape, cell_state_shape
         return (*audio_shape[:2], self.num_classes)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

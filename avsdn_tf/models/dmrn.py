@@ -11,23 +11,23 @@ from avsdn_tf.models.fusion import DMRNFusion
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class DMRN(AVEL):
-    """AVEL's encoders, whose outputs a dual multimodal residual network fuses.
+    """AVEL's encoders, and a dual multimodal residual network that fuses them.
 
         fused = (tanh(audio + update) + tanh(visual + update)) / 2,
         update = (U_a audio + U_v visual) / 2, with one MLP a modality
         logits = dense(fused)
 
-    The authors train it from the weights of AVEL with attention; `load_encoders` takes
-    them over.
+    The authors train it from the weights of AVEL with attention, see `load_encoders`.
 
     Args:
         categories: As in AVEL.
         audio_width: As in AVEL.
         visual_shape: As in AVEL.
-        attention: As in AVEL; the authors' has it.
+        attention: As in AVEL; the authors use it.
         audio_axis: As in AVEL.
         units: As in AVEL.
-        dropout: Share of the features and of the fused outputs dropped in training.
+        dropout: Share of the features and of the fused outputs that training drops.
+        **kwargs: As in AVEL.
 
     Call arguments:
         inputs: As in AVEL.
@@ -74,15 +74,18 @@ class DMRN(AVEL):
         return 2 * self.units
 
     def classify(self, encoded: list[Any], training: bool = False) -> Any:
-        """Returns the segment logits of what the encoders said."""
+        """Return the segment logits of the encoders' outputs."""
         fused = self.output_dropout(self.fusion(*encoded), training=training)
         return self.head(fused)
 
     def load_encoders(self, source: AVEL) -> None:
-        """Takes over the attention and the encoders of a trained AVEL.
+        """Copy the weights of attention and encoders from a trained AVEL.
+
+        Args:
+            source: The AVEL, of the same widths, units and attention.
 
         Raises:
-            ValueError: If it is none, or has other widths or another attention.
+            ValueError: If `source` is no AVEL, or has other options.
         """
         if not isinstance(source, AVEL):
             raise ValueError(f"Expected an AVEL. Received: {type(source).__name__}")
@@ -100,7 +103,7 @@ class DMRN(AVEL):
             getattr(self, name).set_weights(getattr(source, name).get_weights())
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         config = super().get_config()
         del config["modalities"]
         return config

@@ -1,4 +1,4 @@
-"""Fusing the states of two modalities."""
+"""Fusion of the states of two modalities."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from keras import ops
 
 
 def mlp(hidden_units: int, units: int, **kwargs: Any) -> keras.Sequential:
-    """Returns the papers' multilayer perceptron: dense, tanh, dense."""
+    """Return the papers' multilayer perceptron: dense, tanh, dense."""
     return keras.Sequential(
         [
             keras.layers.Dense(hidden_units, activation="tanh", **kwargs),
@@ -18,9 +18,9 @@ def mlp(hidden_units: int, units: int, **kwargs: Any) -> keras.Sequential:
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class DMRNFusion(keras.layers.Layer):
-    """Fuses two modalities' states by a dual multimodal residual network.
+    """Dual multimodal residual network that fuses the states of two modalities.
 
-    Each modality keeps its own path; both receive the same update:
+    Each modality keeps its residual path; both receive the same update:
 
         update = (g(audio) + g(visual)) / 2
         fused  = tanh(audio + update) + tanh(visual + update)
@@ -63,7 +63,7 @@ class DMRNFusion(keras.layers.Layer):
         audio_shape: tuple[int | None, ...],
         visual_shape: tuple[int | None, ...],
     ) -> None:
-        """Creates the weights."""
+        """Create the weights."""
         if tuple(audio_shape) != tuple(visual_shape):
             raise ValueError(
                 "Expected audio and visual states of the same shape. Received: "
@@ -80,7 +80,7 @@ class DMRNFusion(keras.layers.Layer):
         self.built = True
 
     def call(self, audio: Any, visual: Any) -> Any:
-        """Fuses the two."""
+        """Fuse the two."""
         update = (self.audio_mlp(audio) + self.visual_mlp(visual)) / 2
         fused = ops.tanh(audio + update) + ops.tanh(visual + update)
         return fused / 2 if self.merge == "mean" else fused
@@ -90,12 +90,12 @@ class DMRNFusion(keras.layers.Layer):
         audio_shape: tuple[int | None, ...],
         visual_shape: tuple[int | None, ...],
     ) -> tuple[int | None, ...]:
-        """Returns the shape of the fused states."""
+        """Return the shape of the fused states."""
         del visual_shape
         return tuple(audio_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `__init__` was given."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "shared_mlp": self.shared_mlp,

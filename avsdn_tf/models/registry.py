@@ -1,4 +1,4 @@
-"""The registry of networks: the names that `--model` takes."""
+"""The registry of networks: each name that a `Config` can have as its model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from avsdn_tf.models.dmrn import DMRN
 
 @dataclasses.dataclass(frozen=True)
 class ModelEntry:
-    """A network that can be chosen by name.
+    """A network with a name.
 
     Attributes:
-        network: Its class.
-        summary: One line for `--help`.
-        options: Names of the settings that its constructor takes.
-        fixed: Arguments that make this variant.
+        network: Class of the network.
+        summary: One line for the help of the command line.
+        options: Names of the settings that the constructor takes.
+        fixed: Constructor arguments of this variant.
     """
 
     network: type[SegmentClassifier] | type[AVDLN]
