@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pathlib
 import platform
+import re
 import subprocess
 
 import h5py
@@ -327,7 +328,7 @@ def test_a_result_holds_machine_versions_and_disclaimer():
         "disclaimer": "Simulated data",
         "repeats": 3,
     }
-    page = comparison.to_markdown(header, example())
+    page = re.sub(" +", " ", comparison.to_markdown(header, example()))
     for text in (
         "torch ",
         "Simulated data.\n",

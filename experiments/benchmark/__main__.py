@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
 from avsdn_tf.data.dataset import Dataset, open_dataset
@@ -124,10 +123,14 @@ def measure(args: argparse.Namespace, console: Console) -> None:
         with console.status(f"[bold]{part}"):
             for found in PARTS[part](setting):
                 comparisons.append(found)
-                console.print(Markdown(comparison.to_section(found)))
+                _print(console, comparison.to_section(found))
         # The next part may fail, and each takes minutes.
         _write(folder, header, comparisons)
-    console.print(f"Result: {folder}", highlight=False, markup=False, soft_wrap=True)
+    _print(console, f"Result: {folder}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_shapes(dataset: Dataset) -> None:

@@ -177,8 +177,18 @@ def to_section(comparison: Comparison) -> str:
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *others = (f"| {' | '.join(row)} |" for row in rows)
-    return [head, "|---" + "|---:" * (len(rows[0]) - 1) + "|", *others]
+    """Return a table that is aligned in plain text, too."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(w) for cell, w in others)]
+        return f"| {' | '.join(padded)} |"
+
+    first, *others = widths
+    rule = "|".join(["-" * (first + 2), *("-" * (w + 1) + ":" for w in others)])
+    head, *entries = map(line, rows)
+    return [head, f"|{rule}|", *entries]
 
 
 def draw(comparisons: Sequence[Comparison]) -> Figure:
