@@ -55,10 +55,10 @@ def single(data_dir, tmp_path_factory):
 @pytest.mark.distributed
 @pytest.mark.parametrize("mode", TASKS)
 def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path, mode):
-    settings = {**COMMON, **TASKS[mode], "data_dir": data_dir}
+    settings = {**COMMON, **TASKS[mode], "data_dir": data_dir, "strategy": "mirrored"}
     code, output = processes.run(
-        tmp_path / "run",
-        json.dumps(settings),
+        *to_flags(Config(**settings)),
+        f"--run={tmp_path / 'run'}",
         module="experiments.benchmark.two_devices",
     )
     assert code == 0, output

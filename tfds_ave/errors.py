@@ -4,10 +4,12 @@ import sys
 from collections.abc import Sequence
 from types import TracebackType
 
+from avsdn_tf.errors import UserError
+
 _MAX_NAMED = 20
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError, ValueError):
     """Bad or missing data, which the person who builds the data set can correct."""
 
 

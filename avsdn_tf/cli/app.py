@@ -75,13 +75,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _run_command(args: argparse.Namespace) -> int:
     start_tensorflow()
-    # It imports TFDS, which is slow, and needless where words are wrong.
-    from tfds_ave import DatasetError
-
-    try:
-        return COMMANDS[args.command].run(args)
-    except DatasetError as error:
-        raise UserError(str(error)) from error
+    return COMMANDS[args.command].run(args)
 
 
 def _exit_on_error(function: Any, argument: Any) -> Any:

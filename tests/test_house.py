@@ -1,0 +1,160 @@
+"""The rules of the house: who may import whom, and how long a file may be."""
+
+import ast
+import graphlib
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGES = ("avsdn_tf", "tfds_ave", "experiments")
+# From the ground up. A module imports from lower floors and from its own.
+FLOORS = (
+    {"version", "errors"},
+    {"files", "startup", "backbones", "intervals", "losses", "metrics", "models"},
+    {"events", "run_folder"},
+    {"evaluation", "cross_modality", "official_weights"},
+    {"data", "features", "report"},
+    {"inference", "export", "demo"},
+    {"training"},
+    {"cli"},
+    {"main", "__main__"},
+)
+FLOOR_OF = {name: i for i, names in enumerate(FLOORS) for name in names}
+# What these import of other packages of ours.
+MAY_SEE = {
+    "models": {"models", "losses"},
+    "losses": {"losses"},
+    "metrics": {"metrics"},
+    "report": {
+        "report",
+        "errors",
+        "evaluation",
+        "cross_modality",
+        "events",
+        "files",
+        "run_folder",
+    },
+    "data": {"data", "backbones", "errors", "files"},
+    "features": {"features", "backbones", "errors", "files", "startup"},
+}
+LONGEST = 400
+
+
+def files():
+    return [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in files()}
+
+
+def imported(path):
+    """Returns the modules of ours that a file imports, at its top or within."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else node.module)
+    return {name for name in found if name.split(".")[0] in PACKAGES}
+
+
+GRAPH = {name: imported(path) for name, path in MODULES.items()}
+
+
+def part_of(name):
+    return name.split(".")[1] if "." in name else ""
+
+
+def test_there_is_no_circle():
+    # The package itself gathers public names, and nobody imports it for them.
+    graph = {
+        name: {other for other in others if other != "avsdn_tf"}
+        for name, others in GRAPH.items()
+        if name != "avsdn_tf"
+    }
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_imports_point_downwards():
+    upward = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if name.startswith("avsdn_tf.")
+        and other.startswith("avsdn_tf.")
+        and FLOOR_OF[part_of(name)] < FLOOR_OF[part_of(other)]
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("part", MAY_SEE)
+def test_a_part_sees_what_it_may_see(part):
+    foreign = {
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if name.startswith("avsdn_tf.")
+        and part_of(name) == part
+        and other.startswith("avsdn_tf")
+        and part_of(other) not in MAY_SEE[part]
+    }
+    assert not foreign
+
+
+def test_the_packages_see_each_other_by_rule():
+    for name, others in GRAPH.items():
+        packages = {other.split(".")[0] for other in others}
+        if name.startswith("avsdn_tf"):
+            assert "experiments" not in packages, name
+            # Data sets are reached by name, once they are registered.
+            if "tfds_ave" in packages:
+                assert name == "avsdn_tf.data.dataset"
+        if name.startswith("tfds_ave"):
+            seen = {part_of(other) for other in others if other.startswith("avsdn_tf")}
+            assert seen <= {"features", "backbones", "errors", "files"}, name
+
+
+@pytest.mark.parametrize("part", ["models", "losses", "metrics"])
+def test_networks_run_on_every_backend(part):
+    """Networks, losses and metrics import Keras, NumPy and the standard library."""
+    for name, path in MODULES.items():
+        if name.startswith("avsdn_tf.") and part_of(name) == part:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    names = (
+                        [alias.name for alias in node.names]
+                        if isinstance(node, ast.Import)
+                        else [node.module]
+                    )
+                    for found in names:
+                        assert found.split(".")[0] not in ("tensorflow", "jax", "torch")
+
+
+def test_only_training_the_command_line_and_experiments_see_a_config():
+    for name, others in GRAPH.items():
+        if "avsdn_tf.training.config" in others:
+            is_allowed = part_of(name) in ("training", "cli")
+            assert is_allowed or name.startswith("experiments"), name
+
+
+def test_a_long_file_says_why():
+    for path in files():
+        text = path.read_text()
+        if len(text.splitlines()) > LONGEST:
+            opening = "\n".join(text.splitlines()[:12])
+            assert "One file, since" in opening, f"{path} has over {LONGEST} lines"
+
+
+def test_nothing_is_left_of_the_words_that_went():
+    for path in files():
+        for word in ("fcntl", "matching.py", "share_cores", "FusedAdam"):
+            assert word not in path.read_text(), f"{path}: {word}"
