@@ -1,37 +1,20 @@
-"""From a trained network to events: load it, and localize events in clips or videos."""
+"""From a trained network to events: load it, and localize the events of clips."""
 
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
-from avsdn_tf.events import (
-    Event,
-    VideoPrediction,
-    events_from_logits,
-    events_from_probabilities,
-    softmax,
-    stitch_logits,
-)
-from avsdn_tf.features.extractor import (
-    DEFAULT_BACKBONES,
-    Extractor,
-    build_extractor,
-    check_visual_network,
-)
-from avsdn_tf.features.visual import RECIPES
-from avsdn_tf.files import printable
+from avsdn_tf.events import Event, events_from_logits
 from avsdn_tf.models import AVDLN, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder, load_model_file
 
-# Of AVE's clips, for models that don't record their own.
-_NUM_SEGMENTS = 10
-_SEGMENT_S = 1.0
+if TYPE_CHECKING:
+    from avsdn_tf.features.extractor import Extractor
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:
@@ -67,7 +50,7 @@ def localize(
     *,
     segment_s: float | None = None,
     window: int | None = None,
-    extractor: Extractor | None = None,
+    extractor: "Extractor | None" = None,
 ) -> list[Event] | list[list[Event]]:
     """Localize the events of a video, or of clips' features.
 
@@ -90,7 +73,8 @@ def localize(
     Raises:
         ValueError: If the model labels no segments, the features don't fit it, its
             logits are not finite, or `window` is less than 1.
-        UserError: If a video's backbones can't be loaded or don't fit the model.
+        UserError: If a video's backbones can't be loaded or don't fit the model, or the
+            extra `video` is not installed.
         VideoError: If a video can't be read, or lacks a modality.
 
     Example:
@@ -101,107 +85,17 @@ def localize(
     if isinstance(model, AVDLN):
         raise ValueError("Expected a network that labels segments. Received: AVDLN")
     if isinstance(source, (str, os.PathLike)):
+        # An optional dependency: reading videos needs the extra `video`.
+        from avsdn_tf.videos import extractor_for, predict_video
+
         path = pathlib.Path(source).expanduser()
         if extractor is None:
             extractor = extractor_for(model)
         return list(predict_video(model, extractor, path, window).events)
     audio, visual = _as_clips(model, source)
     logits = model.predict_on_batch({"audio": audio, "visual": visual})
-    segment_s = segment_s or getattr(model, "segment_s", None) or _SEGMENT_S
+    segment_s = segment_s or getattr(model, "segment_s", None) or 1.0
     return [events_from_logits(clip, model.categories, segment_s) for clip in logits]
-
-
-def extractor_for(
-    model: keras.Model, empty: str | None = None, **given: str | None
-) -> Extractor:
-    """Load the backbones that made the features of a model's training data.
-
-    Args:
-        model: A network that labels segments.
-        empty: A modality that videos may lack; see `Extractor`.
-        **given: Fields of `Backbones` to use instead of the recorded ones. Fields that
-            are neither given nor recorded have the defaults of `build_extractor`.
-
-    Raises:
-        UserError: If a backbone can't be loaded, or doesn't fit the model.
-    """
-    recorded = Backbones.from_dict(getattr(model, "backbones", None))
-    backbones = DEFAULT_BACKBONES.override(**recorded.to_dict()).override(**given)
-    if recipe := RECIPES.get(backbones.visual_network):
-        # Check before the weights are downloaded.
-        check_visual_network(model, backbones.visual_network, recipe.shape)
-    extractor = build_extractor(**backbones.to_dict(), empty=empty)
-    extractor.check_fits(model)
-    return extractor
-
-
-def predict_video(
-    model: keras.Model,
-    extractor: Extractor,
-    path: pathlib.Path,
-    window: int | None = None,
-    disclaimer: str | None = None,
-) -> VideoPrediction:
-    """Localize the events of a video of any length, in overlapping windows.
-
-    Args:
-        model: A network that labels segments.
-        extractor: Makes the features that it was trained on.
-        path: The video.
-        window: As in `localize`.
-        disclaimer: What must be said wherever the result appears, or None.
-
-    Returns:
-        Events and probabilities, on the players' clock.
-
-    Raises:
-        VideoError: If the video can't be read, or lacks a modality.
-        UserError: If the features don't fit the model, or its logits are not finite.
-    """
-    missing = extractor.find_missing(path)
-    if missing:
-        what = {"audio": "sound", "visual": "picture"}[missing]
-        zeros = f"This video has no {what}: zeros stand in for its features"
-        disclaimer = f"{disclaimer}. {zeros}" if disclaimer else zeros
-    extractor.check_fits(model)
-    if window is None:
-        window = getattr(model, "num_segments", None) or _NUM_SEGMENTS
-    start_s = end_s = None
-
-    def features() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        nonlocal start_s, end_s
-        for chunk in extractor.stream(path):
-            start_s = chunk.start_s if start_s is None else start_s
-            end_s = chunk.end_s
-            yield chunk.audio, chunk.visual
-
-    logits = stitch_logits(model, features(), window)
-    if not np.isfinite(logits).all():
-        raise UserError(
-            f"{path}: the logits are NaN or infinite. Expected finite ones. Check that "
-            "the backbones have their own weights."
-        )
-    probabilities = softmax(logits)
-    events = events_from_probabilities(probabilities, model.categories, _SEGMENT_S)
-    return VideoPrediction(
-        name=printable(path.name),
-        categories=tuple(model.categories),
-        probabilities=probabilities,
-        segment_s=_SEGMENT_S,
-        events=tuple(_shift(event, start_s, end_s) for event in events),
-        disclaimer=disclaimer,
-        start_s=start_s,
-    )
-
-
-def _shift(event: Event, start_s: float, end_s: float) -> Event:
-    """Return an event of a video that starts and ends then on the players' clock."""
-    # Round to the microsecond: sums of fractions are not exact.
-    return event._replace(
-        start_s=round(start_s + event.start_s, 6),
-        # The last second of a video is usually shorter.
-        end_s=min(round(start_s + event.end_s, 6), end_s),
-    )
 
 
 def _as_clips(

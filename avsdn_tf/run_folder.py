@@ -100,9 +100,7 @@ class RunFolder:
             path.name == LOCK for path in self.path.iterdir()
         )
 
-    def write_config(
-        self, settings: Mapping[str, Any], dataset_hash: str
-    ) -> None:
+    def write_config(self, settings: Mapping[str, Any], dataset_hash: str) -> None:
         """Write config.json of a new run.
 
         Args:
@@ -158,8 +156,8 @@ class RunFolder:
         if not self.checksums.is_file():
             raise UserError(
                 "Expected a run whose training has ended. This one is training or was "
-                f"interrupted: it has no {self.checksums.name}. Repeat the command that "
-                "began it to resume it.",
+                f"interrupted: it has no {self.checksums.name}. Repeat its command to "
+                "resume it.",
                 field=field,
                 value=self.path,
             )

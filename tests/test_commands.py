@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import avsdn_tf
-from avsdn_tf import demo, inference
+from avsdn_tf import demo, videos
 from avsdn_tf.cli import app, extract
 from avsdn_tf.events import softmax, stitch_logits
 from avsdn_tf.features import extractor as extractors
@@ -22,7 +22,7 @@ from tests.small_videos import write_clip
 @pytest.fixture
 def call(capsys, extractor, monkeypatch):
     """Runs a command; returns its exit code and what it prints."""
-    monkeypatch.setattr(inference, "extractor_for", lambda *_, **__: extractor)
+    monkeypatch.setattr(videos, "extractor_for", lambda *_, **__: extractor)
     monkeypatch.setattr(extractors, "build_extractor", lambda *_, **__: extractor)
 
     def call(*words):
@@ -75,7 +75,7 @@ def test_flags_replace_the_recorded_backbones(
         loaded.append((empty, backbones))
         return extractor
 
-    monkeypatch.setattr(inference, "extractor_for", extractor_for)
+    monkeypatch.setattr(videos, "extractor_for", extractor_for)
     words = ["predict", f"--run={run_folder}", f"--out={tmp_path}"]
     words.append(write_clip(tmp_path / "a.mp4", 2))
     assert call(*words)[0] == 0

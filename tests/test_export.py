@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import avsdn_tf
-from avsdn_tf import events, export, inference
+from avsdn_tf import events, export, videos
 from avsdn_tf.cli import export as command
 from avsdn_tf.data import batches, dataset
 from avsdn_tf.errors import UserError
@@ -356,7 +356,7 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monke
     kernel, _ = model.decoder.head.get_weights()
     model.decoder.head.set_weights([50 * kernel, np.array([0, 0, 0, -99])])
     out = tmp_path / "v [1]"
-    path, largest = export.export_end_to_end(model, extractor, out, METADATA)
+    path, largest = end_to_end.export_end_to_end(model, extractor, out, METADATA)
     assert path == out / "end_to_end"
     path = path.rename(tmp_path / "end_to_end")
     assert largest <= 1e-5
@@ -383,9 +383,9 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monke
 def test_what_goes_end_to_end_computes_in_float32(run, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        inference, "extractor_for", lambda model, **given: loaded.append(given)
+        videos, "extractor_for", lambda model, **given: loaded.append(given)
     )
-    monkeypatch.setattr(export, "export_end_to_end", lambda *_: (tmp_path, 0.0))
+    monkeypatch.setattr(end_to_end, "export_end_to_end", lambda *_: (tmp_path, 0.0))
     avsdn("export", f"--run={run}", "--end_to_end", "--vggish=other")
     assert loaded == [{"vggish": "other", "visual_precision": "float32"}]
 
@@ -396,10 +396,11 @@ def test_networks_that_make_other_features_do_not_go_end_to_end(tmp_path, monkey
     audio, visual = AudioNetwork(), VisualNetwork()
     audio.width, visual.shape = 64, (8,)
     extractor = Extractor(audio, visual)
+    model = small_models()["avsdn"]
     with pytest.raises(UserError, match=r"6.*64"):
-        export.export_end_to_end(small_models()["avsdn"], extractor, tmp_path, METADATA)
+        end_to_end.export_end_to_end(model, extractor, tmp_path, METADATA)
     with pytest.raises(UserError, match=r"labels segments. Received: AVDLN"):
-        export.export_end_to_end(
+        end_to_end.export_end_to_end(
             avsdn_tf.AVDLN(visual_shape=(8,)), extractor, tmp_path, METADATA
         )
     assert not list(tmp_path.iterdir())
@@ -417,8 +418,9 @@ def test_a_full_disk_is_one_message(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(end_to_end, "_write_end_to_end", fill_disk)
     model = small_models()["avsdn"]
     said = r"can't be written \(No space left on device\)"
+    extractor = Extractor(audio, visual)
     with pytest.raises(UserError, match=said):
-        export.export_end_to_end(model, Extractor(audio, visual), tmp_path, METADATA)
+        end_to_end.export_end_to_end(model, extractor, tmp_path, METADATA)
     keras_format = dataclasses.replace(export.FORMATS["keras"], write=fill_disk)
     monkeypatch.setitem(export.FORMATS, "keras", keras_format)
     with pytest.raises(UserError, match=said):
@@ -432,7 +434,7 @@ def test_only_networks_with_a_graph_go_end_to_end(tmp_path):
     extractor = Extractor(audio=mlp(2, 2), visual=mlp(2, 2))
     model = small_models()["avsdn"]
     with pytest.raises(UserError, match="VGGish"):
-        export.export_end_to_end(model, extractor, tmp_path, METADATA)
+        end_to_end.export_end_to_end(model, extractor, tmp_path, METADATA)
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 10])

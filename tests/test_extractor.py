@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import avsdn_tf
-from avsdn_tf import inference
+from avsdn_tf import videos
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import extractor as extractor_module
@@ -361,11 +361,11 @@ def test_the_backbones_of_a_model_are_loaded(monkeypatch, extractor):
         loaded.append(given)
         return extractor
 
-    monkeypatch.setattr(inference, "build_extractor", build)
+    monkeypatch.setattr(videos, "build_extractor", build)
     made_by = {"visual_network": "small", "vggish": "own", "visual_weights": "w.h5"}
     model = model_of(made_by)
-    inference.extractor_for(model)
-    inference.extractor_for(model, empty="audio", vggish="mine", visual_weights=None)
+    videos.extractor_for(model)
+    videos.extractor_for(model, empty="audio", vggish="mine", visual_weights=None)
     expected = {**made_by, "visual_precision": "float32", "empty": None}
     assert loaded == [expected, {**expected, "vggish": "mine", "empty": "audio"}]
 
@@ -383,7 +383,7 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(
 ):
     monkeypatch.setattr(extractor_module, "AudioNetwork", None)
     with pytest.raises(UserError) as caught:
-        inference.extractor_for(model_of(backbones, 128, shape), **given)
+        videos.extractor_for(model_of(backbones, 128, shape), **given)
     assert caught.value.field == "visual_network"
     assert shape == (2048,) or "vgg19" in caught.value.message
 

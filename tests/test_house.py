@@ -15,7 +15,7 @@ FLOORS = (
     {"events", "run_folder"},
     {"evaluation", "cross_modality", "official_weights"},
     {"data", "features", "report"},
-    {"inference", "export", "demo"},
+    {"inference", "videos", "export", "demo"},
     {"training"},
     {"cli"},
     {"main", "__main__"},

@@ -6,7 +6,7 @@ import pytest
 
 import avsdn_tf
 from avsdn_tf.features.extractor import Extractor
-from avsdn_tf.inference import predict_video
+from avsdn_tf.videos import predict_video
 from tests.small_videos import (
     REAL_CLIPS,
     Brightness,

@@ -54,7 +54,8 @@ def test_every_library_that_is_imported_is_a_declared_dependency():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     sections = config["options"]["install_requires"]
-    sections += config["options.extras_require"]["export"]
+    for extra in ("export", "video"):
+        sections += config["options.extras_require"][extra]
     declared = set(re.findall(r"^([\w-]+)\b", sections, re.MULTILINE))
     distributions = importlib.metadata.packages_distributions()
     known = {"avsdn_tf", "tfds_ave", "__future__", *sys.stdlib_module_names}
@@ -127,3 +128,27 @@ def test_the_wheel_works_outside_the_repository(built, tmp_path):
         f"print(keras.models.load_model({str(model)!r}).categories)"
     )
     assert "Bark" in call(programs / "python", "-c", program, cwd=tmp_path, env=env)
+
+
+WITHOUT_VIDEO = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: (
+    None if name in ("av", "tensorflow_hub") else find(name, *rest)
+)
+sys.modules["av"] = sys.modules["tensorflow_hub"] = None
+import avsdn_tf, numpy as np
+import avsdn_tf.training.run, avsdn_tf.export, avsdn_tf.cli.app
+model = avsdn_tf.AVSDN(["Bark"], 3, (4,), units=2)
+clips = {"audio": np.zeros((1, 5, 3)), "visual": np.zeros((1, 5, 4))}
+print(avsdn_tf.localize(model, clips))
+try:
+    avsdn_tf.localize(model, "dog.mp4")
+except avsdn_tf.UserError as error:
+    print(error)
+"""
+
+
+def test_all_but_videos_works_without_the_extra():
+    output = call(sys.executable, "-c", WITHOUT_VIDEO, cwd=ROOT)
+    assert "avsdn_tf[video]" in output

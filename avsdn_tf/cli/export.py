@@ -52,9 +52,8 @@ def run(args: argparse.Namespace) -> int:
     # TensorFlow starts after the words have been checked.
     from rich.console import Console
 
-    from avsdn_tf import inference
+    from avsdn_tf import export
     from avsdn_tf.cli import console, runs
-    from avsdn_tf.export import export_end_to_end, export_model
 
     folder, config, model = runs.open_run(args.run, labels_segments=True)
     out = args.out or folder.path / "export"
@@ -73,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
     if args.end_to_end:
         # It runs on any processor; bfloat16 would round by how many frames it sees.
         given = {**flags.given(args, _BACKBONES), "visual_precision": "float32"}
-        extractor = inference.extractor_for(model, **given)
+        from avsdn_tf.export.end_to_end import export_end_to_end
+        from avsdn_tf.videos import extractor_for
+
+        extractor = extractor_for(model, **given)
         # Converters and runtimes print notices too.
         with quiet_startup():
             path, largest = export_end_to_end(model, extractor, out, metadata)
@@ -81,7 +83,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         clips, checked = _clips_to_check(model, config, args.data_dir)
         with quiet_startup():
-            path, largest = export_model(model, args.format, out, metadata, clips)
+            path, largest = export.export_model(
+                model, args.format, out, metadata, clips
+            )
     text = f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
     console.print_plainly(Console(), text)
     return 0

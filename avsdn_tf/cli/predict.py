@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     from avsdn_tf.cli import console
     from avsdn_tf.features.video import VideoError
-    from avsdn_tf.inference import predict_video
     from avsdn_tf.report.terminal import events_table
+    from avsdn_tf.videos import predict_video
 
     terminal = Console()
     folder = pathlib.Path(args.out)
@@ -106,7 +106,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Any, Any, list[pathlib.Path], An
     """Return the network, the extractor, the videos and a disclaimer or None."""
     from avsdn_tf.cli import runs
     from avsdn_tf.features.video import find_videos
-    from avsdn_tf.inference import extractor_for
+    from avsdn_tf.videos import extractor_for
 
     folder, _, model = runs.open_run(args.run, labels_segments=True)
     videos = find_videos(args.videos)

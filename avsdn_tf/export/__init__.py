@@ -18,14 +18,13 @@ from avsdn_tf.export.checked import (
     explain_failure,
     written_aside,
 )
-from avsdn_tf.export.end_to_end import export_end_to_end
 from avsdn_tf.export.format import METADATA, Clips, Exportable, Format
 from avsdn_tf.export.keras_file import KERAS
 from avsdn_tf.export.litert import LITERT
 from avsdn_tf.export.onnx_file import ONNX
 from avsdn_tf.export.savedmodel import SAVEDMODEL
 
-__all__ = ["FORMATS", "METADATA", "Format", "export_end_to_end", "export_model"]
+__all__ = ["FORMATS", "METADATA", "Format", "export_model"]
 
 FORMATS = {
     "savedmodel": SAVEDMODEL,
