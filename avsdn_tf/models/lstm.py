@@ -29,7 +29,8 @@ class _UnrolledLoop(keras.layers.RNN):
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
         num_segments = sequences.shape[1]
-        is_short = num_segments is not None and num_segments <= self.max_unrolled
+        # A free axis is None, or a symbol of JAX.
+        is_short = isinstance(num_segments, int) and num_segments <= self.max_unrolled
         if not is_short or mask is not None:
             return super().inner_loop(sequences, initial_state, mask, training)
         projected = ops.matmul(sequences, self.cell.kernel) + self.cell.bias
