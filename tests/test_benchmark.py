@@ -462,8 +462,12 @@ def test_programs_read_an_epoch(data_dir, feature_file):
 
 @needs_torch
 def test_the_pytorch_program_trains(feature_file):
+    import torch
+
     from experiments.benchmark import torch_program
 
+    # Beside other processes, two threads wait for each other most of the time.
+    torch.set_num_threads(1)
     torch_program.training(AVEL_BATCH, fused=True)()
     torch_program.inference(AVEL_BATCH)()
     batch = Batch("avsdn", (2048,), units=4)
