@@ -1,7 +1,8 @@
 """The losses of the field: of segment logits, clip labels and distances.
 
-Keras resolves them by their registered names, such as
-`model.compile(loss="avsdn_tf>SoftmaxBinaryCrossentropy")`.
+Networks of this package resolve registered names, as in
+`model.compile(loss="avsdn_tf>SoftmaxBinaryCrossentropy")`. `keras.losses.get` takes the
+form `{"class_name": "avsdn_tf>SoftmaxBinaryCrossentropy", "config": {}}`.
 """
 
 from typing import Any

@@ -23,7 +23,7 @@ def test_a_release_is_there():
 def test_a_saved_model_loads_with_equal_outputs(path):
     model = avsdn_tf.load(path)
     assert model.categories == ["Bark", "Violin, fiddle"]
-    # Releases before 0.3 don't record these.
+    # The files of this release don't record these.
     if path.parent.name == "0.1.0":
         assert model.num_segments is model.segment_s is model.backbones is None
     with np.load(path.with_suffix(".npz")) as arrays:

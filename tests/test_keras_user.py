@@ -206,6 +206,16 @@ def test_fit_trains_what_clip_losses_is(name, kind, inputs, classes):
         assert np.abs(gradient).max() > 0
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_losses_of_half_precision_outputs_are_float32(dtype, inputs, classes):
+    model = make_model("avsdn_label_guided", dtype=f"mixed_{dtype}")
+    outputs = model.compute_outputs(inputs)
+    assert outputs["audio_clip_logits"].dtype == dtype
+    loss = avsdn_tf.SoftmaxBinaryCrossentropy()
+    losses = model.clip_losses(loss, np.eye(4)[classes], outputs)
+    assert losses.dtype == "float32"
+
+
 def test_guides_add_their_losses_by_hand(inputs, classes):
     model = make_model("avsdn_label_guided")
     target = np.eye(4, dtype="f")[classes]
@@ -340,8 +350,10 @@ def test_fine_tuning(name, inputs, rng, tmp_path):
 
 def test_as_many_categories_get_a_new_head_as_well():
     source = make_model("avsdn_label_guided")
-    source.decoder.head.trainable = False
+    source.trainable = False
     model = source.with_categories(["Saw", "Drill", "Hammer"])
+    heads = [v for layer in model.category_layers() for v in layer.variables]
+    assert {id(v) for v in model.trainable_variables} == {id(v) for v in heads}
     for old, new in zip(source.category_layers(), model.category_layers(), strict=True):
         assert new.trainable
         assert (old.get_weights()[0] != new.get_weights()[0]).any()
@@ -400,4 +412,4 @@ def test_settings_of_keras_give_the_same_results(
     assert found.dtype == model.variable_dtype
     np.testing.assert_allclose(found, expected, atol=atol)
     loaded = save_and_load(model, tmp_path)
-    np.testing.assert_allclose(loaded(inputs), found, atol=1e-3 * atol + 1e-6)
+    np.testing.assert_allclose(loaded(inputs), found, atol=atol)

@@ -7,11 +7,11 @@ import tensorflow as tf
 
 import avsdn_tf
 from avsdn_tf.models import SegmentClassifier
-from avsdn_tf.models.registry import MODELS
 from avsdn_tf.models.attention import AudioGuidedAttention, SpatialMean
 from avsdn_tf.models.decoder import Decoder
 from avsdn_tf.models.fusion import DMRNFusion
 from avsdn_tf.models.lstm import SegmentLSTM, SequenceLSTM
+from avsdn_tf.models.registry import MODELS
 from tests import numpy_networks as expected
 
 CATEGORIES = ["Bark", "Violin, fiddle", "Frying (food)"]

@@ -168,13 +168,22 @@ class AudioVisualModel(keras.Model):
         """
         config = {**self.get_config(), "categories": list(categories)}
         del config["name"]
-        new = type(self).from_config(config)
+        heads = self.category_layers()
+        paths = [path for path, layer in _sublayers(self) if layer in heads]
+        # A frozen layer freezes what it contains.
+        frozen = [
+            name
+            for name in config.pop("frozen", ())
+            if not any(
+                f"{path}.".startswith(f"{name}.") or name.startswith(f"{path}.")
+                for path in paths
+            )
+        ]
+        new = type(self).from_config({**config, "frozen": frozen, "trainable": True})
         renewed = {id(v) for layer in new.category_layers() for v in layer.variables}
         for variable, source in zip(new.variables, self.variables, strict=True):
             if id(variable) not in renewed:
                 variable.assign(source)
-        for layer in new.category_layers():
-            layer.trainable = True
         return new
 
     def compile(
