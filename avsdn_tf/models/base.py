@@ -141,7 +141,8 @@ class SegmentClassifier(AudioVisualModel):
             A scalar.
         """
         extra_outputs = vars(self._call_outputs).pop("extra", {})
-        loss = keras.losses.get(self.loss) if isinstance(self.loss, str) else self.loss
+        loss = getattr(self, "loss", None)
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
         weight = sample_weight
         if weight is not None and not isinstance(loss, ClipLoss):
             # Keras would broadcast weights of clips along the segments.
@@ -153,7 +154,7 @@ class SegmentClassifier(AudioVisualModel):
         if not isinstance(loss, keras.losses.Loss):
             raise ValueError(
                 f"Expected one keras.losses.Loss: {type(self).__name__} applies it to "
-                f"further outputs. Received: loss={self.loss!r}"
+                f"further outputs. Received: loss={loss!r}"
             )
         outputs = {
             name: float32_or_wider(x)
