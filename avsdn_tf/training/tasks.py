@@ -4,9 +4,10 @@
 `CrossModalityTask` learns which segments' sound and picture belong together.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,26 +30,37 @@ _SPLITS = ("train", "validation", "test")
 Batch = dict[str, tf.Tensor]
 
 
-class Task(Protocol):
+class Task:
     """What the training loop needs of a task.
 
-    Attributes:
+    Args:
         model: The network that is trained.
+        config: The settings.
+        dataset: The data.
+
+    Attributes:
+        model: The network.
         num_clips: Clips of each split.
         num_batches: Batches of an epoch.
     """
 
-    model: keras.Model
     num_clips: dict[str, int]
     num_batches: int
+
+    def __init__(self, model: keras.Model, config: Config, dataset: Dataset) -> None:
+        self.model = model
+        self._config = config
+        self._dataset = dataset
 
     def training_batches(
         self, epochs: Sequence[int] = (1,), shard: InputShard = ALL
     ) -> tf.data.Dataset:
         """Return a worker's part of the batches of epochs."""
+        raise NotImplementedError
 
     def score_batch(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Return loss and accuracy of each of a batch's samples, `(batch,)` both."""
+        raise NotImplementedError
 
     def score_validation(self, shard: InputShard = ALL) -> tuple[float, float]:
         """Return how much of a worker's part of the validation split is right.
@@ -56,9 +68,23 @@ class Task(Protocol):
         Returns:
             How much is right, and how much there is. Their ratio selects the epoch.
         """
+        raise NotImplementedError
 
     def evaluate(self, split: str) -> tuple[dict[str, Any], Predictions | Distances]:
-        """Return a split's scores, ready for JSON, and the network's outputs."""
+        """Return a split's scores, ready for JSON, and the network's outputs.
+
+        Raises:
+            UserError: If an output is not finite, or nothing can be scored.
+        """
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _named(self, split: str) -> Iterator[None]:
+        """Name data set and split in the errors of scoring."""
+        try:
+            yield
+        except ValueError as error:
+            raise UserError(f"{self._dataset.name}, {split}: {error}") from error
 
 
 def build_task(config: Config, dataset: Dataset) -> Task:
@@ -98,13 +124,10 @@ def restore_task(model: keras.Model, config: Config, dataset: Dataset) -> Task:
     return make(model, config, dataset)
 
 
-class SegmentTask:
+class SegmentTask(Task):
     """Learns the class of every segment, from segment labels or from clip labels.
 
-    Args:
-        model: The network.
-        config: The settings.
-        dataset: The data.
+    Scores are those of `evaluation.evaluate`.
 
     Raises:
         UserError: If the data set lacks times or background clips that the settings
@@ -114,9 +137,7 @@ class SegmentTask:
     def __init__(
         self, model: SegmentClassifier, config: Config, dataset: Dataset
     ) -> None:
-        self.model = model
-        self._config = config
-        self._dataset = dataset
+        super().__init__(model, config, dataset)
         self._label = _training_label(config, dataset)
         self._splits = _training_splits(config, dataset)
         self._loss = build_loss(config)
@@ -176,36 +197,24 @@ class SegmentTask:
         )
 
     def evaluate(self, split: str) -> tuple[dict[str, Any], Predictions]:
-        """Return a split's scores (see `evaluation.evaluate`) and the predictions.
-
-        Raises:
-            UserError: If a logit is not finite.
-        """
+        """Return a split's scores, ready for JSON, and the predictions."""
         predictions = self._predict(batches.scoring_batches(self._dataset, split))
-        try:
+        with self._named(split):
             scores = evaluation.evaluate(predictions, self._dataset.categories)
-        except ValueError as error:
-            raise UserError(f"{self._dataset.name}, {split}: {error}") from error
         return scores, predictions
 
 
-class CrossModalityTask:
+class CrossModalityTask(Task):
     """Learns which segments' sound and picture belong to one event.
 
     A training pair is the sound and the picture of one segment, which belong together
     where the segment is an event. A pair is right if its distance is nearer to 0 than
-    to the margin where it belongs together, and farther where it doesn't.
-
-    Args:
-        model: The network.
-        config: The settings.
-        dataset: The data.
+    to the margin where it belongs together, and farther where it doesn't. Scores are
+    those of `cross_modality.evaluate`.
     """
 
     def __init__(self, model: AVDLN, config: Config, dataset: Dataset) -> None:
-        self.model = model
-        self._config = config
-        self._dataset = dataset
+        super().__init__(model, config, dataset)
         self._loss = losses.ContrastiveLoss()
         self._measure = make_measure(model)
 
@@ -242,21 +251,15 @@ class CrossModalityTask:
         return self._loss.call(target, distances), tf.cast(right, tf.float32)
 
     def score_validation(self, shard: InputShard = ALL) -> tuple[float, float]:
-        """Return how often A2V and V2A are right on the validation split, of how many.
-
-        Raises:
-            UserError: If no clip of that split can be scored.
-        """
+        """Return how often A2V and V2A are right on validation, and of how many."""
         distances = self._measure(self._validation(shard))
         if (
             shard.num_workers > 1
             and not cross_modality.is_scored(distances.labels).any()
         ):
             return 0, 0
-        try:
+        with self._named("validation"):
             right = np.concatenate(cross_modality.right_starts(distances))
-        except ValueError as error:
-            raise UserError(f"{self._dataset.name}, validation: {error}") from error
         return right.sum(), right.size
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 A task lives as long as its process.
@@ -264,16 +267,10 @@ class CrossModalityTask:
         return pairs.scoring_clips(self._dataset, "validation", shard=shard)
 
     def evaluate(self, split: str) -> tuple[dict[str, Any], Distances]:
-        """Return a split's scores (see `cross_modality.evaluate`) and the distances.
-
-        Raises:
-            UserError: If no clip can be scored, or a distance is not finite.
-        """
+        """Return a split's scores, ready for JSON, and the distances."""
         distances = self._measure(pairs.scoring_clips(self._dataset, split))
-        try:
+        with self._named(split):
             return cross_modality.evaluate(distances), distances
-        except ValueError as error:
-            raise UserError(f"{self._dataset.name}, {split}: {error}") from error
 
 
 def build_loss(config: Config) -> keras.losses.Loss:
@@ -330,20 +327,16 @@ def make_predict(
     logits_of = make_logits(model)
 
     def predict(scored: tf.data.Dataset) -> Predictions:
-        parts: dict[str, list[np.ndarray]] = {
-            name: [] for name in ("row", "logits", "segment_labels", "clip_label")
-        }
-        for batch in scored:
+        def outputs_of(batch: Batch) -> dict[str, tf.Tensor]:
             logits = logits_of({"audio": batch["audio"], "visual": batch["visual"]})
-            for name, part in parts.items():
-                part.append({**batch, "logits": logits}[name].numpy())
-        joined = {name: np.concatenate(values) for name, values in parts.items()}
-        return Predictions(
-            row=joined["row"],
-            logits=joined["logits"],
-            labels=joined["segment_labels"],
-            clip_labels=joined["clip_label"],
-        )
+            return {
+                "row": batch["row"],
+                "logits": logits,
+                "labels": batch["segment_labels"],
+                "clip_labels": batch["clip_label"],
+            }
+
+        return Predictions(**_collect(scored, outputs_of))
 
     return predict
 
@@ -362,14 +355,22 @@ def make_measure(model: AVDLN) -> Callable[[tf.data.Dataset], Distances]:
         return embedding_distance(heard, seen)
 
     def measure(clips: tf.data.Dataset) -> Distances:
-        parts: dict[str, list[np.ndarray]] = {"row": [], "distances": [], "labels": []}
-        for batch in clips:
+        def outputs_of(batch: Batch) -> dict[str, tf.Tensor]:
             distances = distances_of(batch["audio"], batch["visual"])
-            parts["row"].append(batch["row"].numpy())
-            parts["distances"].append(distances.numpy())
-            parts["labels"].append(batch["is_event"].numpy())
-        return Distances(
-            **{name: np.concatenate(values) for name, values in parts.items()}
-        )
+            labels = batch["is_event"]
+            return {"row": batch["row"], "distances": distances, "labels": labels}
+
+        return Distances(**_collect(clips, outputs_of))
 
     return measure
+
+
+def _collect(
+    scored: tf.data.Dataset, outputs_of: Callable[[Batch], dict[str, tf.Tensor]]
+) -> dict[str, np.ndarray]:
+    """Return the outputs of all batches, joined by name."""
+    parts = [outputs_of(batch) for batch in scored]
+    return {
+        name: np.concatenate([part[name].numpy() for part in parts])
+        for name in parts[0]
+    }
