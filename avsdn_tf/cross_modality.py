@@ -62,22 +62,15 @@ class Distances:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Distances":
-        """Load a file of `save`.
-
-        Raises:
-            ValueError: If the file is missing, broken, or holds something else.
-        """
+        """Load a file of `save`; raise ValueError if that fails."""
         return load_arrays(path, tuple(_DTYPES), cls)
 
 
 def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first segment and the number of segments of each clip's event.
+    """Return first segment and length of each clip's event, both `(num_clips,)`.
 
-    Args:
-        labels: 1 where the segment belongs to the event, `(num_clips, num_segments)`.
-
-    Returns:
-        Starts and lengths, both `(num_clips,)`; 0 and 0 without an event.
+    `labels` is 1 where the segment belongs to the event, `(num_clips, num_segments)`. A
+    clip without an event has 0 and 0.
 
     Raises:
         ValueError: If a clip has more than one event.
@@ -128,13 +121,8 @@ def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
 def baselines(labels: np.ndarray) -> dict[str, float]:
     """Score three systems that neither look nor listen, on the scored clips.
 
-    Args:
-        labels: 1 where the segment belongs to the event, `(num_clips, num_segments)`.
-
-    Returns:
-        The expected accuracy of `"random_window"`, any window with the same chance, and
-        the accuracies of `"always_at_start"` and `"always_at_end"`, the first and the
-        last window.
+    The accuracy of `"random_window"`, any window with the same chance, is the expected
+    one; `"always_at_start"` and `"always_at_end"` are the first and the last window.
 
     Raises:
         ValueError: If there is no clip to score.
@@ -151,9 +139,6 @@ def baselines(labels: np.ndarray) -> dict[str, float]:
 
 def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
     """Return in which of the scored clips A2V and V2A are right, `(num_scored,)` each.
-
-    Args:
-        predictions: Distances and labels of a split.
 
     Raises:
         ValueError: If there is no clip to score, or a distance is not finite; the
@@ -185,9 +170,6 @@ def mean_accuracy(predictions: Distances) -> float:
 
 def evaluate(predictions: Distances) -> dict[str, Any]:
     """Score a split.
-
-    Args:
-        predictions: Distances and labels of the split.
 
     Returns:
         A JSON-ready dictionary: `a2v_accuracy`, `v2a_accuracy`, their 95 % bootstrap

@@ -39,11 +39,7 @@ _HEARD += [_BIRD] * 5
 
 @dataclasses.dataclass(frozen=True)
 class DemoAudio:
-    """Makes a spectrum of each second, in place of VGGish.
-
-    Attributes:
-        width: Width of a feature.
-    """
+    """Makes a spectrum of each second, `width` wide, in place of VGGish."""
 
     width: int = _BANDS
 
@@ -56,12 +52,7 @@ class DemoAudio:
 
 @dataclasses.dataclass(frozen=True)
 class DemoVisual:
-    """Makes a colour histogram of each second's frame, in place of ResNet-152.
-
-    Attributes:
-        shape: Shape of a feature.
-        frames_per_second: Number of frames per second that it reads.
-    """
+    """Makes a colour histogram of each second's frame, in place of ResNet-152."""
 
     shape: tuple[int, ...] = (_LEVELS**3,)
     frames_per_second: int = 1

@@ -1,9 +1,9 @@
 """Scores of a split by the AVE protocol, with trivial baselines and intervals.
 
-Arrays of class indices are `(num_clips, num_segments)` integers: 0 to K - 1 are the
-categories, K is background. Scores are fractions of 1. A score that the data leave
-undefined is None, never NaN: background recall without a background segment, an
-interval of one clip.
+`labels` and `predicted` are class indices, `(num_clips, num_segments)` integers: 0 to
+K - 1 are the categories, K is `background`. Scores are fractions of 1. A score that the
+data leave undefined is None, never NaN: background recall without a background segment,
+an interval of one clip.
 """
 
 import os
@@ -59,26 +59,12 @@ class Predictions:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the predictions as an npz file, atomically.
-
-        Args:
-            path: File to write or to replace, in an existing folder.
-        """
+        """Write the predictions as an npz file, atomically."""
         save_arrays(path, {name: getattr(self, name) for name in _DTYPES})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Predictions":
-        """Load a file of `save`.
-
-        Args:
-            path: File to read.
-
-        Returns:
-            The predictions.
-
-        Raises:
-            ValueError: If the file is missing, broken, or holds something else.
-        """
+        """Load a file of `save`; raise ValueError if that fails."""
         return load_arrays(path, tuple(_DTYPES), cls)
 
 
@@ -114,15 +100,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) 
 def load_arrays(
     path: str | os.PathLike[str], names: Sequence[str], make: Callable[..., _T]
 ) -> _T:
-    """Load a file of `save_arrays`.
-
-    Args:
-        path: File to read.
-        names: Names of its arrays.
-        make: Constructor that takes the arrays as keywords.
-
-    Returns:
-        The result of `make`.
+    """Load a file of `save_arrays`; pass its arrays to `make` as keywords.
 
     Raises:
         ValueError: If the file is missing, broken, or holds something else.
@@ -140,25 +118,14 @@ def load_arrays(
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float | None:
-    """Return the fraction of all segments whose class is right: AVE's own score.
-
-    Args:
-        labels: True classes, `(num_clips, num_segments)`.
-        predicted: Predicted classes, the same shape.
-    """
+    """Return the fraction of all segments whose class is right: AVE's own score."""
     return _ratio(*_sum(count_right, labels, predicted))
 
 
 def background_recall(
     labels: np.ndarray, predicted: np.ndarray, background: int
 ) -> float | None:
-    """Return the fraction of the true background segments that are found.
-
-    Args:
-        labels: True classes, `(num_clips, num_segments)`.
-        predicted: Predicted classes, the same shape.
-        background: Index of the background class.
-    """
+    """Return the fraction of the true background segments that are found."""
     return _ratio(*_sum(count_background, labels, predicted, background))
 
 
@@ -167,17 +134,8 @@ def event_f1(
 ) -> float | None:
     """Return the micro-F1 of whole events over a split, see `metrics.count_events`.
 
-    Args:
-        labels: True classes, `(num_clips, num_segments)`.
-        predicted: Predicted classes, the same shape.
-        background: Index of the background class.
-        iou: Least intersection over union, in [0.5, 1].
-
-    Returns:
-        2 * right / (true events + predicted events); None if there are no events.
-
-    Raises:
-        ValueError: If `iou` is outside [0.5, 1].
+    That is 2 * right / (true events + predicted events), at an intersection over union
+    of `iou` or more, which is in [0.5, 1]; else ValueError is raised.
     """
     return _ratio(*_sum(count_events, labels, predicted, background, iou))
 
@@ -221,14 +179,8 @@ def trivial_baselines(
 ) -> dict[str, float | None]:
     """Score two systems that localize nothing.
 
-    Args:
-        labels: True classes, `(num_clips, num_segments)`.
-        clip_labels: True class of each clip, `(num_clips,)`.
-        background: Index of the background class.
-
-    Returns:
-        The accuracy of `"always_background"`, and of `"perfect_clip_classifier"`, which
-        gives every segment the true class of its clip.
+    `"always_background"`, and `"perfect_clip_classifier"`, which gives every segment
+    the true class of its clip, `clip_labels` of shape `(num_clips,)`.
     """
     return {
         "always_background": accuracy(labels, np.full_like(labels, background)),
@@ -243,13 +195,8 @@ def confusion_matrix(
 ) -> np.ndarray:
     """Count segments by true and predicted class.
 
-    Args:
-        labels: True classes, any shape.
-        predicted: Predicted classes, the same shape.
-        num_classes: Number of classes, background included.
-
-    Returns:
-        `(num_classes, num_classes)` int64: true classes in rows, predicted in columns.
+    The result is `(num_classes, num_classes)` int64: true classes in rows, predicted
+    ones in columns.
     """
     cells = labels.ravel() * num_classes + predicted.ravel()
     counts = np.bincount(cells, minlength=num_classes**2)
@@ -260,11 +207,6 @@ def per_category(
     labels: np.ndarray, predicted: np.ndarray, categories: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Score the segments of every class separately.
-
-    Args:
-        labels: True classes, `(num_clips, num_segments)`.
-        predicted: Predicted classes, the same shape.
-        categories: Names of the categories.
 
     Returns:
         One dictionary a class, `"Background"` last: `category`, `segments` (the number
@@ -330,12 +272,9 @@ def evaluate(predictions: Predictions, categories: Sequence[str]) -> dict[str, A
 
 
 def interval_over_clips(per_clip: np.ndarray) -> list[float] | None:
-    """Return the 95 % bootstrap interval `[low, high]`; None for one clip.
+    """Return the 95 % bootstrap interval `[low, high]` of one value a clip.
 
-    Every resample of one clip is that clip: it has no interval.
-
-    Args:
-        per_clip: One value a clip, `(num_clips,)`.
+    Every resample of one clip is that clip: its interval is None.
     """
     return list(bootstrap_interval(per_clip)) if len(per_clip) > 1 else None
 

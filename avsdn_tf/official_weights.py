@@ -139,12 +139,7 @@ class _State:
         return shape
 
     def dense(self, name: str, layer: Any) -> None:
-        """Set the weights of a Dense layer to those of a Linear module, transposed.
-
-        Args:
-            name: Name of the Linear module.
-            layer: The layer.
-        """
+        """Set the weights of a Dense layer to those of a Linear module, transposed."""
         weights = [self._take(f"{name}.weight", reversed(layer.kernel.shape)).T]
         if layer.use_bias:
             weights.append(self._take(f"{name}.bias", layer.bias.shape))
@@ -155,10 +150,6 @@ class _State:
 
         The gates have the same order (input, forget, cell, output); PyTorch adds two
         biases where Keras has one.
-
-        Args:
-            name: Name of the LSTM module.
-            layer: The layer.
         """
         weights = []
         kernel, recurrent_kernel, bias = layer.get_weights()[:3]
@@ -172,11 +163,7 @@ class _State:
         layer.set_weights(weights)
 
     def finish(self) -> None:
-        """Check that every array was taken.
-
-        Raises:
-            ValueError: If an array is left.
-        """
+        """Raise ValueError if an array is left."""
         if self._left:
             raise ValueError(
                 "Expected the state of one network alone. Received also: "

@@ -70,9 +70,6 @@ def predict_video(
         window: As in `localize`.
         disclaimer: What must be said wherever the result appears, or None.
 
-    Returns:
-        Events and probabilities, on the players' clock.
-
     Raises:
         VideoError: If the video can't be read, or lacks a modality.
         UserError: If the features don't fit the model, or its logits are not finite.

@@ -15,14 +15,9 @@ _WHOLE_NUMBER = re.compile(r"[0-9]+", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """One row of Annotations.txt.
+    """One row of Annotations.txt: the event lasts from `start_s` to before `end_s`.
 
-    Attributes:
-        category: Name of the clip's event category.
-        video_id: YouTube id. Not unique: some ids of AVE have two or three rows.
-        quality: `good` in every row of AVE.
-        start_s: Second in which the event begins.
-        end_s: Second before which the event ends.
+    Some video ids of AVE have two or three rows. The quality is `good` in every row.
     """
 
     category: str
@@ -36,14 +31,6 @@ def read_annotations(
     path: pathlib.Path, categories: Sequence[str], num_segments: int
 ) -> list[Annotation]:
     """Read Annotations.txt: LF or CRLF, with or without header and last newline.
-
-    Args:
-        path: The file.
-        categories: Valid category names.
-        num_segments: Length of a clip in seconds, the highest valid end time.
-
-    Returns:
-        The annotations, in the order of the file.
 
     Raises:
         DatasetError: If a line doesn't have five fields, or has an unknown category or
@@ -103,13 +90,6 @@ def segment_labels(
     category: int, start_s: int, end_s: int, num_segments: int, background: int
 ) -> np.ndarray:
     """Return a clip's segment labels: the category during the event, else background.
-
-    Args:
-        category: Index of the event's category.
-        start_s: Second in which the event begins.
-        end_s: Second before which the event ends.
-        num_segments: Number of segments of a clip.
-        background: Index of the background class.
 
     Returns:
         `(num_segments,)` int64.

@@ -20,8 +20,7 @@ class Clip:
         clip_label: Class index of the clip.
         start_s: Start of the (first) event in seconds.
         end_s: End of the (last) event in seconds.
-        match_split: Split of cross-modality localization, one of `configs.SPLITS`. AVE
-            calls these splits and their files *_match.
+        match_split: Split of cross-modality localization, AVE's *_match.
     """
 
     row: int

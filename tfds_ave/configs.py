@@ -38,8 +38,7 @@ class AveConfig(tfds.core.BuilderConfig):
         source: `"simulated"`, `"files"` (features in AVE's layout), `"videos"` (AVE's),
             or `"custom"`, where the user's data decide categories and shapes.
         visual_file: AVE's file of visual features, for source `"files"`.
-        visual_network: Name of the visual features' network in
-            `avsdn_tf.features.visual.RECIPES`, if the config fixes it.
+        visual_network: A name of `features.visual.RECIPES`, if the config fixes it.
     """
 
     categories: tuple[str, ...] = AVE_CATEGORIES

@@ -19,15 +19,7 @@ _TAIL_S = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class CustomData:
-    """The clips, with feature files that fit together.
-
-    Attributes:
-        manifest: The labels of the clips.
-        paths: Audio and visual feature file of every clip, in the same order.
-        num_segments: Number of segments of a clip.
-        audio_width: Width of an audio feature.
-        visual_shape: Shape of a segment's visual feature.
-    """
+    """The clips of a manifest, and their feature files, which fit together."""
 
     manifest: Manifest
     paths: tuple[tuple[pathlib.Path, pathlib.Path], ...]
@@ -39,9 +31,6 @@ class CustomData:
         """Yield a split's clips, with flat visual features `(num_segments, width)`.
 
         The rank of a TFDS feature can't depend on the data.
-
-        Raises:
-            DatasetError: If a feature is not finite.
         """
         classes = (*self.manifest.categories, BACKGROUND)
         for clip, paths in zip(self.manifest.clips, self.paths, strict=True):
@@ -71,11 +60,6 @@ def event_segments(start_s: float, end_s: float, num_segments: int) -> np.ndarra
 
     An event covers the segments whose middle lies within it. A short event without any
     such segment covers the segment that it overlaps most, so that no event is lost.
-
-    Args:
-        start_s: Start of the event, within the clip.
-        end_s: End of the event.
-        num_segments: Number of segments of the clip, of one second each.
     """
     starts_s = np.arange(num_segments)
     middles_s = starts_s + 0.5
@@ -92,15 +76,11 @@ def open_custom(
 ) -> CustomData:
     """Check by the headers of all feature files that they fit together.
 
-    The most frequent number of rows is the number of segments of all clips.
-
-    Args:
-        manifest: The labels of the clips.
-        extracted: Audio and visual feature file of the clips with a video, by key.
+    The most frequent number of rows is the number of segments of all clips. `extracted`
+    holds the feature files of the clips with a video, by key.
 
     Raises:
-        DatasetError: If a file can't be read, or differs from the others; it names
-            every such file.
+        DatasetError: If files can't be read, or differ from the others; it names each.
     """
     paths = [clip.features or extracted[clip.key] for clip in manifest.clips]
     shapes, errors = [], []

@@ -46,18 +46,9 @@ _RUNNER = "FnApiRunner"
 def _read_settings(
     folder: pathlib.Path, config: AveConfig
 ) -> tuple[Backbones, str | None]:
-    """Read features.json. The file and each of its members are optional.
+    """Return the backbones that features.json names, and what videos may lack.
 
-    Args:
-        folder: The manual folder, which paths in the file are relative to.
-        config: The config to build.
-
-    Returns:
-        The backbones, with absolute paths, and the modality that videos may lack.
-
-    Raises:
-        UserError: If a member is unknown or wrong, a path doesn't exist, or the
-            features would not have the config's shape.
+    The file and each of its members are optional. Paths are relative to its folder.
     """
     path = folder / SETTINGS
     try:
@@ -259,11 +250,7 @@ def _extract(
 
 @contextlib.contextmanager
 def _as_file(video: Video) -> Iterator[pathlib.Path]:
-    """Yield the path of a video; one in an archive is unpacked for the block.
-
-    Raises:
-        VideoError: If the archive is damaged there.
-    """
+    """Yield the path of a video; one in an archive is unpacked for the block."""
     if video.member is None:
         yield video.path
         return

@@ -12,11 +12,7 @@ TOLERANCE_SEGMENTS = 1
 
 
 def read_shape(path: pathlib.Path) -> tuple[int, ...]:
-    """Return the shape of a feature file from its header.
-
-    Raises:
-        DatasetError: If the file is damaged, or holds no floating point array.
-    """
+    """Return the shape of a feature file from its header."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
@@ -35,15 +31,7 @@ def read_shape(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def check_lengths(lengths: Mapping[str, int], num_segments: int) -> None:
-    """Check the length of all clips.
-
-    Args:
-        lengths: Length of each clip in seconds, by its name.
-        num_segments: The expected length, give or take `TOLERANCE_SEGMENTS`.
-
-    Raises:
-        DatasetError: If clips are too short or too long; it names them.
-    """
+    """Raise DatasetError unless all clips have about `num_segments`; it names them."""
     wrong = [
         f"{name} {length}"
         for name, length in lengths.items()
@@ -64,9 +52,6 @@ def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
 
     The file may hold `TOLERANCE_SEGMENTS` rows more or fewer: surplus rows are cut
     off, and the last row is repeated for missing ones.
-
-    Raises:
-        DatasetError: If a feature is not finite.
     """
     values = np.load(path).astype(np.float32)
     if not np.isfinite(values).all():

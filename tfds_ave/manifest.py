@@ -23,17 +23,9 @@ _MAX_KEY_BYTES = 240
 
 @dataclasses.dataclass(frozen=True)
 class CustomClip:
-    """One clip of the manifest.
+    """One clip of the manifest, with either a video or an audio and a visual file.
 
-    Attributes:
-        row: Its number in the manifest, from 0.
-        key: Its name.
-        split: One of `SPLITS`.
-        category: Name of its category, or `BACKGROUND`.
-        times_s: Start and end in seconds of each event, without overlap; empty if
-            unknown.
-        video: Its video; None if the manifest names feature files.
-        features: Its audio and visual feature file; None if the manifest names a video.
+    `times_s` are start and end of each event, without overlap; empty if unknown.
     """
 
     row: int
@@ -47,12 +39,7 @@ class CustomClip:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The content of the two files.
-
-    Attributes:
-        categories: Names of the event categories.
-        clips: The clips, in the order of the file.
-    """
+    """The categories, and the clips in the order of the file."""
 
     categories: tuple[str, ...]
     clips: tuple[CustomClip, ...]
@@ -248,14 +235,7 @@ def _find_files(
 def _add_event(
     first: CustomClip, other: CustomClip, where: str, line: int
 ) -> CustomClip:
-    """Return a clip with the event of a later line of the same key.
-
-    Args:
-        first: The clip of the earlier lines.
-        other: The clip of the later line.
-        where: The later line, for messages.
-        line: The first line of the key.
-    """
+    """Return a clip with the event of another line; `line` is the first of its key."""
     same = ("split", "category", "video", "features")
     if any(getattr(first, name) != getattr(other, name) for name in same):
         raise DatasetError(

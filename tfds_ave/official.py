@@ -102,10 +102,6 @@ class OfficialData:
 def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> OfficialData:
     """Check everything but the features themselves.
 
-    Args:
-        config: The config to build.
-        files: The files by their official names.
-
     Raises:
         DatasetError: If a file can't be read, has another layout, or contradicts
             another file.
@@ -137,11 +133,7 @@ def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> Officia
 
 @contextlib.contextmanager
 def _open_array(file: SourceFile, key: str) -> Iterator[h5py.Dataset]:
-    """Open the array of an HDF5 file.
-
-    Raises:
-        DatasetError: If the file is damaged, or lacks the array.
-    """
+    """Open the array of an HDF5 file."""
     try:
         opened = h5py.File(file.path, "r")
     except OSError as error:
@@ -287,11 +279,7 @@ def _read(array: h5py.Dataset, file: SourceFile, index: object) -> np.ndarray:
 def _read_row(
     array: h5py.Dataset, file: SourceFile, row: int, dtype: str
 ) -> np.ndarray:
-    """Read the features of one clip.
-
-    Raises:
-        DatasetError: If a feature is not finite in `dtype`.
-    """
+    """Read the features of one clip, which must be finite in `dtype`."""
     values = _read(array, file, row)
     with np.errstate(over="ignore"):  # The check below names the place.
         stored = values.astype(dtype)

@@ -63,11 +63,6 @@ def find_files(
     the visual file comes from the manual folder, or is downloaded together with the
     visual file of the labelled clips.
 
-    Args:
-        config: The config to build.
-        dl_manager: Downloads.
-        manual_dir: The manual folder; it need not exist.
-
     Returns:
         The files by their official names.
 
@@ -146,11 +141,7 @@ class _DownloadFailedError(Exception):
 def _download(
     names: list[str], dl_manager: tfds.download.DownloadManager
 ) -> dict[str, SourceFile]:
-    """Download files; those that TFDS has downloaded are taken from its cache.
-
-    Raises:
-        _DownloadFailedError: If a download fails.
-    """
+    """Download files; those that TFDS has downloaded are taken from its cache."""
     urls = {name: URLS[name] for name in names}
     try:
         _probe(urls, dl_manager)

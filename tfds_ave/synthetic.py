@@ -46,13 +46,8 @@ def visual_kind(category: int) -> int:
 def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
     """Yield a split's clips, the same ones on every call.
 
-    Args:
-        config: Gives shapes and categories.
-        split: A key of `NUM_CLIPS`. Rows of `background` start at 0, as those of AVE's
-            noisy files do.
-
-    Yields:
-        The clips. Features are float32 and at least 0, as after a ReLU.
+    Features are float32 and at least 0, as after a ReLU. Rows of `background` start at
+    0, as those of AVE's noisy files do.
     """
     audio_prototypes = _prototypes(config.audio_width, 1)
     visual_prototypes = _prototypes(int(np.prod(config.visual_shape)), 2)

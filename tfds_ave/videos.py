@@ -19,13 +19,7 @@ _URL = "https://drive.google.com/open?id=1FjKwe79e0u96vdjIVwfRQ1V6SoDHe7kK"
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """A video to extract features from.
-
-    Attributes:
-        key: Name of its feature files.
-        path: The file, or the zip archive that holds it.
-        member: Its name in the archive; None if it is a file of its own.
-    """
+    """A video: its features' key, and its file, or a zip archive and a member of it."""
 
     key: str
     path: pathlib.Path
@@ -33,14 +27,9 @@ class Video:
 
 
 def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
-    """Find the videos of all clips, in AVE_Dataset.zip or the folder AVE.
+    """Return the videos of all clips, in AVE_Dataset.zip or the folder AVE.
 
-    Args:
-        data: The rows and their splits.
-        folder: The manual folder.
-
-    Returns:
-        One video an id; several rows may share an id.
+    Several rows may share a video.
 
     Raises:
         DatasetError: If archive and folder are missing, or some of the videos are.
@@ -85,11 +74,7 @@ def _list_videos(folder: pathlib.Path) -> dict[str, Video]:
 
 @dataclasses.dataclass(frozen=True)
 class VideoData:
-    """AVE's clips with features extracted from its videos.
-
-    Attributes:
-        official: Rows, splits and labels.
-        paths: Audio and visual feature file of every video, by its id.
+    """AVE's clips with features extracted from its videos, by video id.
 
     Raises:
         DatasetError: If a file is damaged, or a video is shorter or longer than AVE's.
@@ -109,11 +94,7 @@ class VideoData:
         return tuple(self.official.orders)
 
     def clips(self, split: str) -> Iterator[Clip]:
-        """Yield a split's clips, in the order of its order file.
-
-        Raises:
-            DatasetError: If a feature is not finite.
-        """
+        """Yield a split's clips, in the order of its order file."""
         num_segments = self.official.config.num_segments
         for row in self.official.orders[split].tolist():
             paths = self.paths[self.official.annotations[row].video_id]

@@ -94,13 +94,7 @@ def run(args: argparse.Namespace) -> int:
 def _clips_to_check(
     model: Any, config: Config, data_dir: str | None
 ) -> tuple[list[dict[str, Any]], str]:
-    """Return clips to compare networks on, and a description of them.
-
-    Args:
-        model: The network.
-        config: The settings that it was trained with.
-        data_dir: Where the data set is, or None for where training read it.
-    """
+    """Return clips to compare networks on, and a description of them."""
     import numpy as np
 
     from avsdn_tf.data.batches import scoring_batches

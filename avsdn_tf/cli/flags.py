@@ -48,10 +48,6 @@ class Registry:
 
     Its module imports TensorFlow, so that it is imported only when a name is checked or
     listed; all other words are checked within a moment.
-
-    Attributes:
-        module: Module of the registry.
-        name: Name of the registry there.
     """
 
     module: str
@@ -109,11 +105,7 @@ class Flag:
         group.add_argument(f"--{self.name}", **options)
 
     def __call__(self, text: str) -> Any:
-        """Return the value of a text.
-
-        Raises:
-            UserError: If the text is wrong. argparse would reword other errors.
-        """
+        """Return the value of a text. argparse would reword errors but UserError."""
         try:
             value = self.kind(text)
         except ValueError as error:

@@ -118,13 +118,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Any, Any, list[pathlib.Path], An
 def _disclaimer(
     trained_on: str | None, recorded: Mapping[str, Any] | None, given: dict[str, str]
 ) -> str | None:
-    """Return what must be said of the predictions of a run's network.
-
-    Args:
-        trained_on: The disclaimer of the run.
-        recorded: The backbones of the run's features.
-        given: The fields of `Backbones` that flags replace.
-    """
+    """Return what must be said of the predictions of a run's network, or None."""
     disclaimers = []
     if trained_on:
         disclaimers.append(f"Network of a run with this disclaimer: {trained_on}")
@@ -151,11 +145,7 @@ def _prepare_demo(folder: pathlib.Path) -> tuple[Any, Any, list[pathlib.Path], s
 
 
 def _write(folder: pathlib.Path, video: pathlib.Path, found: Any) -> pathlib.Path:
-    """Write a video's files, the page last; return the page.
-
-    Raises:
-        UserError: If they can't be written, such as for a name that is too long.
-    """
+    """Write a video's files, the page last; return the page."""
     from avsdn_tf.report import event_files, figures, player
 
     page = folder / f"{video.stem}.html"

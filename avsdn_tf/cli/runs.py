@@ -23,12 +23,9 @@ def open_run(
 ) -> tuple[RunFolder, Config, keras.Model]:
     """Open a run whose training has ended.
 
-    Args:
-        run: The folder.
-        labels_segments: Whether only a network that labels segments will do.
-
     Raises:
-        UserError: If there is no such run, or it can't be read.
+        UserError: If there is no such run, it can't be read, or its network doesn't
+            label segments although `labels_segments` is set.
     """
     folder = RunFolder(run)
     folder.check_ended()
@@ -58,13 +55,6 @@ def report_run(
     model: keras.Model,
 ) -> None:
     """Score the test split, write outputs and report, and print the scores.
-
-    Args:
-        console: Where to print.
-        folder: The run folder, locked.
-        config: The run's settings.
-        dataset: Its data set.
-        model: Its trained network.
 
     Raises:
         UserError: If the data set doesn't fit the network, outputs are not finite, or a

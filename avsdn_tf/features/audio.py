@@ -124,10 +124,9 @@ class AudioNetwork:
 
 @contextlib.contextmanager
 def _replaced_pkg_resources() -> Iterator[None]:
-    """Replace pkg_resources while tensorflow_hub is imported.
+    """Replace pkg_resources, of which tensorflow_hub 0.16.1 takes one function.
 
-    tensorflow_hub 0.16.1 takes one function of it. Setuptools 82 lacks pkg_resources,
-    and earlier versions warn on its import.
+    Setuptools 82 lacks pkg_resources, and earlier versions warn on its import.
     """
     name = "pkg_resources"
     if name in sys.modules:

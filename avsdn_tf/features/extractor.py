@@ -23,13 +23,9 @@ _CHUNK_S = 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
-    """The features of consecutive seconds of a video.
+    """The features of consecutive seconds: `(num_seconds, ...)` float32.
 
-    Attributes:
-        audio: `(num_seconds, audio_width)` float32.
-        visual: `(num_seconds, *visual_shape)` float32.
-        start_s: Start of the first second on the players' clock; see `Second`.
-        end_s: End of the last second.
+    `start_s` and `end_s` are on the players' clock; see `Second`.
     """
 
     audio: np.ndarray
@@ -142,15 +138,9 @@ def join(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_visual_network(model: Any, name: str | None, shape: tuple[int, ...]) -> None:
-    """Check that a model reads the features of a visual network.
+    """Raise UserError if a model reads features of another visual network or shape.
 
-    Args:
-        model: A network with `visual_shape`, and perhaps with `backbones`.
-        name: Name of the visual network; None if unknown.
-        shape: Shape of its features.
-
-    Raises:
-        UserError: If the model was trained on another one, or reads another shape.
+    `name` is None if the network is unknown.
     """
     recorded = Backbones.from_dict(getattr(model, "backbones", None)).visual_network
     expected = tuple(model.visual_shape)

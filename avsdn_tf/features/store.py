@@ -34,13 +34,7 @@ _READ_BYTES = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The video that features were made from.
-
-    Attributes:
-        video: Name of the file, for messages.
-        num_bytes: Length of the file.
-        crc32: Checksum of the file, as zip archives store it.
-    """
+    """The video that features were made from: its name, length and CRC-32."""
 
     video: str
     num_bytes: int
@@ -48,11 +42,7 @@ class Source:
 
     @classmethod
     def of(cls, path: pathlib.Path) -> "Source":
-        """Read a video's length and checksum.
-
-        Raises:
-            VideoError: If the file can't be read.
-        """
+        """Read a video's length and checksum; raise VideoError if that fails."""
         num_bytes = crc32 = 0
         try:
             with path.open("rb") as file:
@@ -101,13 +91,6 @@ def write_features(
     Several processes may write the same features: Beam repeats the work of a worker
     that seems to be lost.
 
-    Args:
-        out: The folder.
-        key: Name of the features.
-        features: The audio and the visual features.
-        source: The video.
-        backbones: Description of what made them, as passed to `claim_folder`.
-
     Raises:
         UserError: If another process has claimed the folder for other backbones, which
             it may as long as the folder holds no features.
@@ -139,12 +122,7 @@ def claim_folder(out: pathlib.Path, backbones: Backbones) -> None:
 
 
 def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
-    """Check what made the features of a folder.
-
-    Raises:
-        UserError: If other backbones did, or if extract.json is damaged.
-        OSError: If extract.json can't be read.
-    """
+    """Raise UserError if a folder holds features of other backbones."""
     path = out / _BACKBONES
     try:
         found = Backbones.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -178,9 +156,7 @@ def extract_all(
     workers: int,
     on_done: Callable[[pathlib.Path, str | None], None],
 ) -> dict[pathlib.Path, str]:
-    """Extract the features of many videos into a folder.
-
-    Features that are there already are not made again.
+    """Extract the features of many videos into a folder, unless they are there.
 
     Args:
         extractor: Makes the features.
@@ -226,11 +202,7 @@ def _extract_first(
     out: pathlib.Path,
     stop: threading.Event,
 ) -> dict[pathlib.Path, str | None]:
-    """Extract the first readable video of several of one name.
-
-    Returns:
-        The error message of each; None for the video that was extracted.
-    """
+    """Extract the first readable of several videos of one name; return all errors."""
     failures: dict[pathlib.Path, str | None] = {}
     for index, video in enumerate(videos):
         try:

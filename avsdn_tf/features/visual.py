@@ -30,8 +30,7 @@ class VisualRecipe:
         preprocess: Its preprocessing, for RGB frames in [0, 255].
         pooling: `"avg"` for a vector, None for the map.
         shape: Shape of a segment's feature.
-        frames_per_second: Number of frames of a second whose features are averaged;
-            see `features.video.picture` for their times.
+        frames_per_second: Number of frames whose features are averaged.
         summary: One line for `--help`.
     """
 
@@ -178,11 +177,7 @@ def _default_keras_settings() -> Iterator[None]:
 
 
 def _load(recipe: VisualRecipe, weights: str) -> keras.Model:
-    """Return a network of keras.applications without its top.
-
-    Raises:
-        UserError: If the weights can't be loaded, or belong to another network.
-    """
+    """Return a network of keras.applications without its top."""
     try:
         with warnings.catch_warnings():
             # For another network's file, Keras warns for each layer before it fails.
@@ -211,12 +206,8 @@ def fold_normalization(network: keras.Model, precision: str = "float32") -> kera
 
     After training, a normalization multiplies each channel by a factor and adds a
     constant. Both become part of the weights of the convolution before it: ResNet-152
-    otherwise spends a third of its time on normalization.
-
-    Args:
-        network: A network of keras.applications in which every normalization follows a
-            convolution.
-        precision: Dtype policy of the returned network; see `VisualNetwork`.
+    otherwise spends a third of its time on normalization. Every normalization must
+    follow a convolution. `precision` is the dtype policy of the returned network.
     """
     normalizations = {
         id(layer.input): layer

@@ -1,8 +1,7 @@
 """The prediction of one video as files for other programs.
 
-JSON holds everything, CSV the events for a spreadsheet, and WebVTT the events as
-subtitles, which video players show over the picture. All times are seconds on the
-players' clock, on which the video starts at `VideoPrediction.start_s`.
+JSON holds everything, CSV the events, and WebVTT the events as subtitles. All times are
+seconds on the players' clock, on which the video starts at `VideoPrediction.start_s`.
 """
 
 import csv
@@ -21,23 +20,12 @@ from avsdn_tf.report.scores import percent
 def write_event_files(
     folder: str | os.PathLike[str], stem: str, prediction: VideoPrediction
 ) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
-    """Write STEM.events.json, STEM.events.csv and STEM.vtt, each atomically.
+    """Write STEM.events.json, STEM.events.csv and STEM.vtt; return their paths.
 
     The disclaimer is a member of the JSON, a column of the CSV, and a line at the top
-    of the picture throughout the video. The JSON's members are `video`, `disclaimer`,
-    `segment_s`, `start_s`, `classes`, and:
-
-    - `events`: objects with `start_s`, `end_s`, `category` and `score`.
-    - `probabilities`: one row per segment, one number per class. Row i belongs to the
-      segment that starts at `start_s + i * segment_s`.
-
-    Args:
-        folder: An existing folder. Existing files are replaced.
-        stem: Start of the files' names.
-        prediction: The prediction to write.
-
-    Returns:
-        The three paths, in that order.
+    of the picture throughout the video. Row i of the JSON's `probabilities` belongs to
+    the segment that starts at `start_s + i * segment_s`. Each file is written
+    atomically.
     """
     folder = pathlib.Path(folder)
     json_path = folder / f"{stem}.events.json"
@@ -102,8 +90,5 @@ def _timestamp(seconds: float) -> str:
 
 
 def _cue_text(text: str) -> str:
-    """Return text on one line, escaped for WebVTT.
-
-    An empty line would end the cue; an arrow would start another.
-    """
+    """Return text on one line, escaped: an empty line or an arrow would end the cue."""
     return html.escape(" ".join(text.split()), quote=False)

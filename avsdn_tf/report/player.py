@@ -35,15 +35,7 @@ _MIME_TYPES = {
 
 
 class _Lane(NamedTuple):
-    """A row of the timeline.
-
-    Attributes:
-        name: The text beside it.
-        kind: Its CSS class.
-        paths: Pairs of a colour and an SVG path in units of a segment. One path draws
-            all runs of a class, so that long videos have no more elements than short
-            ones.
-    """
+    """A row of the timeline: its text, CSS class, and pairs of a colour and a path."""
 
     name: str
     kind: str
@@ -58,13 +50,7 @@ def write_player_page(
     """Write the page of a video atomically; the page asks nothing of the network.
 
     The page embeds a video of at most `EMBEDDED_BYTES_MAX` bytes. It refers to a larger
-    one by its path relative to the page, so that both must be moved together. Where a
-    browser can't play the video, the page says so, and the timeline works without it.
-
-    Args:
-        path: File to write.
-        prediction: The prediction of the video.
-        video: The video file.
+    one by its path relative to the page, so that both must be moved together.
     """
     path, video = pathlib.Path(path), pathlib.Path(video)
     is_embedded = video.stat().st_size <= EMBEDDED_BYTES_MAX

@@ -21,13 +21,10 @@ from avsdn_tf.files import printable
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Prints a line per epoch, and below them a bar with loss, accuracy and time left.
+    """Print a line per epoch, and below them a bar with loss, accuracy and time left.
 
     A context manager that shows and removes the bar. The time left counts all epochs;
     early stopping may end sooner. Without a terminal there are only the lines.
-
-    Args:
-        console: The console to print to.
     """
 
     def __init__(self, console: Console) -> None:
@@ -64,9 +61,8 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start counting; print where a resumed training continues.
 
-        Args:
-            logs: For a resumed training: its `epoch`, the last finished `step` of that
-                epoch, and the `best` validation accuracy so far.
+        `logs` of a resumed training are its `epoch`, the last finished `step` of that
+        epoch, and the `best` validation accuracy so far.
         """
         self._steps = self.params["steps"]
         if logs:
@@ -115,16 +111,9 @@ class TrainingProgress(keras.callbacks.Callback):
 def extraction_progress(
     console: Console, num_videos: int
 ) -> Iterator[Callable[[pathlib.Path, str | None], None]]:
-    """Show a bar of videos; yield a callback to call after each video.
+    """Show a bar of videos; yield a function of each done video and its error or None.
 
     Without a terminal, print a line per video. Failed videos have a line in any case.
-
-    Args:
-        console: The console to print to.
-        num_videos: How many videos there are.
-
-    Yields:
-        A function of the video's path and of its error message, or None.
     """
     with Progress(
         # Brackets in a name are no markup.

@@ -28,24 +28,20 @@ def write_run_report(
     predictions: Predictions | None,
     categories: Sequence[str],
 ) -> dict[str, Any]:
-    """Write the figures, the page and, last, report.json of a run.
+    """Write the figures, the page and, last, report.json of a run; return the report.
 
     Args:
         folder: The run folder.
         title: Title of the page.
         disclaimer: A sentence on the data for the pictures and the page, or None.
         command: The command that repeats the run.
-        settings: All settings of the run; `mode`, `model` and `dataset` become part of
-            the report.
+        settings: All settings; `mode`, `model` and `dataset` become part of the report.
         history: The result of `read_history`.
         scores: The result of `evaluation.evaluate` or `cross_modality.evaluate`, with
             `validation_accuracy` and `dataset_hash`.
         predictions: What the scores are of; None for cross-modality localization,
             whose report has neither timelines nor a confusion matrix.
         categories: Names of the categories.
-
-    Returns:
-        The report, as report.json holds it.
 
     Raises:
         UserError: If a file can't be written.

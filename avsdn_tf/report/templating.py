@@ -12,12 +12,7 @@ STATIC = pathlib.Path(__file__).parent / "static"
 
 
 def render(name: str, **values: Any) -> str:
-    """Return a page that loads nothing from elsewhere.
-
-    Args:
-        name: File name of a template in `templates/`.
-        **values: The template's variables. Text is escaped; a missing one raises.
-    """
+    """Return a page that loads nothing from elsewhere; a missing value raises."""
     return ENVIRONMENT.get_template(name).render(**values)
 
 

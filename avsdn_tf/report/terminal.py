@@ -14,16 +14,7 @@ from avsdn_tf.report.scores import list_scores, percent
 def results_table(
     report: Mapping[str, Any], title: str, disclaimer: str | None = None
 ) -> Table:
-    """Return the scores of a run, trivial baselines beside them.
-
-    Args:
-        report: As for `scores.list_scores`.
-        title: Title of the run.
-        disclaimer: A sentence below the table, or None.
-
-    Returns:
-        A table that a rich console prints in 80 columns, terminal or file.
-    """
+    """Return the scores of a run, within 80 columns, terminal or file."""
     table = _empty_table(title, disclaimer)
     table.add_column("score")
     table.add_column("value", justify="right", no_wrap=True)

@@ -36,14 +36,9 @@ def to_flicks(count: int, unit_s: Fraction) -> int:
 
 
 class Clock:
-    """Check the timestamps of a video, and hold its time 0.
+    """Check the timestamps of a video, and hold its time 0 (None before it is known).
 
-    Args:
-        stated_end_fl: End of the video as the file states it; minus infinity if the
-            file states none.
-
-    Attributes:
-        zero_fl: Timestamp that counts as time 0; None before it is known.
+    `stated_end_fl` is minus infinity if the file states no end.
     """
 
     def __init__(self, stated_end_fl: int | float) -> None:
@@ -54,15 +49,7 @@ class Clock:
         self._longest_interval_fl: int | None = None
 
     def start(self, picture_fl: int, sound_fl: int | None) -> None:
-        """Set time 0 to the first timestamp.
-
-        Args:
-            picture_fl: First timestamp of the picture.
-            sound_fl: First timestamp of the sound; None without sound so far.
-
-        Raises:
-            ValueError: If the two are too far apart.
-        """
+        """Set time 0 to the first timestamp of picture and, if there is any, sound."""
         if sound_fl is not None and abs(picture_fl - sound_fl) > _MAX_JUMP_FL:
             raise ValueError(f"its sound and picture start over {_MAX_JUMP_S} s apart")
         self.zero_fl = picture_fl if sound_fl is None else min(picture_fl, sound_fl)
@@ -70,11 +57,8 @@ class Clock:
     def check_jump(self, time_fl: int, end_fl: int | float) -> None:
         """Raise ValueError if a time lies too far beyond what was decoded.
 
-        Args:
-            time_fl: The time.
-            end_fl: Where the decoded streams end. Minus infinity before the first
-                frame, whose timestamp may be anything: recorders count from when they
-                were switched on.
+        `end_fl` is minus infinity before the first frame, whose timestamp may be
+        anything: recorders count from when they were switched on.
         """
         limit_fl = max(end_fl, self._stated_end_fl) + _MAX_JUMP_FL
         if end_fl > -math.inf and time_fl > limit_fl:

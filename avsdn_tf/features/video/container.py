@@ -60,11 +60,9 @@ class VideoInfo:
 
     Attributes:
         has_audio: Whether there is sound. A track without samples counts as none.
-        has_visual: Whether there is a moving picture. A cover image counts as none, as
-            does a track without frames.
+        has_visual: Whether there is a moving picture: no cover image, no empty track.
         duration_s: Length that the file states or FFmpeg guesses; None if unknown.
-        width: In pixels, as shown: after the rotation that phones note in the file.
-            None without a picture.
+        width: In pixels, after the rotation that phones note; None without a picture.
         height: The same.
     """
 
@@ -77,14 +75,7 @@ class VideoInfo:
 
 @dataclasses.dataclass(eq=False)
 class Source:
-    """An open file.
-
-    Attributes:
-        container: The file.
-        picture: The stream of pictures to read, if any.
-        sound: The stream of sound to read, if any.
-        reached_s: How far the file has been decoded.
-    """
+    """An open file, its streams to read, if any, and how far it has been decoded."""
 
     container: av.container.InputContainer
     picture: av.VideoStream | None
@@ -107,7 +98,7 @@ class Source:
 
     @property
     def _is_duration_guessed(self) -> bool:
-        """Whether FFmpeg guessed the duration by the file's size and a bit rate.
+        """Whether FFmpeg guessed the duration by size and bit rate.
 
         FFmpeg guesses for Matroska without a stated duration, as in a file that was
         streamed. Only then do its streams have durations, which are guesses too.
@@ -121,11 +112,8 @@ class Source:
     ) -> None:
         """Raise ValueError if the file states more than was decoded.
 
-        Args:
-            zero_fl: Timestamp of time 0.
-            end_fl: Where the longest of all streams ends, read or not: the container
-                is as long.
-            ends_fl: Where each of `streams` ends.
+        `end_fl` is where the longest of all streams ends, read or not, since the
+        container is as long; `ends_fl` is where each of `streams` ends.
         """
         name = self.container.format.name.split(",")[0]
         if name not in _STATE_THEIR_DURATION or self._is_duration_guessed:
@@ -200,17 +188,7 @@ def _choose_streams(container: av.container.InputContainer) -> Source:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return what the beginning of a video shows.
-
-    Args:
-        path: The video file.
-
-    Returns:
-        Its streams, size and stated length.
-
-    Raises:
-        VideoError: If the file is no video, or its streams can't be decoded.
-    """
+    """Return what a video's beginning shows; raise VideoError if it can't be read."""
     with open_video(path) as source:
         width = height = None
         first = _first_frames(source)

@@ -11,10 +11,8 @@ from avsdn_tf.features.video.container import Source
 class PictureDecoder:
     """Decode the packets of the picture.
 
-    Args:
-        source: The file, which has a picture.
-        is_chosen: Returns whether a frame is needed that is shown between two times.
-            These are flicks by the file's timestamps.
+    `is_chosen` returns whether a frame is needed that is shown between two times, in
+    flicks by the file's timestamps.
     """
 
     def __init__(self, source: Source, is_chosen: Callable[[int, int], bool]) -> None:
@@ -39,12 +37,8 @@ class PictureDecoder:
     ) -> list[tuple[av.VideoFrame, int | None]]:
         """Decode a packet; None makes the decoder hand out all frames.
 
-        Returns:
-            Frames in the order that they are shown in, and their timestamps in the
-            stream's unit; None for a frame without a timestamp.
-
-        Raises:
-            ValueError: If the picture continues after a flush without a key frame.
+        Returns frames in the order that they are shown in, with their timestamps in the
+        stream's unit, or None for a frame without a timestamp.
         """
         if packet is not None:
             if self._is_flushed and not packet.is_keyframe:
@@ -102,10 +96,7 @@ class PictureDecoder:
         self._held = held
 
     def _count_of(self, frame: av.VideoFrame) -> int | None:
-        """Return when a frame is shown, by the count of packets.
-
-        None for a frame that came out after the last packet, which has no count.
-        """
+        """Return a frame's time as a count of packets; None after the last packet."""
         if frame.dts is None or self._first_count is None:
             return None
         if self._num_held_back is None:

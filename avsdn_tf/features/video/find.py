@@ -14,17 +14,12 @@ _SUFFIXES = (
 
 
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """Return the videos in folders and the files that are named on their own.
+    """Return the videos in files and folders, each once under its first path.
 
-    Hidden files in folders are left out, such as those that macOS writes beside others.
-    As long as one file exists, the result includes files that don't exist and folders
-    without videos: these fail when they are read, and the other videos go on.
-
-    Args:
-        paths: Video files, and folders that are searched with their subfolders.
-
-    Returns:
-        Each video once, under the first of its paths.
+    Folders are searched with their subfolders, without hidden files, such as those that
+    macOS writes beside others. As long as one file exists, the result includes files
+    that don't exist and folders without videos: these fail when they are read, and the
+    other videos go on.
 
     Raises:
         UserError: If there is no video at all.

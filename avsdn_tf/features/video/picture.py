@@ -29,9 +29,6 @@ _LONGER_SIDE = 1080
 class Picture:
     """Hold the chosen frames between decoding and the second that they belong to.
 
-    Args:
-        frames_per_second: Number of frames to choose in each second.
-
     Attributes:
         first_fl: First timestamp; None before the first frame.
         shown_fl: Time from which the latest frame is shown.
@@ -58,11 +55,7 @@ class Picture:
     def show(
         self, frame: av.VideoFrame, start_fl: int, end_fl: int, zero_fl: int
     ) -> None:
-        """Replace the latest frame.
-
-        Raises:
-            ValueError: If the frame came after its second was taken.
-        """
+        """Replace the latest frame; raise ValueError if its second was taken."""
         if start_fl <= self._taken_fl:
             raise ValueError(
                 f"its picture lies more than {MAX_APART_S} s behind its sound"
@@ -81,7 +74,7 @@ class Picture:
         return self._num_chosen_before(start_fl) < self._num_chosen_before(end_fl)
 
     def _num_chosen_before(self, time_fl: int) -> int:
-        """Return how many chosen times lie before a time; a time is not before itself.
+        """Return how many chosen times lie before a time.
 
         That is the time in intervals between two chosen times, rounded up.
         """
@@ -108,8 +101,7 @@ class Picture:
     def take(self, start_fl: int) -> np.ndarray:
         """Return the frames of the second that starts then, and release earlier ones.
 
-        Returns:
-            `(frames_per_second, height, width, 3)` uint8.
+        Their shape is `(frames_per_second, height, width, 3)`, uint8.
         """
         frames = []
         for index in range(self._frames_per_second):

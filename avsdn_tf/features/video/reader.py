@@ -74,17 +74,13 @@ def read_seconds(
     frames_per_second: int = 1,
     without: str | None = None,
 ) -> Iterator[Second]:
-    """Read a video second by second.
+    """Yield the seconds of a video, and read the file as far as the next one needs.
 
     Args:
         path: The video file.
         frames_per_second: Number of frames to choose in each second; see `picture`.
         without: `"audio"` or `"visual"`: a track to ignore, because `probe` found
             nothing in it.
-
-    Returns:
-        An iterator over the seconds. It reads the file as far as needed for the next
-        second.
 
     Raises:
         ValueError: If `frames_per_second` is less than 1.
@@ -130,12 +126,7 @@ class _Reader:
         self._must_flush_sound = False
 
     def seconds(self) -> Iterator[Second]:
-        """Yield the seconds in order.
-
-        Raises:
-            ValueError: If the file is wrong; or another error that `open_video` turns
-                into `VideoError`.
-        """
+        """Yield the seconds in order; `open_video` turns errors into `VideoError`."""
         for _ in self._decode():
             while self._clock.zero_fl is not None and self._is_known(
                 self._clock.zero_fl + (self._num_done + 1) * SECOND_FL
@@ -332,12 +323,8 @@ class _Reader:
     ) -> int:
         """Return the start of a frame, checked against the frames before it.
 
-        Args:
-            frame: A decoded frame.
-            timestamp: Its timestamp in the stream's unit; None if it has none.
-            stream: The frame's stream.
-            next_fl: Start of a frame without a timestamp; minus infinity for the first.
-            latest_fl: Start of the frame before it.
+        A frame without a timestamp starts at `next_fl`, which is minus infinity for the
+        first one; `latest_fl` is the start of the frame before it.
         """
         if frame.is_corrupt:
             raise ValueError(f"its {stream.type} stream is damaged")

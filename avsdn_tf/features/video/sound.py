@@ -85,11 +85,7 @@ class Sound:
         self.end_fl = self.first_fl + self._num_samples * _SAMPLE_FL
 
     def take(self, start_fl: int) -> np.ndarray:
-        """Return the waveform of the second that starts then, and release it.
-
-        Raises:
-            ValueError: If samples came after their second was taken.
-        """
+        """Return the waveform of the second that starts then, and release it."""
         waveform = np.zeros(SAMPLE_RATE_HZ, np.float32)
         if self.first_fl is None:
             return waveform

@@ -18,14 +18,13 @@ _ON_CELL = "#ffffff"
 def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     """Draw a confusion matrix, each row as percentages of the class's true segments.
 
+    The percentage stands in every cell that rounds to 1 or more. A class without a true
+    segment has an empty row.
+
     Args:
         matrix: Segment counts, `(K + 1, K + 1)`: true classes in rows, predicted ones
             in columns, background last.
         categories: Names of the K categories.
-
-    Returns:
-        A figure with the percentage written into every cell that rounds to 1 or more.
-        A class without a true segment has an empty row.
 
     Raises:
         ValueError: If the matrix does not fit the categories.

@@ -15,15 +15,10 @@ from avsdn_tf.report.figures.style import MUTED, STYLE, TRAINING, VALIDATION
 def learning_curves(
     history: Sequence[Mapping[str, Any]], selected_epoch: int
 ) -> Figure:
-    """Draw loss and accuracy over the epochs.
+    """Draw loss and accuracy over the epochs, with the selected epoch marked.
 
-    Args:
-        history: One dictionary per epoch, with `epoch`, and any of `loss`, `accuracy`
-            and `validation_accuracy` (fractions of 1).
-        selected_epoch: The epoch whose weights were kept.
-
-    Returns:
-        A figure of two panels, both with the selected epoch marked.
+    `history` has one dictionary per epoch, with `epoch`, and any of `loss`, `accuracy`
+    and `validation_accuracy` (fractions of 1).
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)

@@ -38,12 +38,9 @@ def unknown_glyphs() -> Iterator[None]:
 
 
 def save(figure: Figure, path: pathlib.Path, disclaimer: str | None = None) -> None:
-    """Write a figure as a PNG atomically.
+    """Write a figure as a PNG atomically, with a disclaimer below it.
 
-    Args:
-        figure: The figure. Its layout is fixed from then on.
-        path: The file to write.
-        disclaimer: A sentence to print below the figure, or None.
+    The figure's layout is fixed from then on.
     """
     with atomic_write(path) as tmp_path, unknown_glyphs():
         _fix_layout(figure)
@@ -73,10 +70,9 @@ def save(figure: Figure, path: pathlib.Path, disclaimer: str | None = None) -> N
 def to_svg(figure: Figure, name: str, description: str) -> Markup:
     """Return a figure as an SVG element whose neutral colours follow the page's scheme.
 
-    Args:
-        figure: The figure. Its layout is fixed from then on.
-        name: Prefix of the element's ids, unique within the page.
-        description: What screen readers read out; the figure's text is drawn as paths.
+    The figure's layout is fixed from then on. `name` becomes the prefix of the
+    element's ids; screen readers read out the description, since text is drawn as
+    paths.
     """
     target = io.StringIO()
     # Text as paths: names were fitted to their bars in a font that a reader may lack.

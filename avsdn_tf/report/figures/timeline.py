@@ -36,13 +36,7 @@ _LONGEST_NAME = 40
 
 @dataclass(frozen=True, eq=False)
 class TimelineClip:
-    """One clip of a timeline figure.
-
-    Attributes:
-        title: The text above the clip.
-        truth: True class of every segment, `(num_segments,)`.
-        predictions: Predicted classes of the same shape, by the name of the system.
-    """
+    """A clip: its title, and the classes `(num_segments,)` of truth and of systems."""
 
     title: str
     truth: np.ndarray
@@ -52,16 +46,10 @@ class TimelineClip:
 def choose_clips(
     labels: np.ndarray, predicted: np.ndarray, background: int, count: int
 ) -> list[int]:
-    """Choose the clips that a report shows, by the rule that `CHOICE_RULE` states.
+    """Return at most `count` indices of clips by the rule of `CHOICE_RULE`, best first.
 
-    Args:
-        labels: True classes, `(num_clips, num_segments)`.
-        predicted: Predicted classes, the same shape.
-        background: Index of the background class.
-        count: How many clips to choose, at most.
-
-    Returns:
-        Indices of clips, the best first. The same for the same input.
+    `labels` and `predicted` are classes, `(num_clips, num_segments)`. The choice is the
+    same for the same input.
     """
     candidates = np.flatnonzero(partial_clips(labels, background))
     if len(candidates) < count:
@@ -82,15 +70,8 @@ def timelines(
     In the manner of Fig. 3 of Lin et al.: one group of rows per clip, the truth above
     every prediction; one bar per event, with the name of its category. Beside a
     prediction stands how many of its segments are right. A legend names the categories
-    whose name is too long for a bar. A long name of a system loses its middle.
-
-    Args:
-        clips: The clips, from top to bottom.
-        categories: Names of the categories; the class after the last is background.
-        segment_s: Length of a segment in seconds.
-
-    Returns:
-        A figure that grows with the number of rows.
+    whose name is too long for a bar. A long name of a system loses its middle. The
+    figure grows with the number of rows.
 
     Raises:
         ValueError: If there is no clip.
@@ -215,10 +196,7 @@ def _draw_legend(
 
 
 def _fit_text(name: str, width_in: float) -> str:
-    """Shorten a name to a width: to the part before a comma or bracket, then further.
-
-    Fewer than three letters tell nothing, so the result is empty then.
-    """
+    """Shorten a name to a width: at a comma or bracket, then further, to nothing."""
     head = re.split(r",| \(", name)[0]
     shorter = [f"{head[:length].rstrip()}…" for length in range(len(head) - 1, 2, -1)]
     fitting = (t for t in (name, head, *shorter) if _text_width_in(t) <= width_in)

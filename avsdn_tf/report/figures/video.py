@@ -12,12 +12,7 @@ from avsdn_tf.report.figures.style import MUTED, STYLE, category_colors
 def prediction(found: VideoPrediction) -> Figure:
     """Draw the prediction of one video: events above, probabilities below.
 
-    Args:
-        found: The prediction.
-
-    Returns:
-        A figure of two panels over the video's time, with a curve for every category
-        that has an event, and one for background.
+    A curve is drawn for every category that has an event, and for background.
     """
     events = found.events
     names = [name for name in found.categories if name in {e.category for e in events}]
