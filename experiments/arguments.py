@@ -1,10 +1,12 @@
-"""What the command lines of the experiments share: one-line errors, numbers."""
+"""What the command lines of the experiments share: one-line errors, numbers, prints."""
 
 import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from rich.console import Console
 
 from avsdn_tf.errors import UserError
 
@@ -40,11 +42,12 @@ def one_line_errors(module: str) -> Iterator[None]:
 
 
 def positive(text: str) -> int:
-    """Return a whole number of 1 or more, as a type of `argparse`.
-
-    Raises:
-        argparse.ArgumentTypeError: If the text is none.
-    """
+    """Return a whole number of 1 or more, as a type of `argparse`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more. Received: {text}")
     return int(text)
+
+
+def show(console: Console, text: str, **style: Any) -> None:
+    """Print text as it is: no markup, no colors of numbers, no line breaks."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True, **style)

@@ -62,10 +62,7 @@ class Program:
         )
 
     def finish(self) -> int:
-        """Wait for the end of the program.
-
-        Returns:
-            Its peak memory in bytes.
+        """Wait for the end of the program, and return its peak memory in bytes.
 
         Raises:
             UserError: If it fails.
@@ -103,14 +100,7 @@ class Program:
 
 
 def run_command(words: Sequence[str], module: str = "avsdn_tf.main") -> int:
-    """Run a command to its end.
-
-    Args:
-        words: Its arguments.
-        module: Name of the module that `python -m` runs.
-
-    Returns:
-        Its peak memory in bytes.
+    """Run `python -m MODULE WORDS` to its end, and return its peak memory in bytes.
 
     Raises:
         UserError: If it fails.

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.audio import AudioNetwork
-from experiments.benchmark.video import build_log_mel
 from tests import vggish
 
 
@@ -119,13 +118,3 @@ def test_any_setuptools_will_do(saved, setuptools):
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == ["128"]
-
-
-def test_the_front_end_alone(rng):
-    seconds = rng.uniform(-1, 1, (2, 16_000)).astype(np.float32)
-    # Each second is followed by silence, as in AudioNetwork: two patches of 96 windows.
-    waveform = np.pad(seconds, ((0, 0), (0, 2 * 15_360 - 16_000))).reshape(-1)
-    found = build_log_mel()(seconds).numpy()
-    expected = vggish.numpy_log_mel(waveform).reshape(-1, 64)
-    assert len(found) >= len(expected) == 3 * 96
-    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-3)

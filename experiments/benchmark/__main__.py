@@ -5,10 +5,8 @@
 Parts that are measured where none is named:
     step          training steps and inference of batches in memory
     latency       one clip, by every way to predict it
-    reading       the input pipeline alone
     epoch         an epoch as people run it, and its peak memory
     start         from the command to the first step
-    growth        cost by clips, segments and units
 Parts to name:
     distribution  one device, two logical devices, two workers
     profile       a step without each optimisation, and its operations
@@ -34,21 +32,19 @@ from avsdn_tf.features.visual import PRECISIONS, RECIPES
 from avsdn_tf.files import explain_unwritable, write_json, write_text
 from avsdn_tf.report import figures
 from avsdn_tf.training.config import Config
-from experiments.arguments import Parser, one_line_errors, positive
-from experiments.benchmark import comparison, machine, steps, trainings, video
+from experiments.arguments import Parser, one_line_errors, positive, show
+from experiments.benchmark import comparison, machine, parts, video
 from experiments.benchmark.comparison import Comparison
-from experiments.benchmark.setting import Setting
+from experiments.benchmark.parts import Setting
 
 _MODULE = "experiments.benchmark"
 PARTS: Mapping[str, Callable[[Setting], Iterator[Comparison]]] = {
-    "step": steps.measure_step,
-    "latency": steps.measure_latency,
-    "reading": trainings.measure_reading,
-    "epoch": trainings.measure_epoch,
-    "start": trainings.measure_start,
-    "growth": trainings.measure_growth,
-    "distribution": trainings.measure_distribution,
-    "profile": steps.measure_profile,
+    "step": parts.measure_step,
+    "latency": parts.measure_latency,
+    "epoch": parts.measure_epoch,
+    "start": parts.measure_start,
+    "distribution": parts.measure_distribution,
+    "profile": parts.measure_profile,
     "video": video.measure_video,
 }
 _TO_NAME = ("distribution", "profile", "video")
@@ -123,14 +119,10 @@ def measure(args: argparse.Namespace, console: Console) -> None:
         with console.status(f"[bold]{part}"):
             for found in PARTS[part](setting):
                 comparisons.append(found)
-                _print(console, comparison.to_section(found))
+                show(console, found.to_markdown())
         # The next part may fail, and each takes minutes.
         _write(folder, header, comparisons)
-    _print(console, f"Result: {folder}")
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    show(console, f"Result: {folder}")
 
 
 def _check_shapes(dataset: Dataset) -> None:
@@ -159,11 +151,12 @@ def _command(args: argparse.Namespace) -> str:
 def _write(
     folder: pathlib.Path, header: Mapping[str, Any], found: Sequence[Comparison]
 ) -> None:
+    """Write the page, its figures as JSON, and the figure."""
     with explain_unwritable(folder, "Choose another folder by --out."):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "benchmark.json", comparison.to_json(header, found))
-        text = comparison.to_markdown(header, found)
-        write_text(folder / "benchmark.md", text)
+        measured = {**header, "comparisons": [each.to_json() for each in found]}
+        write_json(folder / "benchmark.json", measured)
+        write_text(folder / "benchmark.md", comparison.to_markdown(header, found))
         figure = comparison.draw(found)
         figures.save(figure, folder / "benchmark.png", header["disclaimer"])
 

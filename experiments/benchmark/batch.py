@@ -1,14 +1,20 @@
-"""What every program computes on: a network and the shapes of its batches."""
+"""What every program computes on: a network, its batches, and the feature file.
+
+This module imports nothing of avsdn_tf, since the other programs import it.
+"""
 
 import dataclasses
 from collections.abc import Sequence
 
+import h5py
 import numpy as np
 
 AUDIO_WIDTH = 128
 NUM_CLASSES = 29
 ATTENTION_UNITS = 512
 VISUAL_SHAPES = {"avsdn": (2048,), "avel_att": (7, 7, 512)}
+FEATURES = ("audio", "visual", "labels")
+SPLITS = ("train", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +44,17 @@ class Batch:
         return audio, visual, one_hot(rng.integers(NUM_CLASSES, size=segments))
 
     def __str__(self) -> str:
-        return (
-            f"batch {self.size}, {self.num_segments} segments, visual features "
-            f"{' x '.join(map(str, self.visual_shape))}, {self.units} units"
-        )
+        shape = " x ".join(map(str, self.visual_shape))
+        return f"batch {self.size}, {self.num_segments} segments, features {shape}"
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
     """Return labels as float32 rows of `NUM_CLASSES`."""
     return np.eye(NUM_CLASSES, dtype=np.float32)[labels]
+
+
+def load_features(path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Load a feature file into memory: `FEATURES` of all clips, rows of `SPLITS`."""
+    with h5py.File(path) as file:
+        clips = {name: file[name][...] for name in FEATURES}
+        return clips, {split: file[f"rows_{split}"][...] for split in SPLITS}

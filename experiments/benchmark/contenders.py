@@ -5,15 +5,14 @@ import dataclasses
 import json
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.programs import Program
 
-OUR_PROGRAM = "experiments.benchmark.our_program"
+OURS = "experiments.benchmark.our_program"
 PLAIN_KERAS = "experiments.benchmark.plain_keras_program"
 TORCH = "experiments.benchmark.torch_program"
-H5PY = "experiments.benchmark.h5py_program"
 
 
 class Contender(Program):
@@ -22,7 +21,7 @@ class Contender(Program):
     Args:
         module: Name of the program's module.
         work: Name of one of its functions.
-        settings: Arguments of the function.
+        settings: Arguments of the function; one is the `batch`.
     """
 
     def __init__(self, module: str, work: str, **settings: Any) -> None:
@@ -35,14 +34,7 @@ class Contender(Program):
         self.name = f"{module}.{work}"
 
     def take_turn(self, seconds: float = 0, least: int = 1) -> list[float]:
-        """Let the program repeat its work for a while.
-
-        Args:
-            seconds: For how long.
-            least: The least number of repetitions.
-
-        Returns:
-            The seconds of every repetition.
+        """Return the seconds of every repetition of a turn; see `turns.take_turn`.
 
         Raises:
             UserError: If the program fails.
@@ -72,8 +64,7 @@ def compete(
 
     Args:
         programs: By name the module, the function and the settings of a `Contender`.
-        repeats: Number of turns of each program, after one to warm up. Every other
-            round goes through the programs backwards.
+        repeats: Number of turns of each program, after one to warm up.
         seconds: Length of a turn.
         least: The least number of repetitions in a turn: the median of three hides the
             first one, which is slow where a program has waited.
@@ -82,22 +73,26 @@ def compete(
         By name, for every turn the seconds of every repetition.
     """
     with contextlib.ExitStack() as stack:
-        contenders = {
-            name: stack.enter_context(Contender(module, work, **settings))
-            for name, (module, work, settings) in programs.items()
-        }
-        for contender in contenders.values():
+        turns = {}
+        for name, (module, work, settings) in programs.items():
+            contender = stack.enter_context(Contender(module, work, **settings))
             contender.take_turn(seconds, least)
-        times: dict[str, list[list[float]]] = {name: [] for name in contenders}
-        for repeat in range(repeats):
-            for name in forth_and_back(list(contenders), repeat):
-                times[name].append(contenders[name].take_turn(seconds, least))
-    return times
+            turns[name] = lambda c=contender: c.take_turn(seconds, least)
+        return alternate(turns, repeats)
 
 
-def forth_and_back(names: Sequence[Any], repeat: int) -> Sequence[Any]:
-    """Return the order of a round: backwards in every other one."""
-    return names[::-1] if repeat % 2 else names
+def alternate(
+    work: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, list[Any]]:
+    """Call functions in turns, and return the results of each by name.
+
+    Every other round goes through them backwards.
+    """
+    results: dict[str, list[Any]] = {name: [] for name in work}
+    for repeat in range(repeats):
+        for name in list(work)[:: -1 if repeat % 2 else 1]:
+            results[name].append(work[name]())
+    return results
 
 
 def medians(turns: Sequence[Sequence[float]]) -> list[float]:

@@ -25,10 +25,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": num_cores(),
         "processor": processor(),
         "memory_gb": round(memory_bytes / 1e9, 1),
-        "versions": {
-            **versions(),
-            **{package: package_version(package) for package in _PACKAGES},
-        },
+        "versions": {**versions(), **{n: package_version(n) for n in _PACKAGES}},
     }
 
 
@@ -58,9 +55,11 @@ def processor() -> str:
     Virtual machines give several generations the same name; family and model tell them
     apart.
     """
-    name = _cpuinfo("model name") or platform.machine()
-    family, model = _cpuinfo("cpu family"), _cpuinfo("model")
-    return f"{name} (family {family}, model {model})" if family and model else name
+    info = _cpuinfo()
+    name = info.get("model name", platform.machine())
+    if "cpu family" not in info:
+        return name
+    return f"{name} (family {info['cpu family']}, model {info['model']})"
 
 
 def has_bfloat16() -> bool:
@@ -68,16 +67,14 @@ def has_bfloat16() -> bool:
 
     PyTorch's LSTM fails in bfloat16 on some processors without it.
     """
+    info = _cpuinfo()
     # avx512_bf16 and amx_bf16 on x86, bf16 on Arm.
-    return "bf16" in _cpuinfo("flags") + _cpuinfo("Features")
+    return "bf16" in info.get("flags", "") + info.get("Features", "")
 
 
-def _cpuinfo(key: str) -> str:
-    """Return a value of the first processor in /proc/cpuinfo, or `""`."""
+def _cpuinfo() -> dict[str, str]:
+    """Return what /proc/cpuinfo says of the first processor."""
     path = pathlib.Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return ""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -23,14 +23,7 @@ from avsdn_tf.training.loop import precision_policy
 from avsdn_tf.training.tasks import build_task, make_logits
 from experiments.benchmark.batch import AUDIO_WIDTH, NUM_CLASSES, Batch
 
-_MATRIX = 2048
-_MATRIX_PRODUCTS = 8
-# Multiplications and additions of `matrix`.
-MATRIX_OPERATIONS = 2 * _MATRIX_PRODUCTS * _MATRIX**3
-_MANY_EPOCHS = range(1, 10_001)
 AS_IT_IS = "as it is"
-
-
 # Optimisations of a step, by the name of their replacement: an attribute of a module,
 # and its value without the optimisation.
 REPLACED: dict[str, tuple[Any, str, Any] | None] = {
@@ -49,18 +42,6 @@ def _replace(name: str) -> None:
         setattr(module, attribute, value)
 
 
-def matrix() -> Callable[[], None]:
-    """Return a function that does `MATRIX_OPERATIONS` in large matrix products."""
-    left, right = tf.random.normal((2, _MATRIX, _MATRIX))
-
-    def work() -> None:
-        for _ in range(_MATRIX_PRODUCTS):
-            product = tf.linalg.matmul(left, right)
-        product.numpy()
-
-    return work
-
-
 def step(
     batch: Batch,
     data_dir: str | None,
@@ -73,8 +54,8 @@ def step(
     Args:
         batch: The network and its shapes.
         data_dir: TFDS's folder, or None for its default.
-        xla: What XLA compiles; see `Config`.
-        precision: What the network computes in; see `Config`.
+        xla: See `Config`.
+        precision: See `Config`.
         replaced: A name of `REPLACED`.
 
     Returns:
@@ -117,11 +98,9 @@ def step(
 
 
 def profile(out: str, **settings: Any) -> Callable[[], None]:
-    """Return a function that profiles some steps.
+    """Return a function that profiles some steps; see `step` for the settings.
 
-    Args:
-        out: The JSON file to write: milliseconds of a core by the kind of operation.
-        settings: Arguments of `step`.
+    It writes the milliseconds of a core, by the kind of operation, to a JSON file.
     """
     take_steps = step(**settings)
     # A call builds the graph, and others warm up.
@@ -196,25 +175,6 @@ def inference(batch: Batch, how: str) -> Callable[[], None]:
 
     def work() -> None:
         predict(clips).numpy()
-
-    return work
-
-
-def reading(dataset: str, data_dir: str | None) -> Callable[[], None]:
-    """Return a function that reads an epoch's batches and does nothing with them.
-
-    Args:
-        dataset: Name of the data set.
-        data_dir: TFDS's folder, or None for its default.
-    """
-    opened = open_dataset(dataset, data_dir)
-    model = "avel_att" if len(opened.visual_shape) == 3 else "avsdn"
-    task = build_task(Config(model=model, dataset=dataset, data_dir=data_dir), opened)
-    batches = iter(task.training_batches(_MANY_EPOCHS))
-
-    def work() -> None:
-        for _ in range(task.num_batches):
-            next(batches)
 
     return work
 

@@ -11,12 +11,12 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from experiments.benchmark import h5py_program
 from experiments.benchmark.batch import (
     ATTENTION_UNITS,
     AUDIO_WIDTH,
     NUM_CLASSES,
     Batch,
+    load_features,
     one_hot,
 )
 
@@ -82,22 +82,13 @@ def training(batch: Batch) -> Callable[[], int]:
 
 
 def epoch(batch: Batch, files: str) -> Callable[[], None]:
-    """Return a function that trains an epoch, and scores the validation split.
-
-    Args:
-        batch: The network and its shapes.
-        files: The feature file, which is loaded whole.
-    """
-    clips, splits = h5py_program.load(files)
-    # Each split is in one piece, so that these are views.
-    slices = {name: slice(rows[0], rows[-1] + 1) for name, rows in splits.items()}
-    data = {
-        name: (
-            (clips["audio"][part], clips["visual"][part]),
-            one_hot(clips["labels"][part]),
-        )
-        for name, part in slices.items()
-    }
+    """Return a function that trains an epoch, and scores the validation split."""
+    clips, splits = load_features(files)
+    data = {}
+    for name, rows in splits.items():
+        # A split is in one piece, so that these are views.
+        audio, visual, labels = (of[rows[0] : rows[-1] + 1] for of in clips.values())
+        data[name] = ((audio, visual), one_hot(labels))
     model = NETWORKS[batch.network](batch)
 
     def work() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from experiments.benchmark import h5py_program
 from experiments.benchmark.batch import (
     ATTENTION_UNITS,
     AUDIO_WIDTH,
     NUM_CLASSES,
     Batch,
+    load_features,
     one_hot,
 )
 
@@ -34,12 +34,7 @@ def mlp(units: int) -> nn.Sequential:
 
 
 class AVSDN(nn.Module):
-    """AVSDN of Lin et al. (ICASSP 2019) in one direction, with one MLP a fusion.
-
-    Args:
-        visual_shape: `(visual_width,)`.
-        units: Width of every LSTM.
-    """
+    """AVSDN of Lin et al. (ICASSP 2019) in one direction, with one MLP a fusion."""
 
     def __init__(self, visual_shape: Sequence[int], units: int) -> None:
         super().__init__()
@@ -67,12 +62,7 @@ class AVSDN(nn.Module):
 
 
 class AVEL(nn.Module):
-    """AVEL with audio-guided attention of Tian et al. (ECCV 2018).
-
-    Args:
-        visual_shape: Rows, columns and width of a feature map.
-        units: Width of every LSTM in each direction.
-    """
+    """AVEL with audio-guided attention of Tian et al. (ECCV 2018)."""
 
     def __init__(self, visual_shape: Sequence[int], units: int) -> None:
         super().__init__()
@@ -115,14 +105,7 @@ NETWORKS = {"avsdn": AVSDN, "avel_att": AVEL}
 
 
 class _Trainer:
-    """A network, and its training by Adam.
-
-    Args:
-        batch: The network and its shapes.
-        compiled: Whether torch.compile compiles the network.
-        bfloat16: Whether autocast may compute in bfloat16.
-        fused: Whether Adam is PyTorch's fused one.
-    """
+    """A network, compiled or not, and its training by Adam, fused or not."""
 
     def __init__(
         self,
@@ -170,14 +153,8 @@ def inference(batch: Batch, compiled: bool = False) -> Callable[[], None]:
 
 
 def epoch(batch: Batch, files: str, bfloat16: bool = False) -> Callable[[], None]:
-    """Return a function that trains an epoch, and scores the validation split.
-
-    Args:
-        batch: The network and its shapes.
-        files: The feature file, which is loaded whole.
-        bfloat16: Whether autocast may compute in bfloat16.
-    """
-    clips, splits = h5py_program.load(files)
+    """Return a function that trains an epoch, and scores the validation split."""
+    clips, splits = load_features(files)
     trainer = _Trainer(batch, bfloat16=bfloat16)
     rng = np.random.default_rng(0)
 
@@ -197,7 +174,7 @@ def epoch(batch: Batch, files: str, bfloat16: bool = False) -> Callable[[], None
 
 def first_step(batch: Batch, files: str) -> Callable[[], None]:
     """Return a function that takes the first step of an epoch."""
-    clips, splits = h5py_program.load(files)
+    clips, splits = load_features(files)
     trainer = _Trainer(batch)
     return lambda: trainer.step(*next(_batches(clips, splits["train"], batch.size)))
 
@@ -205,8 +182,9 @@ def first_step(batch: Batch, files: str) -> Callable[[], None]:
 def _batches(
     clips: dict[str, np.ndarray], rows: np.ndarray, size: int
 ) -> Iterator[list[torch.Tensor]]:
+    """Yield batches of audio, visual features and one-hot labels."""
     for start in range(0, len(rows), size):
         audio, visual, labels = (
-            clips[name][rows[start : start + size]] for name in h5py_program.NAMES
+            of[rows[start : start + size]] for of in clips.values()
         )
         yield [torch.from_numpy(array) for array in (audio, visual, one_hot(labels))]

@@ -1,14 +1,12 @@
-"""Run a piece of work again and again, in turns that the parent process asks for.
+"""Repeat a piece of work, in turns that the parent process asks for.
 
     python -m experiments.benchmark.turns MODULE WORK SETTINGS_JSON
 
 `MODULE.WORK(**settings)` prepares, and returns a function that does the work once. Each
-line on standard input asks for a turn: a JSON list of the seconds that all repetitions
-last together, and of the least number of repetitions. Each turn is answered by one line
-of JSON, the seconds that every repetition took.
+line on standard input is a JSON list of the arguments `seconds` and `least` of
+`take_turn`. The answer is one line of JSON, the seconds of every repetition.
 
-This module imports nothing of avsdn_tf: the programs that it is compared with must not
-pay for its imports.
+This module imports nothing of avsdn_tf: the other programs must not pay for that.
 """
 
 import importlib
@@ -23,15 +21,11 @@ from experiments.benchmark.batch import Batch
 def take_turn(
     work: Callable[[], int | None], seconds: float, least: int = 1
 ) -> list[float]:
-    """Repeat some work for a while.
-
-    Args:
-        work: The work. If a call does it several times, it returns how often.
-        seconds: For how long.
-        least: The least number of repetitions.
+    """Repeat work for some seconds, and at least some times.
 
     Returns:
-        The seconds of every repetition, or their mean where a call does several.
+        The seconds of every repetition. Work that a call does several times returns how
+        often, and its seconds are the mean.
     """
     times = []
     end = time.perf_counter() + seconds
@@ -43,10 +37,9 @@ def take_turn(
 
 
 def serve(module: str, work: str, settings: str) -> None:
-    """Prepare some work, and take a turn for each line of standard input."""
+    """Prepare the work, and take a turn for each line of standard input."""
     given = json.loads(settings)
-    if "batch" in given:
-        given["batch"] = Batch(**given["batch"])
+    given["batch"] = Batch(**given["batch"])
     prepared = getattr(importlib.import_module(module), work)(**given)
     for line in sys.stdin:
         print(json.dumps(take_turn(prepared, *json.loads(line))), flush=True)

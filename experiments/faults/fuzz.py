@@ -10,7 +10,6 @@ one, or if memory grew by more than 64 MiB. Linux only: it reads /proc.
 
 import collections
 import concurrent.futures.process
-import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -18,26 +17,26 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from avsdn_tf.features import video
 from experiments.arguments import Parser, positive
+from experiments.markdown import to_table
 
 LEAK_MIB = 64
 _STATUSES = ("ok", "refused", "failed", "crashed", "hung")
-_ENDS_CHILD = ("crashed", "hung")
+_KINDS = ("flip", "cut", "splice")
 _FLIPPED_BYTES = 40
 # The start and the end of a file hold its tables.
 _TABLE_BYTES = 8192
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The outcome of reading one copy.
 
     Attributes:
-        copy: Its number, from 0.
         kind: How it was damaged: "flip", "cut" or "splice".
         status: "ok", "refused" (a `VideoError`), "failed" (another error), "crashed"
             or "hung".
@@ -47,7 +46,6 @@ class Outcome:
         child: The number of the process that read it.
     """
 
-    copy: int
     kind: str
     status: str
     detail: str
@@ -57,18 +55,9 @@ class Outcome:
 
 
 def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
-    """Damage a file, the same for the same seed and copy.
-
-    Args:
-        content: The bytes of the file.
-        seed: Seed of all copies.
-        copy: Number of the copy.
-
-    Returns:
-        How it was damaged, and the damaged bytes.
-    """
+    """Return how a copy is damaged, and its bytes; the same for the same seed."""
     rng = np.random.default_rng((seed, copy))
-    kind = ("flip", "cut", "splice")[copy % 3]
+    kind = _KINDS[copy % 3]
     size = len(content)
     if kind == "cut":
         return kind, content[: rng.integers(1, size)]
@@ -91,11 +80,7 @@ def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
 
 
 def fuzz(
-    path: str | os.PathLike[str],
-    copies: int,
-    seed: int,
-    limit_s: float,
-    frames_per_second: int = 1,
+    path: str | os.PathLike[str], copies: int, seed: int, limit_s: float
 ) -> list[Outcome]:
     """Read damaged copies of a video, one at a time.
 
@@ -104,7 +89,6 @@ def fuzz(
         copies: How many copies to make.
         seed: Seed of the damage.
         limit_s: Seconds after which a copy counts as hung.
-        frames_per_second: Frames to read of a second.
 
     Returns:
         The outcome of each copy.
@@ -113,77 +97,40 @@ def fuzz(
     # A forked process would share FFmpeg's state with this one.
     context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
-    num_children = 0
+    child, pool = -1, None
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, f"copy{pathlib.Path(path).suffix}")
-        while len(outcomes) < copies:
-            with concurrent.futures.ProcessPoolExecutor(1, context) as child:
+        for copy in range(copies):
+            if not pool:
+                pool = concurrent.futures.ProcessPoolExecutor(1, context)
+                child += 1
                 # The limit is for reading, not for starting Python.
-                child.submit(_resident_mib).result()
-                status = ""
-                while len(outcomes) < copies and status not in _ENDS_CHILD:
-                    kind, damaged = damage(content, seed, len(outcomes))
-                    file.write_bytes(damaged)
-                    start = time.monotonic()
-                    future = child.submit(_read, str(file), frames_per_second)
-                    status, detail, memory_mib = _wait(future, limit_s)
-                    outcomes.append(
-                        Outcome(
-                            copy=len(outcomes),
-                            kind=kind,
-                            status=status,
-                            detail=detail,
-                            taken_s=time.monotonic() - start,
-                            memory_mib=memory_mib,
-                            child=num_children,
-                        )
-                    )
-            num_children += 1
+                pool.submit(_resident_mib).result()
+            kind, damaged = damage(content, seed, copy)
+            file.write_bytes(damaged)
+            start = time.monotonic()
+            try:
+                answer = pool.submit(_read, str(file)).result(limit_s)
+            except concurrent.futures.TimeoutError:
+                answer = "hung", f"no answer within {limit_s:g} s", 0.0
+            except concurrent.futures.process.BrokenProcessPool as error:
+                answer = "crashed", str(error), 0.0
+            taken_s = time.monotonic() - start
+            outcomes.append(Outcome(kind, *answer[:2], taken_s, answer[2], child))
+            if answer[0] == "hung":
+                for process in multiprocessing.active_children():
+                    process.kill()
+            if answer[0] in ("hung", "crashed") or copy == copies - 1:
+                pool = pool.shutdown()
     return outcomes
 
 
-def _wait(
-    future: "concurrent.futures.Future[tuple[str, str, float]]", limit_s: float
-) -> tuple[str, str, float]:
-    """Return status, detail and memory in MiB, also if the child hangs or crashes."""
-    try:
-        return future.result(limit_s)
-    except concurrent.futures.TimeoutError:
-        for process in multiprocessing.active_children():
-            process.kill()
-        return "hung", f"no answer within {limit_s:g} s", 0.0
-    except concurrent.futures.process.BrokenProcessPool as error:
-        return "crashed", str(error), 0.0
-
-
-def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
-    """Return the growth of memory in MiB.
-
-    It is the median of a process's last quarter of copies minus the median of the
-    second quarter: the first copies fill caches, and single copies need much memory.
-    """
-    growths = [0.0]
-    for child in {outcome.child for outcome in outcomes}:
-        used = [
-            outcome.memory_mib
-            for outcome in outcomes
-            if outcome.child == child and outcome.memory_mib
-        ]
-        quarter = len(used) // 4
-        if quarter:
-            growths.append(
-                statistics.median(used[-quarter:])
-                - statistics.median(used[quarter : 2 * quarter])
-            )
-    return max(growths)
-
-
-def _read(path: str, frames_per_second: int) -> tuple[str, str, float]:
+def _read(path: str) -> tuple[str, str, float]:
     """Read a video in the child; return status, detail and memory in MiB."""
     try:
         num_seconds = 0
-        for second in video.read_seconds(path, frames_per_second):
-            _check(second, num_seconds, frames_per_second)
+        for second in video.read_seconds(path, frames_per_second=1):
+            _check(second, num_seconds)
             num_seconds += 1
         status, detail = "ok", f"{num_seconds} s"
     except video.VideoError as error:
@@ -193,44 +140,48 @@ def _read(path: str, frames_per_second: int) -> tuple[str, str, float]:
     return status, detail, _resident_mib()
 
 
-def _check(second: video.Second, index: int, frames_per_second: int) -> None:
+def _check(second: video.Second, index: int) -> None:
+    """Check the index, the shapes and the values of a second."""
+    frames, waveform = second.frames, second.waveform
     if second.index != index:
         raise AssertionError(f"second {second.index} came as number {index}")
-    if second.frames is None and second.waveform is None:
+    if frames is None and waveform is None:
         raise AssertionError("a second with neither picture nor sound")
-    if second.frames is not None and (
-        second.frames.shape[0] != frames_per_second
-        or max(second.frames.shape[1:3]) > 1080
-        or second.frames.dtype != np.uint8
+    if frames is not None and (
+        len(frames) != 1 or max(frames.shape[1:3]) > 1080 or frames.dtype != np.uint8
     ):
-        raise AssertionError(f"frames are {second.frames.shape}")
-    if second.waveform is not None and not (
-        second.waveform.shape == (video.SAMPLE_RATE_HZ,)
-        and np.abs(second.waveform).max() <= 1
+        raise AssertionError(f"frames are {frames.shape}")
+    if waveform is not None and not (
+        waveform.shape == (video.SAMPLE_RATE_HZ,) and np.abs(waveform).max() <= 1
     ):
         raise AssertionError("the waveform is not 16000 samples in [-1, 1]")
 
 
 def _resident_mib() -> float:
+    """Return the resident memory of this process in MiB."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _table(outcomes: Sequence[Outcome]) -> str:
-    counts = collections.Counter((entry.kind, entry.status) for entry in outcomes)
-    lines = ["damage    " + "".join(f"{status:>10}" for status in _STATUSES)]
-    for kind in ("flip", "cut", "splice"):
-        cells = "".join(f"{counts[kind, status]:>10}" for status in _STATUSES)
-        lines.append(f"{kind:<10}{cells}")
-    slowest = max(entry.taken_s for entry in outcomes)
-    lines += [
-        f"slowest copy   {slowest:.2f} s",
-        f"memory growth  {memory_growth_mib(outcomes):.1f} MiB",
-    ]
-    for entry in outcomes:
-        if entry.status not in ("ok", "refused"):
-            lines.append(f"copy {entry.copy} {entry.status}: {entry.detail}")
-    return "\n".join(lines)
+def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
+    """Return the growth of memory in MiB.
+
+    It is the median of a process's last quarter of copies minus the median of the
+    second quarter: the first copies fill caches, and single copies need much memory.
+    """
+    by_child: dict[int, list[float]] = collections.defaultdict(list)
+    for each in outcomes:
+        if each.memory_mib:
+            by_child[each.child].append(each.memory_mib)
+    return max(
+        (
+            statistics.median(used[-quarter:])
+            - statistics.median(used[quarter : 2 * quarter])
+            for used in by_child.values()
+            if (quarter := len(used) // 4)
+        ),
+        default=0.0,
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -245,6 +196,16 @@ def main(argv: Sequence[str]) -> int:
     if not os.path.isfile(args.video):
         parser.error(f"{args.video}: expected a video, and there is no such file")
     outcomes = fuzz(args.video, args.copies, args.seed, args.limit_s)
-    print(_table(outcomes))
-    failed = any(entry.status not in ("ok", "refused") for entry in outcomes)
-    return int(failed or memory_growth_mib(outcomes) > LEAK_MIB)
+    counts = collections.Counter((each.kind, each.status) for each in outcomes)
+    growth_mib = memory_growth_mib(outcomes)
+    rows = [[kind, *(str(counts[kind, s]) for s in _STATUSES)] for kind in _KINDS]
+    print("\n".join(to_table([["damage", *_STATUSES], *rows])))
+    print(f"slowest copy: {max(each.taken_s for each in outcomes):.2f} s")
+    print(f"memory growth: {growth_mib:.1f} MiB")
+    failed = [
+        f"copy {copy} {each.status}: {each.detail}"
+        for copy, each in enumerate(outcomes)
+        if each.status not in ("ok", "refused")
+    ]
+    print("".join(f"{line}\n" for line in failed), end="")
+    return int(bool(failed) or growth_mib > LEAK_MIB)

@@ -1,0 +1,340 @@
+"""The parts of the benchmark: functions that yield comparisons."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.data.batches import scoring_batches
+from avsdn_tf.data.dataset import Dataset
+from avsdn_tf.files import explain_unwritable
+from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.training.checkpoints import Checkpoints
+from experiments.benchmark import our_program
+from experiments.benchmark.batch import SPLITS, VISUAL_SHAPES, Batch
+from experiments.benchmark.comparison import Comparison
+from experiments.benchmark.contenders import (
+    OURS,
+    PLAIN_KERAS,
+    TORCH,
+    Contender,
+    alternate,
+    compete,
+    medians,
+)
+from experiments.benchmark.machine import has_bfloat16
+from experiments.programs import Program, run_command
+
+# Names of the programs in tables. A comma separates a variant.
+_EAGER, _COMPILED, _FUSED = "PyTorch", "PyTorch, torch.compile", "PyTorch, fused Adam"
+_PLAIN, _OURS, _XLA = "plain Keras, fit", "avsdn_tf", "avsdn_tf, --xla=step"
+# Both keep their weights in float32.
+_EAGER_HALF = "PyTorch, autocast to bfloat16"
+_OURS_HALF = "avsdn_tf, --precision=mixed_bfloat16"
+_HALF = {"precision": "mixed_bfloat16"}
+_CLIPS = "clips a second"
+_AVSDN = Batch("avsdn", VISUAL_SHAPES["avsdn"])
+# Enough for one in a hundred to be none of the slowest two.
+_LATENCY_CALLS = 200
+# A run's first epoch, which builds graphs and reads cold files, is left out.
+_EPOCHS = 3
+# An epoch of the small data set takes a second or two, so more of them are measured.
+_DISTRIBUTED = {"epochs": 16, "patience": 16}
+_TWO_DEVICES = {
+    "module": "experiments.benchmark.two_devices",
+    "strategy": "mirrored",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What the benchmark was asked for.
+
+    Attributes:
+        dataset: The data set that parts read.
+        data_dir: TFDS's folder, or None for its default.
+        repeats: Number of turns of every program.
+        seconds: Length of a turn.
+        videos: Video files or folders of them, for the part `video`.
+        backbones: What makes the features of the videos.
+        workers: Videos at once.
+    """
+
+    dataset: Dataset | None
+    data_dir: str | None
+    repeats: int
+    seconds: float = 1.0
+    videos: Sequence[str] = ()
+    backbones: Backbones | None = None
+    workers: int = 2
+
+    @property
+    def batch(self) -> Batch:
+        """The batches of the network that fits the data set."""
+        shape = self.dataset.visual_shape
+        network = "avel_att" if len(shape) == 3 else "avsdn"
+        return Batch(network, shape, num_segments=self.dataset.num_segments)
+
+    @property
+    def title(self) -> str:
+        """The network and the data set."""
+        return f"{self.batch.network} on {self.dataset.name}"
+
+
+def measure_step(setting: Setting) -> Iterator[Comparison]:
+    """Measure training steps and inference of batches in memory."""
+    ours = {"data_dir": setting.data_dir}
+    training = {
+        _EAGER: (TORCH, "training", {}),
+        _COMPILED: (TORCH, "training", {"compiled": True}),
+        _FUSED: (TORCH, "training", {"fused": True}),
+        _PLAIN: (PLAIN_KERAS, "training", {}),
+        _OURS: (OURS, "step", ours),
+        _XLA: (OURS, "step", {**ours, "xla": "step"}),
+    }
+    if has_bfloat16():
+        training[_EAGER_HALF] = (TORCH, "training", {"bfloat16": True})
+        training[_OURS_HALF] = (OURS, "step", {**ours, **_HALF})
+    inference = {
+        _EAGER: (TORCH, "inference", {}),
+        _COMPILED: (TORCH, "inference", {"compiled": True}),
+        _OURS: (OURS, "inference", {"how": "graph"}),
+    }
+    for network, shape in VISUAL_SHAPES.items():
+        batch = Batch(network, shape)
+        for work, programs in (("training step", training), ("inference", inference)):
+            turns = _compete(setting, programs, batch)
+            speeds = {n: [batch.size / s for s in medians(of)] for n, of in turns}
+            yield Comparison(f"{network}, {work}: {batch}", _CLIPS, speeds, False)
+
+
+def _compete(
+    setting: Setting,
+    programs: Mapping[str, tuple[str, str, Mapping[str, Any]]],
+    batch: Batch,
+    least: int = 3,
+) -> list[tuple[str, list[list[float]]]]:
+    """Let programs take turns on a batch; return pairs of a name and its turns."""
+    contenders = {
+        name: (module, work, {"batch": batch, **settings})
+        for name, (module, work, settings) in programs.items()
+    }
+    return [*compete(contenders, setting.repeats, setting.seconds, least).items()]
+
+
+def measure_latency(setting: Setting) -> Iterator[Comparison]:
+    """Measure how long one clip takes, by every way to predict it."""
+    programs = {
+        _EAGER: (TORCH, "inference", {}),
+        _COMPILED: (TORCH, "inference", {"compiled": True}),
+        "model(clip)": (OURS, "inference", {"how": "keras"}),
+        "tf.function, as predict": (OURS, "inference", {"how": "graph"}),
+        "tf.function with XLA": (OURS, "inference", {"how": "xla"}),
+        "SavedModel": (OURS, "inference", {"how": "savedmodel"}),
+    }
+    clip = dataclasses.replace(_AVSDN, size=1)
+    turns = _compete(setting, programs, clip, _LATENCY_CALLS)
+    for percent in (50, 99):
+        values = {
+            name: [float(1000 * np.percentile(turn, percent)) for turn in of]
+            for name, of in turns
+        }
+        yield Comparison(f"avsdn, latency of one clip, p{percent}", "ms", values)
+
+
+def measure_profile(setting: Setting) -> Iterator[Comparison]:
+    """Measure and profile AVSDN's step as it is, and without each optimisation."""
+    programs = {
+        name: (OURS, "step", {"data_dir": setting.data_dir, "replaced": name})
+        for name in our_program.REPLACED
+    }
+    turns = _compete(setting, programs, _AVSDN)
+    profiles = {}
+    for name, (module, _, settings) in programs.items():
+        with _temporary_folder() as folder:
+            out = folder / "profile.json"
+            settings = {"batch": _AVSDN, "out": str(out), **settings}
+            with Contender(module, "profile", **settings) as contender:
+                contender.take_turn()
+            profiles[name] = json.loads(out.read_text())
+    yield Comparison(
+        f"avsdn, a training step with one thing replaced at a time: {_AVSDN}",
+        "ms",
+        {name: [1000 * s for s in medians(of)] for name, of in turns},
+        breakdown=profiles,
+        note="The operations of a step, by kind, are in ms of a core, by TensorFlow's "
+        "profiler, which costs time itself.",
+    )
+
+
+def measure_epoch(setting: Setting) -> Iterator[Comparison]:
+    """Measure an epoch as people run it, and the memory that it takes."""
+    with _feature_file(setting.dataset) as files:
+        program = {"batch": setting.batch, "files": files}
+        work = {
+            _EAGER: lambda: _train_other(TORCH, **program),
+            _PLAIN: lambda: _train_other(PLAIN_KERAS, **program),
+            _OURS: lambda: _train(setting),
+        }
+        if has_bfloat16():
+            work[_EAGER_HALF] = lambda: _train_other(TORCH, bfloat16=True, **program)
+            work[_OURS_HALF] = lambda: _train(setting, **_HALF)
+        results = alternate(work, setting.repeats)
+    seconds = {name: [s for s, _ in of] for name, of in results.items()}
+    gigabytes = {name: [peak / 1e9 for _, peak in of] for name, of in results.items()}
+    title = setting.title
+    yield Comparison(f"{title}, an epoch with validation, without saving", "s", seconds)
+    yield Comparison(f"{title}, peak memory of the process", "GB", gigabytes)
+
+
+def _train_other(module: str, **settings: Any) -> tuple[float, int]:
+    """Train some epochs by another program; see `_train`."""
+    with Contender(module, "epoch", **settings) as contender:
+        of = [contender.take_turn()[0] for _ in range(_EPOCHS)]
+        return statistics.median(of[1:]), contender.finish()
+
+
+def _train(
+    setting: Setting, module: str = "avsdn_tf.main", **more: Any
+) -> tuple[float, int]:
+    """Train by the command line; return seconds an epoch, and peak memory in bytes."""
+    with _temporary_folder() as folder:
+        run = RunFolder(folder / "run")
+        flags = _flags(setting, run, **{"epochs": _EPOCHS, **more})
+        peak_bytes = run_command(flags, module)
+        with run.metrics.open(newline="") as file:
+            of = [float(row["seconds"]) for row in csv.DictReader(file)]
+        return statistics.median(of[1:]), peak_bytes
+
+
+def _flags(setting: Setting, run: RunFolder, **more: Any) -> list[str]:
+    """Return the flags of the command that trains."""
+    settings = {
+        "model": setting.batch.network,
+        "dataset": setting.dataset.name,
+        "run": run.path,
+        **({"data_dir": setting.data_dir} if setting.data_dir else {}),
+        **more,
+    }
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def measure_start(setting: Setting) -> Iterator[Comparison]:
+    """Measure the time from the command to the end of the first training step."""
+    with _feature_file(setting.dataset) as files:
+        work = {
+            _EAGER: lambda: _time_first_step(batch=setting.batch, files=files),
+            _OURS: lambda: _time_first_checkpoint(setting),
+            _XLA: lambda: _time_first_checkpoint(setting, xla="step"),
+        }
+        values = alternate(work, setting.repeats)
+    yield Comparison(
+        f"{setting.title}, from the command to the first step", "s", values
+    )
+
+
+def _time_first_step(**settings: Any) -> float:
+    """Return the seconds until PyTorch has taken its first step."""
+    start = time.perf_counter()
+    with Contender(TORCH, "first_step", **settings) as contender:
+        contender.take_turn()
+        return time.perf_counter() - start
+
+
+def _time_first_checkpoint(setting: Setting, **more: Any) -> float:
+    """Return the seconds until a training has saved its first checkpoint.
+
+    It saves after its first call into the graph. The time includes the saving, some
+    tens of milliseconds.
+    """
+    with _temporary_folder() as folder:
+        run = RunFolder(folder / "run")
+        flags = _flags(setting, run, checkpoint_minutes=1e-6, epochs=1, **more)
+        checkpoints = Checkpoints(run.checkpoints)
+        start = time.perf_counter()
+        with Program(["-m", "avsdn_tf.main", *flags]) as program:
+            while not checkpoints.paths():
+                if program.process.poll() is not None:
+                    program.fail()
+                time.sleep(0.01)
+            return time.perf_counter() - start
+
+
+def measure_distribution(setting: Setting) -> Iterator[Comparison]:
+    """Measure training on one device, two logical devices and two workers."""
+    places = {
+        "one device": {},
+        "two logical devices": _TWO_DEVICES,
+        "two workers": {"local_workers": 2},
+    }
+    work = {
+        place: lambda more=more: _train(setting, **_DISTRIBUTED, **more)
+        for place, more in places.items()
+    }
+    num_clips = setting.dataset.num_clips("train")
+    yield Comparison(
+        f"{setting.title}, an epoch by where it is trained",
+        _CLIPS,
+        {
+            place: [num_clips / seconds for seconds, _ in of]
+            for place, of in alternate(work, setting.repeats).items()
+        },
+        less_is_better=False,
+        note="All places have the same cores, and two devices or workers also sum the "
+        "gradients and update two copies of the weights: a ratio of 1 is the best "
+        "possible. It says nothing of several GPUs or machines.",
+    )
+
+
+@contextlib.contextmanager
+def _feature_file(dataset: Dataset) -> Iterator[str]:
+    """Yield a temporary file of `write_features`, for the other programs."""
+    with _temporary_folder() as folder:
+        path = folder / "features.h5"
+        with explain_unwritable(path, "Choose a larger folder by TMPDIR=."):
+            write_features(dataset, path)
+        yield str(path)
+
+
+def write_features(dataset: Dataset, path: pathlib.Path) -> None:
+    """Write the train and validation splits as HDF5, like AVE's released files.
+
+    Args:
+        dataset: The data.
+        path: The file. It holds `audio` and `visual`, float32, not chunked; the
+            segments' classes, `labels`; and `rows_train` and `rows_validation`.
+    """
+    num_clips = sum(map(dataset.num_clips, SPLITS))
+    shape = (num_clips, dataset.num_segments)
+    visual_shape = (*shape, *dataset.visual_shape)
+    with h5py.File(path, "w") as file:
+        arrays = {
+            "audio": file.create_dataset("audio", (*shape, dataset.audio_width), "f4"),
+            "visual": file.create_dataset("visual", visual_shape, "f4"),
+            "segment_labels": file.create_dataset("labels", shape, "i8"),
+        }
+        end = 0
+        for split in SPLITS:
+            begin = end
+            for batch in scoring_batches(dataset, split):
+                start, end = end, end + len(batch["row"])
+                for name, array in arrays.items():
+                    array[start:end] = batch[name].numpy()
+            file[f"rows_{split}"] = np.arange(begin, end)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[pathlib.Path]:
+    """Yield a temporary folder as a path."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
