@@ -35,10 +35,9 @@ from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable, write_text
 from avsdn_tf.report import figures
-from avsdn_tf.report.scores import percent
 from avsdn_tf.training.config import CROSS_MODAL
 from experiments import published, runs, summary, tables
-from experiments.arguments import Parser, one_line_errors, positive
+from experiments.arguments import Parser, one_line_errors, positive, show
 from experiments.benchmark.machine import describe_code
 from experiments.published import CHANGES, LABELS, RECIPES, Row
 from experiments.runs import InterruptedRunsError, Run
@@ -120,7 +119,7 @@ def fill(args: argparse.Namespace, console: Console) -> int:
             needed += runs.plan(runs.source_of(row), args)
     waiting, failures = runs.find_waiting(needed)
     for failure in failures.values():
-        _print(console, failure, style="red")
+        show(console, failure, style="red")
     # A run fails with the run that it starts from.
     waiting = [run for run in waiting if run.source not in failures]
     _check_data(waiting, args.data_dir)
@@ -210,9 +209,9 @@ def _write(
         figure = tables.draw(title, lines, trivial)
         figures.save(figure, folder / f"{stem}.png", disclaimer)
     _print_lines(console, lines)
-    _print(console, f"Table: {folder / stem}.md")
+    show(console, f"Table: {folder / stem}.md")
     if not args.results and folder != _RESULTS:
-        _print(
+        show(
             console,
             f"As a trial, it leaves {_RESULTS} as it is; --results={_RESULTS} puts it "
             "there.",
@@ -221,11 +220,13 @@ def _write(
 
 def _print_lines(console: Console, lines: Sequence[Mapping[str, Any]]) -> None:
     for line in lines:
-        ours = percent(line["accuracy"]) if "accuracy" in line else ""
+        ours = tables.percent(line["accuracy"]) if "accuracy" in line else ""
         if line["note"]:
             ours += f" {'failed: ' if line['failed_seeds'] else ''}{line['note']}"
-        paper = "" if line["paper"] is None else f"paper {percent(line['paper'])}"
-        _print(
+        paper = (
+            "" if line["paper"] is None else f"paper {tables.percent(line['paper'])}"
+        )
+        show(
             console,
             f"{line['system']:32} {line['features']:12} {line['recipe']:6} {paper:13}"
             f"   ours {ours.strip()}",
@@ -259,10 +260,6 @@ def _command(args: argparse.Namespace) -> str:
     given = {**vars(args), "dataset": ",".join(args.dataset)}
     flags = [f"--{n}={v}" for n, v in given.items() if v != defaults[n]]
     return shlex.join(["python", "-m", _MODULE, args.table, *flags])
-
-
-def _print(console: Console, text: str, **style: Any) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True, **style)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import Config
 from avsdn_tf.training.distribution import num_cores
 from avsdn_tf.training.signals import handle_signals
+from experiments.arguments import show
 from experiments.benchmark.machine import describe_code, processor
 from experiments.published import Row, best_changes, load_row
 
@@ -66,9 +67,9 @@ class Run:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
-    def _origins(self) -> pathlib.Path:
-        """The file beside the folder with the machine and code of each start."""
-        return self.folder.with_name(f"{self.folder.name}.origins.jsonl")
+    def origin(self) -> pathlib.Path:
+        """The file beside the folder with the code and the machine of its start."""
+        return self.folder.with_name(f"{self.folder.name}.origin.json")
 
     @property
     def source(self) -> pathlib.Path | None:
@@ -102,17 +103,12 @@ class Run:
         Raises:
             UserError: If its source was trained again after it.
         """
-        if self.source is None:
-            return
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            current = _checksums_of(self.source)
-            # One line a start: a resumed run keeps the encoders of its first start.
-            for line in self._origins.read_text().splitlines():
-                if json.loads(line)["source"] != current:
-                    raise UserError(
-                        f"{self.folder}: {self.source}, which it started from, was "
-                        f"trained again after it. {TRAIN_AGAIN}"
-                    )
+        origin = self._read_origin()
+        if origin and origin.get("source") != _checksum_of(self.source):
+            raise UserError(
+                f"{self.folder}: {self.source}, which it started from, was trained "
+                "again after it."
+            )
 
     def command(self) -> list[str]:
         """Return the command that trains or resumes it."""
@@ -123,23 +119,20 @@ class Run:
         """Start or resume its training.
 
         Args:
-            origin: The machine and the code, to be recorded. `threads` is the number
-                of threads of a TensorFlow operation.
+            origin: The code and the machine, to be recorded at the first start.
+                `threads` is the number of threads of a TensorFlow operation.
 
         Raises:
             UserError: If its files can't be written.
         """
         is_resumed = RunFolder(self.folder).config.is_file()
-        if self.source is not None:
-            origin = {**origin, "source": _checksums_of(self.source)}
         with explain_unwritable(self.folder, "Choose another folder by --runs."):
             if not is_resumed:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            mode = "a" if is_resumed else "w"
-            with self._origins.open(mode) as file:
-                file.write(json.dumps(origin) + "\n")
-            with self.log.open(mode) as output:
+                self.folder.parent.mkdir(parents=True, exist_ok=True)
+                source = _checksum_of(self.source)
+                self.origin.write_text(json.dumps({**origin, "source": source}))
+            with self.log.open("a" if is_resumed else "w") as output:
                 return subprocess.Popen(
                     [sys.executable, *self.command()[1:]],
                     stdout=output,
@@ -163,19 +156,20 @@ class Run:
 
     def describe_origin(self) -> str:
         """Return the code, the machine and the packages that trained it."""
-        text = "{code}, {processor}, {cores} core{s}, threads a run: {threads}"
-        try:
-            starts = map(json.loads, self._origins.read_text().splitlines())
-            places = [
-                text.format(**place, s="" if place["cores"] == 1 else "s")
-                for place in starts
-            ]
-        except (OSError, ValueError, KeyError, TypeError):
-            places = ["by an unrecorded commit"]
+        place = "by an unrecorded commit"
+        if origin := self._read_origin():
+            place = "{code}, {processor}, cores: {cores}, threads a run: {threads}"
+            place = place.format(**origin)
         versions = RunFolder(self.folder).read_versions()
         names = {"tensorflow": "TensorFlow", "keras": "Keras", "avsdn_tf": "avsdn_tf"}
         packages = [f"{names[n]} {versions[n]}" for n in names if n in versions]
-        return ", ".join([", then ".join(dict.fromkeys(places)), *packages])
+        return ", ".join([place, *packages])
+
+    def _read_origin(self) -> dict[str, Any]:
+        """Return the record of `start`, empty if there is none."""
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(self.origin.read_text())
+        return {}
 
     def _read_config(self) -> Config:
         try:
@@ -185,10 +179,10 @@ class Run:
             raise UserError(f"{path}: {error.message} {TRAIN_AGAIN}") from error
 
 
-def _checksums_of(folder: pathlib.Path) -> str | None:
-    """Return what a finished run keeps to identify its network."""
-    checksums = RunFolder(folder).checksums
-    return checksums.read_text() if checksums.is_file() else None
+def _checksum_of(folder: pathlib.Path | None) -> str | None:
+    """Return the checksum of a finished run's network."""
+    path = RunFolder(folder).checksums if folder else None
+    return path.read_text() if path and path.is_file() else None
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -207,11 +201,9 @@ def plan(row: Row, args: argparse.Namespace) -> list[Run]:
         return []
     settings = dict(row.settings)
     if row.recipe == "best":
-        options = MODELS[row.model].options
+        foreign = set(MODEL_OPTIONS) - set(MODELS[row.model].options)
         for change in best_changes(row.mode):
-            for name, value in change.items():
-                if name in options or name not in MODEL_OPTIONS:
-                    settings[name] = value
+            settings |= {n: v for n, v in change.items() if n not in foreign}
     words = [row.mode, row.model, *(f"{n}={v}" for n, v in sorted(settings.items()))]
     root = pathlib.Path(args.runs) / folder_name(dataset)
     sources = plan(source_of(row), args) if row.encoders else []
@@ -220,16 +212,12 @@ def plan(row: Row, args: argparse.Namespace) -> list[Run]:
         if sources:
             settings["encoders"] = str(sources[seed].folder)
         config = Config(
-            **{
-                "mode": row.mode,
-                "model": row.model,
-                "dataset": dataset,
-                "data_dir": args.data_dir,
-                "epochs": args.epochs,
-                "patience": args.patience,
-                "seed": seed,
-                **settings,
-            }
+            mode=row.mode,
+            model=row.model,
+            dataset=dataset,
+            data_dir=args.data_dir,
+            seed=seed,
+            **{"epochs": args.epochs, "patience": args.patience, **settings},
         )
         runs.append(Run(config, root / f"{','.join(words)},seed={seed}"))
     return runs
@@ -246,14 +234,9 @@ def folder_name(dataset: str) -> str:
 
 
 def find_waiting(runs: Sequence[Run]) -> tuple[list[Run], dict[pathlib.Path, str]]:
-    """Find the runs to train.
+    """Return the runs to train, each folder once.
 
-    Args:
-        runs: Runs, of which several may share a folder.
-
-    Returns:
-        The runs that are not done, each folder once; and by their folders, why finished
-        runs can't be used.
+    Also return, by their folders, why finished runs can't be used.
     """
     waiting, failures = [], {}
     for run in {run.folder: run for run in runs}.values():
@@ -285,31 +268,35 @@ def train_all(
     """
     origin = _describe_origin(jobs)
     waiting = list(runs)
-    running: dict[Run, subprocess.Popen[bytes]] = {}
+    running: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
     failures: dict[pathlib.Path, str] = {}
-    with _record_signals() as received, _Progress(console, len(runs)) as progress:
+    with _record_signals() as received:
         try:
             while (waiting or running) and not received:
-                for run, process in list(running.items()):
-                    code = process.poll()
-                    if code is not None:
-                        del running[run]
-                        failure = run.explain(code)
-                        if failure:
-                            failures[run.folder] = failure
-                        progress.end(run, failure)
+                for run, (process, start) in list(running.items()):
+                    if (code := process.poll()) is None:
+                        continue
+                    del running[run]
+                    failure = run.explain(code)
+                    if failure:
+                        failures[run.folder] = failure
+                    count = f"{len(runs) - len(waiting) - len(running)}/{len(runs)}"
+                    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+                    done = f"done {run.folder.name}, {minutes}:{seconds:02d} min"
+                    style = "red" if failure else None
+                    show(console, f"{count} {failure or done}", style=style)
                 # A run starts after the one whose encoders it needs.
                 pending = {str(run.folder) for run in (*waiting, *running)}
                 ready = [run for run in waiting if run.config.encoders not in pending]
                 for run in ready[: jobs - len(running)]:
                     waiting.remove(run)
-                    running[run] = run.start(origin)
-                    progress.start(run)
+                    running[run] = run.start(origin), time.monotonic()
+                    show(console, f"training {run.folder.name}")
                 time.sleep(_POLL_S)
         finally:
-            for process in running.values():
+            for process, _ in running.values():
                 process.terminate()
-            for process in running.values():
+            for process, _ in running.values():
                 process.wait()
     if received:
         raise InterruptedRunsError(received[0])
@@ -329,49 +316,12 @@ def _record_signals() -> Iterator[list[int]]:
         yield received
 
 
-class _Progress:
-    """Prints a line when a run starts or ends; a terminal also shows which run.
-
-    Args:
-        console: Where to print.
-        num_runs: Number of runs.
-    """
-
-    def __init__(self, console: Console, num_runs: int) -> None:
-        self._console = console
-        self._num_runs = num_runs
-        self._num_ended = 0
-        self._started: dict[Run, float] = {}
-        self._status = console.status("")
-
-    def __enter__(self) -> "_Progress":
-        self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
-
-    def start(self, run: Run) -> None:
-        """Print that a run has started."""
-        self._started[run] = time.monotonic()
-        self._print(f"training {run.folder.name}")
-
-    def end(self, run: Run, failure: str | None) -> None:
-        """Print that a run has ended, and how."""
-        minutes, seconds = divmod(round(time.monotonic() - self._started.pop(run)), 60)
-        self._num_ended += 1
-        text = failure or f"done {run.folder.name}, {minutes}:{seconds:02d} min"
-        self._print(
-            f"{self._num_ended}/{self._num_runs} {text}", "red" if failure else None
-        )
-
-    def _print(self, text: str, style: str | None = None) -> None:
-        names = [f"{run.config.model}, seed {run.config.seed}" for run in self._started]
-        count = f"{self._num_ended}/{self._num_runs}"
-        self._status.update(f"{count} {' and '.join(names)}")
-        self._console.print(
-            text, style=style, highlight=False, markup=False, soft_wrap=True
-        )
+def _describe_origin(jobs: int) -> dict[str, Any]:
+    """Return what a result and its time depend on besides the settings."""
+    cores = num_cores()
+    threads = max(1, cores // jobs)
+    place = {"processor": processor(), "cores": cores, "threads": threads}
+    return {"code": describe_code(), **place}
 
 
 def describe_origins(runs: Sequence[Run]) -> list[str]:
@@ -383,14 +333,3 @@ def describe_origins(runs: Sequence[Run]) -> list[str]:
         f"{count} of {len(runs)} runs trained {origin}."
         for origin, count in origins.items()
     ]
-
-
-def _describe_origin(jobs: int) -> dict[str, Any]:
-    """Return what a result and its time depend on besides the settings."""
-    cores = num_cores()
-    return {
-        "code": describe_code(),
-        "processor": processor(),
-        "cores": cores,
-        "threads": max(1, cores // jobs),
-    }

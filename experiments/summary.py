@@ -1,7 +1,6 @@
 """The results of a table's runs: read, checked against each other, summed up."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,43 +64,6 @@ class Result:
         return np.mean([outcome.correct for outcome in self.outcomes], axis=0)
 
 
-class _Peers:
-    """Checks that the runs of a table were scored on the same data.
-
-    The first run decides: for all runs, for those of its data set, or of its task.
-    """
-
-    def __init__(self) -> None:
-        self._first: dict[Any, Any] = {}
-
-    def check(self, row: Row, run: Run, outcome: Outcome) -> None:
-        """Compare an outcome with those before.
-
-        Raises:
-            UserError: If it was scored on other data.
-        """
-        text = outcome.disclaimer or "none, as on AVE"
-        first = self._first.setdefault("disclaimer", text)
-        if text != first:
-            raise UserError(
-                f"{run.folder}: expected the data of the runs before, whose disclaimer "
-                f"is: {first}. Received another: {text}. {TRAIN_AGAIN}"
-            )
-        name, found = run.config.dataset, outcome.dataset_hash
-        if found and found != self._first.setdefault(name, found):
-            raise UserError(
-                f"{run.folder}: {name} was built from other files than for the runs "
-                f"before. {TRAIN_AGAIN}"
-            )
-        task = row.mode == CROSS_MODAL
-        clips = self._first.setdefault(task, outcome.clips)
-        if not np.array_equal(outcome.clips, clips):
-            raise UserError(
-                f"{run.folder}: scored on other test clips than the runs before. "
-                f"{TRAIN_AGAIN}"
-            )
-
-
 def read_results(
     rows: Sequence[Row], runs: Sequence[list[Run]], failures: Mapping[Any, str]
 ) -> list[Result]:
@@ -117,55 +79,74 @@ def read_results(
         than the runs before or than it was trained on, or if its source was trained
         again.
     """
-    peers = _Peers()
+    first: dict[Any, Any] = {}
     results = []
     for row, of_row in zip(rows, runs, strict=True):
         outcomes, failed = [], {}
         for seed, run in enumerate(of_row):
+            if failure := failures.get(run.source) or failures.get(run.folder):
+                failed[seed] = failure
+                continue
             try:
-                for folder in (run.source, run.folder):
-                    if folder in failures:
-                        raise UserError(failures[folder])
                 run.check_source()
                 outcome = _read_outcome(row, run)
-                peers.check(row, run, outcome)
+                _check_data(first, row, run, outcome)
                 outcomes.append(outcome)
-            except UserError as error:
-                failed[seed] = str(error)
+            except (UserError, ValueError) as error:
+                failed[seed] = f"{error} {TRAIN_AGAIN}"
         results.append(Result(row, of_row, outcomes, failed))
     return results
 
 
 def _read_outcome(row: Row, run: Run) -> Outcome:
-    """Read a finished run.
-
-    Raises:
-        UserError: If a file of it is damaged.
-    """
+    """Read a finished run; raise UserError or ValueError if a file is damaged."""
     folder = RunFolder(run.folder)
     names = (row.metric, "validation_accuracy", "seconds")
     if row.mode != CROSS_MODAL:
         names += SEGMENT_SCORES
+    report = folder.read_report()
     try:
-        report = json.loads(folder.report.read_text())
         scores = {n: None if report[n] is None else float(report[n]) for n in names}
         trivial = dict(report["baselines" if row.mode == CROSS_MODAL else "trivial"])
         disclaimer, dataset_hash = report["disclaimer"], report.get("dataset_hash")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder.report}: expected the report of a finished run. "
-            f"Received: {type(error).__name__}: {error}. {TRAIN_AGAIN}"
+            f"Received: {type(error).__name__}: {error}."
         ) from error
     if dataset_hash and not folder.matches_dataset(dataset_hash):
         raise UserError(
             f"{run.folder}: scored on another {run.config.dataset} than it was trained "
-            f"on. {TRAIN_AGAIN}"
+            "on."
         )
-    try:
-        clips, correct = read_correct(row, folder)
-    except ValueError as error:
-        raise UserError(f"{error}. {TRAIN_AGAIN}") from error
+    clips, correct = read_correct(row, folder)
     return Outcome(scores, trivial, disclaimer, dataset_hash, clips, correct)
+
+
+def _check_data(first: dict[Any, Any], row: Row, run: Run, outcome: Outcome) -> None:
+    """Check that a run was scored on the data of the runs before.
+
+    Args:
+        first: The values of the first runs, to which those of this one are added.
+        row: The row of the run.
+        run: The run.
+        outcome: Its outcome.
+
+    Raises:
+        UserError: If it was scored on other data.
+    """
+    disclaimer = outcome.disclaimer or "none, as on AVE"
+    for key, value, problem in (
+        ("disclaimer", disclaimer, f"has another disclaimer ({disclaimer})"),
+        (
+            run.config.dataset,
+            outcome.dataset_hash,
+            "its data was built from other files",
+        ),
+        (row.mode == CROSS_MODAL, tuple(outcome.clips), "scored on other test clips"),
+    ):
+        if value and value != first.setdefault(key, value):
+            raise UserError(f"{run.folder}: {problem} than the runs before.")
 
 
 def read_correct(row: Row, folder: RunFolder) -> tuple[np.ndarray, np.ndarray]:
@@ -218,13 +199,14 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
         row = result.row
         config = result.runs[0].config if result.runs else None
         note = " ".join(result.failed.values())
+        labels = row.settings.get("weak_label", Config().weak_label)
         line: dict[str, Any] = {
             "table": row.table,
             "system": row.system,
             "features": row.features,
             "mode": row.mode,
             "model": row.model,
-            "training_labels": _training_labels(row),
+            "training_labels": labels if row.mode == "weak" else None,
             "recipe": row.recipe,
             "epochs": config.epochs if config else None,
             "patience": config.patience if config else None,
@@ -235,13 +217,6 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
         }
         lines.append(line | _scores(result) | _comparisons(place, results))
     return lines
-
-
-def _training_labels(row: Row) -> str | None:
-    """Return which clip labels a weak system is trained on."""
-    if row.mode != "weak":
-        return None
-    return row.settings.get("weak_label", Config().weak_label)
 
 
 def _scores(result: Result) -> dict[str, Any]:
@@ -269,10 +244,21 @@ def _scores(result: Result) -> dict[str, Any]:
 def _comparisons(place: int, results: Sequence[Result]) -> dict[str, Any]:
     """Return the paired comparisons of the row at a place."""
     result = results[place]
+    row = result.row
+    avsdn = before = None
+    if row.table in STEPWISE:
+        before = results[place - 1] if row.order > 1 else None
+    else:
+        for other in reversed(results):
+            of = other.row
+            if (of.model, of.mode, of.recipe) == ("avsdn", row.mode, row.recipe):
+                avsdn = other
+            if (of.name, of.recipe) == (row.name, "paper"):
+                before = other
     compared = {}
     for name, better, worse in (
-        ("avsdn_minus", _avsdn_of(result, results), result),
-        ("gain", result, _predecessor(place, results)),
+        ("avsdn_minus", avsdn, result),
+        ("gain", result, before),
     ):
         if better is worse or not (better and worse):
             continue
@@ -285,25 +271,3 @@ def _comparisons(place: int, results: Sequence[Result]) -> dict[str, Any]:
             f"{name}_high": high,
         }
     return compared
-
-
-def _avsdn_of(result: Result, results: Sequence[Result]) -> Result | None:
-    """Return the AVSDN of a result's task and recipe, in a published table."""
-    if result.row.table in STEPWISE:
-        return None
-    task = (result.row.mode, result.row.recipe)
-    for other in results:
-        if other.row.model == "avsdn" and (other.row.mode, other.row.recipe) == task:
-            return other
-    return None
-
-
-def _predecessor(place: int, results: Sequence[Result]) -> Result | None:
-    """Return the result that the one at a place is compared with as its gain."""
-    row = results[place].row
-    if row.table in STEPWISE:
-        return results[place - 1] if row.order > 1 else None
-    for other in results:
-        if (other.row.name, other.row.recipe) == (row.name, "paper"):
-            return other
-    return None

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from avsdn_tf.report.figures import LINES, MUTED
 from avsdn_tf.training.config import CROSS_MODAL
+from experiments.markdown import to_table
 from experiments.published import LABELS, STEPWISE
 
 _COLUMNS = {
@@ -63,7 +64,7 @@ def to_markdown(
         task = f", {_TASKS[is_cross_modal]}" if len(trivial) > 1 else ""
         for name, value in scores.items():
             system = f"trivial{task}: {name.replace('_', ' ')}"
-            rows.append({"system": system, "accuracy": _percent(value)})
+            rows.append({"system": system, "accuracy": percent(value)})
     # Columns that are empty in this table are left out.
     shown = [name for name in _COLUMNS if any(row.get(name) for row in rows)]
     text = [f"# {title}", ""]
@@ -71,9 +72,8 @@ def to_markdown(
         text += [f"**{disclaimer}.**", ""]
     text += ["```console", command, "```", ""]
     text += [" ".join(_notes(lines, shown)), ""]
-    text.append("| " + " | ".join(_COLUMNS[name] for name in shown) + " |")
-    text.append("|" + "---|" * len(shown))
-    text += ["| " + " | ".join(row.get(n, "") for n in shown) + " |" for row in rows]
+    cells = [[row.get(name, "") for name in shown] for row in [_COLUMNS, *rows]]
+    text += to_table(cells, num_left=shown.index("recipe") + 1)
     failed = [
         f"- {line['system']} ({line['features']}), {line['recipe']}: {line['note']}"
         for line in lines
@@ -92,7 +92,7 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
         "features": line["features"],
         "training_labels": line["training_labels"] or "",
         "recipe": line["recipe"],
-        "paper": _percent(line["paper"]),
+        "paper": percent(line["paper"]),
         "accuracy": "failed" if line["failed_seeds"] else line["note"],
         "seeds": str(line["seeds"]),
     }
@@ -102,8 +102,8 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
         return cells
     for name in _COLUMNS:
         if name not in cells:
-            cells[name] = _percent(line.get(name))
-    cells["accuracy"] = _percent(line["accuracy"])
+            cells[name] = percent(line.get(name))
+    cells["accuracy"] = percent(line["accuracy"])
     if line["deviation"] is not None:
         cells["accuracy"] += f" ± {100 * line['deviation']:.1f}"
     low, high = line["interval_low"], line["interval_high"]
@@ -118,7 +118,8 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
     return cells
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """Return a fraction in percent, or `""`."""
     return "" if value is None else f"{100 * value:.1f}"
 
 

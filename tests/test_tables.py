@@ -81,7 +81,8 @@ def fill(tmp_path, data_dir):
 
 def read_table(tmp_path, table="table1", suffix="md"):
     (path,) = (tmp_path / "results").glob(f"{table}-*.{suffix}")
-    return path.read_text()
+    # Tables are padded with spaces.
+    return re.sub(" +", " ", path.read_text())
 
 
 def read_lines(tmp_path, table="table1"):
@@ -160,7 +161,7 @@ def test_table_shows_failures_and_resumes(tmp_path, fake_training, fill, capsys)
 def test_rows_show_more_than_accuracy(tmp_path, fake_training, fill):
     text = fill("table1", "--recipe=paper", "--seeds=1", "--epochs=7", "--patience=3")
     assert "| partial clips | background recall | event F1 | validation |" in text
-    assert "80.0 | 80.0 to 80.0 |  | 31.0 | 32.0 | 33.0 | 50.0 | 1 | 0 |" in text
+    assert "80.0 | 80.0 to 80.0 | | 31.0 | 32.0 | 33.0 | 50.0 | 1 | 0 |" in text
     assert "standard deviation" not in text
     # How the figures came about.
     assert "At most 7 epochs a run, fewer where 3 bring no better" in text
@@ -425,10 +426,12 @@ def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
     assert "As a trial, it leaves experiments/results as it is" in output
     assert trained.is_done()
     (table,) = (tmp_path / "runs" / "tables").glob("*.md")
-    text = table.read_text()
+    text = re.sub(" +", " ", table.read_text())
     assert re.search(r"\| AVEL audio only \| VGGish \| paper \| 59.5 \| \d", text)
     threads = len(os.sched_getaffinity(0))
-    origin = rf"- 1 of 4 runs trained by .* cores, threads a run: {threads}, Tensor"
+    origin = (
+        rf"- 1 of 4 runs trained by .* cores: \d+, threads a run: {threads}, Tensor"
+    )
     assert re.search(origin, text)
 
 
@@ -502,6 +505,7 @@ def two_tasks():
 def test_two_tasks_keep_their_trivial_baselines_apart(two_tasks):
     lines, trivial = two_tasks
     text = tables.to_markdown("Title", None, "command", lines, trivial, [])
+    text = re.sub(" +", " ", text)
     assert "| trivial, labelling segments: always background |" in text
     assert "| trivial, finding the start: random window |" in text
     assert "its validation figure is the mean of A2V and V2A" in text
