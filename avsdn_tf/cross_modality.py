@@ -11,19 +11,16 @@ clip has one window, and one window can't find several events. All 402 clips of 
 (204 of 402 in validation), which are left out. Scores are fractions of 1.
 """
 
-import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from avsdn_tf.evaluation import interval_over_clips, load_arrays, save_arrays
-
-_DTYPES = {"row": np.int64, "distances": np.float32, "labels": np.int64}
+from avsdn_tf.evaluation import ClipArrays, interval_over_clips
 
 
 @dataclass(frozen=True, eq=False)
-class Distances:
+class Distances(ClipArrays):
     """The distances between the segments of a split's clips, and the labels.
 
     Attributes:
@@ -37,14 +34,14 @@ class Distances:
         ValueError: If the shapes don't fit each other.
     """
 
+    DTYPES: ClassVar = {"row": np.int64, "distances": np.float32, "labels": np.int64}
     row: np.ndarray
     distances: np.ndarray
     labels: np.ndarray
 
     def __post_init__(self) -> None:
         """Convert the arrays to their dtypes and check their shapes."""
-        for name, dtype in _DTYPES.items():
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        super().__post_init__()
         if (
             self.labels.ndim != 2
             or self.distances.shape != (*self.labels.shape, self.labels.shape[1])
@@ -55,15 +52,6 @@ class Distances:
                 f"row {self.row.shape}, distances {self.distances.shape}, "
                 f"labels {self.labels.shape}"
             )
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the arrays as an npz file, atomically."""
-        save_arrays(path, {name: getattr(self, name) for name in _DTYPES})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Distances":
-        """Load a file of `save`; raise ValueError if that fails."""
-        return load_arrays(path, tuple(_DTYPES), cls)
 
 
 def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,11 +149,6 @@ def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
     )
     right = found == starts[:, None]
     return right[:, 0], right[:, 1]
-
-
-def mean_accuracy(predictions: Distances) -> float:
-    """Return the mean of A2V and V2A accuracy, which selects the epoch."""
-    return float(np.mean(right_starts(predictions)))
 
 
 def evaluate(predictions: Distances) -> dict[str, Any]:

@@ -7,13 +7,10 @@ an interval of one clip.
 """
 
 import os
-import pickle
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -21,9 +18,42 @@ from avsdn_tf.files import atomic_write
 from avsdn_tf.intervals import bootstrap_interval
 from avsdn_tf.metrics import count_background, count_events, count_right
 
+_T = TypeVar("_T", bound="ClipArrays")
+
+
+class ClipArrays:
+    """Base of dataclasses whose fields are arrays with one row a clip."""
+
+    DTYPES: ClassVar[Mapping[str, type]]
+
+    def __post_init__(self) -> None:
+        """Convert the arrays to their dtypes."""
+        for name, dtype in self.DTYPES.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the arrays as an npz file, atomically."""
+        with atomic_write(Path(path)) as tmp_path:
+            np.savez(tmp_path, **{name: getattr(self, name) for name in self.DTYPES})
+
+    @classmethod
+    def load(cls: type[_T], path: str | os.PathLike[str]) -> _T:
+        """Load a file of `save`; raise ValueError if that fails."""
+        try:
+            # np.load doesn't close a broken file.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                return cls(**{name: archive[name] for name in cls.DTYPES})
+        # Errors of many types: missing, truncated, overwritten and foreign files.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"Expected predictions of a run, with {', '.join(cls.DTYPES)}, in "
+                f"{path}. Received: {type(error).__name__}: {reason}"
+            ) from error
+
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(ClipArrays):
     """The logits and the labels of the clips of a split.
 
     Attributes:
@@ -36,6 +66,12 @@ class Predictions:
         ValueError: If the shapes don't fit each other.
     """
 
+    DTYPES: ClassVar = {
+        "row": np.int64,
+        "logits": np.float32,
+        "labels": np.int64,
+        "clip_labels": np.int64,
+    }
     row: np.ndarray
     logits: np.ndarray
     labels: np.ndarray
@@ -43,8 +79,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         """Convert the arrays to their dtypes and check their shapes."""
-        for name, dtype in _DTYPES.items():
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        super().__post_init__()
         fits = (
             self.logits.ndim == 3
             and self.labels.shape == self.logits.shape[:2]
@@ -57,64 +92,6 @@ class Predictions:
                 f"logits {self.logits.shape}, labels {self.labels.shape}, "
                 f"clip_labels {self.clip_labels.shape}"
             )
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the predictions as an npz file, atomically."""
-        save_arrays(path, {name: getattr(self, name) for name in _DTYPES})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Predictions":
-        """Load a file of `save`; raise ValueError if that fails."""
-        return load_arrays(path, tuple(_DTYPES), cls)
-
-
-_DTYPES = {
-    "row": np.int64,
-    "logits": np.float32,
-    "labels": np.int64,
-    "clip_labels": np.int64,
-}
-# np.load raises these for missing, truncated, overwritten and foreign files.
-_READ_ERRORS = (
-    OSError,
-    EOFError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-    pickle.UnpicklingError,
-)
-
-
-_T = TypeVar("_T")
-
-
-def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz file atomically; a file of that name is replaced."""
-    with atomic_write(Path(path)) as tmp_path:
-        np.savez(tmp_path, **arrays)
-
-
-def load_arrays(
-    path: str | os.PathLike[str], names: Sequence[str], make: Callable[..., _T]
-) -> _T:
-    """Load a file of `save_arrays`; pass its arrays to `make` as keywords.
-
-    Raises:
-        ValueError: If the file is missing, broken, or holds something else.
-    """
-    try:
-        # np.load doesn't close a broken file.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return make(**{name: archive[name] for name in names})
-    except _READ_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"Expected predictions of a run, with {', '.join(names)}, in {path}. "
-            f"Received: {type(error).__name__}: {reason}"
-        ) from error
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float | None:

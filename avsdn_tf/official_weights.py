@@ -8,7 +8,7 @@ modules, whose state is a mapping of names to arrays:
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -91,13 +91,13 @@ def convert_avel(state: Mapping[str, Any], categories: Sequence[str]) -> AVEL:
     Raises:
         ValueError: If a name is missing or unknown, or a shape doesn't fit.
     """
-    reader = _State(state)
-    model = AVEL(categories, attention=True, **_sizes(reader))
-    _convert_encoders(model, reader)
-    reader.dense("L1", model.hidden)
-    reader.dense("L2", model.head)
-    reader.finish()
-    return model
+    return _convert(
+        state,
+        AVEL,
+        lambda model: {"L1": model.hidden, "L2": model.head},
+        categories=categories,
+        attention=True,
+    )
 
 
 def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
@@ -113,106 +113,108 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
     Raises:
         ValueError: If a name is missing or unknown, or a shape doesn't fit.
     """
-    reader = _State(state)
-    model = DMRN(categories, **_sizes(reader))
-    _convert_encoders(model, reader)
-    for letter, mlp in (("a", model.fusion.audio_mlp), ("v", model.fusion.visual_mlp)):
-        # Their module counts the activation in between.
-        reader.dense(f"U_{letter}.0", mlp.layers[0])
-        reader.dense(f"U_{letter}.2", mlp.layers[1])
-    reader.dense("L2", model.head)
-    reader.finish()
+    # Their module counts the activation in between.
+    return _convert(
+        state,
+        DMRN,
+        lambda model: {
+            "U_a.0": model.fusion.audio_mlp.layers[0],
+            "U_a.2": model.fusion.audio_mlp.layers[1],
+            "U_v.0": model.fusion.visual_mlp.layers[0],
+            "U_v.2": model.fusion.visual_mlp.layers[1],
+            "L2": model.head,
+        },
+        categories=categories,
+    )
+
+
+def _convert(
+    state: Mapping[str, Any],
+    network: Callable[..., Any],
+    own_layers: Callable[[Any], dict[str, Any]],
+    **options: Any,
+) -> Any:
+    """Return a network with the weights of a state, each array of which is read once.
+
+    `own_layers` returns those of a network's layers that AVEL and DMRN don't share, by
+    the names of their modules.
+    """
+    left = {name: np.asarray(array) for name, array in state.items()}
+    # The program's scores are as wide as its maps have cells: 7 x 7.
+    side = round(_matrix_shape(left, "affine_v.weight")[0] ** 0.5)
+    visual_width = _matrix_shape(left, "affine_video.weight")[1]
+    model = network(
+        audio_width=_matrix_shape(left, "affine_audio.weight")[1],
+        visual_shape=(side, side, visual_width),
+        units=_matrix_shape(left, "lstm_audio.weight_hh_l0")[1],
+        # The program differs from its equation, see AudioGuidedAttention.
+        audio_axis="cell",
+        **options,
+    )
+    for name, layer in (
+        ("audio", model.audio_encoder),
+        ("video", model.visual_encoder),
+    ):
+        _set_lstm(left, f"lstm_{name}", layer)
+    attention = model.visual_pooling
+    layers = {
+        "affine_audio": attention.audio_projection,
+        "affine_video": attention.visual_projection,
+        "affine_g": attention.audio_scores,
+        "affine_v": attention.visual_scores,
+        "affine_h": attention.cell_score,
+        **own_layers(model),
+    }
+    for name, layer in layers.items():
+        # PyTorch's matrices are transposed.
+        weights = [_take(left, f"{name}.weight", reversed(layer.kernel.shape)).T]
+        if layer.use_bias:
+            weights.append(_take(left, f"{name}.bias", layer.bias.shape))
+        layer.set_weights(weights)
+    if left:
+        raise ValueError(
+            "Expected the state of one network alone. Received also: "
+            f"{', '.join(sorted(left))}"
+        )
     return model
 
 
-class _State:
-    """PyTorch state from which each array is taken once."""
+def _set_lstm(left: dict[str, np.ndarray], name: str, layer: SequenceLSTM) -> None:
+    """Set the weights of a bidirectional LSTM to those of PyTorch's module.
 
-    def __init__(self, state: Mapping[str, Any]) -> None:
-        self._left = {name: np.asarray(array) for name, array in state.items()}
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a matrix."""
-        shape = self._find(name).shape
-        if len(shape) != 2:
-            raise ValueError(f"Expected {name!r} to be a matrix. Received: {shape}")
-        return shape
-
-    def dense(self, name: str, layer: Any) -> None:
-        """Set the weights of a Dense layer to those of a Linear module, transposed."""
-        weights = [self._take(f"{name}.weight", reversed(layer.kernel.shape)).T]
-        if layer.use_bias:
-            weights.append(self._take(f"{name}.bias", layer.bias.shape))
-        layer.set_weights(weights)
-
-    def lstm(self, name: str, layer: SequenceLSTM) -> None:
-        """Set the weights of a bidirectional LSTM to those of PyTorch's module.
-
-        The gates have the same order (input, forget, cell, output); PyTorch adds two
-        biases where Keras has one.
-        """
-        weights = []
-        kernel, recurrent_kernel, bias = layer.get_weights()[:3]
-        for suffix in ("l0", "l0_reverse"):
-            weights += [
-                self._take(f"{name}.weight_ih_{suffix}", kernel.T.shape).T,
-                self._take(f"{name}.weight_hh_{suffix}", recurrent_kernel.T.shape).T,
-                self._take(f"{name}.bias_ih_{suffix}", bias.shape)
-                + self._take(f"{name}.bias_hh_{suffix}", bias.shape),
-            ]
-        layer.set_weights(weights)
-
-    def finish(self) -> None:
-        """Raise ValueError if an array is left."""
-        if self._left:
-            raise ValueError(
-                "Expected the state of one network alone. Received also: "
-                f"{', '.join(sorted(self._left))}"
-            )
-
-    def _find(self, name: str) -> np.ndarray:
-        if name not in self._left:
-            raise ValueError(
-                f"Expected an array {name!r}, as the program of Tian et al. names it. "
-                f"Received: {', '.join(sorted(self._left)) or 'no more'}"
-            )
-        return self._left[name]
-
-    def _take(self, name: str, shape: Any) -> np.ndarray:
-        array, shape = self._find(name), tuple(shape)
-        if array.shape != shape:
-            raise ValueError(
-                f"Expected {name!r} of shape {shape}. Received: {array.shape}"
-            )
-        return self._left.pop(name).astype(np.float32)
-
-
-def _sizes(reader: _State) -> dict[str, Any]:
-    """Return the constructor arguments that fit a state.
-
-    The program's scores are as wide as its maps have cells: 7 x 7.
+    The gates have the same order (input, forget, cell, output); PyTorch adds two
+    biases where Keras has one.
     """
-    units = reader.shape("lstm_audio.weight_hh_l0")[1]
-    audio_width = reader.shape("affine_audio.weight")[1]
-    visual_width = reader.shape("affine_video.weight")[1]
-    cells = reader.shape("affine_v.weight")[0]
-    side = round(cells**0.5)
-    return {
-        "audio_width": audio_width,
-        "visual_shape": (side, side, visual_width),
-        "units": units,
-        # The program differs from its equation, see AudioGuidedAttention.
-        "audio_axis": "cell",
-    }
+    weights = []
+    kernel, recurrent_kernel, bias = layer.get_weights()[:3]
+    for suffix in ("l0", "l0_reverse"):
+        weights += [
+            _take(left, f"{name}.weight_ih_{suffix}", kernel.T.shape).T,
+            _take(left, f"{name}.weight_hh_{suffix}", recurrent_kernel.T.shape).T,
+            _take(left, f"{name}.bias_ih_{suffix}", bias.shape)
+            + _take(left, f"{name}.bias_hh_{suffix}", bias.shape),
+        ]
+    layer.set_weights(weights)
 
 
-def _convert_encoders(model: AVEL, reader: _State) -> None:
-    """Convert the layers that AVEL and DMRN have in common."""
-    attention = model.visual_pooling
-    reader.dense("affine_audio", attention.audio_projection)
-    reader.dense("affine_video", attention.visual_projection)
-    reader.dense("affine_g", attention.audio_scores)
-    reader.dense("affine_v", attention.visual_scores)
-    reader.dense("affine_h", attention.cell_score)
-    reader.lstm("lstm_audio", model.audio_encoder)
-    reader.lstm("lstm_video", model.visual_encoder)
+def _find(left: dict[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in left:
+        raise ValueError(
+            f"Expected an array {name!r}, as the program of Tian et al. names it. "
+            f"Received: {', '.join(sorted(left)) or 'no more'}"
+        )
+    return left[name]
+
+
+def _matrix_shape(left: dict[str, np.ndarray], name: str) -> tuple[int, ...]:
+    shape = _find(left, name).shape
+    if len(shape) != 2:
+        raise ValueError(f"Expected {name!r} to be a matrix. Received: {shape}")
+    return shape
+
+
+def _take(left: dict[str, np.ndarray], name: str, shape: Any) -> np.ndarray:
+    array, shape = _find(left, name), tuple(shape)
+    if array.shape != shape:
+        raise ValueError(f"Expected {name!r} of shape {shape}. Received: {array.shape}")
+    return left.pop(name).astype(np.float32)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from types import TracebackType
+from typing import Any
 
 from avsdn_tf.errors import UserError
 
@@ -34,9 +34,7 @@ def install_excepthook() -> None:
     """
     previous_hook = sys.excepthook
 
-    def hook(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
+    def hook(kind: Any, error: BaseException, trace: Any) -> None:
         if isinstance(error, DatasetError):
             print(f"tfds_ave: {error}", file=sys.stderr)
         else:

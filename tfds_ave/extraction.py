@@ -174,32 +174,24 @@ def _check_width(extractor: Extractor, backbones: Backbones, config: AveConfig) 
 
 def _find_todo(videos: list[Video], out: pathlib.Path) -> list[Video]:
     """Return the videos whose features are missing, incomplete or outdated."""
-    members = {
-        archive: _read_members(archive)
-        for archive in {video.path for video in videos if video.member is not None}
-    }
+    # Length and checksum of the files in archives, without unpacking.
+    members: dict[tuple[pathlib.Path, str], Source] = {}
+    for archive in {video.path for video in videos if video.member is not None}:
+        with zipfile.ZipFile(archive) as zipped:
+            for each in zipped.infolist():
+                source = Source(each.filename, each.file_size, each.CRC)
+                members[archive, each.filename] = source
 
     def is_made(video: Video) -> bool:
-        found = read_source(out, video.key)
-        if found is None:
+        if (found := read_source(out, video.key)) is None:
             return False
         try:
-            if video.member is None:
-                return found.is_same(Source.of(video.path))
-            return found.is_same(members[video.path][video.member])
+            member = members.get((video.path, video.member))
+            return found == (member or Source.of(video.path))
         except VideoError:
             return False  # Extracting it raises the error again, for the message.
 
     return [video for video in videos if not is_made(video)]
-
-
-def _read_members(archive: pathlib.Path) -> dict[str, Source]:
-    """Return length and checksum of the files in an archive, without unpacking."""
-    with zipfile.ZipFile(archive) as zipped:
-        return {
-            member.filename: Source(member.filename, member.file_size, member.CRC)
-            for member in zipped.infolist()
-        }
 
 
 def _run_pipeline(

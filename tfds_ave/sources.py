@@ -87,7 +87,7 @@ def find_files(
             raise DatasetError(message)
         try:
             found |= _download(missing, dl_manager)
-        except _DownloadFailedError as error:
+        except DatasetError as error:
             raise DatasetError(f"download failed: {error}\n{message}") from error
     if config.source != "files":
         return found
@@ -98,7 +98,7 @@ def find_files(
     if wanted and fetch:
         try:
             found |= _download(fetch, dl_manager)
-        except _DownloadFailedError as error:
+        except DatasetError as error:
             logging.warning(
                 "No background split: %s not in %s, and the download failed (%s).",
                 " and ".join(fetch),
@@ -134,10 +134,6 @@ def _origin(name: str, config: AveConfig) -> str:
     )
 
 
-class _DownloadFailedError(Exception):
-    """A download failed."""
-
-
 def _download(
     names: list[str], dl_manager: tfds.download.DownloadManager
 ) -> dict[str, SourceFile]:
@@ -149,7 +145,7 @@ def _download(
     # TFDS raises errors of requests, its own, and ValueError for a page of Drive's.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _DownloadFailedError(reason) from error
+        raise DatasetError(reason) from error
     return {
         name: SourceFile(name, pathlib.Path(os.fspath(path)))
         for name, path in paths.items()

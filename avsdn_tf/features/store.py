@@ -19,12 +19,7 @@ import numpy as np
 
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.extractor import (
-    DEFAULT_BACKBONES,
-    MODALITIES,
-    Extractor,
-    join,
-)
+from avsdn_tf.features.extractor import DEFAULT_BACKBONES, MODALITIES, Extractor, join
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.files import atomic_write, write_json
 
@@ -36,7 +31,7 @@ _READ_BYTES = 2**20
 class Source:
     """The video that features were made from: its name, length and CRC-32."""
 
-    video: str
+    video: str = dataclasses.field(compare=False)
     num_bytes: int
     crc32: int
 
@@ -52,10 +47,6 @@ class Source:
         except OSError as error:
             raise VideoError(f"{path}: can't be read ({error.strerror}).") from error
         return cls(path.name, num_bytes, crc32)
-
-    def is_same(self, other: "Source") -> bool:
-        """Return whether the content is the same, whatever the name."""
-        return (self.num_bytes, self.crc32) == (other.num_bytes, other.crc32)
 
 
 def feature_paths(out: pathlib.Path, key: str) -> tuple[pathlib.Path, pathlib.Path]:
@@ -236,7 +227,7 @@ def _extract_one(
     source = Source.of(video)
     found = read_source(out, video.stem)
     if found is not None:
-        if not found.is_same(source):
+        if found != source:
             raise VideoError(
                 f"{video}: {out} holds features of another video of this name, "
                 f"{found.video}, or of an earlier version of this video. Choose another"

@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import keras
@@ -49,12 +48,7 @@ class TrainingProgress(keras.callbacks.Callback):
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Remove the bar."""
         self._bar.stop()
 

@@ -8,12 +8,22 @@ from matplotlib.figure import Figure
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
-from avsdn_tf.files import explain_unwritable, write_json
+from avsdn_tf.files import explain_unwritable, write_json, write_text
 from avsdn_tf.report import figures
-from avsdn_tf.report.page import write_page
+from avsdn_tf.report.scores import is_cross_modality, list_scores
+from avsdn_tf.report.templating import render
 from avsdn_tf.run_folder import RunFolder
 
 _NUM_TIMELINE_CLIPS = 8
+# What screen readers say of the figures.
+_DESCRIPTIONS = {
+    "learning_curves": "Loss and accuracy of training and the accuracy of validation "
+    "by epoch. Their numbers are in metrics.csv",
+    "timelines": "Some test clips, second by second: their true events above the "
+    "predicted ones. Their numbers are in predictions.npz",
+    "confusion": "How many of each class's true segments were given each class. Their "
+    "numbers are in report.json",
+}
 
 
 def write_run_report(
@@ -59,19 +69,44 @@ def write_run_report(
     with explain_unwritable(folder.path, "Make space, and repeat the command."):
         for name, figure in drawn.items():
             figures.save(figure, folder.path / f"{name}.png", disclaimer)
-        write_page(
-            folder.page,
+        page = render_page(
+            report,
+            drawn,
             title=title,
-            disclaimer=disclaimer,
             command=command,
             settings=settings,
             versions=folder.read_versions(),
-            report=report,
-            figures=drawn,
         )
+        write_text(folder.page, page)
         # The last file: its presence says that the run has ended.
         write_json(folder.report, report)
     return report
+
+
+def render_page(
+    report: Mapping[str, Any], drawn: Mapping[str, Figure], **values: Any
+) -> str:
+    """Return the page of a run: one HTML file that loads nothing from elsewhere.
+
+    Args:
+        report: The content of report.json.
+        drawn: `"learning_curves"`; where segments are labelled also `"timelines"` and
+            `"confusion"`.
+        **values: Texts `title` and `command`; mappings `settings` and `versions`.
+    """
+    return render(
+        "page.html",
+        report=report,
+        disclaimer=report["disclaimer"],
+        scores=list_scores(report),
+        is_cross_modality=is_cross_modality(report),
+        choice_rule=figures.CHOICE_RULE,
+        figures={
+            name: figures.to_svg(figure, name, _DESCRIPTIONS[name])
+            for name, figure in drawn.items()
+        },
+        **values,
+    )
 
 
 def read_history(folder: RunFolder) -> list[dict[str, float]]:

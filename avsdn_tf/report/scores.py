@@ -3,6 +3,38 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+# Key in the report: name and meaning.
+_SEGMENT_SCORES = {
+    "accuracy": "Accuracy: of all {num_segments:,} segments of {num_clips:,} clips; "
+    "the interval resamples clips",
+    "always_background": "Always background: trivial: its accuracy, without looking or "
+    "listening",
+    "perfect_clip_classifier": "Perfect clip classifier: trivial: the true class of "
+    "the clip in every segment, nothing localized",
+    "partial_clip_accuracy": "Partial-clip accuracy: in the clips that hold both event "
+    "and background",
+    "background_recall": "Background recall: of the true background segments, how many "
+    "are found",
+    "event_f1": "Event F1 at IoU 0.5: whole events: same category, overlap of at least "
+    "a half",
+    "validation_accuracy": "Validation accuracy: of epoch {selected_epoch}, the best "
+    "of {epochs_run}; the choice never sees the test split",
+}
+_CROSS_MODALITY_SCORES = {
+    "a2v_accuracy": "A2V accuracy: the event's sound is known: how often its start is "
+    "found in the picture, in {num_clips:,} clips; the interval resamples clips",
+    "v2a_accuracy": "V2A accuracy: the event's picture is known: how often its start "
+    "is found in the sound",
+    "random_window": "Random window: trivial: any window of the event's length, on "
+    "average",
+    "always_at_start": "Always at the start: trivial: the first window, without "
+    "looking or listening",
+    "always_at_end": "Always at the end: trivial: the last window, without looking or "
+    "listening",
+    "validation_accuracy": "Validation accuracy: mean of A2V and V2A on the validation "
+    "split, of epoch {selected_epoch}, the best of {epochs_run}",
+}
+
 
 class Score(NamedTuple):
     """One line of a results table.
@@ -18,113 +50,35 @@ class Score(NamedTuple):
     name: str
     value: float | None
     meaning: str
-    interval: tuple[float, float] | None = None
-    is_baseline: bool = False
+    interval: tuple[float, float] | None
+    is_baseline: bool
 
 
 def list_scores(report: Mapping[str, Any]) -> list[Score]:
-    """Return the lines of the results table.
+    """Return the lines of the results table, trivial systems beside the run's own.
 
     Args:
         report: The result of `evaluation.evaluate` or `cross_modality.evaluate`, and
             `validation_accuracy`, `selected_epoch` and `epochs_run`.
-
-    Returns:
-        The run's accuracy, the trivial systems beside it, and the other scores.
     """
     if is_cross_modality(report):
-        return _list_cross_modality_scores(report)
-    trivial = report["trivial"]
-    return [
-        Score(
-            "Accuracy",
-            report["accuracy"],
-            f"of all {report['num_segments']:,} segments of {report['num_clips']:,} "
-            "clips; the interval resamples clips",
-            interval=report["interval"],
-        ),
-        Score(
-            "Always background",
-            trivial["always_background"],
-            "trivial: its accuracy, without looking or listening",
-            is_baseline=True,
-        ),
-        Score(
-            "Perfect clip classifier",
-            trivial["perfect_clip_classifier"],
-            "trivial: the true class of the clip in every segment, nothing localized",
-            is_baseline=True,
-        ),
-        Score(
-            "Partial-clip accuracy",
-            report["partial_clip_accuracy"],
-            "in the clips that hold both event and background",
-        ),
-        Score(
-            "Background recall",
-            report["background_recall"],
-            "of the true background segments, how many are found",
-        ),
-        Score(
-            "Event F1 at IoU 0.5",
-            report["event_f1"],
-            "whole events: same category, overlap of at least a half",
-        ),
-        Score(
-            "Validation accuracy",
-            report["validation_accuracy"],
-            f"of epoch {report['selected_epoch']}, the best of {report['epochs_run']}; "
-            "the choice never sees the test split",
-        ),
-    ]
+        lines, trivial = _CROSS_MODALITY_SCORES, report["baselines"]
+        intervals = report["intervals"]
+    else:
+        lines, trivial = _SEGMENT_SCORES, report["trivial"]
+        intervals = {"accuracy": report["interval"]}
+    values = {**report, **trivial}
+    scores = []
+    for key, text in lines.items():
+        name, _, meaning = text.format_map(report).partition(": ")
+        interval = intervals.get(key)
+        scores.append(Score(name, values[key], meaning, interval, key in trivial))
+    return scores
 
 
 def is_cross_modality(report: Mapping[str, Any]) -> bool:
     """Return whether a report is one of cross-modality localization."""
     return "a2v_accuracy" in report
-
-
-def _list_cross_modality_scores(report: Mapping[str, Any]) -> list[Score]:
-    intervals, trivial = report["intervals"], report["baselines"]
-    return [
-        Score(
-            "A2V accuracy",
-            report["a2v_accuracy"],
-            "the event's sound is known: how often its start is found in the picture, "
-            f"in {report['num_clips']:,} clips; the interval resamples clips",
-            interval=intervals["a2v_accuracy"],
-        ),
-        Score(
-            "V2A accuracy",
-            report["v2a_accuracy"],
-            "the event's picture is known: how often its start is found in the sound",
-            interval=intervals["v2a_accuracy"],
-        ),
-        Score(
-            "Random window",
-            trivial["random_window"],
-            "trivial: any window of the event's length, on average",
-            is_baseline=True,
-        ),
-        Score(
-            "Always at the start",
-            trivial["always_at_start"],
-            "trivial: the first window, without looking or listening",
-            is_baseline=True,
-        ),
-        Score(
-            "Always at the end",
-            trivial["always_at_end"],
-            "trivial: the last window, without looking or listening",
-            is_baseline=True,
-        ),
-        Score(
-            "Validation accuracy",
-            report["validation_accuracy"],
-            "mean of A2V and V2A on the validation split, of epoch "
-            f"{report['selected_epoch']}, the best of {report['epochs_run']}",
-        ),
-    ]
 
 
 def percent(value: float | None) -> str:

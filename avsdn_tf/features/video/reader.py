@@ -70,9 +70,7 @@ class Second:
 
 
 def read_seconds(
-    path: str | os.PathLike[str],
-    frames_per_second: int = 1,
-    without: str | None = None,
+    path: str | os.PathLike[str], frames_per_second: int = 1, without: str | None = None
 ) -> Iterator[Second]:
     """Yield the seconds of a video, and read the file as far as the next one needs.
 

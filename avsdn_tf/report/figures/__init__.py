@@ -3,19 +3,17 @@
 Every drawing function returns a matplotlib `Figure` and leaves pyplot's state alone.
 """
 
-from avsdn_tf.report.figures.confusion_matrix import confusion
-from avsdn_tf.report.figures.curves import learning_curves
-from avsdn_tf.report.figures.output import save, to_svg, unknown_glyphs
-from avsdn_tf.report.figures.style import (
+from avsdn_tf.report.figures.output import (
     INK,
     LINES,
     MUTED,
     STYLE,
-    TRACK,
-    TRAINING,
     VALIDATION,
     category_colors,
+    save,
+    to_svg,
 )
+from avsdn_tf.report.figures.scores import confusion, learning_curves
 from avsdn_tf.report.figures.timeline import (
     CHOICE_RULE,
     TimelineClip,
@@ -30,8 +28,6 @@ __all__ = [
     "LINES",
     "MUTED",
     "STYLE",
-    "TRACK",
-    "TRAINING",
     "VALIDATION",
     "TimelineClip",
     "category_colors",
@@ -42,5 +38,4 @@ __all__ = [
     "save",
     "timelines",
     "to_svg",
-    "unknown_glyphs",
 ]

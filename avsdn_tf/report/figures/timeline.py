@@ -15,8 +15,13 @@ from matplotlib.ticker import MaxNLocator
 
 from avsdn_tf.evaluation import partial_clips
 from avsdn_tf.events import number_events
-from avsdn_tf.report.figures.output import unknown_glyphs
-from avsdn_tf.report.figures.style import MUTED, STYLE, TRACK, category_colors
+from avsdn_tf.report.figures.output import (
+    MUTED,
+    STYLE,
+    TRACK,
+    category_colors,
+    unknown_glyphs,
+)
 
 CHOICE_RULE = (
     "Chosen by rule, not by looks: the clips that hold both event and background (all "

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avsdn_tf.events import VideoPrediction
-from avsdn_tf.report.figures.style import MUTED, STYLE, category_colors
+from avsdn_tf.report.figures.output import MUTED, STYLE, category_colors
 
 
 @mpl.rc_context(STYLE)
