@@ -55,26 +55,9 @@ class Distances(ClipArrays):
 
 
 def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return first segment and length of each clip's event, both `(num_clips,)`.
-
-    `labels` is 1 where the segment belongs to the event, `(num_clips, num_segments)`. A
-    clip without an event has 0 and 0.
-
-    Raises:
-        ValueError: If a clip has more than one event.
-    """
-    is_event = np.asarray(labels) > 0
-    starts = is_event.argmax(axis=1)
-    lengths = is_event.sum(axis=1)
-    positions = np.arange(is_event.shape[1])
-    one_run = (positions >= starts[:, None]) & (positions < (starts + lengths)[:, None])
-    broken = (one_run != is_event).any(axis=1)
-    if broken.any():
-        raise ValueError(
-            "Expected one run of event segments a clip. Received: "
-            f"{is_event[broken.argmax()].astype(int).tolist()}, clip {broken.argmax()}"
-        )
-    return starts, lengths
+    """Return first segment and length of each scored clip's event, `(num_clips,)`."""
+    is_event = labels > 0
+    return is_event.argmax(axis=1), is_event.sum(axis=1)
 
 
 def is_scored(labels: np.ndarray) -> np.ndarray:

@@ -194,10 +194,7 @@ def test_containers(tmp_path, suffix):
         assert second.frames.dtype == np.uint8
         assert second.waveform.shape == (16_000,)
         assert second.waveform.dtype == np.float32
-    info = video.probe(file)
-    assert (info.has_audio, info.has_visual) == (True, True)
-    assert (info.width, info.height) == SIZE
-    assert info.duration_s == pytest.approx(2.8, abs=0.15)
+    assert video.probe(file) == {"audio", "visual"}
 
 
 @pytest.mark.parametrize("frames_per_second", [1, 2, 5, 16])
@@ -323,8 +320,6 @@ def test_frames_are_upright(tmp_path, matrix, turn):
             np.testing.assert_allclose(
                 frame[row, column], expected[row, column], atol=8
             )
-    info = video.probe(str(file))
-    assert (info.height, info.width) == expected.shape[:2]
 
 
 def test_rotation_beside_unknown_side_data():
@@ -356,7 +351,6 @@ def test_large_frames_are_scaled_down(tmp_path, size, height):
     (second,) = read(file)
     assert second.frames.shape == (1, height, 1080, 3)
     assert levels([second]) == [[3]]
-    assert video.probe(file).width == size[0]
 
 
 def test_size_that_changes_within_the_video(tmp_path):
@@ -397,8 +391,7 @@ def test_channels_and_rates(tmp_path, rate, layout, channels):
     assert heard_at(seconds[2:]) + 2 == pytest.approx(2.25, abs=0.002)
     # Equal channels have a mean as loud as they are.
     np.testing.assert_allclose(seconds[1].waveform[1000:7000], 0.6, atol=0.01)
-    info = video.probe(file)
-    assert info == video.VideoInfo(True, False, 3.0, None, None)
+    assert video.probe(file) == {"audio"}
 
 
 def test_the_mean_of_the_channels(tmp_path):
@@ -431,7 +424,7 @@ def test_picture_only(tmp_path):
     seconds = read(file)
     assert levels(seconds) == [[5], [15]]
     assert [second.waveform for second in seconds] == [None, None]
-    assert not video.probe(file).has_audio
+    assert "audio" not in video.probe(file)
 
 
 def test_a_cover_is_no_picture(tmp_path):
@@ -451,7 +444,7 @@ def test_a_cover_is_no_picture(tmp_path):
     (second,) = read(file)
     assert second.frames is None
     assert heard_at([second]) == pytest.approx(0.5, abs=0.002)
-    assert not video.probe(file).has_visual
+    assert "visual" not in video.probe(file)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -721,7 +714,7 @@ def test_streams_that_hold_nothing(tmp_path):
     file = str(tmp_path / "video.mkv")
     write(file, images=[], waveform=waveform, rate=48_000)
     assert "picture holds no frame" in refusal(file)
-    assert not video.probe(file).has_visual
+    assert "visual" not in video.probe(file)
     # Where that is known, the other stream can be read.
     (second,) = video.read_seconds(file, without="visual")
     assert second.frames is None
@@ -729,7 +722,7 @@ def test_streams_that_hold_nothing(tmp_path):
 
     write(file, images=[grey_image(0)], waveform=waveform, rate=48_000, silent_s=(0, 9))
     assert "sound holds no sample" in refusal(file)
-    assert not video.probe(file).has_audio
+    assert "audio" not in video.probe(file)
     (second,) = video.read_seconds(file, without="audio")
     assert second.waveform is None
     assert levels([second]) == [[0]]
@@ -954,7 +947,6 @@ def test_a_file_that_states_no_length(tmp_path):
         codecs = ("mpeg4", "libmp3lame")
         kind = {"format": "matroska", "codecs": codecs}
         write(stream, images=images, waveform=click(1, 3, 44_100), **kind)
-    assert video.probe(file).duration_s > 4
     seconds = read(file)
     assert len(seconds) == 3
     assert heard_at(seconds) == pytest.approx(1, abs=0.01)

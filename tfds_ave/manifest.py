@@ -214,10 +214,7 @@ def _find_files(
     """Return the video or the feature files that a line names."""
     video = fields.get("video", "")
     audio, visual = (fields.get(name, "") for name in _FEATURE_COLUMNS)
-    if (bool(video), bool(audio), bool(visual)) not in (
-        (True, False, False),
-        (False, True, True),
-    ):
+    if bool(audio) != bool(visual) or bool(video) == bool(audio):
         raise DatasetError(
             f"{where}: expected a video, or both feature files, audio and visual. "
             f"Received: video={video!r}, audio={audio!r}, visual={visual!r}."

@@ -35,23 +35,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     `synthetic` needs no file. The other configs look for each file in the manual folder
-    (--manual_dir) first, and download missing files where they can:
-
-    - Annotations.txt, train_order.h5, val_order.h5, test_order.h5, and the splits of
-      cross-modality localization train_order_match.h5, val_order_match.h5,
-      test_order_match.h5: downloaded from
-      https://github.com/YapengTian/AVE-ECCV18/tree/93f843f/data
-    - audio_feature.h5: VGGish, downloaded from the Google Drive of that repository.
-    - `vgg19`: visual_feature.h5, downloaded from that Google Drive (7.7 GB).
-    - `resnet152`: visual_feature_vec.h5, (4143, 10, 2048), and `resnet152_maps`:
-      visual_feature_resnet152.h5, (4143, 10, 7, 7, 2048). Never released: add your own.
-    - `videos`: AVE_Dataset.zip, or the folder AVE of its videos.
-    - `custom`: your own manifest.csv and categories.txt; see README.md.
-    - For the background split: audio_feature_noisy.h5 (downloaded) and, in the manual
-      folder, visual_feature_noisy.h5, visual_feature_vec_noisy.h5 or
-      visual_feature_resnet152_noisy.h5.
-    - labels.h5, mil_labels.h5, labels_closs.h5: optional; compared with the
-      annotations.
+    (--manual_dir) first, and download missing files where they can; README.md of
+    tfds_ave lists them. The visual features of `resnet152` and `resnet152_maps` were
+    never released: add your own. `videos` needs AVE_Dataset.zip, or the folder AVE of
+    its videos; `custom` needs your manifest.csv and categories.txt.
     """
 
     # `tfds build tfds_ave` builds all of BUILDER_CONFIGS, and must work without any

@@ -77,14 +77,8 @@ class Extractor:
             VideoError: If the video lacks a modality that is required, or can't be
                 read.
         """
-        info = probe(path)
-        missing = [
-            name
-            for name, there in zip(
-                MODALITIES, (info.has_audio, info.has_visual), strict=True
-            )
-            if not there
-        ]
+        found = probe(path)
+        missing = [name for name in MODALITIES if name not in found]
         if not missing:
             return None
         if missing != [self.empty]:

@@ -31,16 +31,9 @@ def write_event_files(
     json_path = folder / f"{stem}.events.json"
     csv_path = folder / f"{stem}.events.csv"
     vtt_path = folder / f"{stem}.vtt"
-    write_json(json_path, _json_value(prediction))
-    write_text(csv_path, _csv_text(prediction))
-    write_text(vtt_path, _webvtt_text(prediction))
-    return json_path, csv_path, vtt_path
-
-
-def _json_value(prediction: VideoPrediction) -> dict[str, object]:
     # Six decimals take a third of the space of all.
     probabilities = np.asarray(prediction.probabilities, dtype=np.float64).round(6)
-    return {
+    content = {
         "video": prediction.name,
         "disclaimer": prediction.disclaimer,
         "segment_s": prediction.segment_s,
@@ -49,6 +42,10 @@ def _json_value(prediction: VideoPrediction) -> dict[str, object]:
         "classes": prediction.classes,
         "probabilities": probabilities.tolist(),
     }
+    write_json(json_path, content)
+    write_text(csv_path, _csv_text(prediction))
+    write_text(vtt_path, _webvtt_text(prediction))
+    return json_path, csv_path, vtt_path
 
 
 def _csv_text(prediction: VideoPrediction) -> str:
@@ -57,15 +54,9 @@ def _csv_text(prediction: VideoPrediction) -> str:
     # CSV has no comment syntax that every reader knows, so the disclaimer is a column.
     writer.writerow((*Event._fields, "disclaimer"))
     for event in prediction.events:
-        writer.writerow(
-            (
-                round(event.start_s, 3),
-                round(event.end_s, 3),
-                event.category,
-                round(event.score, 6),
-                prediction.disclaimer,
-            )
-        )
+        times_s = round(event.start_s, 3), round(event.end_s, 3)
+        score = round(event.score, 6)
+        writer.writerow((*times_s, event.category, score, prediction.disclaimer))
     return target.getvalue()
 
 

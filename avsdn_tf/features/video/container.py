@@ -1,4 +1,4 @@
-"""Open a video file, choose its streams, and compare what it states with what it holds.
+"""Find and open video files, choose streams, compare what a file states and holds.
 
 FFmpeg reads the file through PyAV, so that every container and codec of FFmpeg is
 supported. PyAV drops FFmpeg's log unless a program asks for it through `av.logging`.
@@ -15,14 +15,14 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av
-import numpy as np
 
+from avsdn_tf.errors import UserError
 from avsdn_tf.features.video.clock import MAX_MISSING_FL, SECOND_FL, to_flicks
-from avsdn_tf.features.video.picture import turn_upright
 
 # A damaged header may claim any size; 8K is 7680 x 4320.
 _MAX_PIXELS = 8192 * 8192
@@ -32,6 +32,11 @@ _CONTAINERS_UNIT_S = Fraction(1, av.time_base)
 _STATE_THEIR_DURATION = {"asf", "flv", "matroska", "mov"}
 # FFmpeg reads pictures and plain text as videos too.
 _NO_VIDEOS = {"image2", "tty"}
+_SUFFIXES = (
+    *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv"),
+    *(".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob"),
+    *(".webm", ".wmv"),
+)
 _HOLDS_NOTHING = "it holds neither picture nor sound"
 # PyAV raises these for broken files, besides FFmpeg's own errors.
 _READ_ERRORS = (
@@ -52,25 +57,6 @@ class VideoError(ValueError):
 
     The message is one line: the file, what happened, what was expected, what to do.
     """
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoInfo:
-    """What the beginning of a video shows.
-
-    Attributes:
-        has_audio: Whether there is sound. A track without samples counts as none.
-        has_visual: Whether there is a moving picture: no cover image, no empty track.
-        duration_s: Length that the file states or FFmpeg guesses; None if unknown.
-        width: In pixels, after the rotation that phones note; None without a picture.
-        height: The same.
-    """
-
-    has_audio: bool
-    has_visual: bool
-    duration_s: float | None
-    width: int | None
-    height: int | None
 
 
 @dataclasses.dataclass(eq=False)
@@ -187,36 +173,57 @@ def _choose_streams(container: av.container.InputContainer) -> Source:
     return Source(container, picture, sound)
 
 
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return what a video's beginning shows; raise VideoError if it can't be read."""
+def probe(path: str | os.PathLike[str]) -> set[str]:
+    """Return which of "audio" and "visual" the beginning of a video holds.
+
+    A track without samples or frames counts as none, as does a cover image.
+
+    Raises:
+        VideoError: If the file is no video, or its streams can't be decoded.
+    """
+    found = set()
     with open_video(path) as source:
-        width = height = None
-        first = _first_frames(source)
-        if not first:
-            raise ValueError(_HOLDS_NOTHING)
-        if source.picture is not None and source.picture.index in first:
-            frame = first[source.picture.index]
-            # An array without memory of its own: only its shape is turned.
-            outline = np.broadcast_to(np.uint8(0), (frame.height, frame.width))
-            height, width = turn_upright(outline, frame).shape
-        duration = source.container.duration
-        return VideoInfo(
-            has_audio=source.sound is not None and source.sound.index in first,
-            has_visual=width is not None,
-            duration_s=None if duration is None else duration / av.time_base,
-            width=width,
-            height=height,
-        )
-
-
-def _first_frames(source: Source) -> dict[int, av.VideoFrame | av.AudioFrame]:
-    """Return the first frames of picture and sound, by the indices of streams."""
-    first: dict[int, av.VideoFrame | av.AudioFrame] = {}
-    for packet in source.container.demux(source.streams):
-        if packet.stream_index not in first:
+        for packet in source.container.demux(source.streams):
+            kind = "audio" if packet.stream is source.sound else "visual"
             # The last packet is empty and flushes the decoder.
-            for frame in packet.decode():
-                first.setdefault(packet.stream_index, frame)
-        if len(first) == len(source.streams):
-            break
-    return first
+            if kind not in found and packet.decode():
+                found.add(kind)
+            if len(found) == len(source.streams):
+                break
+        if not found:
+            raise ValueError(_HOLDS_NOTHING)
+    return found
+
+
+def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+    """Return the videos in files and folders, each once under its first path.
+
+    Folders are searched with their subfolders, without hidden files, such as those that
+    macOS writes beside others. As long as one file exists, the result includes files
+    that don't exist and folders without videos: these fail when they are read, and the
+    other videos go on.
+
+    Raises:
+        UserError: If there is no video at all.
+    """
+    videos = {}
+    for path in map(pathlib.Path, paths):
+        found = [path]
+        # os.path.isdir accepts any name; Path.is_dir raises for some.
+        if os.path.isdir(path):
+            found = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in _SUFFIXES
+                and not file.name.startswith(".")
+                and os.path.isfile(file)
+            ) or [path]
+        for file in found:
+            videos.setdefault(os.path.realpath(file), file)
+    if not any(map(os.path.isfile, videos)):
+        received = ", ".join(map(str, paths)) or "none"
+        raise UserError(
+            "Expected at least one video, or a folder of videos "
+            f"({', '.join(_SUFFIXES)}). Received: {received}"
+        )
+    return list(videos.values())
