@@ -18,7 +18,7 @@ from avsdn_tf.evaluation import Predictions
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.report import figures
 from avsdn_tf.run_folder import RunFolder
-from avsdn_tf.training.config import CROSS_MODAL, Config
+from avsdn_tf.training.config import CROSS_MODAL
 from experiments.arguments import Parser, one_line_errors, positive
 
 _MODULE = "experiments.compare"
@@ -51,59 +51,10 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     reports = [folder.read_report() for folder in folders]
-    categories = _check_same(runs, predictions, reports)
-    first = predictions[0]
-    names = _name_runs([folder.path for folder in folders], models)
-    predicted = [each.logits.argmax(axis=-1) for each in predictions]
-    clips = figures.choose_clips(first.labels, predicted[0], len(categories), num_clips)
-    figure = figures.timelines(
-        [
-            figures.TimelineClip(
-                title=f"row {first.row[clip]}",
-                truth=first.labels[clip],
-                predictions={
-                    name: classes[clip]
-                    for name, classes in zip(names, predicted, strict=True)
-                },
-            )
-            for clip in clips
-        ],
-        categories,
-    )
-    disclaimers = dict.fromkeys(filter(None, (r["disclaimer"] for r in reports)))
-    with explain_unwritable(out, "Choose another file by --out."):
-        figures.save(figure, out, "\n".join(disclaimers))
-    print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
-
-
-def _check_run(folder: RunFolder) -> str:
-    """Check that a folder holds a finished run that labels segments.
-
-    Returns:
-        The name of its network.
-    """
-    if not folder.report.is_file():
-        raise UserError(
-            f"{folder.path}: expected the folder of a finished run. "
-            f"{folder.report.name} is missing."
-        )
-    config = Config.from_dict(folder.read_settings())
-    if config.mode == CROSS_MODAL:
-        raise UserError(
-            f"{folder.path}: expected a run that labels segments. Received one of mode "
-            f"{CROSS_MODAL}, which compares sound with picture."
-        )
-    return config.model
-
-
-def _check_same(
-    runs: Sequence[str], predictions: Sequence[Predictions], reports: Sequence[dict]
-) -> list[str]:
-    """Check that runs were scored on the same clips, and return their categories."""
-    first = predictions[0]
-    categories, *_ = of_runs = [
+    of_runs = [
         [row["category"] for row in report["per_category"][:-1]] for report in reports
     ]
+    first, categories = predictions[0], of_runs[0]
     for run, other, named in zip(runs, predictions, of_runs, strict=True):
         if not (
             np.array_equal(other.row, first.row)
@@ -118,7 +69,43 @@ def _check_same(
                 f"{run}: expected the categories of {runs[0]}: {', '.join(categories)}."
                 f" Received: {', '.join(named)}"
             )
-    return categories
+    names = _name_runs([folder.path for folder in folders], models)
+    predicted = [each.logits.argmax(axis=-1) for each in predictions]
+    chosen = figures.choose_clips(
+        first.labels, predicted[0], len(categories), num_clips
+    )
+    clips = [
+        figures.TimelineClip(
+            title=f"row {first.row[clip]}",
+            truth=first.labels[clip],
+            predictions={
+                name: classes[clip]
+                for name, classes in zip(names, predicted, strict=True)
+            },
+        )
+        for clip in chosen
+    ]
+    disclaimers = dict.fromkeys(filter(None, (r["disclaimer"] for r in reports)))
+    with explain_unwritable(out, "Choose another file by --out."):
+        figure = figures.timelines(clips, categories)
+        figures.save(figure, out, "\n".join(disclaimers))
+    print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
+
+
+def _check_run(folder: RunFolder) -> str:
+    """Check that a finished run labels segments, and return its network's name."""
+    if not folder.report.is_file():
+        raise UserError(
+            f"{folder.path}: expected the folder of a finished run. "
+            f"{folder.report.name} is missing."
+        )
+    settings = folder.read_settings()
+    if settings["mode"] == CROSS_MODAL:
+        raise UserError(
+            f"{folder.path}: expected a run that labels segments. Received one of mode "
+            f"{CROSS_MODAL}, which compares sound with picture."
+        )
+    return settings["model"]
 
 
 def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequence[str]:

@@ -29,9 +29,6 @@ class Program:
         arguments: The arguments of `python`.
         stdin: Its standard input, as `subprocess.Popen` takes it.
         stdout: Its standard output, likewise.
-
-    Attributes:
-        process: The process.
     """
 
     def __init__(
@@ -52,7 +49,7 @@ class Program:
             stdin=stdin,
             stdout=stdout,
             stderr=self._errors,
-            # One group, so that `kill` ends the helper and the program.
+            # One group, so that one signal ends the helper and the program.
             start_new_session=True,
             env={
                 **{n: v for n, v in os.environ.items() if n not in _THREADS},
@@ -79,12 +76,6 @@ class Program:
         output = self._errors.read().decode(errors="replace").strip().splitlines()
         raise UserError(f"{self.name} failed.\n" + "\n".join(output[-3:]))
 
-    def kill(self) -> None:
-        """Kill the program if it still runs."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
     def __enter__(self) -> "Program":
         """Return the program."""
         return self
@@ -92,7 +83,9 @@ class Program:
     def __exit__(self, *_: object) -> None:
         """Kill the program if it still runs."""
         if self.process.poll() is None:
-            self.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
         for file in (self.process.stdin, self.process.stdout, self._peak, self._errors):
             if file:
                 with contextlib.suppress(BrokenPipeError):

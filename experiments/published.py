@@ -136,38 +136,31 @@ def _load_changes(table: str) -> list[Row]:
     mode = table.removeprefix("changes_")
     published = load_row("table1_avsdn" if mode == "supervised" else "table2_avsdn")
     rows = [dataclasses.replace(published, table=table, order=1, paper=None)]
-    for change in best_changes(mode):
-        last = rows[-1]
+    changes = best_changes(mode)
+    for order, change in enumerate(changes, start=2):
         text = ", ".join(f"{name} {value}" for name, value in change.items())
         rows.append(
             dataclasses.replace(
-                last,
-                order=last.order + 1,
+                rows[-1],
+                order=order,
                 system=f"+ {text.removesuffix(' True')}",
-                settings={**last.settings, **change},
-                recipe="step",
+                settings={**rows[-1].settings, **change},
+                recipe="step" if order <= len(changes) else "best",
             )
         )
-    if len(rows) > 1:
-        rows[-1] = dataclasses.replace(rows[-1], recipe="best")
     return rows
 
 
 def _load_labels() -> list[Row]:
     """Load weak AVEL, AVSDN on its labels, and AVSDN on those of its own paper."""
     avel, avsdn = load_row("table2_avel_resnet152"), load_row("table2_avsdn")
+    settings = {**avsdn.settings, "weak_label": avel.settings["weak_label"]}
+    equal = {"name": "labels_avsdn", "settings": settings, "paper": None}
     rows = [
         avel,
-        dataclasses.replace(
-            avsdn,
-            name="labels_avsdn",
-            system="AVSDN, AVEL's labels",
-            settings={**avsdn.settings, "weak_label": avel.settings["weak_label"]},
-            paper=None,
-        ),
+        dataclasses.replace(avsdn, system="AVSDN, AVEL's labels", **equal),
         dataclasses.replace(avsdn, system="AVSDN, its own labels"),
     ]
     return [
-        dataclasses.replace(row, table=LABELS, order=order)
-        for order, row in enumerate(rows, start=1)
+        dataclasses.replace(r, table=LABELS, order=n) for n, r in enumerate(rows, 1)
     ]

@@ -21,11 +21,11 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import re
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -36,11 +36,12 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable, write_text
 from avsdn_tf.report import figures
 from avsdn_tf.training.config import CROSS_MODAL
+from avsdn_tf.training.signals import TrainingInterruptedError
 from experiments import published, runs, summary, tables
 from experiments.arguments import Parser, one_line_errors, positive, show
 from experiments.benchmark.machine import describe_code
 from experiments.published import CHANGES, LABELS, RECIPES, Row
-from experiments.runs import InterruptedRunsError, Run
+from experiments.runs import Run
 from experiments.summary import Result
 
 _MODULE = "experiments.run"
@@ -87,7 +88,7 @@ def load_rows(args: argparse.Namespace) -> list[Row]:
     rows = published.load_table(args.table)
     if args.table in CHANGES:
         return rows
-    recipes = RECIPES if args.recipe == "both" else (args.recipe,)
+    recipes = RECIPES if args.recipe == "both" else [args.recipe]
     return [
         dataclasses.replace(row, recipe=recipe)
         for recipe in recipes
@@ -102,7 +103,7 @@ def fill(args: argparse.Namespace, console: Console) -> int:
 
     Raises:
         UserError: If nothing can be trained, or the files can't be written.
-        InterruptedRunsError: If a signal asked for an end.
+        TrainingInterruptedError: If a signal asked for an end.
     """
     if args.table in CHANGES and args.recipe != "both":
         raise UserError(
@@ -141,11 +142,10 @@ def _check_datasets(
     used = {of_row[0].config.dataset for of_row in planned if of_row}
     for name in args.dataset:
         if name not in used:
-            configs = sorted({str(row.dataset_config) for row in rows})
+            configs = ", ".join(sorted({str(row.dataset_config) for row in rows}))
             raise UserError(
                 f"Expected a data set with the features of a row of {args.table}"
-                f"{' that no other has' if used else ''}: tfds_ave/"
-                f"{', '.join(configs)}.",
+                f"{' that no other has' if used else ''}: tfds_ave/{configs}.",
                 field="dataset",
                 value=name,
             )
@@ -153,10 +153,8 @@ def _check_datasets(
 
 def _check_data(waiting: Sequence[Run], data_dir: str | None) -> None:
     """Check that the data sets are built, before many runs fail for it."""
-    disclaimers = {
-        name: open_dataset(name, data_dir).disclaimer
-        for name in sorted({run.config.dataset for run in waiting})
-    }
+    names = sorted({run.config.dataset for run in waiting})
+    disclaimers = {name: open_dataset(name, data_dir).disclaimer for name in names}
     if len(set(disclaimers.values())) > 1:
         kinds = "; ".join(f"{n}: {text or 'AVE'}" for n, text in disclaimers.items())
         raise UserError(
@@ -171,18 +169,16 @@ def _write(
 ) -> None:
     """Write the table, and print its accuracies."""
     outcomes = [outcome for result in results for outcome in result.outcomes]
-    disclaimer = (
-        outcomes[0].disclaimer
-        if outcomes
-        else open_dataset(args.dataset[0], args.data_dir).disclaimer
-    )
+    source = outcomes[0] if outcomes else open_dataset(args.dataset[0], args.data_dir)
+    disclaimer = source.disclaimer
     title = f"{published.TITLES[args.table]}, on {' and '.join(args.dataset)}"
-    label = "+".join(map(runs.folder_name, args.dataset))
+    # Not a suffix: a version such as 1.1.0 in the name looks like one.
+    stem = f"{args.table}-{'+'.join(map(runs.folder_name, args.dataset))}"
     if disclaimer:
         is_simulated = "synthetic" in map(published.config_of, args.dataset)
         kind = "simulated" if is_simulated else "stand-in"
         title += f" ({kind}, not AVE)"
-        label += f"-{kind}-not-ave"
+        stem += f"-{kind}-not-ave"
     lines, trivial = summary.summarize(results), summary.trivial_scores(results)
     done = {
         run.folder: run
@@ -190,25 +186,19 @@ def _write(
         for seed, run in enumerate(result.runs)
         if seed not in result.failed
     }
-    origins = runs.describe_origins(list(done.values()))
+    origins = [*runs.describe_origins([*done.values()]), f"Written {describe_code()}."]
     text = tables.to_markdown(
-        title,
-        disclaimer,
-        _command(args),
-        lines,
-        trivial,
-        [*origins, f"Written {describe_code()}."],
+        title, disclaimer, _command(args), lines, trivial, origins
     )
-    folder = _results_folder(args, f"{args.table}-{label}.md")
-    # Not with_suffix: a version such as 1.1.0 in the name looks like a suffix.
-    stem = f"{args.table}-{label}"
+    folder = _results_folder(args, f"{stem}.md")
     with explain_unwritable(folder, "Choose another folder by --results."):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{stem}.md", text)
         write_text(folder / f"{stem}.csv", tables.to_csv(lines))
         figure = tables.draw(title, lines, trivial)
         figures.save(figure, folder / f"{stem}.png", disclaimer)
-    _print_lines(console, lines)
+    for line in lines:
+        show(console, tables.to_line(line))
     show(console, f"Table: {folder / stem}.md")
     if not args.results and folder != _RESULTS:
         show(
@@ -218,40 +208,17 @@ def _write(
         )
 
 
-def _print_lines(console: Console, lines: Sequence[Mapping[str, Any]]) -> None:
-    for line in lines:
-        ours = tables.percent(line["accuracy"]) if "accuracy" in line else ""
-        if line["note"]:
-            ours += f" {'failed: ' if line['failed_seeds'] else ''}{line['note']}"
-        paper = (
-            "" if line["paper"] is None else f"paper {tables.percent(line['paper'])}"
-        )
-        show(
-            console,
-            f"{line['system']:32} {line['features']:12} {line['recipe']:6} {paper:13}"
-            f"   ours {ours.strip()}",
-        )
-
-
 def _results_folder(args: argparse.Namespace, name: str) -> pathlib.Path:
     """Return where a table goes, so that no trial replaces a table in the results."""
     if args.results:
         return pathlib.Path(args.results)
-    budget = _budget(shlex.split(_command(args)))
-    existing = _RESULTS / name
-    is_same = existing.is_file() and budget == _budget(existing.read_text().split())
-    return _RESULTS if is_same or not budget else pathlib.Path(args.runs) / "tables"
-
-
-def _budget(words: Sequence[str]) -> set[str]:
-    """Return the settings of `_BUDGET` that a command changes."""
-    defaults = vars(parse([LABELS]))
-    given = {name: value for name, _, value in (word.partition("=") for word in words)}
-    return {
-        f"--{name}={given[f'--{name}']}"
-        for name in _BUDGET
-        if given.get(f"--{name}", str(defaults[name])) != str(defaults[name])
-    }
+    path, default = _RESULTS / name, parse([args.table])
+    text = path.read_text() if path.is_file() else ""
+    made_by = re.search(f"python -m {_MODULE} (.*)", text)
+    for of in (default, parse(shlex.split(made_by[1])) if made_by else default):
+        if all(getattr(args, setting) == getattr(of, setting) for setting in _BUDGET):
+            return _RESULTS
+    return pathlib.Path(args.runs) / "tables"
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -268,10 +235,10 @@ def main(argv: Sequence[str]) -> None:
     try:
         with one_line_errors(_MODULE):
             num_failed = fill(args, Console())
-    # Ctrl+C while nothing is trained.
-    except (InterruptedRunsError, KeyboardInterrupt) as error:
+    except (TrainingInterruptedError, KeyboardInterrupt) as error:
+        # Ctrl+C while nothing is trained.
         if isinstance(error, KeyboardInterrupt):
-            error = InterruptedRunsError(signal.SIGINT)
+            error = TrainingInterruptedError(signal.SIGINT, runs.INTERRUPTED)
         print(f"{_MODULE}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     if num_failed:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -24,29 +24,15 @@ from avsdn_tf.models.registry import MODEL_OPTIONS, MODELS
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import Config
 from avsdn_tf.training.distribution import num_cores
-from avsdn_tf.training.signals import handle_signals
+from avsdn_tf.training.signals import TrainingInterruptedError, handle_signals
 from experiments.arguments import show
 from experiments.benchmark.machine import describe_code, processor
 from experiments.published import Row, best_changes, load_row
 
 _POLL_S = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+INTERRUPTED = "with all trainings; the same command goes on."
 TRAIN_AGAIN = "Remove the folder to train it again."
-
-
-class InterruptedRunsError(Exception):
-    """A signal asked for an end, and all trainings have ended.
-
-    Args:
-        number: The signal.
-
-    Attributes:
-        exit_code: 128 and the signal's number, as shells and schedulers expect.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted; the same command goes on")
-        self.exit_code = 128 + number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,15 +248,17 @@ def train_all(
         Why runs failed, by their folders.
 
     Raises:
-        InterruptedRunsError: If a signal asked for an end. Every training has received
-            it and has saved its state.
+        TrainingInterruptedError: If a signal asked for an end. Every training has saved
+            its state.
         UserError: If the files of a run can't be written.
     """
     origin = _describe_origin(jobs)
     waiting = list(runs)
     running: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
     failures: dict[pathlib.Path, str] = {}
-    with _record_signals() as received:
+    received: list[int] = []
+    # A second signal acts as usual.
+    with handle_signals(lambda n, restore: received.append(n) or restore(), _SIGNALS):
         try:
             while (waiting or running) and not received:
                 for run, (process, start) in list(running.items()):
@@ -299,21 +287,8 @@ def train_all(
             for process, _ in running.values():
                 process.wait()
     if received:
-        raise InterruptedRunsError(received[0])
+        raise TrainingInterruptedError(signal.Signals(received[0]), INTERRUPTED)
     return failures
-
-
-@contextlib.contextmanager
-def _record_signals() -> Iterator[list[int]]:
-    """Record the first signal that asks for an end; the second one acts as usual."""
-    received: list[int] = []
-
-    def record(number: int, restore: Callable[[], None]) -> None:
-        received.append(number)
-        restore()
-
-    with handle_signals(record, _SIGNALS):
-        yield received
 
 
 def _describe_origin(jobs: int) -> dict[str, Any]:

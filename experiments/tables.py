@@ -34,7 +34,11 @@ _COLUMNS = {
 }
 # By whether the task is AVDLN's.
 _TASKS = {False: "labelling segments", True: "finding the start"}
-_RECIPE_COLORS = {"paper": "#2f6fde", "step": "#8250df", "best": "#1a7f37"}
+_RECIPES = {
+    "paper": ("#2f6fde", "paper recipe"),
+    "step": ("#8250df", "a step between them"),
+    "best": ("#1a7f37", "best recipe"),
+}
 _PAPER_COLOR = "#9a6700"
 _DASHES = ((4, 3), (1, 2), (7, 3, 1, 3), (8, 4), (4, 2, 1, 2, 1, 2))
 
@@ -111,11 +115,21 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
     for name in ("gain", "avsdn_minus"):
         if name in line:
             low, high = line[f"{name}_low"], line[f"{name}_high"]
-            cells[name] = (
-                f"{100 * line[name]:+.1f} ({100 * low:.1f} to {100 * high:.1f})"
-            )
+            spread = f"({100 * low:.1f} to {100 * high:.1f})"
+            cells[name] = f"{100 * line[name]:+.1f} {spread}"
     cells["seconds"] = f"{line['seconds']:.0f}"
     return cells
+
+
+def to_line(line: Mapping[str, Any]) -> str:
+    """Return a line of the table for the terminal."""
+    cells = _cells(line)
+    ours = cells["accuracy"]
+    if line["failed_seeds"]:
+        ours += f", {line['note']}"
+    paper = f"paper {cells['paper']}" if cells["paper"] else ""
+    system = f"{line['system']:32} {line['features']:12} {line['recipe']:6}"
+    return f"{system} {paper:13} ours {ours}"
 
 
 def percent(value: float | None) -> str:
@@ -168,20 +182,19 @@ def _notes(lines: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str
 
 def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
     """Return the sentence on the number of epochs."""
-    planned = [line for line in lines if line["epochs"]]
-    models: dict[int, list[str]] = {}
-    for line in planned:
-        models.setdefault(line["epochs"], []).append(line["model"])
+    models: dict[int, dict[str, None]] = {}
+    for line in lines:
+        if line["epochs"]:
+            models.setdefault(line["epochs"], {})[line["model"]] = None
+            patience = line["patience"]
     epochs = " or ".join(
-        str(limit)
-        if len(models) == 1
-        else f"{limit} ({', '.join(dict.fromkeys(of_limit))})"
-        for limit, of_limit in models.items()
+        f"{limit} ({', '.join(of)})" if len(models) > 1 else str(limit)
+        for limit, of in models.items()
     )
     return (
-        f"At most {epochs} epochs a run, fewer where {planned[0]['patience']} bring no "
-        "better validation accuracy; AVEL's program trains up to 300, AVSDN's paper "
-        "states no number."
+        f"At most {epochs} epochs a run, fewer where {patience} bring no better "
+        "validation accuracy; AVEL's program trains up to 300, AVSDN's paper states no "
+        "number."
     )
 
 
@@ -199,31 +212,30 @@ def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Figure:
-    """Draw the paper's figure beside ours, with our interval.
+    """Draw the paper's figure beside ours, with our interval; see `to_markdown`.
 
-    Args:
-        title: The figure's title.
-        lines: What `summary.summarize` returns.
-        trivial: What `summary.trivial_scores` returns; dashed lines beside the rows of
-            their task.
+    Trivial systems are dashed lines beside the rows of their task.
     """
     figure = Figure(figsize=(9, 1.6 + 0.36 * len(lines)), layout="constrained")
     axes = figure.subplots()
-    names = [name for scores in trivial.values() for name in scores]
-    dashes = dict(zip(names, itertools.cycle(_DASHES), strict=False))
+    systems = [name for scores in trivial.values() for name in scores]
+    dashes = dict(zip(systems, itertools.cycle(_DASHES), strict=False))
+    names = []
     for place, line in enumerate(lines):
+        best = ", best" if line["recipe"] == "best" else ""
+        names.append(f"{line['system']} ({line['features']}){best}")
         _draw_line(axes, place, line)
-        for name, value in trivial.get(line["mode"] == CROSS_MODAL, {}).items():
+        for system, value in trivial.get(line["mode"] == CROSS_MODAL, {}).items():
             axes.plot(
                 [100 * value] * 2,
                 [place - 0.5, place + 0.5],
                 color=MUTED,
-                linestyle=(0, dashes[name]),
+                linestyle=(0, dashes[system]),
                 linewidth=1,
                 zorder=1,
-                label=f"trivial: {name.replace('_', ' ')}",
+                label=f"trivial: {system.replace('_', ' ')}",
             )
-    axes.set_yticks(range(len(lines)), [_name(line) for line in lines])
+    axes.set_yticks(range(len(lines)), names)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.tick_params(length=0)
     axes.grid(axis="x", color=LINES)
@@ -231,54 +243,29 @@ def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Fi
     axes.set_xlabel("accuracy (% of the test split)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(textwrap.fill(title, 100), x=0.01, ha="left", fontsize=10)
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     # Below the axes, where no part of it looks like data.
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-    )
+    below = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+    figure.legend(labels.values(), labels.keys(), fontsize=8, **below)
     return figure
 
 
 def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
     """Draw one row: the paper's figure, ours, and whether some is missing."""
     if line["paper"] is not None:
-        axes.plot(
-            100 * line["paper"],
-            place,
-            "D",
-            color=_PAPER_COLOR,
-            markersize=5,
-            label="paper (AVE)",
-        )
+        paper = {"color": _PAPER_COLOR, "markersize": 5, "label": "paper (AVE)"}
+        axes.plot(100 * line["paper"], place, "D", **paper)
+    missing = f"failed: {line['failed_seeds']}" if line["failed_seeds"] else ""
     if "accuracy" in line:
-        color = _RECIPE_COLORS[line["recipe"]]
-        label = (
-            "ours, a step between them"
-            if line["recipe"] == "step"
-            else f"ours, {line['recipe']} recipe"
-        )
-        low, high = line["interval_low"], line["interval_high"]
-        axes.plot([100 * low, 100 * high], [place, place], color=color)
-        axes.plot(100 * line["accuracy"], place, "o", color=color, label=label)
-    if "accuracy" not in line or line["failed_seeds"]:
-        failed = f"failed: {line['failed_seeds']}" if line["failed_seeds"] else ""
-        axes.text(
-            1.01,
-            place,
-            failed or "not run",
-            transform=axes.get_yaxis_transform(),
-            color=MUTED,
-            fontsize=8,
-            va="center",
-        )
-
-
-def _name(line: Mapping[str, Any]) -> str:
-    """Return the label of a row of the figure."""
-    name = f"{line['system']} ({line['features']})"
-    return f"{name}, best" if line["recipe"] == "best" else name
+        color, name = _RECIPES[line["recipe"]]
+        interval = [100 * line["interval_low"], 100 * line["interval_high"]]
+        axes.plot(interval, [place, place], color=color)
+        ours = {"color": color, "label": f"ours, {name}"}
+        axes.plot(100 * line["accuracy"], place, "o", **ours)
+    elif not missing:
+        missing = "not run"
+    style = {"color": MUTED, "fontsize": 8, "va": "center"}
+    if missing:
+        # Beside the axes.
+        place_of = axes.get_yaxis_transform()
+        axes.text(1.01, place, missing, transform=place_of, **style)

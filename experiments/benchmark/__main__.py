@@ -9,7 +9,7 @@ Parts that are measured where none is named:
     start         from the command to the first step
 Parts to name:
     distribution  one device, two logical devices, two workers
-    profile       a step without each optimisation, and its operations
+    profile       a step without each optimisation
     video         from videos to features, stage by stage; needs --videos
 
 Programs take turns. The result is a page, its figures as JSON, and a figure.
@@ -25,7 +25,7 @@ from typing import Any
 
 from rich.console import Console
 
-from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
+from avsdn_tf.backbones import IMAGENET, VGGISH
 from avsdn_tf.data.dataset import Dataset, open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.visual import PRECISIONS, RECIPES
@@ -35,10 +35,9 @@ from avsdn_tf.training.config import Config
 from experiments.arguments import Parser, one_line_errors, positive, show
 from experiments.benchmark import comparison, machine, parts, video
 from experiments.benchmark.comparison import Comparison
-from experiments.benchmark.parts import Setting
 
 _MODULE = "experiments.benchmark"
-PARTS: Mapping[str, Callable[[Setting], Iterator[Comparison]]] = {
+PARTS: Mapping[str, Callable[..., Iterator[Comparison]]] = {
     "step": parts.measure_step,
     "latency": parts.measure_latency,
     "epoch": parts.measure_epoch,
@@ -58,6 +57,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--dataset", default=Config().dataset, help="(%(default)s)")
     add("--data_dir", help="where TFDS keeps data sets")
     add("--repeats", type=positive, default=5, help="turns of every program (5)")
+    add("--seconds", type=float, default=1.0, help="the least length of a turn (1)")
     add("--out", default="benchmark", help="the folder to write (benchmark)")
     add("--videos", nargs="+", default=[], help="video: files or folders")
     add("--workers", type=positive, default=2, help="video: videos at once (2)")
@@ -95,16 +95,6 @@ def measure(args: argparse.Namespace, console: Console) -> None:
     if args.parts != ["video"]:
         dataset = open_dataset(args.dataset, args.data_dir)
         _check_shapes(dataset)
-    setting = Setting(
-        dataset,
-        args.data_dir,
-        args.repeats,
-        videos=args.videos,
-        workers=args.workers,
-        backbones=Backbones(
-            args.visual_network, args.vggish, args.visual_weights, args.visual_precision
-        ),
-    )
     header = {
         "command": _command(args),
         "parts": args.parts,
@@ -117,7 +107,7 @@ def measure(args: argparse.Namespace, console: Console) -> None:
     comparisons: list[Comparison] = []
     for part in args.parts:
         with console.status(f"[bold]{part}"):
-            for found in PARTS[part](setting):
+            for found in PARTS[part](args, dataset):
                 comparisons.append(found)
                 show(console, found.to_markdown())
         # The next part may fail, and each takes minutes.

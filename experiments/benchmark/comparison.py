@@ -12,9 +12,6 @@ from matplotlib.figure import Figure
 from avsdn_tf.report.figures import INK, LINES, MUTED, STYLE, VALIDATION
 from experiments.markdown import to_table
 
-# Rows of a breakdown; the other kinds are summed up.
-_MOST_KINDS = 12
-
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -26,7 +23,6 @@ class Comparison:
         values: By program, the value of every turn; the first one is the baseline.
         less_is_better: Whether a small value is a good one.
         note: What a reader must know besides.
-        breakdown: By program, its value by kind of operation.
     """
 
     title: str
@@ -34,9 +30,6 @@ class Comparison:
     values: Mapping[str, Sequence[float]]
     less_is_better: bool = True
     note: str = ""
-    breakdown: Mapping[str, Mapping[str, float]] = dataclasses.field(
-        default_factory=dict
-    )
 
     @property
     def medians(self) -> dict[str, float]:
@@ -54,20 +47,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
-        measurements = [
-            {
-                "program": name,
-                "values": of,
-                "median": self.medians[name],
-                "low": min(of),
-                "high": max(of),
-                "ratio": self.ratios[name],
-            }
-            for name, of in self.values.items()
-        ]
-        found = {**dataclasses.asdict(self), "measurements": measurements}
-        del found["values"]
-        return found
+        found = {"medians": self.medians, "ratios": self.ratios}
+        return {**dataclasses.asdict(self), **found}
 
     def to_markdown(self) -> str:
         """Return a section of a page."""
@@ -76,25 +57,8 @@ class Comparison:
             spread = f"{_number(min(of))} to {_number(max(of))}"
             ratio = f"{self.ratios[name]:.2f}"
             rows.append([name, _number(self.medians[name]), spread, ratio])
-        lines = [f"## {self.title}", "", *to_table(rows), ""]
-        if self.note:
-            lines += [self.note, ""]
-        if self.breakdown:
-            lines += [*to_table(self._break_down()), ""]
-        return "\n".join(lines)
-
-    def _break_down(self) -> list[list[str]]:
-        """Return rows of the breakdown, in order of the baseline's values."""
-        baseline = next(iter(self.breakdown.values()))
-        kinds = sorted(baseline, key=baseline.__getitem__, reverse=True)[:_MOST_KINDS]
-        programs = self.breakdown.values()
-        values = {kind: [of.get(kind, 0) for of in programs] for kind in kinds}
-        values["others"] = [
-            sum(value for kind, value in of.items() if kind not in kinds)
-            for of in programs
-        ]
-        rows = [[kind, *(f"{v:.1f}" for v in of)] for kind, of in values.items()]
-        return [["", *self.breakdown], *rows]
+        note = [self.note, ""] if self.note else []
+        return "\n".join([f"## {self.title}", "", *to_table(rows), "", *note])
 
 
 def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) -> str:

@@ -1,9 +1,6 @@
 """This package's side of the comparison: what its commands compute, by itself."""
 
-import collections
 import dataclasses
-import json
-import pathlib
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -23,11 +20,10 @@ from avsdn_tf.training.loop import precision_policy
 from avsdn_tf.training.tasks import build_task, make_logits
 from experiments.benchmark.batch import AUDIO_WIDTH, NUM_CLASSES, Batch
 
-AS_IT_IS = "as it is"
 # Optimisations of a step, by the name of their replacement: an attribute of a module,
 # and its value without the optimisation.
 REPLACED: dict[str, tuple[Any, str, Any] | None] = {
-    AS_IT_IS: None,
+    "as it is": None,
     "one step a call": (training_step, "STEPS_PER_CALL", 1),
     "Keras's loop over segments": (lstm, "_MAX_UNROLLED", 0),
 }
@@ -47,7 +43,7 @@ def step(
     data_dir: str | None,
     xla: str = Config().xla,
     precision: str = Config().precision,
-    replaced: str = AS_IT_IS,
+    replaced: str = "as it is",
 ) -> Callable[[], int]:
     """Return a function that takes training steps on one batch, as training does.
 
@@ -95,49 +91,6 @@ def step(
         return take_steps(batches, num_steps, np.zeros(3), False).num_done
 
     return work
-
-
-def profile(out: str, **settings: Any) -> Callable[[], None]:
-    """Return a function that profiles some steps; see `step` for the settings.
-
-    It writes the milliseconds of a core, by the kind of operation, to a JSON file.
-    """
-    take_steps = step(**settings)
-    # A call builds the graph, and others warm up.
-    for _ in range(3):
-        take_steps()
-
-    def work() -> None:
-        num_steps = 0
-        with tempfile.TemporaryDirectory() as folder:
-            with tf.profiler.experimental.Profile(folder):
-                while num_steps < 10:
-                    num_steps += take_steps()
-            (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
-            times = _operation_times(path)
-        per_step = {kind: time / num_steps for kind, time in times.items()}
-        pathlib.Path(out).write_text(json.dumps(per_step))
-
-    return work
-
-
-def _operation_times(path: pathlib.Path) -> dict[str, float]:
-    """Return the milliseconds of a profile's operations, by their kind."""
-    # Only the profile needs TensorFlow's inner modules.
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-    space = xplane_pb2.XSpace.FromString(path.read_bytes())
-    (plane,) = [plane for plane in space.planes if plane.name == "/host:CPU"]
-    times: dict[str, float] = collections.Counter()
-    for line in plane.lines:
-        for event in line.events:
-            # An operation is "name:kind"; other events have no colon, two, or a space.
-            name = plane.event_metadata[event.metadata_id].name
-            kind = name.rpartition(":")[2]
-            if name.count(":") == 1 and not kind.startswith(" "):
-                # On some processors oneDNN takes operations over under another name.
-                times[kind.removeprefix("_Mkl")] += event.duration_ps / 1e9
-    return dict(times)
 
 
 def inference(batch: Batch, how: str) -> Callable[[], None]:

@@ -1,20 +1,22 @@
-"""The parts of the benchmark: functions that yield comparisons."""
+"""The parts of the benchmark: functions that yield comparisons.
+
+Each gets what the command line asks for, and the data set.
+"""
 
 import contextlib
 import csv
 import dataclasses
-import json
 import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 
-from avsdn_tf.backbones import Backbones
 from avsdn_tf.data.batches import scoring_batches
 from avsdn_tf.data.dataset import Dataset
 from avsdn_tf.files import explain_unwritable
@@ -56,44 +58,21 @@ _TWO_DEVICES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What the benchmark was asked for.
-
-    Attributes:
-        dataset: The data set that parts read.
-        data_dir: TFDS's folder, or None for its default.
-        repeats: Number of turns of every program.
-        seconds: Length of a turn.
-        videos: Video files or folders of them, for the part `video`.
-        backbones: What makes the features of the videos.
-        workers: Videos at once.
-    """
-
-    dataset: Dataset | None
-    data_dir: str | None
-    repeats: int
-    seconds: float = 1.0
-    videos: Sequence[str] = ()
-    backbones: Backbones | None = None
-    workers: int = 2
-
-    @property
-    def batch(self) -> Batch:
-        """The batches of the network that fits the data set."""
-        shape = self.dataset.visual_shape
-        network = "avel_att" if len(shape) == 3 else "avsdn"
-        return Batch(network, shape, num_segments=self.dataset.num_segments)
-
-    @property
-    def title(self) -> str:
-        """The network and the data set."""
-        return f"{self.batch.network} on {self.dataset.name}"
+def _batch(dataset: Dataset) -> Batch:
+    """Return the batches of the network that fits a data set."""
+    shape = dataset.visual_shape
+    network = "avel_att" if len(shape) == 3 else "avsdn"
+    return Batch(network, shape, num_segments=dataset.num_segments)
 
 
-def measure_step(setting: Setting) -> Iterator[Comparison]:
+def _title(dataset: Dataset) -> str:
+    """Return the names of the network and of the data set."""
+    return f"{_batch(dataset).network} on {dataset.name}"
+
+
+def measure_step(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
     """Measure training steps and inference of batches in memory."""
-    ours = {"data_dir": setting.data_dir}
+    ours = {"data_dir": args.data_dir}
     training = {
         _EAGER: (TORCH, "training", {}),
         _COMPILED: (TORCH, "training", {"compiled": True}),
@@ -113,13 +92,13 @@ def measure_step(setting: Setting) -> Iterator[Comparison]:
     for network, shape in VISUAL_SHAPES.items():
         batch = Batch(network, shape)
         for work, programs in (("training step", training), ("inference", inference)):
-            turns = _compete(setting, programs, batch)
+            turns = _compete(args, programs, batch)
             speeds = {n: [batch.size / s for s in medians(of)] for n, of in turns}
             yield Comparison(f"{network}, {work}: {batch}", _CLIPS, speeds, False)
 
 
 def _compete(
-    setting: Setting,
+    args: Namespace,
     programs: Mapping[str, tuple[str, str, Mapping[str, Any]]],
     batch: Batch,
     least: int = 3,
@@ -129,10 +108,10 @@ def _compete(
         name: (module, work, {"batch": batch, **settings})
         for name, (module, work, settings) in programs.items()
     }
-    return [*compete(contenders, setting.repeats, setting.seconds, least).items()]
+    return [*compete(contenders, args.repeats, args.seconds, least).items()]
 
 
-def measure_latency(setting: Setting) -> Iterator[Comparison]:
+def measure_latency(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
     """Measure how long one clip takes, by every way to predict it."""
     programs = {
         _EAGER: (TORCH, "inference", {}),
@@ -143,7 +122,7 @@ def measure_latency(setting: Setting) -> Iterator[Comparison]:
         "SavedModel": (OURS, "inference", {"how": "savedmodel"}),
     }
     clip = dataclasses.replace(_AVSDN, size=1)
-    turns = _compete(setting, programs, clip, _LATENCY_CALLS)
+    turns = _compete(args, programs, clip, _LATENCY_CALLS)
     for percent in (50, 99):
         values = {
             name: [float(1000 * np.percentile(turn, percent)) for turn in of]
@@ -152,47 +131,38 @@ def measure_latency(setting: Setting) -> Iterator[Comparison]:
         yield Comparison(f"avsdn, latency of one clip, p{percent}", "ms", values)
 
 
-def measure_profile(setting: Setting) -> Iterator[Comparison]:
-    """Measure and profile AVSDN's step as it is, and without each optimisation."""
+def measure_profile(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
+    """Measure AVSDN's step as it is, and without each optimisation."""
     programs = {
-        name: (OURS, "step", {"data_dir": setting.data_dir, "replaced": name})
+        name: (OURS, "step", {"data_dir": args.data_dir, "replaced": name})
         for name in our_program.REPLACED
     }
-    turns = _compete(setting, programs, _AVSDN)
-    profiles = {}
-    for name, (module, _, settings) in programs.items():
-        with _temporary_folder() as folder:
-            out = folder / "profile.json"
-            settings = {"batch": _AVSDN, "out": str(out), **settings}
-            with Contender(module, "profile", **settings) as contender:
-                contender.take_turn()
-            profiles[name] = json.loads(out.read_text())
     yield Comparison(
         f"avsdn, a training step with one thing replaced at a time: {_AVSDN}",
         "ms",
-        {name: [1000 * s for s in medians(of)] for name, of in turns},
-        breakdown=profiles,
-        note="The operations of a step, by kind, are in ms of a core, by TensorFlow's "
-        "profiler, which costs time itself.",
+        {
+            name: [1000 * s for s in medians(of)]
+            for name, of in _compete(args, programs, _AVSDN)
+        },
     )
 
 
-def measure_epoch(setting: Setting) -> Iterator[Comparison]:
+def measure_epoch(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
     """Measure an epoch as people run it, and the memory that it takes."""
-    with _feature_file(setting.dataset) as files:
-        program = {"batch": setting.batch, "files": files}
+    with _feature_file(dataset) as files:
+        program = {"batch": _batch(dataset), "files": files}
         work = {
             _EAGER: lambda: _train_other(TORCH, **program),
             _PLAIN: lambda: _train_other(PLAIN_KERAS, **program),
-            _OURS: lambda: _train(setting),
+            _OURS: lambda: _train(args, dataset),
         }
         if has_bfloat16():
             work[_EAGER_HALF] = lambda: _train_other(TORCH, bfloat16=True, **program)
-            work[_OURS_HALF] = lambda: _train(setting, **_HALF)
-        results = alternate(work, setting.repeats)
+            work[_OURS_HALF] = lambda: _train(args, dataset, **_HALF)
+        results = alternate(work, args.repeats)
     seconds = {name: [s for s, _ in of] for name, of in results.items()}
     gigabytes = {name: [peak / 1e9 for _, peak in of] for name, of in results.items()}
-    title = setting.title
+    title = _title(dataset)
     yield Comparison(f"{title}, an epoch with validation, without saving", "s", seconds)
     yield Comparison(f"{title}, peak memory of the process", "GB", gigabytes)
 
@@ -205,41 +175,44 @@ def _train_other(module: str, **settings: Any) -> tuple[float, int]:
 
 
 def _train(
-    setting: Setting, module: str = "avsdn_tf.main", **more: Any
+    args: Namespace,
+    dataset: Dataset,
+    module: str = "avsdn_tf.main",
+    **more: Any,
 ) -> tuple[float, int]:
     """Train by the command line; return seconds an epoch, and peak memory in bytes."""
     with _temporary_folder() as folder:
         run = RunFolder(folder / "run")
-        flags = _flags(setting, run, **{"epochs": _EPOCHS, **more})
+        flags = _flags(args, dataset, run, **{"epochs": _EPOCHS, **more})
         peak_bytes = run_command(flags, module)
         with run.metrics.open(newline="") as file:
             of = [float(row["seconds"]) for row in csv.DictReader(file)]
         return statistics.median(of[1:]), peak_bytes
 
 
-def _flags(setting: Setting, run: RunFolder, **more: Any) -> list[str]:
+def _flags(args: Namespace, dataset: Dataset, run: RunFolder, **more: Any) -> list[str]:
     """Return the flags of the command that trains."""
     settings = {
-        "model": setting.batch.network,
-        "dataset": setting.dataset.name,
+        "model": _batch(dataset).network,
+        "dataset": dataset.name,
         "run": run.path,
-        **({"data_dir": setting.data_dir} if setting.data_dir else {}),
+        **({"data_dir": args.data_dir} if args.data_dir else {}),
         **more,
     }
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def measure_start(setting: Setting) -> Iterator[Comparison]:
+def measure_start(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
     """Measure the time from the command to the end of the first training step."""
-    with _feature_file(setting.dataset) as files:
+    with _feature_file(dataset) as files:
         work = {
-            _EAGER: lambda: _time_first_step(batch=setting.batch, files=files),
-            _OURS: lambda: _time_first_checkpoint(setting),
-            _XLA: lambda: _time_first_checkpoint(setting, xla="step"),
+            _EAGER: lambda: _time_first_step(batch=_batch(dataset), files=files),
+            _OURS: lambda: _time_first_checkpoint(args, dataset),
+            _XLA: lambda: _time_first_checkpoint(args, dataset, xla="step"),
         }
-        values = alternate(work, setting.repeats)
+        values = alternate(work, args.repeats)
     yield Comparison(
-        f"{setting.title}, from the command to the first step", "s", values
+        f"{_title(dataset)}, from the command to the first step", "s", values
     )
 
 
@@ -251,7 +224,7 @@ def _time_first_step(**settings: Any) -> float:
         return time.perf_counter() - start
 
 
-def _time_first_checkpoint(setting: Setting, **more: Any) -> float:
+def _time_first_checkpoint(args: Namespace, dataset: Dataset, **more: Any) -> float:
     """Return the seconds until a training has saved its first checkpoint.
 
     It saves after its first call into the graph. The time includes the saving, some
@@ -259,7 +232,7 @@ def _time_first_checkpoint(setting: Setting, **more: Any) -> float:
     """
     with _temporary_folder() as folder:
         run = RunFolder(folder / "run")
-        flags = _flags(setting, run, checkpoint_minutes=1e-6, epochs=1, **more)
+        flags = _flags(args, dataset, run, checkpoint_minutes=1e-6, epochs=1, **more)
         checkpoints = Checkpoints(run.checkpoints)
         start = time.perf_counter()
         with Program(["-m", "avsdn_tf.main", *flags]) as program:
@@ -270,7 +243,7 @@ def _time_first_checkpoint(setting: Setting, **more: Any) -> float:
             return time.perf_counter() - start
 
 
-def measure_distribution(setting: Setting) -> Iterator[Comparison]:
+def measure_distribution(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
     """Measure training on one device, two logical devices and two workers."""
     places = {
         "one device": {},
@@ -278,16 +251,16 @@ def measure_distribution(setting: Setting) -> Iterator[Comparison]:
         "two workers": {"local_workers": 2},
     }
     work = {
-        place: lambda more=more: _train(setting, **_DISTRIBUTED, **more)
+        place: lambda more=more: _train(args, dataset, **_DISTRIBUTED, **more)
         for place, more in places.items()
     }
-    num_clips = setting.dataset.num_clips("train")
+    num_clips = dataset.num_clips("train")
     yield Comparison(
-        f"{setting.title}, an epoch by where it is trained",
+        f"{_title(dataset)}, an epoch by where it is trained",
         _CLIPS,
         {
             place: [num_clips / seconds for seconds, _ in of]
-            for place, of in alternate(work, setting.repeats).items()
+            for place, of in alternate(work, args.repeats).items()
         },
         less_is_better=False,
         note="All places have the same cores, and two devices or workers also sum the "

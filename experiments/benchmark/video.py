@@ -1,5 +1,6 @@
 """The part that measures how fast videos become features, stage by stage."""
 
+import argparse
 import pathlib
 import statistics
 import tempfile
@@ -15,12 +16,11 @@ from avsdn_tf.features.store import extract_all
 from avsdn_tf.features.video import find_videos, read_seconds
 from experiments.benchmark.comparison import Comparison
 from experiments.benchmark.contenders import alternate
-from experiments.benchmark.parts import Setting
 
 _WHOLE = "the whole"
 
 
-def measure_video(setting: Setting) -> Iterator[Comparison]:
+def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
     """Measure the speed of each stage, and its share of the processor time.
 
     The stages take turns in this process. The whole is what `extract` does, several
@@ -30,13 +30,18 @@ def measure_video(setting: Setting) -> Iterator[Comparison]:
     Raises:
         UserError: If there are no videos, or one of them can't be read.
     """
-    if not setting.videos:
+    if not args.videos:
         raise UserError(
             "The part video reads videos. Expected files or folders of them.",
             field="videos",
         )
-    videos = find_videos(setting.videos)
-    extractor = build_extractor(**setting.backbones.to_dict())
+    videos = find_videos(args.videos)
+    extractor = build_extractor(
+        visual_network=args.visual_network,
+        vggish=args.vggish,
+        visual_weights=args.visual_weights,
+        visual_precision=args.visual_precision,
+    )
     rate = extractor.visual.frames_per_second
     seconds = [s for v in videos for s in read_seconds(v, rate)]
     waveforms = np.stack([second.waveform for second in seconds])
@@ -48,7 +53,7 @@ def measure_video(setting: Setting) -> Iterator[Comparison]:
                 extractor,
                 videos,
                 pathlib.Path(folder),
-                workers=setting.workers,
+                workers=args.workers,
                 on_done=lambda *_: None,
             )
         if failures:
@@ -64,11 +69,11 @@ def measure_video(setting: Setting) -> Iterator[Comparison]:
         work()
     taken = alternate(
         {name: lambda work=work: _time(work) for name, work in stages.items()},
-        setting.repeats,
+        args.repeats,
     )
     title = (
-        f"{len(seconds)} s of video, {setting.backbones.visual_network}, "
-        f"{setting.backbones.visual_precision}, {setting.workers} videos at once"
+        f"{len(seconds)} s of video, {args.visual_network}, "
+        f"{args.visual_precision}, {args.workers} videos at once"
     )
     yield Comparison(
         title,

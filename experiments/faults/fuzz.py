@@ -82,16 +82,9 @@ def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
 def fuzz(
     path: str | os.PathLike[str], copies: int, seed: int, limit_s: float
 ) -> list[Outcome]:
-    """Read damaged copies of a video, one at a time.
+    """Read damaged copies of a video, one at a time, and return their outcomes.
 
-    Args:
-        path: The video.
-        copies: How many copies to make.
-        seed: Seed of the damage.
-        limit_s: Seconds after which a copy counts as hung.
-
-    Returns:
-        The outcome of each copy.
+    A copy that takes more than `limit_s` counts as hung.
     """
     content = pathlib.Path(path).read_bytes()
     # A forked process would share FFmpeg's state with this one.
@@ -143,18 +136,15 @@ def _read(path: str) -> tuple[str, str, float]:
 def _check(second: video.Second, index: int) -> None:
     """Check the index, the shapes and the values of a second."""
     frames, waveform = second.frames, second.waveform
-    if second.index != index:
-        raise AssertionError(f"second {second.index} came as number {index}")
-    if frames is None and waveform is None:
-        raise AssertionError("a second with neither picture nor sound")
-    if frames is not None and (
-        len(frames) != 1 or max(frames.shape[1:3]) > 1080 or frames.dtype != np.uint8
-    ):
-        raise AssertionError(f"frames are {frames.shape}")
-    if waveform is not None and not (
-        waveform.shape == (video.SAMPLE_RATE_HZ,) and np.abs(waveform).max() <= 1
-    ):
-        raise AssertionError("the waveform is not 16000 samples in [-1, 1]")
+    is_right = second.index == index and not (frames is None and waveform is None)
+    if frames is not None:
+        is_right &= len(frames) == 1 and max(frames.shape[1:3]) <= 1080
+        is_right &= frames.dtype == np.uint8
+    if waveform is not None:
+        is_right &= waveform.shape == (video.SAMPLE_RATE_HZ,)
+        is_right &= bool(np.abs(waveform).max() <= 1)
+    if not is_right:
+        raise AssertionError(f"second {index} came as {second}")
 
 
 def _resident_mib() -> float:

@@ -1,6 +1,6 @@
 """Kill trainings at random moments, and compare the results once they are resumed.
 
-    python -m experiments.faults kill [--times=20] [--seed=0] [--out=FILE.md]
+    python -m experiments.faults kill [--times=20] [--seed=0]
 
 A training runs unbroken. Then the same training is killed (SIGKILL) at a random moment
 of its epochs, and the same command resumes it; again and again. It counts as identical
@@ -15,12 +15,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from avsdn_tf.files import explain_unwritable, write_text
 from avsdn_tf.run_folder import RunFolder
 from experiments.arguments import Parser, positive
-from experiments.markdown import to_table
 from experiments.programs import Program
 
 # Dropout, averaged weights and weight decay have a state that must survive. A
@@ -56,17 +53,11 @@ def train(run: pathlib.Path) -> str:
         lines = list(program.process.stdout)
         program.finish()
     resumed = [line.split(_RESUMED)[1].strip() for line in lines if _RESUMED in line]
-    return resumed[0] if resumed else "nothing saved yet"
+    return resumed[0] if resumed else "epoch 1, as nothing was saved"
 
 
 def kill_at(run: pathlib.Path, moment: float, epoch_s: Sequence[float]) -> None:
-    """Start the training, and kill it in an epoch.
-
-    Args:
-        run: The run folder.
-        moment: When, in epochs: 2.5 is the middle of the third.
-        epoch_s: The seconds of each epoch.
-    """
+    """Start the training, and kill it at a moment, in epochs: 2.5 is in the third."""
     done, share = divmod(moment, 1)
     mark = f"epoch {int(done):3d}/" if done else _FIRST_LINE
     with start(run) as program:
@@ -76,10 +67,10 @@ def kill_at(run: pathlib.Path, moment: float, epoch_s: Sequence[float]) -> None:
         time.sleep(share * epoch_s[int(done)])
 
 
-def read_outcome(run: pathlib.Path) -> tuple[list[bytes], list[dict[str, Any]]]:
-    """Return all weights, and metrics.csv, a dictionary an epoch."""
+def read_outcome(run: pathlib.Path) -> tuple[list[bytes], list[dict[str, str]]]:
+    """Return all weights, and all metrics but the seconds."""
     with RunFolder(run).metrics.open(newline="") as file:
-        epochs = list(csv.DictReader(file))
+        epochs = [{**epoch, "seconds": ""} for epoch in csv.DictReader(file)]
     weights = RunFolder(run).load_model().get_weights()
     return [weight.tobytes() for weight in weights], epochs
 
@@ -90,50 +81,24 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("--times", type=positive, default=20, help="how many trainings to kill (20)")
     add("--seed", type=int, default=0, help="seed of the moments (0)")
-    add("--out", type=pathlib.Path, help="a Markdown file for the result")
     args = parser.parse_args(argv)
     moments = random.Random(args.seed)
-    rows = [["run", "killed at epoch", "went on in", "identical"]]
+    num_identical = 0
     with tempfile.TemporaryDirectory() as folder:
         unbroken = pathlib.Path(folder, "unbroken")
         train(unbroken)
-        expected, epochs = read_outcome(unbroken)
-        epoch_s = [float(epoch.pop("seconds")) for epoch in epochs]
+        expected = read_outcome(unbroken)
+        with RunFolder(unbroken).metrics.open(newline="") as file:
+            epoch_s = [float(epoch["seconds"]) for epoch in csv.DictReader(file)]
         for number in range(1, args.times + 1):
             run = pathlib.Path(folder, f"killed{number:02d}")
             moment = moments.uniform(0, len(epoch_s))
             kill_at(run, moment, epoch_s)
             resumed = train(run)
-            weights, of_run = read_outcome(run)
-            for epoch in of_run:
-                del epoch["seconds"]
-            is_identical = (weights, of_run) == (expected, epochs)
-            verdict = "yes" if is_identical else "NO"
-            rows.append([str(number), f"{moment:.2f}", resumed, verdict])
-            print(*rows[-1], sep="  ", flush=True)
-    count = sum(row[-1] == "yes" for row in rows)
-    print(f"{count} of {args.times} identical")
-    if args.out:
-        with explain_unwritable(args.out, "Choose another file by --out."):
-            write_text(args.out, _page(args.seed, count, rows))
-    return int(count != args.times)
-
-
-def _page(seed: int, count: int, rows: Sequence[Sequence[str]]) -> str:
-    """Return the result as Markdown."""
-    table = "\n".join(to_table(rows))
-    return f"""# Runs killed at random moments
-
-```console
-python -m experiments.faults kill --times={len(rows) - 1} --seed={seed}
-```
-
-Simulated data (tfds_ave/synthetic). Each run was killed by SIGKILL at a moment drawn
-evenly from its epochs (2.50 is the middle of the third), and resumed by the same
-command, with the flags `{" ".join(_FLAGS)}`.
-
-**{count} of {len(rows) - 1} ended in the weights and metrics of the unbroken run, bit
-for bit.**
-
-{table}
-"""
+            is_identical = read_outcome(run) == expected
+            num_identical += is_identical
+            verdict = "identical" if is_identical else "DIFFERENT"
+            where = f"killed at epoch {moment:5.2f}, went on in {resumed}"
+            print(f"{number:3d}  {where}: {verdict}", flush=True)
+    print(f"{num_identical} of {args.times} identical")
+    return int(num_identical != args.times)
