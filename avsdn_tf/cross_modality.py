@@ -70,14 +70,9 @@ def is_scored(labels: np.ndarray) -> np.ndarray:
 def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
     """Find one clip's event, known in one modality, in the other.
 
-    Args:
-        distances: `(num_segments, num_segments)`, audio segments in rows.
-        start: First segment of the event.
-        length: Number of its segments, at least 1.
-
-    Returns:
-        First segment of the best window: in the picture for the event's sound (A2V),
-        and in the sound for the event's picture (V2A).
+    `distances` has audio segments in rows. Returns the first segment of the best
+    window: in the picture for the event's sound (A2V), and in the sound for its picture
+    (V2A).
     """
     distances = np.asarray(distances, np.float64)
     # A window that starts at s pairs segment start + k with s + k: a diagonal.

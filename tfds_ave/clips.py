@@ -1,26 +1,23 @@
-"""A clip, whatever its source, and the TFDS example made of it."""
+"""A clip, whatever its source: its feature files, and the TFDS example made of it."""
 
 import dataclasses
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tfds_ave.errors import DatasetError, shorten
+
+# Containers round the length of a video up or down by part of a second.
+TOLERANCE_SEGMENTS = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One clip.
+    """One clip, as README.md describes an example: features, class indices, and times.
 
-    Attributes:
-        row: Row of Annotations.txt or manifest.csv; in the background split, row of the
-            noisy files.
-        video_id: YouTube id, or another name for clips without one.
-        audio: `(num_segments, audio_width)`.
-        visual: `(num_segments, *visual_shape)`.
-        segment_labels: `(num_segments,)` class indices.
-        clip_label: Class index of the clip.
-        start_s: Start of the (first) event in seconds.
-        end_s: End of the (last) event in seconds.
-        match_split: Split of cross-modality localization, AVE's *_match.
+    The event times are the start of the first event and the end of the last.
     """
 
     row: int
@@ -43,3 +40,58 @@ class Clip:
 def background_name(row: int) -> str:
     """Return the `video_id` of a background clip, which AVE leaves without one."""
     return f"background_{row:03d}"
+
+
+def read_shape(path: pathlib.Path) -> tuple[int, ...]:
+    """Return the shape of a feature file from its header."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("an archive of several arrays")
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(
+            f"{path}: damaged, or no .npy file ({error}). Expected an array of "
+            "features. If it was made from a video, remove the file and build again."
+        ) from error
+    if array.dtype.kind != "f":
+        raise DatasetError(
+            f"{path}: expected floating point features. Received: {array.dtype}."
+        )
+    return array.shape
+
+
+def check_lengths(lengths: Mapping[str, int], num_segments: int) -> None:
+    """Raise DatasetError unless all clips have about `num_segments`; it names them."""
+    wrong = [
+        f"{name} {length}"
+        for name, length in lengths.items()
+        if abs(length - num_segments) > TOLERANCE_SEGMENTS
+    ]
+    if wrong:
+        raise DatasetError(
+            f"{len(wrong)} of {len(lengths)} clips have another length than "
+            f"{num_segments} segments of one second. Expected at most "
+            f"{TOLERANCE_SEGMENTS} more or fewer. Received: "
+            f"{', '.join(shorten(wrong))}. Replace these clips, or cut all clips to "
+            "one length."
+        )
+
+
+def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
+    """Return the features of a clip's segments, `(num_segments, ...)` float32.
+
+    The file may hold `TOLERANCE_SEGMENTS` rows more or fewer: surplus rows are cut
+    off, and the last row is repeated for missing ones.
+    """
+    values = np.load(path).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DatasetError(
+            f"{path}: NaN or infinite values. Expected finite features. If the file "
+            "was made from a video, check that the weights belong to their network, "
+            "remove the file and build again."
+        )
+    missing = num_segments - len(values)
+    if missing > 0:
+        values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+    return values[:num_segments]

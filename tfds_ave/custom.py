@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from tfds_ave.clips import Clip
+from tfds_ave.clips import Clip, check_lengths, read_segments, read_shape
 from tfds_ave.configs import BACKGROUND
 from tfds_ave.errors import DatasetError, raise_errors
-from tfds_ave.feature_files import check_lengths, read_segments, read_shape
 from tfds_ave.manifest import CustomClip, Manifest
 
 # The reader of videos drops a last second that is shorter.

@@ -4,12 +4,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from avsdn_tf.errors import UserError
-
 _MAX_NAMED = 20
 
 
-class DatasetError(UserError, ValueError):
+class DatasetError(ValueError):
     """Bad or missing data, which the person who builds the data set can correct."""
 
 
@@ -28,9 +26,8 @@ def shorten(names: Sequence[str]) -> list[str]:
 def install_excepthook() -> None:
     """Print an uncaught `DatasetError` as one message, without a traceback.
 
-    `tfds build` leaves errors to the interpreter, which prints the message below the
-    frames of TFDS. absl's exception handlers are no alternative: they also swallow
-    SystemExit. The exit code stays 1; other errors go to the previous hook.
+    `tfds build` leaves errors to the interpreter. absl's exception handlers are no
+    alternative: they also swallow SystemExit. Other errors go to the previous hook.
     """
     previous_hook = sys.excepthook
 

@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 import tensorflow_datasets as tfds
@@ -65,14 +66,7 @@ def _read_settings(
         ) from error
     check_choices(backbones.visual_network, backbones.visual_precision, empty)
     shape = RECIPES[backbones.visual_network].shape
-    if config.source == "videos" and shape != config.visual_shape:
-        raise UserError(
-            f"Its features have the shape {shape}. Expected {config.visual_shape}, "
-            f"which is fixed for config {config.name!r}: choose another network, or "
-            "config 'custom'.",
-            field="visual_network",
-            value=backbones.visual_network,
-        )
+    _check_fixed(config, "visual_network", backbones, shape, config.visual_shape)
     return (
         backbones.override(
             vggish=_locate(backbones.vggish, "vggish", folder),
@@ -105,15 +99,9 @@ def extract_videos(
 ) -> tuple[dict[str, tuple[pathlib.Path, pathlib.Path]], dict[str, str]]:
     """Make the features that are missing, of all videos that can be read.
 
-    Each video's features are kept as soon as they are made: after an interruption, or
-    after some videos failed, the next build makes the others. Features of a video that
-    was changed or replaced are made again.
-
-    Args:
-        videos: The videos.
-        folder: The manual folder; features go into its subfolder `features`.
-        config: The config to build.
-        download_config: Holds the Beam runner and its options, as TFDS does.
+    Each video's features are kept in the manual folder's subfolder `features` as soon
+    as they are made: after an interruption, or after some videos failed, the next build
+    makes the others. Features of a video that was changed or replaced are made again.
 
     Returns:
         Audio and visual feature file of each video, by its key; and the fields of
@@ -131,7 +119,8 @@ def extract_videos(
         if todo:
             # Load before the folder is claimed: backbones that can't be loaded must
             # not become its description.
-            _check_width(_load(backbones, empty), backbones, config)
+            width = _load(backbones, empty).audio.width
+            _check_fixed(config, "vggish", backbones, width, config.audio_width)
         claim_folder(out, backbones)
         if todo:
             failures = _run_pipeline(todo, out, backbones, empty, download_config)
@@ -160,15 +149,17 @@ def _load(backbones: Backbones, empty: str | None) -> Extractor:
     return build_extractor(**backbones.to_dict(), empty=empty)
 
 
-def _check_width(extractor: Extractor, backbones: Backbones, config: AveConfig) -> None:
-    width = extractor.audio.width
-    if config.source == "videos" and width != config.audio_width:
+def _check_fixed(
+    config: AveConfig, field: str, backbones: Backbones, found: Any, expected: Any
+) -> None:
+    """Check the shape or the width of features if the config fixes it."""
+    if config.source == "videos" and found != expected:
         raise UserError(
-            f"Its features have width {width}. Expected {config.audio_width}, which is "
-            f"fixed for config {config.name!r}: choose another module, or config "
+            f"Its features have the shape or width {found}. Expected {expected}, which "
+            f"is fixed for config {config.name!r}: choose another backbone, or config "
             "'custom'.",
-            field="vggish",
-            value=backbones.vggish,
+            field=field,
+            value=getattr(backbones, field),
         )
 
 

@@ -20,14 +20,10 @@ _ORDER = "order"
 
 @dataclasses.dataclass(frozen=True)
 class OfficialData:
-    """AVE's files, checked as far as that needs no features.
+    """AVE's files by their official names, checked as far as that needs no features.
 
-    Attributes:
-        config: The config to build.
-        annotations: The annotation of each row.
-        orders: Rows of each split.
-        match_splits: Split of cross-modality localization of each row.
-        files: The files by their official names.
+    `orders` has the rows of each split; `match_splits` has the split of cross-modality
+    localization of each row.
     """
 
     config: AveConfig

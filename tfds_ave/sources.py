@@ -57,14 +57,11 @@ def find_files(
     dl_manager: tfds.download.DownloadManager,
     manual_dir: pathlib.Path,
 ) -> dict[str, SourceFile]:
-    """Find the files that a config reads, and download missing ones.
+    """Find the files of a config by their official names; download missing ones.
 
     The background clips need both of their files: the small audio file is downloaded;
     the visual file comes from the manual folder, or is downloaded together with the
     visual file of the labelled clips.
-
-    Returns:
-        The files by their official names.
 
     Raises:
         DatasetError: If files are missing; it lists them, their addresses and the

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfds_ave.clips import Clip
+from tfds_ave.clips import Clip, check_lengths, read_segments, read_shape
 from tfds_ave.errors import DatasetError, shorten
-from tfds_ave.feature_files import check_lengths, read_segments, read_shape
 from tfds_ave.official import OfficialData
 
 ARCHIVE = "AVE_Dataset.zip"

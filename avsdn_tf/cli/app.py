@@ -94,12 +94,10 @@ def _print_error(message: str) -> None:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the command and its arguments; `train` if none is named.
 
-    Args:
-        words: The command line, without the program.
+    `words` is the command line without the program. Help and version exit.
 
     Raises:
         UserError: If a word is wrong.
-        SystemExit: After printing help or the version.
     """
     program, parsers = build_parsers()
     end = words.index("--") if "--" in words else len(words)

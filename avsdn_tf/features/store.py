@@ -149,20 +149,15 @@ def extract_all(
 ) -> dict[pathlib.Path, str]:
     """Extract the features of many videos into a folder, unless they are there.
 
-    Args:
-        extractor: Makes the features.
-        videos: The videos. Of several videos of one name, the first that can be read
-            gets the files, and the others fail.
-        out: The folder.
-        workers: Number of videos that are read at once.
-        on_done: Called with each video, and with the error message if it failed.
+    Of several videos of one name, the first that can be read gets the files, and the
+    others fail. `workers` videos are read at once. `on_done` is called with each video,
+    and with the error message if it failed. Ctrl+C takes effect within seconds.
 
     Returns:
         The error message of each video that failed.
 
     Raises:
         UserError: If the folder holds features of other backbones, or can't be written.
-        KeyboardInterrupt: On Ctrl+C, within seconds however long the videos are.
     """
     claim_folder(out, extractor.backbones)
     namesakes = collections.defaultdict(list)

@@ -11,12 +11,19 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from avsdn_tf.files import printable
+
+
+def _bar(console: Console, *columns: ProgressColumn) -> Progress:
+    """Return a bar that a terminal alone shows, and that is removed at the end."""
+    shown = console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=not shown)
 
 
 class TrainingProgress(keras.callbacks.Callback):
@@ -29,7 +36,8 @@ class TrainingProgress(keras.callbacks.Callback):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._best = float("-inf")
-        self._bar = Progress(
+        self._bar = _bar(
+            console,
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
@@ -38,9 +46,6 @@ class TrainingProgress(keras.callbacks.Callback):
             TextColumn("at most"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
 
     def __enter__(self) -> "TrainingProgress":
@@ -109,7 +114,8 @@ def extraction_progress(
 
     Without a terminal, print a line per video. Failed videos have a line in any case.
     """
-    with Progress(
+    with _bar(
+        console,
         # Brackets in a name are no markup.
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
@@ -117,9 +123,6 @@ def extraction_progress(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("extracting", total=num_videos)
         num_done = 0

@@ -40,18 +40,10 @@ def write_run_report(
 ) -> dict[str, Any]:
     """Write the figures, the page and, last, report.json of a run; return the report.
 
-    Args:
-        folder: The run folder.
-        title: Title of the page.
-        disclaimer: A sentence on the data for the pictures and the page, or None.
-        command: The command that repeats the run.
-        settings: All settings; `mode`, `model` and `dataset` become part of the report.
-        history: The result of `read_history`.
-        scores: The result of `evaluation.evaluate` or `cross_modality.evaluate`, with
-            `validation_accuracy` and `dataset_hash`.
-        predictions: What the scores are of; None for cross-modality localization,
-            whose report has neither timelines nor a confusion matrix.
-        categories: Names of the categories.
+    `scores` is the result of `evaluation.evaluate` or `cross_modality.evaluate`, with
+    `validation_accuracy` and `dataset_hash`, and `predictions` is what they are of;
+    None for cross-modality localization, whose report has neither timelines nor a
+    confusion matrix.
 
     Raises:
         UserError: If a file can't be written.
@@ -88,11 +80,8 @@ def render_page(
 ) -> str:
     """Return the page of a run: one HTML file that loads nothing from elsewhere.
 
-    Args:
-        report: The content of report.json.
-        drawn: `"learning_curves"`; where segments are labelled also `"timelines"` and
-            `"confusion"`.
-        **values: Texts `title` and `command`; mappings `settings` and `versions`.
+    `drawn` holds the figures; `values` are `title`, `command`, `settings` and
+    `versions`.
     """
     return render(
         "page.html",

@@ -37,14 +37,9 @@ _CROSS_MODALITY_SCORES = {
 
 
 class Score(NamedTuple):
-    """One line of a results table.
+    """One line of a results table: a fraction of 1 or None, with its 95 % interval.
 
-    Attributes:
-        name: Name of the score.
-        value: Fraction of 1; None where the data leave it undefined.
-        meaning: Explanation for a reader who meets the score for the first time.
-        interval: 95 % interval of `value`, or None.
-        is_baseline: Whether it belongs to a trivial system, beside the run's own.
+    A baseline belongs to a trivial system, beside the run's own.
     """
 
     name: str

@@ -29,10 +29,8 @@ _LONGER_SIDE = 1080
 class Picture:
     """Hold the chosen frames between decoding and the second that they belong to.
 
-    Attributes:
-        first_fl: First timestamp; None before the first frame.
-        shown_fl: Time from which the latest frame is shown.
-        end_fl: End of the latest frame.
+    `first_fl` is the first timestamp; `shown_fl` and `end_fl` are start and end of the
+    latest frame.
     """
 
     def __init__(self, frames_per_second: int) -> None:

@@ -24,12 +24,8 @@ _CONTINUOUS_FL = SECOND_FL // 20
 class Sound:
     """Hold the samples between decoding and the second that they belong to.
 
-    Samples are counted from the first decoded sample.
-
-    Attributes:
-        first_fl: First timestamp; None before the first frame.
-        next_fl: Where the next frame starts if it is continuous.
-        end_fl: End of the samples so far.
+    `first_fl` is the first timestamp, from which samples are counted; `next_fl` is
+    where the next frame starts if it is continuous; `end_fl` is the end of the samples.
     """
 
     def __init__(self) -> None:

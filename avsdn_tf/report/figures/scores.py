@@ -80,16 +80,9 @@ def _draw_curve(
 def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     """Draw a confusion matrix, each row as percentages of the class's true segments.
 
-    The percentage stands in every cell that rounds to 1 or more. A class without a true
-    segment has an empty row.
-
-    Args:
-        matrix: Segment counts, `(K + 1, K + 1)`: true classes in rows, predicted ones
-            in columns, background last.
-        categories: Names of the K categories.
-
-    Raises:
-        ValueError: If the matrix does not fit the categories.
+    `matrix` holds segment counts, `(K + 1, K + 1)`: true classes in rows, predicted
+    ones in columns, background last. The percentage stands in every cell that rounds to
+    1 or more. A class without a true segment has an empty row.
     """
     matrix = np.asarray(matrix)
     names = [*categories, "Background"]
