@@ -18,7 +18,6 @@ from avsdn_tf.models.registry import MODELS
 from avsdn_tf.training import launcher
 from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.training.signals import TrainingInterruptedError
-from tfds_ave import DatasetError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -229,7 +228,7 @@ def documented():
 
 @pytest.mark.parametrize("words", sorted(set(documented())))
 def test_documented_command_lines_are_understood(words):
-    if words == "--help":
+    if words.endswith("--help"):
         return
     assert app.parse(shlex.split(words)).command in app.COMMANDS
 
@@ -239,7 +238,6 @@ def test_documented_command_lines_are_understood(words):
     [
         (UserError("no", field="run", value="x"), 2, "avsdn_tf: --run=x: no\n"),
         (UserError("no"), 2, "avsdn_tf: no\n"),
-        (DatasetError("bad"), 2, "avsdn_tf: bad\n"),
         (KeyboardInterrupt(), 130, "avsdn_tf: evaluate was stopped.\n"),
         (TrainingInterruptedError(signal.SIGTERM, "at 3"), 143, "SIGTERM"),
         (TrainingInterruptedError(signal.SIGINT, "at 3"), 130, "SIGINT"),

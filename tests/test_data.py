@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import pathlib
 import subprocess
 import sys
 
@@ -13,7 +14,9 @@ from avsdn_tf.data.batches import InputShard
 from avsdn_tf.data.dataset import NotBuiltError, open_dataset
 from avsdn_tf.errors import UserError
 from tests import small_datasets
-from tests.small_datasets import ORDERS, ROOT, build, make_ave
+from tests.small_datasets import ORDERS, build, make_ave
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_no_gpu_has_two_workers(monkeypatch):
     assert launcher._share_gpus(5, 2) == [{name: "0,1"}, {name: "2,3"}]
     monkeypatch.setenv(name, "GPU-a,GPU-b")
     assert launcher._share_gpus(2, 2) == [{name: "GPU-a"}, {name: "GPU-b"}]
-    with pytest.raises(UserError, match="a GPU for each of the workers"):
+    with pytest.raises(UserError, match="a GPU for each worker"):
         launcher._share_gpus(1, 2)
 
 

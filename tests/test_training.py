@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -99,7 +100,7 @@ def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
     words = ("--epochs=1", "--units=4", f"--data_dir={data_dir}", "--deterministic")
     done = subprocess.run(
         [sys.executable, "-c", program, *words, f"--run={tmp_path / 'run'}"],
-        cwd=small_datasets.ROOT,
+        cwd=pathlib.Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
