@@ -18,9 +18,12 @@ from avsdn_tf import cross_modality, evaluation
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import Event, VideoPrediction
 from avsdn_tf.report import figures, run_report, templating
-from avsdn_tf.report.progress import TrainingProgress, extraction_progress
 from avsdn_tf.report.scores import list_scores, percent
-from avsdn_tf.report.terminal import results_table
+from avsdn_tf.report.terminal import (
+    TrainingProgress,
+    extraction_progress,
+    results_table,
+)
 from avsdn_tf.run_folder import RunFolder
 
 CATEGORIES = ["Bark", "Violin, fiddle", "<Frying> & co."]

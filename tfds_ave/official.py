@@ -71,28 +71,18 @@ class OfficialData:
         """Return the clip of a row with these features."""
         config = self.config
         if is_background:
-            category = config.background
-            video_id, start_s, end_s = background_name(row), 0, 0
-            match_split = "train"
+            category, video_id = config.background, background_name(row)
+            start_s, end_s, match_split = 0, 0, "train"
         else:
             annotation = self.annotations[row]
             category = config.categories.index(annotation.category)
-            video_id = annotation.video_id
+            video_id, match_split = annotation.video_id, self.match_splits[row]
             start_s, end_s = annotation.start_s, annotation.end_s
-            match_split = self.match_splits[row]
-        return Clip(
-            row=row,
-            video_id=video_id,
-            audio=audio,
-            visual=visual,
-            segment_labels=segment_labels(
-                category, start_s, end_s, config.num_segments, config.background
-            ),
-            clip_label=category,
-            start_s=start_s,
-            end_s=end_s,
-            match_split=match_split,
+        labels = segment_labels(
+            category, start_s, end_s, config.num_segments, config.background
         )
+        place = (start_s, end_s, match_split)
+        return Clip(row, video_id, audio, visual, labels, category, *place)
 
 
 def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> OfficialData:
@@ -212,14 +202,13 @@ def _read_match_splits(
         row: split for split, order in match_orders.items() for row in order.tolist()
     }
     for split, order in orders.items():
-        for row in order.tolist():
-            if row not in match_splits:
-                others = ", ".join(str(files[n]) for n in sources.MATCH_ORDERS.values())
-                raise DatasetError(
-                    f"{others}: row {row} is missing. Expected each row of "
-                    f"{sources.ORDERS[split]} in one of them. Use all order files "
-                    "from the same release."
-                )
+        if missing := sorted({*order.tolist()} - match_splits.keys()):
+            others = ", ".join(str(files[n]) for n in sources.MATCH_ORDERS.values())
+            raise DatasetError(
+                f"{others}: row {missing[0]} is missing. Expected each row of "
+                f"{sources.ORDERS[split]} in one of them. Use all order files from the "
+                "same release."
+            )
     return match_splits
 
 

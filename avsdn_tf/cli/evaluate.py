@@ -25,15 +25,16 @@ def run(args: argparse.Namespace) -> int:
     # TensorFlow starts after the words have been checked.
     from rich.console import Console
 
-    from avsdn_tf.cli import console, runs
+    from avsdn_tf.cli import runs
     from avsdn_tf.data.dataset import explain_damage, open_dataset
+    from avsdn_tf.report.terminal import print_plainly
 
     terminal = Console()
     folder, config, model = runs.open_run(args.run)
     dataset = open_dataset(config.dataset, args.data_dir or config.data_dir)
     with folder.lock(), explain_damage(dataset):
         if not folder.matches_dataset(dataset.content_hash()):
-            console.print_plainly(
+            print_plainly(
                 terminal,
                 f"{config.dataset} is not the data set that this run was trained on: "
                 "it was built from other data.",

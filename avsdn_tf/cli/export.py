@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from avsdn_tf import export
-    from avsdn_tf.cli import console, runs
+    from avsdn_tf.cli import runs
+    from avsdn_tf.report.terminal import print_plainly
 
     folder, config, model = runs.open_run(args.run, labels_segments=True)
     out = args.out or folder.path / "export"
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
                 model, args.format, out, metadata, clips
             )
     text = f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
-    console.print_plainly(Console(), text)
+    print_plainly(Console(), text)
     return 0
 
 

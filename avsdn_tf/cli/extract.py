@@ -36,11 +36,14 @@ def run(args: argparse.Namespace) -> int:
     # TensorFlow starts after the words have been checked.
     from rich.console import Console
 
-    from avsdn_tf.cli import console
     from avsdn_tf.features.extractor import build_extractor
     from avsdn_tf.features.store import extract_all
     from avsdn_tf.features.video import find_videos
-    from avsdn_tf.report.progress import extraction_progress
+    from avsdn_tf.report.terminal import (
+        extraction_progress,
+        list_failures,
+        print_plainly,
+    )
 
     terminal = Console()
     videos = find_videos(args.videos)
@@ -49,6 +52,6 @@ def run(args: argparse.Namespace) -> int:
         out = pathlib.Path(args.out)
         failures = extract_all(extractor, videos, out, args.workers, on_done)
     num_done = len(videos) - len(failures)
-    console.print_plainly(terminal, f"{num_done} of {len(videos)} videos in {args.out}")
-    console.list_failures(terminal, failures.values(), len(videos))
+    print_plainly(terminal, f"{num_done} of {len(videos)} videos in {args.out}")
+    list_failures(terminal, failures.values(), len(videos))
     return 1 if failures else 0

@@ -58,9 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from avsdn_tf.cli import console
     from avsdn_tf.features.video import VideoError
-    from avsdn_tf.report.terminal import events_table
+    from avsdn_tf.report.terminal import events_table, list_failures, print_plainly
     from avsdn_tf.videos import predict_video
 
     terminal = Console()
@@ -86,14 +85,14 @@ def run(args: argparse.Namespace) -> int:
         except (UserError, VideoError) as error:
             is_ours = isinstance(error, UserError)
             failures.append(error.render("--") if is_ours else str(error))
-            console.print_plainly(terminal, failures[-1], style="red")
+            print_plainly(terminal, failures[-1], style="red")
             continue
         written[video.stem] = video
         terminal.print(events_table(found))
-        console.print_plainly(terminal, f"Page to open: {page}")
+        print_plainly(terminal, f"Page to open: {page}")
     # The reason of a single failure is the last line already.
     if len(videos) > 1:
-        console.list_failures(terminal, failures, len(videos))
+        list_failures(terminal, failures, len(videos))
     return 1 if failures else 0
 
 

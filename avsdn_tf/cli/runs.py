@@ -5,14 +5,13 @@ import shlex
 import keras
 from rich.console import Console
 
-from avsdn_tf.cli.console import print_plainly
 from avsdn_tf.cli.flags import to_flags
 from avsdn_tf.data.dataset import Dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.report.run_report import read_history, write_run_report
-from avsdn_tf.report.terminal import results_table
+from avsdn_tf.report.terminal import print_plainly, results_table
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.training.tasks import restore_task

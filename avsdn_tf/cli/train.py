@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     # TensorFlow starts after the words have been checked.
     from rich.console import Console
 
-    from avsdn_tf.cli import console, runs
-    from avsdn_tf.report.progress import TrainingProgress
+    from avsdn_tf.cli import runs
+    from avsdn_tf.report.terminal import TrainingProgress, print_plainly
     from avsdn_tf.training.launcher import launch
     from avsdn_tf.training.run import new_run_name, train_run
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         args.run,
         resume=args.resume,
         callbacks=[TrainingProgress(terminal)],
-        say=lambda text: console.print_plainly(terminal, text),
+        say=lambda text: print_plainly(terminal, text),
         finish=lambda folder, dataset, result: runs.report_run(
             terminal, folder, config, dataset, result.model
         ),

@@ -1,13 +1,27 @@
-"""Tables of a run's scores and of a video's events for the terminal."""
+"""What commands print: tables, progress and plain text."""
 
-from collections.abc import Mapping
+import contextlib
+import pathlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import keras
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from avsdn_tf.events import VideoPrediction
+from avsdn_tf.files import printable
 from avsdn_tf.report.scores import list_scores, percent
 
 
@@ -57,3 +71,142 @@ def _empty_table(title: str, disclaimer: str | None) -> Table:
         caption_justify="left",
         box=SIMPLE_HEAD,
     )
+
+
+def _bar(console: Console, *columns: ProgressColumn) -> Progress:
+    """Return a bar that a terminal alone shows, and that is removed at the end."""
+    shown = console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=not shown)
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """Print a line per epoch, and below them a bar with loss, accuracy and time left.
+
+    A context manager that shows and removes the bar. The time left counts all epochs;
+    early stopping may end sooner. Without a terminal there are only the lines.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._best = float("-inf")
+        self._bar = _bar(
+            console,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("at most"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+
+    def __enter__(self) -> "TrainingProgress":
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the bar."""
+        self._bar.stop()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start counting; print where a resumed training continues.
+
+        `logs` of a resumed training are its `epoch`, the last finished `step` of that
+        epoch, and the `best` validation accuracy so far.
+        """
+        self._steps = self.params["steps"]
+        if logs:
+            self._best = logs["best"]
+            step = f", after step {logs['step']:.0f} of {self._steps}"
+            self._bar.console.print(
+                f"going on in epoch {logs['epoch']:.0f}{step if logs['step'] else ''}",
+                highlight=False,
+            )
+        self._task = self._bar.add_task(
+            "training", total=self.params["epochs"] * self._steps, numbers=""
+        )
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the epoch."""
+        del logs
+        self._epoch = epoch
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Advance the bar."""
+        logs = logs or {}
+        self._bar.update(
+            self._task,
+            completed=self._epoch * self._steps + batch + 1,
+            numbers=f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.1%}",
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Print the epoch's line, marked if it is the best so far."""
+        logs = logs or {}
+        validation = logs["validation_accuracy"]
+        mark = "  best" if validation > self._best else ""
+        self._best = max(self._best, validation)
+        self._bar.console.print(
+            f"epoch {epoch + 1:3d}/{self.params['epochs']}   "
+            f"loss {logs['loss']:.4f}   accuracy {logs['accuracy']:6.1%}   "
+            f"validation {validation:6.1%}{mark}",
+            highlight=False,
+        )
+
+
+@contextlib.contextmanager
+def extraction_progress(
+    console: Console, num_videos: int
+) -> Iterator[Callable[[pathlib.Path, str | None], None]]:
+    """Show a bar of videos; yield a function of each done video and its error or None.
+
+    Without a terminal, print a line per video. Failed videos have a line in any case.
+    """
+    with _bar(
+        console,
+        # Brackets in a name are no markup.
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    ) as bar:
+        task = bar.add_task("extracting", total=num_videos)
+        num_done = 0
+
+        def on_done(video: pathlib.Path, failure: str | None) -> None:
+            nonlocal num_done
+            num_done += 1
+            name = printable(video.name)
+            bar.update(task, advance=1, description=name)
+            if failure or not console.is_terminal:
+                console.print(
+                    f"{num_done}/{num_videos} {name}{': failed' if failure else ''}",
+                    style="red" if failure else None,
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
+
+        yield on_done
+
+
+def print_plainly(console: Console, text: str, style: str | None = None) -> None:
+    """Print text that may hold names of files: without markup, without wrapping."""
+    console.print(
+        printable(text), style=style, highlight=False, markup=False, soft_wrap=True
+    )
+
+
+def list_failures(console: Console, failures: Collection[str], num_videos: int) -> None:
+    """Print again at the end why videos failed: the first may have scrolled away."""
+    if failures:
+        print_plainly(console, f"{len(failures)} of {num_videos} videos failed:")
+    for failure in failures:
+        print_plainly(console, f"  {failure}", style="red")

@@ -126,8 +126,11 @@ class _Reader:
     def seconds(self) -> Iterator[Second]:
         """Yield the seconds in order; `open_video` turns errors into `VideoError`."""
         for _ in self._decode():
-            while self._clock.zero_fl is not None and self._is_known(
-                self._clock.zero_fl + (self._num_done + 1) * SECOND_FL
+            known_fl = min(self._sound_until_fl, self._picture_until_fl, self._end_fl)
+            zero_fl = self._clock.zero_fl
+            while (
+                zero_fl is not None
+                and known_fl >= zero_fl + (self._num_done + 1) * SECOND_FL
             ):
                 yield self._take()
         zero_fl, end_fl = self._clock.zero_fl, self._end_fl
@@ -136,11 +139,6 @@ class _Reader:
         num_seconds = -((_DROPPED_TAIL_FL - (end_fl - zero_fl)) // SECOND_FL)
         while self._num_done < max(1, num_seconds):
             yield self._take()
-
-    def _is_known(self, time_fl: int) -> bool:
-        """Return whether both streams are past a time."""
-        known_fl = min(self._sound_until_fl, self._picture_until_fl, self._end_fl)
-        return known_fl >= time_fl
 
     @property
     def _end_fl(self) -> int | float:
