@@ -25,10 +25,7 @@ _THREADS = (
 class Program:
     """A Python program; a context manager, which kills it if it still runs.
 
-    Args:
-        arguments: The arguments of `python`.
-        stdin: Its standard input, as `subprocess.Popen` takes it.
-        stdout: Its standard output, likewise.
+    The arguments are those of `python`; `stdin` and `stdout` as `Popen` takes them.
     """
 
     def __init__(

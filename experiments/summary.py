@@ -124,25 +124,12 @@ def _read_outcome(row: Row, run: Run) -> Outcome:
 
 
 def _check_data(first: dict[Any, Any], row: Row, run: Run, outcome: Outcome) -> None:
-    """Check that a run was scored on the data of the runs before.
-
-    Args:
-        first: The values of the first runs, to which those of this one are added.
-        row: The row of the run.
-        run: The run.
-        outcome: Its outcome.
-
-    Raises:
-        UserError: If it was scored on other data.
-    """
+    """Check that a run was scored on the data of the `first` runs."""
     disclaimer = outcome.disclaimer or "none, as on AVE"
+    name, found = run.config.dataset, outcome.dataset_hash
     for key, value, problem in (
         ("disclaimer", disclaimer, f"has another disclaimer ({disclaimer})"),
-        (
-            run.config.dataset,
-            outcome.dataset_hash,
-            "its data was built from other files",
-        ),
+        (name, found, "its data was built from other files"),
         (row.mode == CROSS_MODAL, tuple(outcome.clips), "scored on other test clips"),
     ):
         if value and value != first.setdefault(key, value):
@@ -150,15 +137,7 @@ def _check_data(first: dict[Any, Any], row: Row, run: Run, outcome: Outcome) -> 
 
 
 def read_correct(row: Row, folder: RunFolder) -> tuple[np.ndarray, np.ndarray]:
-    """Read what of the test split is right.
-
-    Args:
-        row: The row that the run belongs to.
-        folder: The run folder.
-
-    Returns:
-        Rows of the scored clips in Annotations.txt, ascending, and what is right in
-        these, `(num_clips, samples a clip)`.
+    """Return the scored clips and what is right in these; see `Outcome`.
 
     Raises:
         ValueError: If the predictions are damaged.

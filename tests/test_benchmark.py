@@ -172,10 +172,10 @@ def test_contenders_take_turns_and_report_their_memory(tmp_path, monkeypatch):
     )
     (tmp_path / "once").write_text("x")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    settings = {"batch": AVSDN_BATCH, "path": str(tmp_path / "once")}
-    times = contenders.compete(
-        {"busy": ("busy", "work", settings)}, repeats=2, seconds=0.05
-    )
+    settings = {"path": str(tmp_path / "once")}
+    programs_ = {"busy": ("busy", "work", settings)}
+    times = contenders.compete(programs_, AVSDN_BATCH, repeats=2, seconds=0.05)
+    settings["batch"] = AVSDN_BATCH
     assert [len(turn) >= 3 for turn in times["busy"]] == [True, True]
     assert all(0 < seconds < 60 for turn in times["busy"] for seconds in turn)
     with contenders.Contender("busy", "work", **settings) as program:

@@ -16,9 +16,7 @@ def test_a_copy_that_hangs_is_counted(tmp_path):
 
 def test_memory_growth_of_damaged_copies():
     def outcomes(memory_mib):
-        return [
-            fuzz.Outcome("cut", "ok", "1 s", 0.1, memory, 0) for memory in memory_mib
-        ]
+        return [fuzz.Outcome("cut", "ok", "1 s", 0.1, memory) for memory in memory_mib]
 
     # The first quarter fills caches; one copy needs much for a while.
     levelled = [1, 4, 7, 9, 9, 9, 9, 9, 99, 9, 9, 9]

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.benchmark.batch import Batch
 from experiments.programs import Program
 
 OURS = "experiments.benchmark.our_program"
@@ -56,6 +57,7 @@ class Contender(Program):
 
 def compete(
     programs: Mapping[str, tuple[str, str, Mapping[str, Any]]],
+    batch: Batch,
     repeats: int,
     seconds: float = 1.0,
     least: int = 3,
@@ -64,6 +66,7 @@ def compete(
 
     Args:
         programs: By name the module, the function and the settings of a `Contender`.
+        batch: The network and its shapes.
         repeats: Number of turns of each program, after one to warm up.
         seconds: Length of a turn.
         least: The least number of repetitions in a turn: the median of three hides the
@@ -75,7 +78,9 @@ def compete(
     with contextlib.ExitStack() as stack:
         turns = {}
         for name, (module, work, settings) in programs.items():
-            contender = stack.enter_context(Contender(module, work, **settings))
+            contender = stack.enter_context(
+                Contender(module, work, batch=batch, **settings)
+            )
             contender.take_turn(seconds, least)
             turns[name] = lambda c=contender: c.take_turn(seconds, least)
         return alternate(turns, repeats)

@@ -29,15 +29,6 @@ REPLACED: dict[str, tuple[Any, str, Any] | None] = {
 }
 
 
-def _replace(name: str) -> None:
-    """Take an optimisation away."""
-    if REPLACED[name]:
-        module, attribute, value = REPLACED[name]
-        if not hasattr(module, attribute):
-            raise AttributeError(f"{module.__name__} has no {attribute}")
-        setattr(module, attribute, value)
-
-
 def step(
     batch: Batch,
     data_dir: str | None,
@@ -57,7 +48,11 @@ def step(
     Returns:
         The function; it returns the number of steps.
     """
-    _replace(replaced)
+    if REPLACED[replaced]:
+        module, attribute, value = REPLACED[replaced]
+        # Fail if the optimisation is gone.
+        getattr(module, attribute)
+        setattr(module, attribute, value)
     config = Config(
         model=batch.network,
         batch_size=batch.size,

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -52,10 +52,7 @@ _LATENCY_CALLS = 200
 _EPOCHS = 3
 # An epoch of the small data set takes a second or two, so more of them are measured.
 _DISTRIBUTED = {"epochs": 16, "patience": 16}
-_TWO_DEVICES = {
-    "module": "experiments.benchmark.two_devices",
-    "strategy": "mirrored",
-}
+_TWO_DEVICES = {"module": "experiments.benchmark.two_devices", "strategy": "mirrored"}
 
 
 def _batch(dataset: Dataset) -> Batch:
@@ -92,23 +89,11 @@ def measure_step(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
     for network, shape in VISUAL_SHAPES.items():
         batch = Batch(network, shape)
         for work, programs in (("training step", training), ("inference", inference)):
-            turns = _compete(args, programs, batch)
-            speeds = {n: [batch.size / s for s in medians(of)] for n, of in turns}
+            turns = compete(programs, batch, args.repeats, args.seconds)
+            speeds = {
+                n: [batch.size / s for s in medians(of)] for n, of in turns.items()
+            }
             yield Comparison(f"{network}, {work}: {batch}", _CLIPS, speeds, False)
-
-
-def _compete(
-    args: Namespace,
-    programs: Mapping[str, tuple[str, str, Mapping[str, Any]]],
-    batch: Batch,
-    least: int = 3,
-) -> list[tuple[str, list[list[float]]]]:
-    """Let programs take turns on a batch; return pairs of a name and its turns."""
-    contenders = {
-        name: (module, work, {"batch": batch, **settings})
-        for name, (module, work, settings) in programs.items()
-    }
-    return [*compete(contenders, args.repeats, args.seconds, least).items()]
 
 
 def measure_latency(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
@@ -122,11 +107,11 @@ def measure_latency(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
         "SavedModel": (OURS, "inference", {"how": "savedmodel"}),
     }
     clip = dataclasses.replace(_AVSDN, size=1)
-    turns = _compete(args, programs, clip, _LATENCY_CALLS)
+    turns = compete(programs, clip, args.repeats, args.seconds, _LATENCY_CALLS)
     for percent in (50, 99):
         values = {
             name: [float(1000 * np.percentile(turn, percent)) for turn in of]
-            for name, of in turns
+            for name, of in turns.items()
         }
         yield Comparison(f"avsdn, latency of one clip, p{percent}", "ms", values)
 
@@ -137,14 +122,10 @@ def measure_profile(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
         name: (OURS, "step", {"data_dir": args.data_dir, "replaced": name})
         for name in our_program.REPLACED
     }
-    yield Comparison(
-        f"avsdn, a training step with one thing replaced at a time: {_AVSDN}",
-        "ms",
-        {
-            name: [1000 * s for s in medians(of)]
-            for name, of in _compete(args, programs, _AVSDN)
-        },
-    )
+    turns = compete(programs, _AVSDN, args.repeats, args.seconds)
+    title = f"avsdn, a training step with one thing replaced at a time: {_AVSDN}"
+    values = {name: [1000 * s for s in medians(of)] for name, of in turns.items()}
+    yield Comparison(title, "ms", values)
 
 
 def measure_epoch(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
@@ -181,8 +162,8 @@ def _train(
     **more: Any,
 ) -> tuple[float, int]:
     """Train by the command line; return seconds an epoch, and peak memory in bytes."""
-    with _temporary_folder() as folder:
-        run = RunFolder(folder / "run")
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(f"{folder}/run")
         flags = _flags(args, dataset, run, **{"epochs": _EPOCHS, **more})
         peak_bytes = run_command(flags, module)
         with run.metrics.open(newline="") as file:
@@ -211,9 +192,8 @@ def measure_start(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
             _XLA: lambda: _time_first_checkpoint(args, dataset, xla="step"),
         }
         values = alternate(work, args.repeats)
-    yield Comparison(
-        f"{_title(dataset)}, from the command to the first step", "s", values
-    )
+    title = f"{_title(dataset)}, from the command to the first step"
+    yield Comparison(title, "s", values)
 
 
 def _time_first_step(**settings: Any) -> float:
@@ -230,8 +210,8 @@ def _time_first_checkpoint(args: Namespace, dataset: Dataset, **more: Any) -> fl
     It saves after its first call into the graph. The time includes the saving, some
     tens of milliseconds.
     """
-    with _temporary_folder() as folder:
-        run = RunFolder(folder / "run")
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(f"{folder}/run")
         flags = _flags(args, dataset, run, checkpoint_minutes=1e-6, epochs=1, **more)
         checkpoints = Checkpoints(run.checkpoints)
         start = time.perf_counter()
@@ -245,23 +225,19 @@ def _time_first_checkpoint(args: Namespace, dataset: Dataset, **more: Any) -> fl
 
 def measure_distribution(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
     """Measure training on one device, two logical devices and two workers."""
-    places = {
-        "one device": {},
-        "two logical devices": _TWO_DEVICES,
-        "two workers": {"local_workers": 2},
-    }
     work = {
-        place: lambda more=more: _train(args, dataset, **_DISTRIBUTED, **more)
-        for place, more in places.items()
+        "one device": lambda: _train(args, dataset, **_DISTRIBUTED),
+        "two logical devices": lambda: _train(
+            args, dataset, **_DISTRIBUTED, **_TWO_DEVICES
+        ),
+        "two workers": lambda: _train(args, dataset, **_DISTRIBUTED, local_workers=2),
     }
     num_clips = dataset.num_clips("train")
+    results = alternate(work, args.repeats)
     yield Comparison(
         f"{_title(dataset)}, an epoch by where it is trained",
         _CLIPS,
-        {
-            place: [num_clips / seconds for seconds, _ in of]
-            for place, of in alternate(work, args.repeats).items()
-        },
+        {place: [num_clips / s for s, _ in of] for place, of in results.items()},
         less_is_better=False,
         note="All places have the same cores, and two devices or workers also sum the "
         "gradients and update two copies of the weights: a ratio of 1 is the best "
@@ -272,8 +248,8 @@ def measure_distribution(args: Namespace, dataset: Dataset) -> Iterator[Comparis
 @contextlib.contextmanager
 def _feature_file(dataset: Dataset) -> Iterator[str]:
     """Yield a temporary file of `write_features`, for the other programs."""
-    with _temporary_folder() as folder:
-        path = folder / "features.h5"
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "features.h5")
         with explain_unwritable(path, "Choose a larger folder by TMPDIR=."):
             write_features(dataset, path)
         yield str(path)
@@ -304,10 +280,3 @@ def write_features(dataset: Dataset, path: pathlib.Path) -> None:
                 for name, array in arrays.items():
                     array[start:end] = batch[name].numpy()
             file[f"rows_{split}"] = np.arange(begin, end)
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[pathlib.Path]:
-    """Yield a temporary folder as a path."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield pathlib.Path(folder)

@@ -117,9 +117,8 @@ class _Trainer:
         self.model = NETWORKS[batch.network](batch.visual_shape, batch.units)
         self.predict = torch.compile(self.model) if compiled else self.model
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
-        self._optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=1e-3, fused=fused
-        )
+        weights = self.model.parameters()
+        self._optimizer = torch.optim.Adam(weights, lr=1e-3, fused=fused)
 
     def step(
         self, audio: torch.Tensor, visual: torch.Tensor, target: torch.Tensor
@@ -163,10 +162,8 @@ def epoch(batch: Batch, files: str, bfloat16: bool = False) -> Callable[[], None
             trainer.step(*arrays)
         num_correct = 0
         with torch.inference_mode(), trainer.autocast:
-            for audio, visual, target in _batches(
-                clips, splits["validation"], batch.size
-            ):
-                predicted = trainer.model(audio, visual).argmax(-1)
+            for *inputs, target in _batches(clips, splits["validation"], batch.size):
+                predicted = trainer.model(*inputs).argmax(-1)
                 num_correct += int((predicted == target.argmax(-1)).sum())
 
     return work

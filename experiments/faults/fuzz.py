@@ -10,6 +10,7 @@ one, or if memory grew by more than 64 MiB. Linux only: it reads /proc.
 
 import collections
 import concurrent.futures.process
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -43,7 +44,6 @@ class Outcome(NamedTuple):
         detail: The error's message, or how the process ended.
         taken_s: Seconds that it took.
         memory_mib: Resident memory of the process afterwards; 0 if it has ended.
-        child: The number of the process that read it.
     """
 
     kind: str
@@ -51,7 +51,6 @@ class Outcome(NamedTuple):
     detail: str
     taken_s: float
     memory_mib: float
-    child: int
 
 
 def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
@@ -90,13 +89,12 @@ def fuzz(
     # A forked process would share FFmpeg's state with this one.
     context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
-    child, pool = -1, None
+    pool = None
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, f"copy{pathlib.Path(path).suffix}")
         for copy in range(copies):
             if not pool:
                 pool = concurrent.futures.ProcessPoolExecutor(1, context)
-                child += 1
                 # The limit is for reading, not for starting Python.
                 pool.submit(_resident_mib).result()
             kind, damaged = damage(content, seed, copy)
@@ -109,7 +107,7 @@ def fuzz(
             except concurrent.futures.process.BrokenProcessPool as error:
                 answer = "crashed", str(error), 0.0
             taken_s = time.monotonic() - start
-            outcomes.append(Outcome(kind, *answer[:2], taken_s, answer[2], child))
+            outcomes.append(Outcome(kind, *answer[:2], taken_s, answer[2]))
             if answer[0] == "hung":
                 for process in multiprocessing.active_children():
                     process.kill()
@@ -159,19 +157,14 @@ def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
     It is the median of a process's last quarter of copies minus the median of the
     second quarter: the first copies fill caches, and single copies need much memory.
     """
-    by_child: dict[int, list[float]] = collections.defaultdict(list)
-    for each in outcomes:
-        if each.memory_mib:
-            by_child[each.child].append(each.memory_mib)
-    return max(
-        (
-            statistics.median(used[-quarter:])
-            - statistics.median(used[quarter : 2 * quarter])
-            for used in by_child.values()
-            if (quarter := len(used) // 4)
-        ),
-        default=0.0,
-    )
+    growths = [0.0]
+    # A copy that ends its process has no memory.
+    for _, of_process in itertools.groupby(outcomes, lambda each: each.memory_mib > 0):
+        used = [each.memory_mib for each in of_process]
+        if quarter := len(used) // 4:
+            second = statistics.median(used[quarter : 2 * quarter])
+            growths.append(statistics.median(used[-quarter:]) - second)
+    return max(growths)
 
 
 def main(argv: Sequence[str]) -> int:
