@@ -106,9 +106,7 @@ def baselines(labels: np.ndarray) -> dict[str, float]:
 def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
     """Return in which of the scored clips A2V and V2A are right, `(num_scored,)` each.
 
-    Raises:
-        ValueError: If there is no clip to score, or a distance is not finite; the
-            message names the row of the first such clip.
+    ValueError names the row of the first clip with a distance that is not finite.
     """
     broken = ~np.isfinite(predictions.distances).all(axis=(1, 2))
     if broken.any():

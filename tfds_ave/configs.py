@@ -16,13 +16,8 @@ STAND_IN = (
     "not AVE results"
 )
 
-AVE_CATEGORIES = tuple(
-    line
-    for line in (pathlib.Path(__file__).parent / "categories.txt")
-    .read_text(encoding="utf-8")
-    .splitlines()
-    if not line.startswith("#")
-)
+_LINES = pathlib.Path(__file__).with_name("categories.txt").read_text("utf-8")
+AVE_CATEGORIES = tuple(n for n in _LINES.splitlines() if not n.startswith("#"))
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

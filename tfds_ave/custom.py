@@ -77,9 +77,6 @@ def open_custom(
 
     The most frequent number of rows is the number of segments of all clips. `extracted`
     holds the feature files of the clips with a video, by key.
-
-    Raises:
-        DatasetError: If files can't be read, or differ from the others; it names each.
     """
     paths = [clip.features or extracted[clip.key] for clip in manifest.clips]
     shapes, errors = [], []

@@ -67,13 +67,11 @@ def _read_settings(
     check_choices(backbones.visual_network, backbones.visual_precision, empty)
     shape = RECIPES[backbones.visual_network].shape
     _check_fixed(config, "visual_network", backbones, shape, config.visual_shape)
-    return (
-        backbones.override(
-            vggish=_locate(backbones.vggish, "vggish", folder),
-            visual_weights=_locate(backbones.visual_weights, "visual_weights", folder),
-        ),
-        empty,
-    )
+    located = {
+        name: _locate(getattr(backbones, name), name, folder)
+        for name in ("vggish", "visual_weights")
+    }
+    return backbones.override(**located), empty
 
 
 def _locate(value: str, name: str, folder: pathlib.Path) -> str:

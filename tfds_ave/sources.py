@@ -24,9 +24,7 @@ ORDERS = {
 }
 # The splits of cross-modality localization: other splits of the same rows.
 MATCH_ORDERS = {
-    "train": "train_order_match.h5",
-    "validation": "val_order_match.h5",
-    "test": "test_order_match.h5",
+    split: name.replace(".h5", "_match.h5") for split, name in ORDERS.items()
 }
 # Optional: the builder compares those that are present with Annotations.txt.
 LABELS = ("labels.h5", "mil_labels.h5", "labels_closs.h5")

@@ -20,11 +20,10 @@ from avsdn_tf.training.tasks import restore_task
 def open_run(
     run: str, labels_segments: bool = False
 ) -> tuple[RunFolder, Config, keras.Model]:
-    """Open a run whose training has ended.
+    """Open a run whose training has ended; `labels_segments` refuses other networks.
 
     Raises:
-        UserError: If there is no such run, it can't be read, or its network doesn't
-            label segments although `labels_segments` is set.
+        UserError: If there is no such run, or it can't be read.
     """
     folder = RunFolder(run)
     folder.check_ended()

@@ -80,12 +80,8 @@ def write_features(
     """Write a video's audio and visual features atomically.
 
     Several processes may write the same features: Beam repeats the work of a worker
-    that seems to be lost.
-
-    Raises:
-        UserError: If another process has claimed the folder for other backbones, which
-            it may as long as the folder holds no features.
-        OSError: If a file can't be written.
+    that seems to be lost. UserError is raised if another process has claimed the folder
+    for other backbones, which it may as long as the folder holds no features.
     """
     _check_backbones(out, backbones)
     _source_path(out, key).unlink(missing_ok=True)

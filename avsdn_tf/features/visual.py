@@ -23,15 +23,10 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class VisualRecipe:
-    """How a network's features are made.
+    """How a network of keras.applications makes features, with a line for `--help`.
 
-    Attributes:
-        network: The class of keras.applications.
-        preprocess: Its preprocessing, for RGB frames in [0, 255].
-        pooling: `"avg"` for a vector, None for the map.
-        shape: Shape of a segment's feature.
-        frames_per_second: Number of frames whose features are averaged.
-        summary: One line for `--help`.
+    `preprocess` takes RGB frames in [0, 255]; `pooling` is `"avg"` for a vector, None
+    for the map; the features of `frames_per_second` frames are averaged.
     """
 
     network: Callable[..., keras.Model]

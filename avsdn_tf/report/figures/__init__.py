@@ -18,9 +18,9 @@ from avsdn_tf.report.figures.timeline import (
     CHOICE_RULE,
     TimelineClip,
     choose_clips,
+    prediction,
     timelines,
 )
-from avsdn_tf.report.figures.video import prediction
 
 __all__ = [
     "CHOICE_RULE",

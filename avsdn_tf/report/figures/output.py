@@ -66,10 +66,7 @@ def category_colors(num_categories: int) -> list[str]:
 
 @contextlib.contextmanager
 def unknown_glyphs() -> Iterator[None]:
-    """Silence the warning on names in a script that the font lacks.
-
-    Matplotlib draws boxes; the tables of the pages show the name.
-    """
+    """Silence the warning on names in a script that the font lacks: boxes stand in."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
