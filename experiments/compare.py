@@ -18,7 +18,7 @@ from avsdn_tf.evaluation import Predictions
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.report import figures
 from avsdn_tf.run_folder import RunFolder
-from avsdn_tf.training.config import CROSS_MODAL
+from avsdn_tf.training.config import CROSS_MODAL, Config
 from experiments.arguments import Parser, one_line_errors, positive
 
 _MODULE = "experiments.compare"
@@ -51,24 +51,8 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     reports = [folder.read_report() for folder in folders]
-    of_runs = [
-        [row["category"] for row in report["per_category"][:-1]] for report in reports
-    ]
-    first, categories = predictions[0], of_runs[0]
-    for run, other, named in zip(runs, predictions, of_runs, strict=True):
-        if not (
-            np.array_equal(other.row, first.row)
-            and np.array_equal(other.labels, first.labels)
-        ):
-            raise UserError(
-                f"{run}: expected predictions of the same test clips as {runs[0]}. "
-                "Were both scored on the same data set?"
-            )
-        if named != categories:
-            raise UserError(
-                f"{run}: expected the categories of {runs[0]}: {', '.join(categories)}."
-                f" Received: {', '.join(named)}"
-            )
+    categories = _check_same(runs, predictions, reports)
+    first = predictions[0]
     names = _name_runs([folder.path for folder in folders], models)
     predicted = [each.logits.argmax(axis=-1) for each in predictions]
     chosen = figures.choose_clips(
@@ -99,13 +83,37 @@ def _check_run(folder: RunFolder) -> str:
             f"{folder.path}: expected the folder of a finished run. "
             f"{folder.report.name} is missing."
         )
-    settings = folder.read_settings()
-    if settings["mode"] == CROSS_MODAL:
+    config = Config.from_dict(folder.read_settings())
+    if config.mode == CROSS_MODAL:
         raise UserError(
             f"{folder.path}: expected a run that labels segments. Received one of mode "
             f"{CROSS_MODAL}, which compares sound with picture."
         )
-    return settings["model"]
+    return config.model
+
+
+def _check_same(
+    runs: Sequence[str], predictions: Sequence[Predictions], reports: Sequence[dict]
+) -> list[str]:
+    """Check that runs were scored on the same clips, and return their categories."""
+    first, categories = predictions[0], None
+    for run, other, report in zip(runs, predictions, reports, strict=True):
+        named = [row["category"] for row in report["per_category"][:-1]]
+        categories = categories or named
+        if not (
+            np.array_equal(other.row, first.row)
+            and np.array_equal(other.labels, first.labels)
+        ):
+            raise UserError(
+                f"{run}: expected predictions of the same test clips as {runs[0]}. "
+                "Were both scored on the same data set?"
+            )
+        if named != categories:
+            raise UserError(
+                f"{run}: expected the categories of {runs[0]}: {', '.join(categories)}."
+                f" Received: {', '.join(named)}"
+            )
+    return categories
 
 
 def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequence[str]:

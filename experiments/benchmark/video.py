@@ -5,13 +5,13 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.extractor import build_extractor
+from avsdn_tf.features.extractor import Extractor, build_extractor
 from avsdn_tf.features.store import extract_all
 from avsdn_tf.features.video import find_videos, read_seconds
 from experiments.benchmark.comparison import Comparison
@@ -47,20 +47,8 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
     waveforms = np.stack([second.waveform for second in seconds])
     frames = [second.frames for second in seconds]
 
-    def extract() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            failures = extract_all(
-                extractor,
-                videos,
-                pathlib.Path(folder),
-                workers=args.workers,
-                on_done=lambda *_: None,
-            )
-        if failures:
-            raise UserError("\n".join(failures.values()))
-
     stages = {
-        _WHOLE: extract,
+        _WHOLE: lambda: _extract(extractor, videos, args.workers),
         "decode": lambda: [0 for v in videos for _ in read_seconds(v, rate)],
         "audio features": lambda: extractor.audio(waveforms),
         "visual features": lambda: extractor.visual(frames),
@@ -88,6 +76,17 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
         "% of the whole",
         {name: [100 * of / whole for _, of in pairs] for name, pairs in taken.items()},
     )
+
+
+def _extract(
+    extractor: Extractor, videos: Sequence[pathlib.Path], workers: int
+) -> None:
+    """Do what `extract` does, several videos at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder)
+        failures = extract_all(extractor, videos, out, workers, lambda *_: None)
+    if failures:
+        raise UserError("\n".join(failures.values()))
 
 
 def _time(work: Callable[[], Any]) -> tuple[float, float]:
