@@ -57,16 +57,11 @@ def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
             weights = []
             for kind, variable in (("kernel", layer.kernel), ("bias", layer.bias)):
                 key = f"{name}/{name}/{kind}:0"
-                array = file.get(key)
-                if not isinstance(array, h5py.Dataset):
+                array, shape = file.get(key), tuple(variable.shape)
+                if not isinstance(array, h5py.Dataset) or array.shape != shape:
                     raise ValueError(
-                        f"Expected an array {key!r}, as cmm_model_weights.h5 of Tian "
-                        f"et al. has it. Received: {path} with {sorted(file)}"
-                    )
-                if array.shape != tuple(variable.shape):
-                    raise ValueError(
-                        f"Expected {key!r} of shape {tuple(variable.shape)}, the "
-                        f"network's {attribute}. Received: {array.shape} in {path}"
+                        f"Expected an array {key!r} of shape {shape}, the network's "
+                        f"{attribute}. Received: {array or sorted(file)} in {path}"
                     )
                 weights.append(np.asarray(array[...], np.float32))
             read[attribute] = weights

@@ -40,7 +40,7 @@ class OfficialData:
         return (*self.orders, "background") if has_background else tuple(self.orders)
 
     def clips(self, split: str) -> Iterator[Clip]:
-        """Yield a split's clips, in the order of its order file; features must be finite."""
+        """Yield a split's clips in the order of its file; features must be finite."""
         is_background = split == "background"
         if is_background:
             audio_name, visual_name = sources.AUDIO_NOISY, self.config.visual_noisy_file
