@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests that run side by side would compete for all cores in every operation.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

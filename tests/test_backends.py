@@ -66,6 +66,7 @@ print(json.dumps(differences))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_a_model_moves_between_backends(tmp_path, rng, backend):

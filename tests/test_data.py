@@ -86,8 +86,7 @@ def test_epochs_differ_where_few_clips_fit_the_shuffle_buffers(dataset, monkeypa
     assert both == rows(dataset, epochs=[1]) + rows(dataset, epochs=[2])
 
 
-@pytest.mark.parametrize("num_workers", [2, 3, 8])
-@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize(("num_workers", "few"), [(2, False), (3, True), (8, False)])
 def test_workers_share_the_batches_of_one(dataset, num_workers, few, monkeypatch):
     if few:
         monkeypatch.setattr(batches, "_SHUFFLE_BYTES", 8 * dataset.clip_bytes)

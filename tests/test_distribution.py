@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import os
 import pathlib
@@ -30,6 +31,10 @@ TASKS = {
     # Pairs of segments: few epochs, many batches.
     "cross_modal": {"mode": "cross_modal", "batch_size": 1000},
 }
+MODES_AND_SLOW = [
+    "supervised",
+    *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("weak", "cross_modal")),
+]
 COLUMNS = ("loss", "accuracy", "validation_accuracy")
 
 
@@ -40,20 +45,21 @@ def read_metrics(run):
 
 @pytest.fixture(scope="module")
 def single(data_dir, tmp_path_factory):
-    """The metrics of one device, by mode."""
-    dataset = open_dataset("tfds_ave/synthetic", data_dir)
-    metrics = {}
-    for mode, settings in TASKS.items():
+    """Returns a function from a mode to the metrics of one device."""
+
+    @functools.cache
+    def metrics_of(mode):
         folder = RunFolder(tmp_path_factory.mktemp(mode) / "run")
-        config = Config(**{**COMMON, **settings})
+        config = Config(**{**COMMON, **TASKS[mode]})
         folder.write_config(config.to_dict(), "hash")
-        train(config, dataset, folder)
-        metrics[mode] = read_metrics(folder.path)
-    return metrics
+        train(config, open_dataset("tfds_ave/synthetic", data_dir), folder)
+        return read_metrics(folder.path)
+
+    return metrics_of
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", TASKS)
+@pytest.mark.parametrize("mode", MODES_AND_SLOW)
 def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     settings = {**COMMON, **TASKS[mode], "data_dir": data_dir, "strategy": "mirrored"}
     code, output = processes.run(
@@ -64,12 +70,12 @@ def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     assert code == 0, output
     assert "; 2 devices" in output
     np.testing.assert_allclose(
-        read_metrics(tmp_path / "run"), single[mode], rtol=0, atol=1e-5
+        read_metrics(tmp_path / "run"), single(mode), rtol=0, atol=1e-5
     )
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", TASKS)
+@pytest.mark.parametrize("mode", MODES_AND_SLOW)
 def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     flags = {**COMMON, **TASKS[mode], "data_dir": data_dir, "run": tmp_path / "run"}
     code, output = processes.run(
@@ -83,7 +89,7 @@ def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     # The other one has nothing to say.
     assert "[worker 1]" not in output
     np.testing.assert_allclose(
-        read_metrics(tmp_path / "run"), single[mode], rtol=0, atol=1e-5
+        read_metrics(tmp_path / "run"), single(mode), rtol=0, atol=1e-5
     )
 
 
