@@ -19,6 +19,7 @@ _RESULTS = "experiments/results"
 _MOVED = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "CITATION.cff": "CITATION.cff",
     # Of a name without an ending, a browser would not know what it is.
     "LICENSE": "LICENSE.txt",
