@@ -1,4 +1,4 @@
-"""Makes pages of the site from texts that live elsewhere in the repository.
+"""Make pages of the site from texts that live elsewhere in the repository.
 
 Links are written as paths between files of the repository, so that they work where the
 repository is read; here they become links between the pages of the site.
@@ -15,13 +15,13 @@ from mkdocs.structure.pages import Page
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RESULTS = "experiments/results"
-# Where a file of the repository is in the site; those of docs/ need no entry.
+# Where a file of the repository is in the site. Files of docs/ need no entry.
 _MOVED = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "CITATION.cff": "CITATION.cff",
-    # Of a name without an ending, a browser would not know what it is.
+    # A browser needs an ending to show the file.
     "LICENSE": "LICENSE.txt",
     "tfds_ave/README.md": "tfds_ave.md",
     "experiments/best.json": "results/best.json",
@@ -40,7 +40,7 @@ _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lists the results in the navigation, by the titles that they have."""
+    """List the results in the navigation, by their titles."""
     pages = [uri for uri in _ORIGINS if uri.startswith("results/")]
     results = next(entry for entry in config.nav if "Results" in entry)
     results["Results"] = [uri for uri in pages if uri.endswith(".md")]
@@ -48,14 +48,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the files that live outside docs/."""
+    """Add the files that live outside docs/."""
     for origin, uri in _MOVED.items():
         files.append(File.generated(config, uri, abs_src_path=str(_ROOT / origin)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Turns links between files of the repository into links between pages."""
+    """Turn links between files of the repository into links between pages."""
     uri = page.file.src_uri
     origin = _ORIGINS.get(uri, f"docs/{uri}")
 
