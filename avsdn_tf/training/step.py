@@ -12,8 +12,8 @@ from avsdn_tf.training.distribution import Placement
 from avsdn_tf.training.tasks import Task
 
 # A call into a graph costs more than a small step. With one step a call, an epoch of
-# cross-modality localization on the synthetic set takes 1.3 s instead of 0.7 to 1.0, and
-# AVSDN's step of 64 clips 25.0 ms instead of 23.7 (two cores of an AMD EPYC, family 26).
+# cross-modality localization on the synthetic set takes 1.3 s, not 0.7 to 1.0, and a
+# step of AVSDN with 64 clips 25.0 ms, not 23.7 (two cores of an AMD EPYC, family 26).
 # Progress and signals are looked at between calls.
 STEPS_PER_CALL = 8
 
