@@ -152,7 +152,7 @@ def _load_changes(table: str) -> list[Row]:
 
 
 def _load_labels() -> list[Row]:
-    """Load weak AVEL, AVSDN on its labels, and AVSDN on those of its own paper."""
+    """Load three weak rows: AVEL, and AVSDN on the labels of either paper."""
     avel, avsdn = load_row("table2_avel_resnet152"), load_row("table2_avsdn")
     settings = {**avsdn.settings, "weak_label": avel.settings["weak_label"]}
     equal = {"name": "labels_avsdn", "settings": settings, "paper": None}

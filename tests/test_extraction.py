@@ -1,15 +1,10 @@
 """Features of a data set's videos: features.json, and the pipeline."""
 
-import contextlib
 import json
 import pathlib
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from avsdn_tf.backbones import VGGISH
 from avsdn_tf.features import extractor as extractor_module
@@ -191,37 +186,3 @@ def test_paths_in_features_json_are_relative_to_its_folder(
     write_settings(folder, vggish="https://example.org/1", visual_weights="imagenet")
     with pytest.raises(DatasetError, match=r"received 'https://example\.org/1'"):
         extract(folder)
-
-
-def test_features_are_made_here_unless_a_runner_is_given(folder, loaded, monkeypatch):
-    tried = []
-    run_here = FnApiRunner.run_pipeline
-
-    class OwnRunner(FnApiRunner):
-        def run_pipeline(self, *args):
-            tried.append("own")
-            return run_here(self, *args)
-
-    def record(name, then):
-        def run_pipeline(*args):
-            tried.append(name)
-            return then(*args)
-
-        return run_pipeline
-
-    def refuse(*args):
-        raise OSError("no network in tests")
-
-    monkeypatch.setattr(FnApiRunner, "run_pipeline", record("here", run_here))
-    monkeypatch.setattr(PrismRunner, "run_pipeline", record("prism", refuse))
-    for beam, expected in (
-        ({}, ["here"]),
-        ({"beam_runner": OwnRunner()}, ["own"]),
-        ({"beam_options": PipelineOptions(["--runner=PrismRunner"])}, ["prism"]),
-        ({"beam_options": PipelineOptions(["--direct_num_workers=1"])}, ["here"]),
-    ):
-        tried.clear()
-        (folder / "features" / "c0.audio.npy").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            extract(folder, tfds.download.DownloadConfig(**beam))
-        assert tried == expected

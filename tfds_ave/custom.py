@@ -18,7 +18,7 @@ _TAIL_S = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class CustomData:
-    """The clips of a manifest, and their feature files, which fit together."""
+    """Clips of a manifest, with feature files whose shapes agree."""
 
     manifest: Manifest
     paths: tuple[tuple[pathlib.Path, pathlib.Path], ...]

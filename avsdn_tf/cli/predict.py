@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         written[video.stem] = video
         terminal.print(events_table(found))
         print_plainly(terminal, f"Page to open: {page}")
-    # The reason of a single failure is the last line already.
+    # With a single video, its error is the last line already.
     if len(videos) > 1:
         list_failures(terminal, failures, len(videos))
     return 1 if failures else 0

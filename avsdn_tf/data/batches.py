@@ -163,7 +163,7 @@ def scoring_batches(
 
 
 def shard_slices(dataset: Dataset, split: str) -> list[list[tuple[str, int]]]:
-    """Return the slices of each of a split's shards: TFDS's name and size.
+    """Return a list of slices for each shard of a split, as pairs of name and size.
 
     A slice has twice as many clips as wait in its shuffle buffer, or more.
     """

@@ -162,7 +162,7 @@ class _Loop:
     def _begin(
         self, callbacks: Sequence[keras.callbacks.Callback]
     ) -> keras.callbacks.CallbackList:
-        """Return the callbacks, told of the epochs that are done already."""
+        """Return the callbacks, after replaying the epochs that are done already."""
         progress = self.progress
         stopping = keras.callbacks.EarlyStopping(
             monitor=_SELECTION, mode="max", patience=self.config.patience

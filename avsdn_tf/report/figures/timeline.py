@@ -251,7 +251,7 @@ def _draw_legend(
 
 
 def _fit_text(name: str, width_in: float) -> str:
-    """Shorten a name to a width: at a comma or bracket, then further, to nothing."""
+    """Return the longest form of a name that fits a width; empty if none does."""
     head = re.split(r",| \(", name)[0]
     shorter = [f"{head[:length].rstrip()}…" for length in range(len(head) - 1, 2, -1)]
     fitting = (t for t in (name, head, *shorter) if _text_width_in(t) <= width_in)
