@@ -70,7 +70,7 @@ def make_train_steps(
         return strategy.experimental_local_results(per_replica)[0]
 
     def padded_batch_size(batch: dict[str, Any]) -> tf.Tensor:
-        """Return the padded size of a replica's batch, which is equal in all replicas."""
+        """Return the padded size of a replica's batch, equal in all replicas."""
         return tf.cast(tf.shape(first_replica(batch["weight"]))[0], tf.float32)
 
     # XLA is slower with dropout: it draws a mask again wherever it is read.
