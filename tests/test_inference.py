@@ -1,11 +1,15 @@
 """From a video file to events."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 
 import avsdn_tf
+from avsdn_tf import videos
 from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.videos import predict_video
 from tests.small_videos import (
     REAL_CLIPS,
@@ -121,3 +125,46 @@ def test_real_clips(name, num_seconds):
         seconds = slice(int(event.start_s), int(np.ceil(event.end_s)))
         from_events[seconds] = model.categories.index(event.category)
     np.testing.assert_array_equal(from_events, classes)
+
+
+def test_a_model_that_keras_loads_localizes_videos_as_one_from_load(
+    tmp_path, extractor, monkeypatch
+):
+    asked = []
+
+    def build(**given):
+        asked.append(given)
+        return extractor
+
+    stitch = videos.stitch_logits
+
+    def record_window(model, chunks, window):
+        asked.append(window)
+        return stitch(model, chunks, window)
+
+    monkeypatch.setattr(videos, "build_extractor", build)
+    monkeypatch.setattr(videos, "stitch_logits", record_window)
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config({}, "hash")
+    backbones = {"visual_network": "own", "vggish": "mine", "visual_weights": "w.h5"}
+    keras.utils.set_random_seed(1)
+    avsdn_tf.AVSDN(
+        ["Bark", "Flute"], 3, (3,), units=2, num_segments=4, backbones=backbones
+    ).save(folder.model)
+    folder.write_checksums()
+    video = write_clip(tmp_path / "clip.mp4", 6)
+    found = [
+        avsdn_tf.localize(model, video)
+        for model in (keras.models.load_model(folder.model), avsdn_tf.load(folder.path))
+    ]
+    assert found[0] == found[1]
+    built, window, *again = asked
+    assert again == [built, window]
+    assert window == 4
+    assert built == {**backbones, "visual_precision": "float32", "empty": None}
+
+
+def test_models_of_the_first_release_record_nothing():
+    fixture = pathlib.Path(__file__).parent / "fixtures" / "0.1.0" / "avsdn.keras"
+    model = keras.models.load_model(fixture)
+    assert (model.num_segments, model.segment_s, model.backbones) == (None, None, None)
