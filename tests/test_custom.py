@@ -17,7 +17,7 @@ from tests.small_datasets import build, examples, make_custom, write_manifest
 from tfds_ave import DatasetError, custom
 from tfds_ave.tfds_ave_dataset_builder import Builder
 
-README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+OWN_DATA = pathlib.Path(__file__).resolve().parents[1] / "docs/own_data.md"
 
 
 def build_own(folder, data_dir):
@@ -238,9 +238,9 @@ def test_clips_of_several_events_are_left_out_of_cross_modality_scores(tmp_path)
     assert (report["num_clips"], report["num_clips_left_out"]) == (1, 2)
 
 
-def test_the_example_of_the_readme_is_built_and_trained(tmp_path, monkeypatch):
+def test_the_example_of_the_page_is_built_and_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = README.read_text()
+    text = OWN_DATA.read_text()
     line_start = text.rindex("\n", 0, text.index("import csv, pathlib")) + 1
     block = text[line_start:].replace("```", "\n\n").split("\n\n")[0]
     exec(textwrap.dedent(block), {})

@@ -273,8 +273,8 @@ def test_a_lost_worker_is_named():
         raise error
 
 
-def test_the_slurm_script_of_the_readme_names_workers_and_index(tmp_path):
-    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+def test_the_slurm_script_of_the_page_names_workers_and_index(tmp_path):
+    text = (pathlib.Path(__file__).parents[1] / "docs/devices.md").read_text()
     block = text[text.index("    #!/bin/bash") :].split("\n\n")[0]
     script = "\n".join(line.removeprefix("    ") for line in block.splitlines())
     commands = {

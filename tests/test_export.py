@@ -224,11 +224,9 @@ def run(data_dir, tmp_path_factory):
     return folder
 
 
-def readme_scripts():
-    """The programs of the README's section on exporting."""
-    text = (ROOT / "README.md").read_text()
-    section = text.split("\n## Export")[1].split("\n## ")[0]
-    blocks = section.split("\n\n")
+def page_scripts():
+    """The programs of the page on exporting."""
+    blocks = (ROOT / "docs/export.md").read_text().split("\n\n")
     return [
         "\n".join(line[4:] for line in block.splitlines())
         for block in blocks
@@ -237,8 +235,8 @@ def readme_scripts():
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_the_scripts_of_the_readme_need_no_avsdn_tf(run, number):
-    scripts = readme_scripts()
+def test_the_scripts_of_the_page_need_no_avsdn_tf(run, number):
+    scripts = page_scripts()
     assert len(scripts) == 3
     assert len(scripts[number].splitlines()) <= 10
     if "tflite" in scripts[number] and "litert" not in WRITABLE:

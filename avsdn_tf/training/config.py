@@ -54,7 +54,7 @@ def _setting_by_mode(default: Any, cross_modal: Any, text: str) -> Any:
 class Config:
     """What a run learns, from which data, and how.
 
-    The defaults are the AVSDN paper's recipe, as the README reads it.
+    The defaults are the AVSDN paper's recipe, as docs/network.md reads it.
 
     Raises:
         UserError: If a value is out of its range, or two contradict each other.
