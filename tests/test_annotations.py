@@ -128,7 +128,7 @@ def test_the_official_file_gives_the_released_labels_in_full():
 
 
 @needs_official
-def test_ids_repeat_and_cross_splits_as_the_readme_states():
+def test_ids_repeat_and_cross_splits_as_the_data_card_states():
     rows = read(OFFICIAL / "Annotations.txt")
     splits = {
         split: {rows[i].video_id for i in official_array(f"{split}_order.h5", "order")}
