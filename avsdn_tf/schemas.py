@@ -1,0 +1,114 @@
+"""One reader for JSON that somebody else may have written: bounded, and strict."""
+
+import codecs
+import os
+import pathlib
+import stat
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+
+from avsdn_tf.errors import UserError
+
+# A list of members that are all wrong takes 500 times its size in memory.
+MAX_JSON_BYTES = 2**20
+_SHOWN_PROBLEMS = 3
+_SHOWN_CHARACTERS = 80
+_T = TypeVar("_T")
+
+
+class Schema(pydantic.BaseModel):
+    """Base of what a JSON file must hold.
+
+    Types are strict: `"3"` and `true` are no numbers, 3 is a float, and NaN and
+    infinity are none. A member that no field names is an error, unless a subclass
+    says `extra="ignore"`.
+    """
+
+    model_config = pydantic.ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False
+    )
+
+
+# Names, paths and addresses: no control characters, which no file name needs.
+Text = Annotated[
+    str, pydantic.StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+
+
+def read_json(
+    path: pathlib.Path,
+    schema: type[_T],
+    what: str,
+    *,
+    max_bytes: int = MAX_JSON_BYTES,
+) -> _T:
+    """Read a JSON file that must have a schema.
+
+    Args:
+        path: The file, in UTF-8.
+        schema: A `Schema`, or another type that pydantic validates.
+        what: What the file should hold, for the message: "the settings of a run".
+        max_bytes: Size from which on the file is refused.
+
+    Returns:
+        The value, an instance of `schema`.
+
+    Raises:
+        UserError: If the file can't be read, is larger, is no JSON, or has another
+            schema; the message names the path and the first members that are wrong.
+    """
+    try:
+        content = read_bytes(path, max_bytes)
+        return parse_json(content, schema)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: expected {what}. Received: {reason}") from error
+
+
+def parse_json(content: bytes, schema: type[_T]) -> _T:
+    """Return JSON as an instance of a schema; raise ValueError if it is not one."""
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return pydantic.TypeAdapter(schema).validate_json(content, strict=True)
+    except pydantic.ValidationError as error:
+        raise ValueError(describe(error)) from None
+
+
+def describe(error: pydantic.ValidationError) -> str:
+    """Return one line that names the first members that are wrong."""
+    problems = [_describe_one(problem) for problem in error.errors(include_url=False)]
+    more = len(problems) - _SHOWN_PROBLEMS
+    shown = "; ".join(problems[:_SHOWN_PROBLEMS])
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def _describe_one(problem: Any) -> str:
+    place = ".".join(map(str, problem["loc"]))
+    text = problem["msg"]
+    if problem["type"] not in ("json_invalid", "missing"):
+        # ascii escapes what would command a terminal, and bounds what it costs.
+        text += f", not {ascii(problem['input'])[:_SHOWN_CHARACTERS]}"
+    return f"{ascii(place)[1:-1][:_SHOWN_CHARACTERS]}: {text}" if place else text
+
+
+def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is no regular file (a pipe or a device may never end), or is
+            longer than `max_bytes`.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("no regular file")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"more than {max_bytes:,} bytes")
+    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # A pipe has no writer to wait for.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
