@@ -183,13 +183,19 @@ def probe(path: str | os.PathLike[str]) -> set[str]:
     """
     found = set()
     with open_video(path) as source:
+        kinds = {source.sound: "audio", source.picture: "visual"}
         for packet in source.container.demux(source.streams):
-            kind = "audio" if packet.stream is source.sound else "visual"
-            # The last packet is empty and flushes the decoder.
-            if kind not in found and packet.decode():
+            kind = kinds[packet.stream]
+            # Some containers hold empty packets for repeated frames, but a decoder
+            # takes an empty packet for the end.
+            if packet.size and kind not in found and packet.decode():
                 found.add(kind)
             if len(found) == len(source.streams):
                 break
+        else:
+            for stream in source.streams:
+                if kinds[stream] not in found and stream.decode(None):
+                    found.add(kinds[stream])
         if not found:
             raise ValueError(_HOLDS_NOTHING)
     return found
