@@ -1,6 +1,12 @@
 """Read videos second by second: `reader`. `picture` says which frames are chosen."""
 
-from avsdn_tf.features.video.container import VideoError, find_videos, probe
+from avsdn_tf.features.video.container import (
+    VideoError,
+    VideoInfo,
+    describe,
+    find_videos,
+    probe,
+)
 from avsdn_tf.features.video.reader import Second, read_seconds
 from avsdn_tf.features.video.sound import SAMPLE_RATE_HZ
 
@@ -8,6 +14,8 @@ __all__ = [
     "SAMPLE_RATE_HZ",
     "Second",
     "VideoError",
+    "VideoInfo",
+    "describe",
     "find_videos",
     "probe",
     "read_seconds",

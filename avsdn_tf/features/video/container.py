@@ -83,6 +83,17 @@ class Source:
         return to_flicks(end, _CONTAINERS_UNIT_S)
 
     @property
+    def stated_s(self) -> float | None:
+        """The length in seconds by the file's header or its last timestamp, or None.
+
+        FFmpeg guesses that of many audio files by their size and bit rate.
+        """
+        duration = self.container.duration
+        if not duration or self._is_duration_guessed or self.picture is None:
+            return None
+        return float(duration * _CONTAINERS_UNIT_S)
+
+    @property
     def _is_duration_guessed(self) -> bool:
         """Whether FFmpeg guessed the duration by size and bit rate.
 
@@ -173,8 +184,21 @@ def _choose_streams(container: av.container.InputContainer) -> Source:
     return Source(container, picture, sound)
 
 
-def probe(path: str | os.PathLike[str]) -> set[str]:
-    """Return which of "audio" and "visual" the beginning of a video holds.
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a video's header and the first samples tell.
+
+    Attributes:
+        modalities: Which of "audio" and "visual" it holds.
+        stated_s: Its length in seconds by its header or last timestamp, or None.
+    """
+
+    modalities: frozenset[str]
+    stated_s: float | None
+
+
+def describe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Return what the beginning of a video tells, without reading all of it.
 
     A track without samples or frames counts as none, as does a cover image.
 
@@ -198,7 +222,12 @@ def probe(path: str | os.PathLike[str]) -> set[str]:
                     found.add(kinds[stream])
         if not found:
             raise ValueError(_HOLDS_NOTHING)
-    return found
+        return VideoInfo(frozenset(found), source.stated_s)
+
+
+def probe(path: str | os.PathLike[str]) -> set[str]:
+    """Return which of "audio" and "visual" a video holds; see `describe`."""
+    return set(describe(path).modalities)
 
 
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
