@@ -4,8 +4,13 @@ Importing the package registers its layers, losses, metrics and models with Kera
 that `keras.models.load_model` knows them, and does nothing else.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from avsdn_tf.startup import is_command_line
 from avsdn_tf.version import __version__
+
+if TYPE_CHECKING:
+    from avsdn_tf.runs import Config, TrainedRun, evaluate, predict, train
 
 # The command line checks its words before it imports TensorFlow, which takes seconds.
 if not is_command_line():
@@ -23,6 +28,8 @@ if not is_command_line():
     from avsdn_tf.metrics import BackgroundRecall, EventF1, SegmentAccuracy
     from avsdn_tf.models import AVDLN, AVEL, AVSDN, DMRN
 
+_OF_RUNS = ("Config", "TrainedRun", "evaluate", "predict", "train")
+
 __all__ = [
     "AVDLN",
     "AVEL",
@@ -31,16 +38,33 @@ __all__ = [
     "Backbones",
     "BackgroundRecall",
     "ClipLoss",
+    "Config",
     "ContrastiveLoss",
     "Event",
     "EventF1",
     "SegmentAccuracy",
     "SoftMarginLoss",
     "SoftmaxBinaryCrossentropy",
+    "TrainedRun",
     "UserError",
     "__version__",
+    "evaluate",
     "events_from_logits",
     "load",
     "localize",
     "metrics",
+    "predict",
+    "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what trains and evaluates when it is first used.
+
+    It needs TensorFlow, and networks run on other backends too.
+    """
+    if name not in _OF_RUNS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from avsdn_tf import runs
+
+    return getattr(runs, name)

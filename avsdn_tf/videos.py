@@ -22,7 +22,7 @@ from avsdn_tf.features.extractor import (
     check_visual_network,
 )
 from avsdn_tf.features.visual import RECIPES
-from avsdn_tf.files import printable
+from avsdn_tf.text import printable
 
 # AVE's clips, for models that don't record their own.
 _NUM_SEGMENTS = 10
@@ -60,6 +60,7 @@ def predict_video(
     path: pathlib.Path,
     window: int | None = None,
     disclaimer: str | None = None,
+    min_score: float = 0.0,
 ) -> VideoPrediction:
     """Localize the events of a video of any length, in overlapping windows.
 
@@ -69,6 +70,7 @@ def predict_video(
         path: The video.
         window: As in `localize`.
         disclaimer: What must be said wherever the result appears, or None.
+        min_score: Events of a lower score are left out.
 
     Raises:
         VideoError: If the video can't be read, or lacks a modality.
@@ -104,7 +106,11 @@ def predict_video(
         categories=tuple(model.categories),
         probabilities=probabilities,
         segment_s=_SEGMENT_S,
-        events=tuple(_shift(event, start_s, end_s) for event in events),
+        events=tuple(
+            _shift(event, start_s, end_s)
+            for event in events
+            if event.score >= min_score
+        ),
         disclaimer=disclaimer,
         start_s=start_s,
     )

@@ -17,7 +17,6 @@ from typing import Any
 
 from rich.console import Console
 
-from avsdn_tf.cli.flags import to_flags
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.models.registry import MODEL_OPTIONS, MODELS
@@ -98,7 +97,7 @@ class Run:
 
     def command(self) -> list[str]:
         """Return the command that trains or resumes it."""
-        flags = [*to_flags(self.config), f"--run={self.folder}"]
+        flags = [*self.config.to_flags(), f"--run={self.folder}"]
         return ["python", "-m", "avsdn_tf.main", *flags]
 
     def start(self, origin: Mapping[str, Any]) -> "subprocess.Popen[bytes]":

@@ -1,7 +1,6 @@
 """Runs commands of the package in this process."""
 
 from avsdn_tf.cli import app
-from avsdn_tf.cli.flags import to_flags
 
 
 def avsdn(*words):
@@ -12,7 +11,8 @@ def avsdn(*words):
 
 def train(config, run, resume=True):
     """Trains a network, and reports on it."""
-    return avsdn(*to_flags(config), f"--run={run}", *([] if resume else ["--noresume"]))
+    resuming = [] if resume else ["--noresume"]
+    return avsdn(*config.to_flags(), f"--run={run}", *resuming)
 
 
 def evaluate(run):

@@ -53,7 +53,7 @@ def run_folder(tmp_path):
     from avsdn_tf.training.config import Config
 
     folder = RunFolder(tmp_path / "run")
-    folder.write_config(Config().to_dict(), "hash")
+    folder.write_config(Config(dataset="tfds_ave/custom").to_dict(), "hash")
     avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4, num_segments=4).save(
         folder.model
     )

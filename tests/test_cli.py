@@ -12,7 +12,7 @@ import keras
 import pytest
 
 from avsdn_tf import startup
-from avsdn_tf.cli import app, evaluate, flags
+from avsdn_tf.cli import app, evaluate
 from avsdn_tf.errors import UserError
 from avsdn_tf.models.registry import MODELS
 from avsdn_tf.training import launcher
@@ -193,8 +193,8 @@ def test_settings_become_flags_and_settings_again():
         Config(mode=CROSS_MODAL, epochs=300),
         Config(mode="weak", bidirectional=True, shared_mlp=False, data_dir="a b"),
     ):
-        assert app.parse(flags.to_flags(config)).config == config
-    assert flags.to_flags(Config(units=3)) == ["--mode=supervised", "--units=3"]
+        assert app.parse(config.to_flags()).config == config
+    assert Config(units=3).to_flags() == ["--mode=supervised", "--units=3"]
 
 
 def test_the_command_may_follow_its_flags_and_videos_may_stand_anywhere():

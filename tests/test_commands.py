@@ -50,7 +50,7 @@ def test_predict_writes_what_players_and_programs_read(
     out = tmp_path / "out"
     code, _ = call("predict", f"--run={run_folder}", video, broken, f"--out={out}")
     assert code == 1
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.glob("[!.]*")} == {
         f"{stem}{end}"
         for end in (".events.json", ".events.csv", ".vtt", ".png", ".html")
     }

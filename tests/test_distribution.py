@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from avsdn_tf.cli.flags import to_flags
 from avsdn_tf.data.batches import InputShard
 from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
@@ -63,7 +62,7 @@ def single(data_dir, tmp_path_factory):
 def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     settings = {**COMMON, **TASKS[mode], "data_dir": data_dir, "strategy": "mirrored"}
     code, output = processes.run(
-        *to_flags(Config(**settings)),
+        *Config(**settings).to_flags(),
         f"--run={tmp_path / 'run'}",
         module="experiments.benchmark.two_devices",
     )

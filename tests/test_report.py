@@ -76,7 +76,15 @@ def test_scores_come_with_their_baselines(report):
 def test_terminal_table_fits_80_columns_and_keeps_brackets(report):
     console = Console(width=80, file=None, record=True, quiet=False)
     with console.capture() as capture:
-        console.print(results_table(report, "run [b]1", "these are not AVE results"))
+        console.print(
+            results_table(
+                {
+                    **report,
+                    **{"mode": "weak", "model": "run [b]1", "dataset": "ave"},
+                    "disclaimer": "these are not AVE results",
+                }
+            )
+        )
     text = capture.get()
     assert "85.0 %" in text
     assert "run [b]1" in text
@@ -241,12 +249,8 @@ def test_a_terminal_shows_loss_accuracy_and_the_time_left():
         progress.on_epoch_begin(0)
         progress.on_train_batch_end(1, {"loss": 0.12345, "accuracy": 0.5})
         progress._bar.refresh()
-        progress.on_epoch_end(
-            0, {"loss": 0.1, "accuracy": 0.75, "validation_accuracy": 0.5}
-        )
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.getvalue())
     assert re.search(r"2/8 loss 0\.1235  accuracy 50\.0% .* at most .* left", text)
-    assert "epoch   1/2   loss 0.1000   accuracy  75.0%   validation  50.0%" in text
 
 
 def test_names_that_the_font_lacks_warn_nobody(tmp_path):
@@ -344,10 +348,9 @@ def _run_folder(path):
 
 def _write(folder, scores, predictions, **changes):
     values = {
-        "title": "avsdn <1>",
         "disclaimer": "Simulated <data>",
         "command": "python -m avsdn_tf.main",
-        "settings": {"mode": "weak", "model": "avsdn", "dataset": "ave", "seed": 1},
+        "settings": {"mode": "weak", "model": "avsdn <1>", "dataset": "ave", "seed": 1},
         "history": run_report.read_history(folder),
         "scores": {**scores, "validation_accuracy": 0.5, "dataset_hash": "hash"},
         "predictions": predictions,
@@ -368,7 +371,7 @@ def test_a_run_folder_gets_its_report(predictions, tmp_path):
     assert report["dataset_hash"] == "hash"
     assert report["disclaimer"] == "Simulated <data>"
     names = [report[name] for name in ("mode", "model", "dataset")]
-    assert names == ["weak", "avsdn", "ave"]
+    assert names == ["weak", "avsdn <1>", "ave"]
     pictures = {path.stem for path in tmp_path.glob("*.png")}
     assert pictures == {"learning_curves", "timelines", "confusion"}
     text = folder.page.read_text(encoding="utf-8")

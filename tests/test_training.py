@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 
-from avsdn_tf.cli.flags import to_flags
 from avsdn_tf.data import batches
 from avsdn_tf.data.dataset import Dataset, open_dataset
 from avsdn_tf.errors import UserError
@@ -164,7 +163,7 @@ def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
         ):
             np.testing.assert_array_equal(one, two)
     commands.train(config, str(run))
-    assert f"--encoders={source}" in to_flags(config)
+    assert f"--encoders={source}" in config.to_flags()
 
     for settings, message in (
         ({"model": "avel_att"}, "dmrn"),

@@ -23,22 +23,10 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score the run, write its report, and print the scores; return the exit code."""
     # TensorFlow starts after the words have been checked.
-    from rich.console import Console
+    from avsdn_tf import runs
+    from avsdn_tf.report.terminal import logging_terminal, print_report
 
-    from avsdn_tf.cli import runs
-    from avsdn_tf.data.dataset import explain_damage, open_dataset
-    from avsdn_tf.report.terminal import print_plainly
-
-    terminal = Console()
-    folder, config, model = runs.open_run(args.run)
-    dataset = open_dataset(config.dataset, args.data_dir or config.data_dir)
-    with folder.lock(), explain_damage(dataset):
-        if not folder.matches_dataset(dataset.content_hash()):
-            print_plainly(
-                terminal,
-                f"{config.dataset} is not the data set that this run was trained on: "
-                "it was built from other data.",
-                style="yellow",
-            )
-        runs.report_run(terminal, folder, config, dataset, model)
+    with logging_terminal() as terminal:
+        report = runs.evaluate(args.run, args.data_dir)
+        print_report(terminal, report, args.run)
     return 0

@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     # TensorFlow starts after the words have been checked.
     from rich.console import Console
 
-    from avsdn_tf import export
-    from avsdn_tf.cli import runs
+    from avsdn_tf import export, runs
     from avsdn_tf.report.terminal import print_plainly
 
     folder, config, model = runs.open_run(args.run, labels_segments=True)

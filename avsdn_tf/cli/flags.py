@@ -33,13 +33,28 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    if not 0 <= float(text) <= 1:
+        raise ValueError(text)
+    return float(text)
+
+
 _EXPECTED = {
     boolean: "true or false",
     float: "a number",
     int: "an integer",
     positive: "a positive integer",
+    share: "a number from 0 to 1",
 }
-_METAVARS = {boolean: "true|false", float: "X", int: "N", positive: "N", PATH: "PATH"}
+_METAVARS = {
+    boolean: "true|false",
+    float: "X",
+    int: "N",
+    positive: "N",
+    share: "X",
+    PATH: "PATH",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +89,8 @@ class Flag:
     Attributes:
         name: Its name, without dashes.
         text: Its help; the default is appended.
-        kind: Converts the text: `str`, `int`, `float`, `PATH`, `boolean` or `positive`.
+        kind: Converts the text: `str`, `int`, `float`, `PATH`, `boolean`, `positive` or
+            `share`.
         default: Its value if it is not given.
         choices: The values that it takes; empty for all.
         shown_default: The default that its help shows; None for `default`.
@@ -225,15 +241,3 @@ def require_run(args: argparse.Namespace, more: str = "") -> None:
     if args.run is None:
         message = f"expected --run=DIR, the folder of a finished run{more}."
         raise UserError(f"{args.command}: {message}")
-
-
-def to_flags(config: Config) -> list[str]:
-    """Return the flags that give these settings, without those of the defaults."""
-    default = Config(mode=config.mode).to_dict()
-    return [f"--mode={config.mode}"] + [
-        f"--{'' if value else 'no'}{name}"
-        if isinstance(value, bool)
-        else f"--{name}={value}"
-        for name, value in config.to_dict().items()
-        if value != default[name]
-    ]

@@ -50,28 +50,28 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and report, in workers of this machine if asked; return the exit code."""
     # TensorFlow starts after the words have been checked.
-    from rich.console import Console
-
-    from avsdn_tf.cli import runs
-    from avsdn_tf.report.terminal import TrainingProgress, print_plainly
+    from avsdn_tf import runs
+    from avsdn_tf.report.terminal import (
+        TrainingProgress,
+        logging_terminal,
+        print_report,
+    )
     from avsdn_tf.training.launcher import launch
-    from avsdn_tf.training.run import new_run_name, train_run
+    from avsdn_tf.training.run import new_run_name
 
     config = args.config
     if args.local_workers:
         config = dataclasses.replace(config, strategy="multi_worker")
         run_flags = [f"--run={args.run or new_run_name(config)}"]
         run_flags += [] if args.resume else ["--noresume"]
-        return launch([*flags.to_flags(config), *run_flags], args.local_workers)
-    terminal = Console()
-    train_run(
-        config,
-        args.run,
-        resume=args.resume,
-        callbacks=[TrainingProgress(terminal)],
-        say=lambda text: print_plainly(terminal, text),
-        finish=lambda folder, dataset, result: runs.report_run(
-            terminal, folder, config, dataset, result.model
-        ),
-    )
+        return launch([*config.to_flags(), *run_flags], args.local_workers)
+    with logging_terminal() as terminal:
+        trained = runs.train(
+            config,
+            run=args.run,
+            resume=args.resume,
+            callbacks=[TrainingProgress(terminal)],
+        )
+        if trained:
+            print_report(terminal, trained.report, trained.folder)
     return 0

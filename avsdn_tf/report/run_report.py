@@ -10,7 +10,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.files import explain_unwritable, write_json, write_text
 from avsdn_tf.report import figures
-from avsdn_tf.report.scores import is_cross_modality, list_scores
+from avsdn_tf.report.scores import is_cross_modality, list_scores, title_of
 from avsdn_tf.report.templating import render
 from avsdn_tf.run_folder import RunFolder
 
@@ -21,7 +21,7 @@ _DESCRIPTIONS = {
     "by epoch. Their numbers are in metrics.csv",
     "timelines": "Some test clips, second by second: their true events above the "
     "predicted ones. Their numbers are in predictions.npz",
-    "confusion": "How many of each class's true segments were given each class. Their "
+    "confusion": "Which classes were given to the true segments of others. The "
     "numbers are in report.json",
 }
 
@@ -29,7 +29,6 @@ _DESCRIPTIONS = {
 def write_run_report(
     folder: RunFolder,
     *,
-    title: str,
     disclaimer: str | None,
     command: str,
     settings: Mapping[str, Any],
@@ -64,7 +63,7 @@ def write_run_report(
         page = render_page(
             report,
             drawn,
-            title=title,
+            title=title_of(report),
             command=command,
             settings=settings,
             versions=folder.read_versions(),
@@ -144,5 +143,10 @@ def _draw(
         for clip in chosen
     ]
     drawn["timelines"] = figures.timelines(clips, categories)
-    drawn["confusion"] = figures.confusion(report["confusion_matrix"], categories)
+    matrix = report["confusion_matrix"]
+    drawn["confusion"] = (
+        figures.most_confused(report["most_confused"])
+        if matrix is None
+        else figures.confusion(matrix, categories)
+    )
     return drawn

@@ -49,6 +49,11 @@ class Score(NamedTuple):
     is_baseline: bool
 
 
+def title_of(report: Mapping[str, Any]) -> str:
+    """Return the title of a run's report."""
+    return f"{report['model']}, {report['mode']}, on {report['dataset']}"
+
+
 def list_scores(report: Mapping[str, Any]) -> list[Score]:
     """Return the lines of the results table, trivial systems beside the run's own.
 

@@ -1,6 +1,8 @@
 """What commands print: tables, progress and plain text."""
 
 import contextlib
+import logging
+import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -21,15 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from avsdn_tf.events import VideoPrediction
-from avsdn_tf.files import printable
-from avsdn_tf.report.scores import list_scores, percent
+from avsdn_tf.report.scores import list_scores, percent, title_of
+from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.text import printable, printable_lines, short_name
 
 
-def results_table(
-    report: Mapping[str, Any], title: str, disclaimer: str | None = None
-) -> Table:
+def results_table(report: Mapping[str, Any]) -> Table:
     """Return the scores of a run, within 80 columns, terminal or file."""
-    table = _empty_table(title, disclaimer)
+    table = _empty_table(title_of(report), report["disclaimer"])
     table.add_column("score")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
@@ -43,6 +44,15 @@ def results_table(
     return table
 
 
+def print_report(
+    console: Console, report: Mapping[str, Any], run: str | os.PathLike[str]
+) -> None:
+    """Print the scores of a run, its folder and its page."""
+    folder = RunFolder(run)
+    console.print(results_table(report))
+    print_plainly(console, f"Run folder: {folder.path}\nPage to open: {folder.page}")
+
+
 def events_table(prediction: VideoPrediction) -> Table:
     """Return the events of a video as a table."""
     table = _empty_table(prediction.name, prediction.disclaimer)
@@ -54,7 +64,7 @@ def events_table(prediction: VideoPrediction) -> Table:
         table.add_row(
             f"{event.start_s:.1f} s",
             f"{event.end_s:.1f} s",
-            Text(event.category),
+            Text(short_name(event.category)),
             percent(event.score),
         )
     if not prediction.events:
@@ -63,10 +73,11 @@ def events_table(prediction: VideoPrediction) -> Table:
 
 
 def _empty_table(title: str, disclaimer: str | None) -> Table:
+    caption = printable_lines(disclaimer) if disclaimer else None
     return Table(
         # Text objects keep brackets in names from being read as markup.
-        title=Text(title, style="bold"),
-        caption=Text(disclaimer, style="bold yellow") if disclaimer else None,
+        title=Text(printable(title), style="bold"),
+        caption=Text(caption, style="bold yellow") if caption else None,
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -80,15 +91,14 @@ def _bar(console: Console, *columns: ProgressColumn) -> Progress:
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Print a line per epoch, and below them a bar with loss, accuracy and time left.
+    """A bar with loss, accuracy and time left, which a terminal alone shows.
 
     A context manager that shows and removes the bar. The time left counts all epochs;
-    early stopping may end sooner. Without a terminal there are only the lines.
+    early stopping may end sooner.
     """
 
     def __init__(self, console: Console) -> None:
         super().__init__()
-        self._best = float("-inf")
         self._bar = _bar(
             console,
             TextColumn("{task.description}"),
@@ -111,19 +121,9 @@ class TrainingProgress(keras.callbacks.Callback):
         self._bar.stop()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Start counting; print where a resumed training continues.
-
-        `logs` of a resumed training are its `epoch`, the last finished `step` of that
-        epoch, and the `best` validation accuracy so far.
-        """
+        """Start counting."""
+        del logs
         self._steps = self.params["steps"]
-        if logs:
-            self._best = logs["best"]
-            step = f", after step {logs['step']:.0f} of {self._steps}"
-            self._bar.console.print(
-                f"going on in epoch {logs['epoch']:.0f}{step if logs['step'] else ''}",
-                highlight=False,
-            )
         self._task = self._bar.add_task(
             "training", total=self.params["epochs"] * self._steps, numbers=""
         )
@@ -145,18 +145,34 @@ class TrainingProgress(keras.callbacks.Callback):
             numbers=f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.1%}",
         )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Print the epoch's line, marked if it is the best so far."""
-        logs = logs or {}
-        validation = logs["validation_accuracy"]
-        mark = "  best" if validation > self._best else ""
-        self._best = max(self._best, validation)
-        self._bar.console.print(
-            f"epoch {epoch + 1:3d}/{self.params['epochs']}   "
-            f"loss {logs['loss']:.4f}   accuracy {logs['accuracy']:6.1%}   "
-            f"validation {validation:6.1%}{mark}",
-            highlight=False,
-        )
+
+class TerminalHandler(logging.Handler):
+    """Prints the package's log messages as plain lines, warnings in yellow."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        print_plainly(self._console, record.getMessage(), style)
+
+
+@contextlib.contextmanager
+def logging_terminal() -> Iterator[Console]:
+    """Yield the terminal, on which the package's log appears inside the block."""
+    console, logger = Console(), logging.getLogger("avsdn_tf")
+    handler, before = TerminalHandler(console), (logger.level, logger.propagate)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield console
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 @contextlib.contextmanager
@@ -200,7 +216,11 @@ def extraction_progress(
 def print_plainly(console: Console, text: str, style: str | None = None) -> None:
     """Print text that may hold names of files: without markup, without wrapping."""
     console.print(
-        printable(text), style=style, highlight=False, markup=False, soft_wrap=True
+        printable_lines(text),
+        style=style,
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 

@@ -216,6 +216,17 @@ class Config:
         """Return the settings, ready for JSON."""
         return dataclasses.asdict(self)
 
+    def to_flags(self) -> list[str]:
+        """Return the flags that give these settings, without those of the defaults."""
+        default = Config(mode=self.mode).to_dict()
+        return [f"--mode={self.mode}"] + [
+            f"--{'' if value else 'no'}{name}"
+            if isinstance(value, bool)
+            else f"--{name}={value}"
+            for name, value in self.to_dict().items()
+            if value != default[name]
+        ]
+
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> "Config":
         """Return a Config of what `to_dict` gave.

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from avsdn_tf.training.step import STEPS_PER_CALL, make_train_steps
 from avsdn_tf.training.tasks import Task, build_task
 
 _SELECTION = "validation_accuracy"
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,7 @@ def train(
         config: The settings.
         dataset: The data.
         folder: The run folder, which must exist.
-        callbacks: Further Keras callbacks, such as a progress bar. A resumed training
-            gives `on_train_begin` the `epoch`, the `step` and the `best` value so far.
+        callbacks: Further Keras callbacks, such as a progress bar.
         placement: The devices; default: one.
         stop_request: Looked at every few steps.
 
@@ -177,11 +178,10 @@ class _Loop:
             epochs=self.config.epochs,
             steps=self.task.num_batches,
         )
-        resumed = {}
         if progress.history or progress.step:
-            best = max((row[_SELECTION] for row in progress.history), default=-np.inf)
-            resumed = {"epoch": progress.epoch, "step": progress.step, "best": best}
-        callback_list.on_train_begin(resumed)
+            done = f", after step {progress.step}" if progress.step else ""
+            self._log("going on in epoch %d%s", progress.epoch, done)
+        callback_list.on_train_begin()
         for row in progress.history:
             stopping.on_epoch_end(row["epoch"] - 1, row)
         return callback_list
@@ -228,6 +228,16 @@ class _Loop:
         self._save()
         with self._averaged_weights():
             callbacks.on_epoch_end(epoch - 1, logs)
+        *before, last = (row[_SELECTION] for row in progress.history)
+        self._log(
+            "epoch %3d/%d   loss %.4f   accuracy %5.1f%%   validation %5.1f%%%s",
+            epoch,
+            self.config.epochs,
+            logs["loss"],
+            100 * logs["accuracy"],
+            100 * last,
+            "  best" if last > max(before, default=-1) else "",
+        )
 
     def _take_steps(self, batches: Iterator[Any]) -> None:
         """Take the next steps of the epoch in one call."""
@@ -262,6 +272,10 @@ class _Loop:
         if self.placement.is_chief:
             self.checkpoints.save(self.progress, self.variables)
         self.last_saved = time.monotonic()
+
+    def _log(self, text: str, *values: Any) -> None:
+        if self.placement.is_chief:
+            _LOGGER.info(text, *values)
 
     def _write_metrics(self) -> None:
         path, history = self.folder.metrics, self.progress.history

@@ -1,8 +1,10 @@
 """One training run: data, devices, run folder, and the loop."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import keras
 
@@ -19,29 +21,30 @@ from avsdn_tf.training.signals import StopRequest
 from avsdn_tf.training.tasks import build_task
 
 _AGAIN = "Make space, and repeat the command."
-# Called by the chief when the run is over, while its folder is still locked.
-Finish = Callable[[RunFolder, Dataset, Training], None]
+_LOGGER = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def train_run(
     config: Config,
     run: str | None,
     *,
-    finish: Finish,
+    finish: Callable[[RunFolder, Dataset, Training], _T],
     resume: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    say: Callable[[str], None] = lambda text: None,
-) -> None:
+) -> _T | None:
     """Train a network in a run folder, or resume an interrupted training there.
 
     Args:
         config: The settings.
         run: The run folder; None for a new one below runs/.
-        finish: Writes the report.
+        finish: Writes the report; called by the chief, while its folder is locked.
         resume: Whether an interrupted run of the same settings may be resumed.
         callbacks: Keras callbacks of the chief, such as a progress bar. Those that are
             context managers are entered while training runs.
-        say: Called with lines for a person.
+
+    Returns:
+        What `finish` returned; None in workers that are not the chief.
 
     Raises:
         UserError: If settings, data and folder don't fit, or a file can't be written.
@@ -66,18 +69,19 @@ def train_run(
         if not placement.is_chief:
             check_settings(folder, config)
             train(config, dataset, folder, (), placement, StopRequest())
-            return
-        say(summary)
+            return None
+        _LOGGER.info("%s", summary)
         stack.enter_context(folder.lock())
         is_resumed = prepare_folder(folder, config, dataset, resume)
         placement.wait_for_workers()
         result = _train(config, dataset, folder, callbacks, placement, is_resumed)
         waited = len(result.history) - result.selected_epoch
-        say(
-            f"kept epoch {result.selected_epoch}: the best on validation"
-            + (f", no better one in {waited} more" if waited else "")
+        _LOGGER.info(
+            "kept epoch %d: the best on validation%s",
+            result.selected_epoch,
+            f", no better one in {waited} more" if waited else "",
         )
-        finish(folder, dataset, result)
+        return finish(folder, dataset, result)
 
 
 def _check(config: Config, dataset: Dataset, placement: Placement) -> str:

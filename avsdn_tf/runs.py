@@ -1,0 +1,281 @@
+"""What is done with a run: train it, evaluate it, predict with it.
+
+The commands of the same names call these functions. They log to the logger `avsdn_tf`;
+`logging.basicConfig(level=logging.INFO)` shows each epoch in a notebook.
+"""
+
+import dataclasses
+import functools
+import logging
+import os
+import pathlib
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset
+from avsdn_tf.errors import UserError
+from avsdn_tf.evaluation import Predictions
+from avsdn_tf.events import VideoPrediction
+from avsdn_tf.files import explain_unwritable
+from avsdn_tf.report.run_report import read_history, write_run_report
+from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.startup import check_backend
+from avsdn_tf.training.config import CROSS_MODAL, Config
+from avsdn_tf.training.loop import Training
+from avsdn_tf.training.run import train_run
+from avsdn_tf.training.tasks import restore_task
+
+_LOGGER = logging.getLogger(__name__)
+_SIMULATED = "tfds_ave/synthetic"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A run that `train` finished.
+
+    Attributes:
+        folder: The run folder.
+        model: The model of the selected epoch.
+        history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
+            `validation_accuracy`, `seconds`.
+        report: Scores of the test split, as in report.json.
+    """
+
+    folder: pathlib.Path
+    model: keras.Model
+    history: list[dict[str, float]]
+    report: dict[str, Any]
+
+
+def train(
+    config: Config | None = None,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **settings: Any,
+) -> TrainedRun | None:
+    """Train a network, score the test split once, and write a run folder.
+
+    Args:
+        config: The settings; default: a `Config` of `settings`.
+        run: The run folder; default: a new one below runs/.
+        resume: Whether an interrupted run of the same settings is resumed.
+        callbacks: Further Keras callbacks.
+        **settings: Fields of `Config`, such as `mode="weak"`.
+
+    Returns:
+        The run; None in the workers of a multi-worker training that are not the chief.
+
+    Raises:
+        UserError: If settings, data and folder don't fit, or a file can't be written.
+        TrainingInterruptedError: If a signal asked for an end; the run can be resumed.
+
+    Example:
+        >>> run = avsdn_tf.train(mode="weak", run="runs/weak")
+        >>> run.report["accuracy"]
+    """
+    if config is not None and settings:
+        raise TypeError(
+            "Expected a Config or its fields, not both. "
+            f"Received: {', '.join(settings)} beside a Config"
+        )
+    check_backend()
+    config = config or Config(**settings)
+
+    def finish(folder: RunFolder, dataset: Dataset, training: Training) -> TrainedRun:
+        report = _report(folder, config, dataset, training.model)
+        return TrainedRun(folder.path, training.model, training.history, report)
+
+    return train_run(config, run, finish=finish, resume=resume, callbacks=callbacks)
+
+
+def evaluate(
+    run: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Score a run on the test split again, and write its report anew.
+
+    Args:
+        run: The folder of a run whose training has ended.
+        data_dir: TFDS's folder of data sets; default: the one of the training.
+
+    Returns:
+        The report, as in report.json.
+
+    Raises:
+        UserError: If the run or its data set can't be read or don't fit each other,
+            outputs are not finite, or a file can't be written.
+    """
+    check_backend()
+    folder, config, model = open_run(run)
+    dataset = open_dataset(config.dataset, data_dir or config.data_dir)
+    with folder.lock(), explain_damage(dataset):
+        if not folder.matches_dataset(dataset.content_hash()):
+            _LOGGER.warning(
+                "%s is not the data set that this run was trained on: it was built "
+                "from other data.",
+                config.dataset,
+            )
+        return _report(folder, config, dataset, model)
+
+
+def predict(
+    run: str | os.PathLike[str],
+    videos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    min_score: float = 0.0,
+    empty: str | None = None,
+    skip_errors: bool = False,
+    **backbones: str | None,
+) -> list[VideoPrediction]:
+    """Localize the events of videos with a run's network.
+
+    Args:
+        run: The folder of a run whose training has ended.
+        videos: Videos, and folders of videos.
+        out: A folder to write the files of each video to: a page, a picture, the events
+            as JSON, CSV and subtitles. Default: none is written.
+        min_score: Events of a lower score are left out.
+        empty: A modality that a video may lack, `"audio"` or `"visual"`.
+        skip_errors: Whether a video that fails is logged and left out.
+        **backbones: Fields of `Backbones` to use instead of the recorded ones.
+
+    Returns:
+        The predictions in the order of the videos.
+
+    Raises:
+        UserError: If run, backbones and videos don't fit, or a file can't be written.
+        VideoError: If a video can't be read, or lacks a modality.
+
+    Example:
+        >>> for video in avsdn_tf.predict("runs/first", "my_videos"):
+        ...     print(video.name, video.events)
+    """
+    check_backend()
+    # An optional dependency: reading videos needs the extra `video`.
+    from avsdn_tf.features.video import VideoError, find_videos
+    from avsdn_tf.report.prediction import write_prediction
+
+    is_one = isinstance(videos, (str, os.PathLike))
+    found_videos = find_videos([videos] if is_one else videos)
+    predictor = open_predictor(run, empty=empty, min_score=min_score, **backbones)
+    predictions = []
+    for video in found_videos:
+        try:
+            found = predictor(video)
+            if out is not None:
+                write_prediction(out, video, found)
+        except (UserError, VideoError) as error:
+            if not skip_errors:
+                raise
+            _LOGGER.error("%s", error)
+            continue
+        predictions.append(found)
+    return predictions
+
+
+def open_run(
+    run: str | os.PathLike[str], labels_segments: bool = False
+) -> tuple[RunFolder, Config, keras.Model]:
+    """Open a run whose training has ended; `labels_segments` refuses other networks.
+
+    Raises:
+        UserError: If there is no such run, or it can't be read.
+    """
+    folder = RunFolder(run)
+    folder.check_ended()
+    config = Config.from_dict(folder.read_settings())
+    if labels_segments and config.mode == CROSS_MODAL:
+        raise UserError(
+            f"Expected a run that labels segments. Received one of mode {CROSS_MODAL}, "
+            "which compares sound with picture.",
+            field="run",
+            value=run,
+        )
+    return folder, config, folder.load_model()
+
+
+def open_predictor(
+    run: str | os.PathLike[str],
+    *,
+    empty: str | None = None,
+    min_score: float = 0.0,
+    **backbones: str | None,
+) -> Callable[[pathlib.Path], VideoPrediction]:
+    """Return a function that localizes the events of a video with a run's network.
+
+    Args and errors are those of `predict`.
+    """
+    # An optional dependency: reading videos needs the extra `video`.
+    from avsdn_tf.videos import extractor_for, predict_video
+
+    folder, config, model = open_run(run, labels_segments=True)
+    extractor = extractor_for(model, empty, **backbones)
+    return functools.partial(
+        predict_video,
+        model,
+        extractor,
+        min_score=min_score,
+        disclaimer=_predictions_disclaimer(folder, config, model, backbones),
+    )
+
+
+def disclaimer_of(folder: RunFolder) -> str | None:
+    """Return what must be said of all results of a run, or None."""
+    report = folder.read_report()
+    # Version 0.1.0 wrote "notice".
+    return report.get("disclaimer") or report.get("notice")
+
+
+def _predictions_disclaimer(
+    folder: RunFolder,
+    config: Config,
+    model: keras.Model,
+    given: Mapping[str, str | None],
+) -> str | None:
+    """Return what must be said of the predictions of a run's network, or None."""
+    if config.dataset == _SIMULATED:
+        return (
+            "The network was trained on simulated features and has never seen a real "
+            "one: these events mean nothing"
+        )
+    disclaimers = []
+    if trained_on := disclaimer_of(folder):
+        disclaimers.append(f"Network of a run with this disclaimer: {trained_on}")
+    if not Backbones.from_dict(model.backbones).override(**given).is_complete:
+        disclaimers.append(
+            "The backbones that made the network's training data are not recorded; "
+            "unless the same made this video's features, these events mean nothing"
+        )
+    return ". ".join(disclaimers) or None
+
+
+def _report(
+    folder: RunFolder, config: Config, dataset: Dataset, model: keras.Model
+) -> dict[str, Any]:
+    """Score the test split, write outputs and report, and return the report."""
+    task = restore_task(model, config, dataset)
+    history = read_history(folder)
+    scores, outputs = task.evaluate("test")
+    right, total = task.score_validation()
+    with explain_unwritable(folder.predictions, "Make space, and repeat the command."):
+        outputs.save(folder.predictions)
+    return write_run_report(
+        folder,
+        disclaimer=dataset.disclaimer,
+        command=shlex.join(["python", "-m", "avsdn_tf.main", *config.to_flags()]),
+        settings=config.to_dict(),
+        history=history,
+        scores={
+            **scores,
+            "validation_accuracy": float(right / total),
+            "dataset_hash": dataset.content_hash(),
+        },
+        predictions=outputs if isinstance(outputs, Predictions) else None,
+        categories=dataset.categories,
+    )

@@ -1,0 +1,204 @@
+"""Training, evaluating and predicting from Python."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import avsdn_tf
+from avsdn_tf import runs, videos
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.video import VideoError
+from avsdn_tf.report.prediction import write_prediction
+from avsdn_tf.run_folder import RunFolder
+from tests.small_videos import write_clip
+
+
+@pytest.fixture(autouse=True)
+def small_backbones(monkeypatch, extractor):
+    monkeypatch.setattr(videos, "extractor_for", lambda *_, **__: extractor)
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    settings = {"epochs": 2, "units": 4, "batch_size": 240, "data_dir": data_dir}
+    return avsdn_tf.train(run=tmp_path_factory.mktemp("run"), **settings)
+
+
+def test_train_returns_what_the_folder_holds(trained):
+    folder = RunFolder(trained.folder)
+    assert folder.read_report() == trained.report
+    assert [row["epoch"] for row in trained.history] == [1, 2]
+    assert 0 <= trained.report["accuracy"] <= 1
+    assert trained.model.num_segments == 10
+
+
+def test_a_config_and_its_fields_are_not_given_together():
+    with pytest.raises(TypeError, match="units"):
+        avsdn_tf.train(avsdn_tf.Config(), units=3)
+
+
+def test_training_logs_each_epoch_and_prints_nothing(
+    data_dir, tmp_path, caplog, capsys
+):
+    config = avsdn_tf.Config(epochs=1, units=4, batch_size=480, data_dir=data_dir)
+    with caplog.at_level(logging.INFO, "avsdn_tf"):
+        avsdn_tf.train(config, run=tmp_path / "run")
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("480 + 96 + 96 clips" in line for line in lines)
+    assert sum(line.startswith("epoch   1/1") for line in lines) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_evaluate_returns_the_report(trained):
+    folder = RunFolder(trained.folder)
+    folder.report.unlink()
+    assert avsdn_tf.evaluate(trained.folder)["accuracy"] == trained.report["accuracy"]
+    assert folder.report.is_file()
+
+
+def test_predict_returns_a_prediction_a_video(run_folder, tmp_path):
+    videos_folder = tmp_path / "videos"
+    videos_folder.mkdir()
+    for seconds in (5, 3):
+        write_clip(videos_folder / f"{seconds}.mp4", seconds)
+    found = avsdn_tf.predict(run_folder, videos_folder)
+    assert [each.name for each in found] == ["3.mp4", "5.mp4"]
+    assert [len(each.probabilities) for each in found] == [3, 5]
+    assert list(tmp_path.glob("**/*.html")) == []
+
+
+def test_predict_writes_files_where_it_is_told(run_folder, tmp_path):
+    video = write_clip(tmp_path / "a.mp4", 2)
+    (found,) = avsdn_tf.predict(str(run_folder), str(video), out=tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "a.events.json").read_text())
+    np.testing.assert_allclose(written["probabilities"], found.probabilities, atol=1e-6)
+
+
+def test_a_video_that_fails_raises_or_is_left_out(run_folder, tmp_path, caplog):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    both = [broken, write_clip(tmp_path / "a.mp4", 2)]
+    with pytest.raises(VideoError, match=r"broken\.mp4"):
+        avsdn_tf.predict(run_folder, both)
+    (found,) = avsdn_tf.predict(run_folder, both, skip_errors=True)
+    assert found.name == "a.mp4"
+    assert "broken.mp4" in caplog.text
+
+
+def test_events_of_a_lower_score_are_left_out(extractor, tmp_path):
+    model = avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4, num_segments=4)
+    # All segments get the same probabilities: Bark two in three.
+    for weight in model.trainable_variables:
+        weight.assign(weight * 0)
+    model.decoder.head.bias.assign(np.log([4.0, 1.0, 1.0]))
+    video = write_clip(tmp_path / "a.mp4", 4)
+    for min_score, expected in ((0.6, ["Bark"]), (0.7, [])):
+        found = videos.predict_video(model, extractor, video, min_score=min_score)
+        assert [event.category for event in found.events] == expected
+
+
+def test_a_network_of_simulated_data_says_that_it_saw_no_real_feature(
+    trained, tmp_path, monkeypatch
+):
+    seen = []
+
+    def predict_video(*args, disclaimer, **kwargs):
+        seen.append(disclaimer)
+
+    monkeypatch.setattr(videos, "predict_video", predict_video)
+    runs.open_predictor(trained.folder)(write_clip(tmp_path / "a.mp4", 2))
+    assert "never seen a real" in seen[0]
+
+
+@pytest.mark.parametrize("name", ["movie.vtt", "movie.png", "movie.html"])
+def test_predict_overwrites_nothing_of_a_persons(run_folder, tmp_path, name):
+    video = write_clip(tmp_path / "movie.mp4", 2)
+    own = tmp_path / name
+    own.write_text("mine")
+    with pytest.raises(UserError, match=name):
+        avsdn_tf.predict(run_folder, video, out=tmp_path)
+    assert own.read_text() == "mine"
+    assert not (tmp_path / "movie.events.json").exists()
+
+
+@pytest.mark.parametrize("suffix", [".html", ".vtt", ".png"])
+def test_predict_overwrites_no_input(run_folder, tmp_path, suffix):
+    video = write_clip(tmp_path / "movie.mp4", 2).rename(tmp_path / f"movie{suffix}")
+    content = video.read_bytes()
+    with pytest.raises(UserError):
+        avsdn_tf.predict(run_folder, video, out=tmp_path)
+    assert video.read_bytes() == content
+
+
+def test_predict_leaves_a_runs_report_alone(run_folder, tmp_path):
+    page = run_folder / "report.html"
+    page.write_text("the run's")
+    video = write_clip(tmp_path / "report.mp4", 2)
+    with pytest.raises(UserError, match=r"report\.html"):
+        avsdn_tf.predict(run_folder, video, out=run_folder)
+    assert page.read_text() == "the run's"
+
+
+def test_predict_replaces_its_own_files_unless_a_person_edited_them(
+    run_folder, tmp_path
+):
+    video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
+    for _ in range(2):
+        avsdn_tf.predict(run_folder, video, out=out)
+    events = out / "a.events.csv"
+    events.write_text("start_s,end_s,category\n0,1,Bark\n")
+    with pytest.raises(UserError, match="changed"):
+        avsdn_tf.predict(run_folder, video, out=out)
+    assert "0,1,Bark" in events.read_text()
+
+
+def test_videos_of_one_name_keep_their_files_apart(run_folder, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first = write_clip(tmp_path / "one" / "a.mp4", 2)
+    second = write_clip(tmp_path / "two" / "a.mp4", 3)
+    out = tmp_path / "out"
+    avsdn_tf.predict(run_folder, first, out=out)
+    with pytest.raises(UserError, match="another video"):
+        avsdn_tf.predict(run_folder, second, out=out)
+    assert len(json.loads((out / "a.events.json").read_text())["probabilities"]) == 2
+    # A video that was moved is no other video.
+    first.unlink()
+    avsdn_tf.predict(run_folder, second, out=out)
+
+
+def test_a_link_is_not_followed(run_folder, tmp_path):
+    video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
+    out.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (out / "a.html").symlink_to(victim)
+    with pytest.raises(UserError, match=r"a\.html"):
+        avsdn_tf.predict(run_folder, video, out=out)
+    assert victim.read_text() == "mine"
+
+
+def test_a_stopped_predict_may_be_repeated(run_folder, tmp_path, monkeypatch):
+    video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
+    (found,) = avsdn_tf.predict(run_folder, video)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr("avsdn_tf.report.prediction.write_player_page", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_prediction(out, video, found)
+    assert write_prediction(out, video, found).is_file()
+
+
+def test_importing_the_package_imports_no_data_sets():
+    program = (
+        "import sys, avsdn_tf; assert 'tensorflow_datasets' not in sys.modules; "
+        "assert callable(avsdn_tf.train); assert 'tensorflow_datasets' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
