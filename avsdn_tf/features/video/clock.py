@@ -19,11 +19,14 @@ from fractions import Fraction
 SECOND_FL = 705_600_000
 # How far sound and picture may lie apart in the file.
 MAX_APART_S = 60
+# A few bytes can state years.
+MAX_LENGTH_S = 24 * 60 * 60
 # The most that may be missing before a file counts as damaged.
 MAX_MISSING_FL = SECOND_FL
 _MAX_STEP_BACK_FL = SECOND_FL
 _MAX_JUMP_S = 600
 _MAX_JUMP_FL = _MAX_JUMP_S * SECOND_FL
+_MAX_LENGTH_FL = MAX_LENGTH_S * SECOND_FL
 
 
 def to_flicks(count: int, unit_s: Fraction) -> int:
@@ -60,6 +63,8 @@ class Clock:
         `end_fl` is minus infinity before the first frame, whose timestamp may be
         anything: recorders count from when they were switched on.
         """
+        if self.zero_fl is not None and time_fl > self.zero_fl + _MAX_LENGTH_FL:
+            raise ValueError(f"it lasts longer than {MAX_LENGTH_S // 3600} h")
         limit_fl = max(end_fl, self._stated_end_fl) + _MAX_JUMP_FL
         if end_fl > -math.inf and time_fl > limit_fl:
             raise ValueError(

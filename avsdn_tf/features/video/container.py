@@ -22,16 +22,36 @@ from fractions import Fraction
 import av
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.video.clock import MAX_MISSING_FL, SECOND_FL, to_flicks
+from avsdn_tf.features.video.clock import (
+    MAX_LENGTH_S,
+    MAX_MISSING_FL,
+    SECOND_FL,
+    to_flicks,
+)
 
-# A damaged header may claim any size; 8K is 7680 x 4320.
-_MAX_PIXELS = 8192 * 8192
+# The containers and audio files that are opened. None of them names other files or
+# addresses, as playlists do, and none is a picture or plain text.
+_FORMATS = (
+    *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "ape", "apng", "asf", "au", "av1"),
+    *("avi", "caf", "dts", "dv", "eac3", "flac", "flv", "gif", "gxf", "h264", "hevc"),
+    *("ivf", "m4v", "matroska", "mjpeg", "mov", "mp3", "mpc", "mpc8", "mpeg"),
+    *("mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "tak", "truehd", "tta"),
+    *("vc1", "voc", "w64", "wav", "wtv", "wv", "yuv4mpegpipe"),
+)
+_NO_VIDEO = (
+    "it is not a video, but of a format that holds neither picture nor sound, one "
+    "picture, or the names of other files"
+)
+# 8K of the cinema. A header may claim any size.
+_MAX_PIXELS = 8192 * 4320
+# The transport stream of a whole TV channel has about a hundred.
+_MAX_STREAMS = 256
+# Each thread of a decoder holds a frame.
+_MAX_THREADS = 8
 # FFmpeg's unit for the times of a container as a whole.
 _CONTAINERS_UNIT_S = Fraction(1, av.time_base)
 # For other formats, FFmpeg computes the duration from the bytes that are there.
 _STATE_THEIR_DURATION = {"asf", "flv", "matroska", "mov"}
-# FFmpeg reads pictures and plain text as videos too.
-_NO_VIDEOS = {"image2", "tty"}
 _SUFFIXES = (
     *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv"),
     *(".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob"),
@@ -143,12 +163,13 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Source]:
     try:
         if os.path.getsize(path) == 0:
             raise ValueError("it is empty, 0 bytes")
-        # Name the protocol, so that a colon in the path doesn't start another one.
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
+        with _open(path) as container:
             source = _choose_streams(container)
             yield source
     except _READ_ERRORS as error:
         reason = (isinstance(error, av.error.FFmpegError) and error.strerror) or error
+        if isinstance(error, av.error.ArgumentError):
+            reason = f"{reason}, or a picture of more than {_MAX_PIXELS:,} pixels"
         where = f" beyond {source.reached_s:.1f} s" if source else ""
         raise VideoError(
             f"{path}: cannot be read{where}: {' '.join(str(reason).split())}. Expected "
@@ -157,11 +178,30 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Source]:
         ) from error
 
 
+def _open(path: str) -> av.container.InputContainer:
+    """Open a file of a known format, without following what the file refers to."""
+    try:
+        return av.open(
+            # Name the protocol, so that a colon in the path doesn't start another one.
+            f"file:{path}",
+            # FFmpeg decodes frames of every stream and cover while it opens a file.
+            options={"max_pixels": str(_MAX_PIXELS)},
+            container_options={
+                "format_whitelist": ",".join(_FORMATS),
+                "protocol_whitelist": "file",
+                "max_streams": str(_MAX_STREAMS),
+            },
+            metadata_errors="replace",
+        )
+    except av.error.ArgumentError as error:
+        # What FFmpeg answers to a format that is not on the list.
+        raise ValueError(_NO_VIDEO) from error
+
+
 def _choose_streams(container: av.container.InputContainer) -> Source:
     """Return FFmpeg's best picture and the best sound that belongs to it."""
-    name = container.format.name
-    if name in _NO_VIDEOS or name.endswith("_pipe"):
-        raise ValueError(f"it is a {container.format.long_name}, not a video")
+    if len(container.streams) > _MAX_STREAMS:
+        raise ValueError(f"it has more than {_MAX_STREAMS} streams")
     # A cover image is no picture.
     pictures = [
         stream
@@ -181,7 +221,16 @@ def _choose_streams(container: av.container.InputContainer) -> Source:
         picture.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
         # Decode several frames at once where the codec allows it.
         picture.thread_type = "AUTO"
-    return Source(container, picture, sound)
+        picture.codec_context.thread_count = min(
+            _MAX_THREADS, (os.cpu_count() or 1) + 1
+        )
+    source = Source(container, picture, sound)
+    if (source.stated_s or 0) > MAX_LENGTH_S:
+        raise ValueError(
+            f"it states {source.stated_s:.0f} s, more than the limit of "
+            f"{MAX_LENGTH_S // 3600} h"
+        )
+    return source
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from collections import deque
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from avsdn_tf.features.video.clock import MAX_APART_S, SECOND_FL
@@ -124,10 +125,12 @@ def turn_upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     decide.
     """
     try:
-        entry = frame.side_data["DISPLAYMATRIX"]
+        # frame.side_data and the frame would refer to each other, and the pixels stay
+        # in memory until Python collects cycles.
+        entry = SideDataContainer(frame)["DISPLAYMATRIX"]
     except KeyError:
         return pixels
-    except ValueError:
+    except (TypeError, ValueError):
         # PyAV can't list the side data where one kind is unknown to it. Its rotation
         # is still known, though not whether the picture is mirrored.
         return np.rot90(pixels, round(frame.rotation / 90))

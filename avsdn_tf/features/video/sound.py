@@ -15,6 +15,10 @@ import numpy as np
 from avsdn_tf.features.video.clock import MAX_APART_S, SECOND_FL, to_flicks
 
 SAMPLE_RATE_HZ = 16_000
+# A frame of few samples a second becomes a large waveform, and a filter for many samples
+# a second is large.
+_LOWEST_RATE_HZ = 1_000
+_HIGHEST_RATE_HZ = 1_000_000
 _SAMPLE_FL = SECOND_FL // SAMPLE_RATE_HZ
 # The resampler's output is larger than the codec's frames: each piece costs the same.
 _PIECE_SAMPLES = SAMPLE_RATE_HZ // 10
@@ -42,6 +46,11 @@ class Sound:
         """Append a decoded frame that starts at a time."""
         if self.first_fl is None:
             self.first_fl = self.next_fl = time_fl
+        if not _LOWEST_RATE_HZ <= frame.sample_rate <= _HIGHEST_RATE_HZ:
+            raise ValueError(
+                f"its sound has {frame.sample_rate} samples a second, outside of "
+                f"{_LOWEST_RATE_HZ} to {_HIGHEST_RATE_HZ}"
+            )
         audio_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         is_continuous = abs(time_fl - self.next_fl) <= _CONTINUOUS_FL
         if audio_format != self._format or not is_continuous:
