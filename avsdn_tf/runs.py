@@ -1,19 +1,21 @@
 """What is done with a run: train it, evaluate it, predict with it.
 
 The commands of the same names call these functions. They log to the logger `avsdn_tf`;
-`logging.basicConfig(level=logging.INFO)` shows each epoch in a notebook.
+`logging.getLogger("avsdn_tf").setLevel("INFO")` shows each epoch in a notebook.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+from absl import logging as absl_logging
 
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset
@@ -51,6 +53,18 @@ class TrainedRun:
     report: dict[str, Any]
 
 
+@contextlib.contextmanager
+def _without_tfds_warnings() -> Iterator[None]:
+    """Silence TFDS in a block: it warns of its own internals through absl."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
+
+
+@_without_tfds_warnings()
 def train(
     config: Config | None = None,
     *,
@@ -94,6 +108,7 @@ def train(
     return train_run(config, run, finish=finish, resume=resume, callbacks=callbacks)
 
 
+@_without_tfds_warnings()
 def evaluate(
     run: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
 ) -> dict[str, Any]:

@@ -327,8 +327,12 @@ def make_predict(
     logits_of = make_logits(model)
 
     def predict(scored: tf.data.Dataset) -> Predictions:
+        names, spec = ("audio", "visual"), scored.element_spec
+        # Traced by the spec, whose batch size is free: the last batch is smaller.
+        graph = logits_of.get_concrete_function({name: spec[name] for name in names})
+
         def outputs_of(batch: Batch) -> dict[str, tf.Tensor]:
-            logits = logits_of({"audio": batch["audio"], "visual": batch["visual"]})
+            logits = graph({name: batch[name] for name in names})
             return {
                 "row": batch["row"],
                 "logits": logits,
