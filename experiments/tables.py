@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avsdn_tf.report.figures import LINES, MUTED
+from avsdn_tf.text import csv_cell
 from avsdn_tf.training.config import CROSS_MODAL
 from experiments.markdown import to_table
 from experiments.published import LABELS, STEPWISE
@@ -205,9 +206,10 @@ def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     for line in lines:
-        writer.writerow(
-            {n: round(v, 4) if isinstance(v, float) else v for n, v in line.items()}
-        )
+        rounded = {
+            n: round(v, 4) if isinstance(v, float) else v for n, v in line.items()
+        }
+        writer.writerow({name: csv_cell(value) for name, value in rounded.items()})
     return text.getvalue()
 
 

@@ -13,6 +13,7 @@ from avsdn_tf.cli import evaluate, export, extract, predict, train
 from avsdn_tf.cli.flags import HelpFormatter, did_you_mean
 from avsdn_tf.errors import UserError
 from avsdn_tf.startup import start_tensorflow
+from avsdn_tf.text import printable_lines
 from avsdn_tf.training.signals import TrainingInterruptedError
 from avsdn_tf.version import __version__
 
@@ -88,7 +89,7 @@ def _exit_on_error(function: Any, argument: Any) -> Any:
 
 
 def _print_error(message: str) -> None:
-    print(f"avsdn_tf: {message}", file=sys.stderr)
+    print(f"avsdn_tf: {printable_lines(message)}", file=sys.stderr)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

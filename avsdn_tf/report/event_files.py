@@ -15,6 +15,11 @@ import numpy as np
 from avsdn_tf.events import Event, VideoPrediction
 from avsdn_tf.files import write_json, write_text
 from avsdn_tf.report.scores import percent
+from avsdn_tf.text import csv_cell, printable, short_name
+
+# As JSON, 16 bytes each: ten hours of AVE's classes, three minutes of 10,000.
+MAX_PROBABILITIES = 2**21
+_NUM_KEPT_CLASSES = 5
 
 
 def write_event_files(
@@ -24,15 +29,16 @@ def write_event_files(
 
     The disclaimer is a member of the JSON, a column of the CSV, and a line at the top
     of the picture throughout the video. Row i of the JSON's `probabilities` belongs to
-    the segment that starts at `start_s + i * segment_s`. Each file is written
+    the segment that starts at `start_s + i * segment_s`. Of more than
+    `MAX_PROBABILITIES`, `most_probable` holds each segment's five largest in their
+    place, as pairs of a class's index and its probability. Each file is written
     atomically.
     """
     folder = pathlib.Path(folder)
     json_path = folder / f"{stem}.events.json"
     csv_path = folder / f"{stem}.events.csv"
     vtt_path = folder / f"{stem}.vtt"
-    # Six decimals take a third of the space of all.
-    probabilities = np.asarray(prediction.probabilities, dtype=np.float64).round(6)
+    probabilities = np.asarray(prediction.probabilities)
     content = {
         "video": prediction.name,
         "disclaimer": prediction.disclaimer,
@@ -40,12 +46,26 @@ def write_event_files(
         "start_s": prediction.start_s,
         "events": [event._asdict() for event in prediction.events],
         "classes": prediction.classes,
-        "probabilities": probabilities.tolist(),
     }
+    if probabilities.size <= MAX_PROBABILITIES:
+        # Six decimals take a third of the space of all.
+        rounded = probabilities.astype(np.float64).round(6)
+        content["probabilities"] = rounded.tolist()
+    else:
+        content["most_probable"] = _most_probable(probabilities)
     write_json(json_path, content)
     write_text(csv_path, _csv_text(prediction))
     write_text(vtt_path, _webvtt_text(prediction))
     return json_path, csv_path, vtt_path
+
+
+def _most_probable(probabilities: np.ndarray) -> list[list[tuple[int, float]]]:
+    rows = []
+    for row in probabilities:
+        most = np.argsort(-row, kind="stable")[:_NUM_KEPT_CLASSES]
+        values = row[most].astype(np.float64).round(6)
+        rows.append(list(zip(most.tolist(), values.tolist(), strict=True)))
+    return rows
 
 
 def _csv_text(prediction: VideoPrediction) -> str:
@@ -56,7 +76,8 @@ def _csv_text(prediction: VideoPrediction) -> str:
     for event in prediction.events:
         times_s = round(event.start_s, 3), round(event.end_s, 3)
         score = round(event.score, 6)
-        writer.writerow((*times_s, event.category, score, prediction.disclaimer))
+        row = (*times_s, event.category, score, prediction.disclaimer)
+        writer.writerow(map(csv_cell, row))
     return target.getvalue()
 
 
@@ -68,7 +89,7 @@ def _webvtt_text(prediction: VideoPrediction) -> str:
         cues.append(f"{times} line:0\n{_cue_text(prediction.disclaimer)}\n")
     for event in prediction.events:
         times = f"{_timestamp(event.start_s)} --> {_timestamp(event.end_s)}"
-        text = f"{event.category} {percent(event.score)}"
+        text = f"{short_name(event.category)} {percent(event.score)}"
         cues.append(f"{times}\n{_cue_text(text)}\n")
     return "\n".join(["WEBVTT\n", *cues])
 
@@ -82,4 +103,4 @@ def _timestamp(seconds: float) -> str:
 
 def _cue_text(text: str) -> str:
     """Return text on one line, escaped: an empty line or an arrow would end the cue."""
-    return html.escape(" ".join(text.split()), quote=False)
+    return html.escape(printable(" ".join(text.split())), quote=False)

@@ -1,6 +1,7 @@
 """The page of one video: a player, and the video's events along its time."""
 
 import base64
+import collections
 import itertools
 import os
 import pathlib
@@ -14,12 +15,14 @@ from avsdn_tf.events import VideoPrediction
 from avsdn_tf.files import write_text
 from avsdn_tf.report.figures import category_colors
 from avsdn_tf.report.templating import render
+from avsdn_tf.text import short_name
 
 # In base64, which takes a third more, 32 MB: the longest address that Firefox read
 # before version 136 (MDN, "data: URLs").
 EMBEDDED_BYTES_MAX = 23 * 2**20
 
 _NUM_SHOWN_CLASSES = 5
+_MAX_LANES = 48
 
 # mimetypes.guess_type depends on the machine. Browsers refuse video/quicktime, but
 # play what phones put into .mov as MP4.
@@ -88,12 +91,15 @@ def _relative_url(video: pathlib.Path, folder: pathlib.Path) -> str:
 def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, Any]:
     """Return the data of player.js, ready for JSON."""
     probabilities = np.asarray(prediction.probabilities, dtype=np.float64)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_NUM_SHOWN_CLASSES]
+    # Segment by segment: the whole order would take as much memory as they do.
+    order = np.stack(
+        [np.argsort(-p, kind="stable")[:_NUM_SHOWN_CLASSES] for p in probabilities]
+    )
     percents = (100 * np.take_along_axis(probabilities, order, axis=1)).round(1)
     return {
         "start_s": prediction.start_s,
         "segment_s": prediction.segment_s,
-        "classes": prediction.classes,
+        "classes": [short_name(name) for name in prediction.classes],
         "colors": [*colors, "var(--muted)"],
         # The most probable classes of every segment, each with its percentage.
         "top": [
@@ -104,30 +110,28 @@ def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, An
 
 
 def _lanes(prediction: VideoPrediction, colors: list[str]) -> list[_Lane]:
-    """Return a lane per category with events, and one of the most probable class."""
+    """Return a lane per category with events, and one of the most probable class.
+
+    Of more than `_MAX_LANES` categories, those of most events have a lane.
+    """
     lanes = []
+    events = collections.defaultdict(list)
+    for event in prediction.events:
+        times_s = np.array([event.start_s, event.end_s])
+        segments = (times_s - prediction.start_s) / prediction.segment_s
+        events[event.category].append(segments.tolist())
+    most = sorted(events, key=lambda name: -len(events[name]))[:_MAX_LANES]
     for category, color in zip(prediction.categories, colors, strict=True):
-        runs = [
-            tuple(
-                (time_s - prediction.start_s) / prediction.segment_s
-                for time_s in (event.start_s, event.end_s)
-            )
-            for event in prediction.events
-            if event.category == category
-        ]
-        if runs:
-            lanes.append(_Lane(category, "event", [(color, _path(runs))]))
+        if category in most:
+            lanes.append(_Lane(category, "event", [(color, _path(events[category]))]))
     classes = np.asarray(prediction.probabilities).argmax(axis=1)
     edges = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), len(classes)]
-    paths = []
-    for index, color in enumerate(colors):
-        runs = [
-            (start, end)
-            for start, end in itertools.pairwise(edges)
-            if classes[start] == index
-        ]
-        if runs:
-            paths.append((color, _path(runs)))
+    runs = collections.defaultdict(list)
+    for start, end in itertools.pairwise(edges):
+        runs[int(classes[start])].append((start, end))
+    # The class after the last category is background, which has no colour.
+    runs.pop(len(colors), None)
+    paths = [(colors[index], _path(runs[index])) for index in sorted(runs)]
     return [*lanes, _Lane("Most probable class", "classes", paths)]
 
 
