@@ -14,11 +14,15 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from avsdn_tf.files import atomic_write
+from avsdn_tf.arrays import read_npz
+from avsdn_tf.files import atomic_write, open_regular
 from avsdn_tf.intervals import bootstrap_interval
 from avsdn_tf.metrics import count_background, count_events, count_right
 
 _T = TypeVar("_T", bound="ClipArrays")
+# Classes of the largest confusion matrix that is kept whole.
+_MAX_MATRIX_CLASSES = 48
+_MAX_PAIRS = 30
 
 
 class ClipArrays:
@@ -39,16 +43,14 @@ class ClipArrays:
     @classmethod
     def load(cls: type[_T], path: str | os.PathLike[str]) -> _T:
         """Load a file of `save`; raise ValueError if that fails."""
+        expected = {name: (None, np.dtype(dtype)) for name, dtype in cls.DTYPES.items()}
         try:
-            # np.load doesn't close a broken file.
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return cls(**{name: archive[name] for name in cls.DTYPES})
-        # Errors of many types: missing, truncated, overwritten and foreign files.
-        except Exception as error:
-            reason = " ".join(str(error).split())
+            with open_regular(path) as file:
+                return cls(**read_npz(file, expected))
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"Expected predictions of a run, with {', '.join(cls.DTYPES)}, in "
-                f"{path}. Received: {type(error).__name__}: {reason}"
+                f"{path}. Received: {error}"
             ) from error
 
 
@@ -124,14 +126,8 @@ def _sum(
     *args: Any,
 ) -> tuple[int, int]:
     """Return the two counts of a function of `avsdn_tf.metrics` over a split."""
-    # `count_events` compares all pairs of a clip's segments: (clips, T, T) at a time.
-    step = max(1, 2**22 // max(1, labels.shape[1]) ** 2)
-    sums = [0, 0]
-    for start in range(0, len(labels), step):
-        clips = slice(start, start + step)
-        for i, values in enumerate(count(labels[clips], predicted[clips], *args)):
-            sums[i] += int(np.asarray(values).sum())
-    return sums[0], sums[1]
+    part, whole = count(labels, predicted, *args)
+    return int(np.asarray(part).sum()), int(np.asarray(whole).sum())
 
 
 def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
@@ -192,10 +188,8 @@ def per_category(
         predicted, is None.
     """
     names = [*categories, "Background"]
-    matrix = confusion_matrix(labels, predicted, len(names))
-    counts = zip(
-        names, matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal(), strict=True
-    )
+    classes = (labels, predicted, labels[labels == predicted])
+    counts = [np.bincount(of.ravel(), minlength=len(names)) for of in classes]
     return [
         {
             "category": name,
@@ -205,7 +199,35 @@ def per_category(
             "recall": _ratio(right, true),
             "f1": _ratio(2 * right, true + guessed),
         }
-        for name, true, guessed, right in counts
+        for name, true, guessed, right in zip(names, *counts, strict=True)
+    ]
+
+
+def most_confused(
+    labels: np.ndarray, predicted: np.ndarray, categories: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the pairs of classes that are confused most, at most 30, most first.
+
+    Returns:
+        One dictionary a pair: `category`, the true class, `predicted`, the class that
+        was given instead, `segments`, how often, and `of`, the number of true segments.
+    """
+    names = [*categories, "Background"]
+    wrong = labels != predicted
+    pairs = labels[wrong] * len(names) + predicted[wrong]
+    found, counts = np.unique(pairs, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:_MAX_PAIRS]
+    totals = np.bincount(labels.ravel(), minlength=len(names))
+    return [
+        {
+            "category": names[true],
+            "predicted": names[guessed],
+            "segments": int(count),
+            "of": int(totals[true]),
+        }
+        for true, guessed, count in zip(
+            *np.divmod(found[most], len(names)), counts[most], strict=True
+        )
     ]
 
 
@@ -222,8 +244,9 @@ def evaluate(predictions: Predictions, categories: Sequence[str]) -> dict[str, A
         A JSON-ready dictionary: `accuracy`, its 95 % bootstrap `interval` over clips
         (`[low, high]`, None for one clip), `background_recall`, `event_f1` (at IoU
         0.5), `partial_clip_accuracy`, `trivial` (see `trivial_baselines`), `num_clips`,
-        `num_segments` (of the whole split), `per_category` (see there) and
-        `confusion_matrix` (list of rows of segment counts).
+        `num_segments` (of the whole split), `per_category` and `most_confused` (see
+        there) and `confusion_matrix` (list of rows of segment counts; None for more
+        than 48 classes, since it grows with their square).
 
     Raises:
         ValueError: If there is no segment, classes and categories don't fit each other,
@@ -242,9 +265,10 @@ def evaluate(predictions: Predictions, categories: Sequence[str]) -> dict[str, A
         "num_clips": len(labels),
         "num_segments": labels.size,
         "per_category": per_category(labels, predicted, categories),
-        "confusion_matrix": confusion_matrix(
-            labels, predicted, background + 1
-        ).tolist(),
+        "most_confused": most_confused(labels, predicted, categories),
+        "confusion_matrix": confusion_matrix(labels, predicted, background + 1).tolist()
+        if background < _MAX_MATRIX_CLASSES
+        else None,
     }
 
 

@@ -129,6 +129,20 @@ def number_events(classes: np.ndarray, background: int) -> np.ndarray:
     return np.where(is_event, numbers, -1)
 
 
+def event_spans(classes: np.ndarray, background: int) -> list[tuple[int, int]]:
+    """Return the first segment of each event of a clip, and the one after its last.
+
+    `classes` holds the class index of every segment, `(num_segments,)`.
+    """
+    numbers = number_events(classes[np.newaxis], background)[0]
+    segments = np.flatnonzero(numbers >= 0)
+    _, starts, lengths = np.unique(
+        numbers[segments], return_index=True, return_counts=True
+    )
+    firsts = segments[starts]
+    return list(zip(firsts.tolist(), (firsts + lengths).tolist(), strict=True))
+
+
 def events_from_probabilities(
     probabilities: np.ndarray, categories: Sequence[str], segment_s: float = 1.0
 ) -> list[Event]:
@@ -161,20 +175,15 @@ def events_from_probabilities(
             f"Expected segment_s to be positive. Received: segment_s={segment_s}"
         )
     classes = probabilities.argmax(axis=1)
-    numbers = number_events(classes[np.newaxis], background=len(categories))[0]
-    events = []
-    for number in range(numbers.max(initial=-1) + 1):
-        segments = np.flatnonzero(numbers == number)
-        category = classes[segments[0]]
-        events.append(
-            Event(
-                start_s=float(segments[0] * segment_s),
-                end_s=float((segments[-1] + 1) * segment_s),
-                category=categories[category],
-                score=min(1.0, float(probabilities[segments, category].mean())),
-            )
+    return [
+        Event(
+            start_s=float(first * segment_s),
+            end_s=float(end * segment_s),
+            category=categories[classes[first]],
+            score=min(1.0, float(probabilities[first:end, classes[first]].mean())),
         )
-    return events
+        for first, end in event_spans(classes, background=len(categories))
+    ]
 
 
 def _check_shape(what: str, values: np.ndarray, categories: Sequence[str]) -> None:

@@ -71,16 +71,12 @@ def count_events(
     shared = ops.logical_and(
         ops.equal(labels, predicted), ops.not_equal(labels, background)
     )
-    # (batch, T, T): whether two segments belong to the same true, predicted event.
-    same_true, same_predicted = _same(true_runs), _same(predicted_runs)
-    same_pair = ops.logical_and(same_true, same_predicted)
-    both = ops.logical_and(same_pair, ops.expand_dims(shared, 1))
-    intersection = _count(both)
-    union = _count(same_true) + _count(same_predicted) - intersection
     # The segments that a true and a predicted event share are one run: its first
     # segment stands for the pair.
     new_run = ops.logical_or(_changes(true_runs), _changes(predicted_runs))
     first = ops.logical_and(shared, new_run)
+    intersection = _lengths(ops.cumsum(ops.cast(new_run, "int32"), axis=1))
+    union = _lengths(true_runs) + _lengths(predicted_runs) - intersection
     overlap = ops.cast(intersection, "float32") / ops.cast(union, "float32")
     right = ops.logical_and(first, overlap >= iou)
     return 2 * _count(right), _count(true_starts) + _count(predicted_starts)
@@ -107,8 +103,15 @@ def _runs(classes: Any, background: int) -> tuple[Any, Any]:
     return runs, ops.logical_and(changes, ops.not_equal(classes, background))
 
 
-def _same(runs: Any) -> Any:
-    return ops.equal(ops.expand_dims(runs, 1), ops.expand_dims(runs, 2))
+def _lengths(runs: Any) -> Any:
+    """Return how many segments each segment's run has, given the runs' numbers."""
+    num_clips, num_segments = ops.shape(runs)
+    clips = num_segments * ops.expand_dims(ops.arange(num_clips, dtype="int32"), 1)
+    numbers = ops.reshape(runs - 1 + clips, (-1,))
+    lengths = ops.segment_sum(
+        ops.ones_like(numbers), numbers, num_segments=num_clips * num_segments
+    )
+    return ops.reshape(ops.take(lengths, numbers), ops.shape(runs))
 
 
 def _count(x: Any) -> Any:

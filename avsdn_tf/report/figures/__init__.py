@@ -13,7 +13,7 @@ from avsdn_tf.report.figures.output import (
     save,
     to_svg,
 )
-from avsdn_tf.report.figures.scores import confusion, learning_curves
+from avsdn_tf.report.figures.scores import confusion, learning_curves, most_confused
 from avsdn_tf.report.figures.timeline import (
     CHOICE_RULE,
     TimelineClip,
@@ -34,6 +34,7 @@ __all__ = [
     "choose_clips",
     "confusion",
     "learning_curves",
+    "most_confused",
     "prediction",
     "save",
     "timelines",

@@ -11,9 +11,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from avsdn_tf.report.figures.output import INK, MUTED, STYLE, TRAINING, VALIDATION
+from avsdn_tf.text import short_name
 
 _CELL = "#1a56c4"
 _ON_CELL = "#ffffff"
+_LONGEST_NAME = 40
 
 
 @mpl.rc_context(STYLE)
@@ -85,7 +87,7 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     1 or more. A class without a true segment has an empty row.
     """
     matrix = np.asarray(matrix)
-    names = [*categories, "Background"]
+    names = [short_name(name, _LONGEST_NAME) for name in (*categories, "Background")]
     num_classes = len(names)
     if matrix.shape != (num_classes, num_classes):
         raise ValueError(
@@ -119,6 +121,40 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     axes.set_xlabel("predicted class (% of row)")
     axes.xaxis.set_label_position("top")
     axes.set_ylabel("true class (segments)")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def most_confused(pairs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw pairs of confused classes, for data of too many for a matrix.
+
+    `pairs` is the result of `evaluation.most_confused`.
+    """
+    figure = Figure(figsize=(9, 0.8 + 0.27 * max(1, len(pairs))), layout="constrained")
+    axes = figure.subplots()
+    names = []
+    for row, pair in enumerate(pairs):
+        true, predicted = (
+            short_name(pair[key], _LONGEST_NAME) for key in ("category", "predicted")
+        )
+        names.append(f"{true} → {predicted}")
+        axes.barh(row, pair["segments"], height=0.7, color=_CELL)
+        share = pair["segments"] / pair["of"]
+        axes.annotate(
+            f"{100 * share:.0f} % of {pair['of']}",
+            (pair["segments"], row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=7,
+            va="center_baseline",
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("segments" if names else "segments: none was given a wrong class")
     return figure
 
 

@@ -1,5 +1,6 @@
 """Events over time: timelines of chosen clips, and the prediction of a video."""
 
+import collections
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
 from avsdn_tf.evaluation import partial_clips
-from avsdn_tf.events import VideoPrediction, number_events
+from avsdn_tf.events import VideoPrediction, event_spans
 from avsdn_tf.report.figures.output import (
     MUTED,
     STYLE,
@@ -22,6 +23,7 @@ from avsdn_tf.report.figures.output import (
     category_colors,
     unknown_glyphs,
 )
+from avsdn_tf.text import short_name
 
 CHOICE_RULE = (
     "Chosen by rule, not by looks: the clips that hold both event and background (all "
@@ -37,6 +39,10 @@ _TITLE_ROWS = 0.75
 _GAP_ROWS = 0.7
 _FONT_PT = 8
 _LONGEST_NAME = 40
+# More segments, lanes or legend entries than these make no picture to read.
+_MAX_SEGMENTS = 1200
+_MAX_LANES = 24
+_MAX_MARKERS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +106,7 @@ def timelines(
         top += _TITLE_ROWS
         shortened |= _draw_clip(axes, top, clip, categories, segment_s)
         for name in ("truth", *clip.predictions):
-            ticks.append((top + 0.5, _shorten_middle(name)))
+            ticks.append((top + 0.5, _short(name)))
             top += 1
         top += _GAP_ROWS
     axes.set_yticks(*zip(*ticks, strict=True))
@@ -116,10 +122,16 @@ def timelines(
 def prediction(found: VideoPrediction) -> Figure:
     """Draw the prediction of one video: events above, probabilities below.
 
-    A curve is drawn for every category that has an event, and for background.
+    A curve is drawn for every category that has an event, and for background; of more
+    than 24 categories, for those whose events are longest.
     """
     events = found.events
-    names = [name for name in found.categories if name in {e.category for e in events}]
+    lengths_s: dict[str, float] = collections.defaultdict(float)
+    for event in events:
+        lengths_s[event.category] += event.end_s - event.start_s
+    longest = set(sorted(lengths_s, key=lengths_s.get, reverse=True)[:_MAX_LANES])
+    names = [name for name in found.categories if name in longest]
+    num_left_out = len(lengths_s) - len(names)
     colors = dict(
         zip(found.categories, category_colors(len(found.categories)), strict=True)
     )
@@ -131,9 +143,10 @@ def prediction(found: VideoPrediction) -> Figure:
     for lane, name in enumerate(names):
         bars = [(e.start_s, e.end_s - e.start_s) for e in events if e.category == name]
         lanes.broken_barh(bars, (lane - 0.4, 0.8), color=colors[name])
-    lanes.set_yticks(range(len(names)), names)
+    lanes.set_yticks(range(len(names)), map(_short, names))
     lanes.set_ylim(max(1, len(names)) - 0.5, -0.5)
-    lanes.set_title(found.name, loc="left")
+    more = f" ({num_left_out} more categories not shown)" if num_left_out else ""
+    lanes.set_title(short_name(found.name, 80) + more, loc="left")
     lanes.tick_params(length=0)
     if not names:
         lanes.text(
@@ -149,7 +162,7 @@ def prediction(found: VideoPrediction) -> Figure:
                 100 * found.probabilities[:, index],
                 color=colors.get(name, MUTED),
                 linestyle="-" if name in names else "--",
-                marker="o",
+                marker="o" if len(segments) <= _MAX_MARKERS else None,
                 markersize=2,
             )
     curves.set_xlim(found.start_s, found.end_s)
@@ -158,7 +171,8 @@ def prediction(found: VideoPrediction) -> Figure:
     curves.set_ylabel("probability (%)")
     curves.grid(axis="y", linewidth=0.6)
     # By default a legend leaves out names that begin with an underscore.
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower left", ncols=3)
+    labels = map(_short, drawn)
+    figure.legend(drawn.values(), labels, loc="outside lower left", ncols=3)
     return figure
 
 
@@ -170,7 +184,7 @@ def _draw_clip(
     segment_s: float,
 ) -> set[int]:
     """Draw the rows of one clip; return the categories whose name was shortened."""
-    axes.text(0, top - 0.15, clip.title, size=10, va="baseline")
+    axes.text(0, top - 0.15, short_name(clip.title), size=10, va="baseline")
     truth = np.asarray(clip.truth)
     end_s = len(truth) * segment_s
     shortened = _draw_row(axes, top + 0.5, truth, categories, segment_s)
@@ -190,6 +204,8 @@ def _draw_clip(
     # Faint seams let a reader count segments without breaking up the events.
     bottom = top + 1 + len(clip.predictions)
     seams = np.arange(1, len(truth)) * segment_s
+    if len(truth) > _MAX_SEGMENTS // 10:
+        seams = seams[:0]
     axes.vlines(
         seams, top + 0.1, bottom - 0.1, colors=_ON_BAR, alpha=0.1, linewidth=0.6
     )
@@ -208,24 +224,27 @@ def _draw_row(
     inches_per_s = _TRACK_IN / axes.get_xlim()[1]
     axes.barh(y, len(classes) * segment_s, height=0.8, color=TRACK)
     shortened = set()
-    numbers = number_events(classes[np.newaxis], background=len(categories))[0]
-    for number in range(numbers.max(initial=-1) + 1):
-        segments = np.flatnonzero(numbers == number)
-        category = int(classes[segments[0]])
-        start_s, length_s = segments[0] * segment_s, len(segments) * segment_s
-        text = _fit_text(categories[category], length_s * inches_per_s - 0.08)
+    # Bars narrower than a pixel can't be seen, and each of them takes time.
+    step = -(-len(classes) // _MAX_SEGMENTS)
+    classes, segment_s = classes[::step], segment_s * step
+    for first, end in event_spans(classes, background=len(categories)):
+        category = int(classes[first])
+        start_s, length_s = first * segment_s, (end - first) * segment_s
+        name = short_name(categories[category])
+        text = _fit_text(name, length_s * inches_per_s - 0.08)
+        axes.barh(y, length_s, left=start_s, height=0.8, color=colors[category])
         if text != categories[category]:
             shortened.add(category)
-        axes.barh(y, length_s, left=start_s, height=0.8, color=colors[category])
-        axes.text(
-            start_s + length_s / 2,
-            y,
-            text,
-            color=_ON_BAR,
-            size=_FONT_PT,
-            ha="center",
-            va="center_baseline",
-        )
+        if text:
+            axes.text(
+                start_s + length_s / 2,
+                y,
+                text,
+                color=_ON_BAR,
+                size=_FONT_PT,
+                ha="center",
+                va="center_baseline",
+            )
     return shortened
 
 
@@ -235,7 +254,12 @@ def _draw_legend(
     """Draw the legend of background and of some categories below the time axis."""
     colors = category_colors(len(categories))
     handles = [Patch(color=TRACK, label="background")]
-    handles += [Patch(color=colors[i], label=categories[i]) for i in shown]
+    handles += [
+        Patch(color=colors[i], label=_short(categories[i])) for i in shown[:_MAX_LANES]
+    ]
+    if len(shown) > _MAX_LANES:
+        text = f"and {len(shown) - _MAX_LANES} more categories"
+        handles.append(Patch(alpha=0, label=text))
     widest_in = max(_text_width_in(patch.get_label()) for patch in handles) + 0.6
     axes.legend(
         handles=handles,
@@ -252,6 +276,8 @@ def _draw_legend(
 
 def _fit_text(name: str, width_in: float) -> str:
     """Return the longest form of a name that fits a width; empty if none does."""
+    if width_in <= 0:
+        return ""
     head = re.split(r",| \(", name)[0]
     shorter = [f"{head[:length].rstrip()}…" for length in range(len(head) - 1, 2, -1)]
     fitting = (t for t in (name, head, *shorter) if _text_width_in(t) <= width_in)
@@ -266,6 +292,5 @@ def _text_width_in(text: str) -> float:
     return width_pt / 72
 
 
-def _shorten_middle(name: str) -> str:
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+def _short(name: str) -> str:
+    return short_name(name, _LONGEST_NAME)
