@@ -26,7 +26,7 @@ if not is_command_line():
         SoftmaxBinaryCrossentropy,
     )
     from avsdn_tf.metrics import BackgroundRecall, EventF1, SegmentAccuracy
-    from avsdn_tf.models import AVDLN, AVEL, AVSDN, DMRN
+    from avsdn_tf.models import AVDLN, AVEL, AVSDN, DMRN, LateFusion
 
 _OF_RUNS = ("Config", "TrainedRun", "evaluate", "predict", "train")
 
@@ -42,6 +42,7 @@ __all__ = [
     "ContrastiveLoss",
     "Event",
     "EventF1",
+    "LateFusion",
     "SegmentAccuracy",
     "SoftMarginLoss",
     "SoftmaxBinaryCrossentropy",

@@ -6,5 +6,14 @@ from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.avsdn import AVSDN
 from avsdn_tf.models.base import SegmentClassifier
 from avsdn_tf.models.dmrn import DMRN
+from avsdn_tf.models.late_fusion import LateFusion
 
-__all__ = ["AVDLN", "AVEL", "AVSDN", "DMRN", "AudioVisualModel", "SegmentClassifier"]
+__all__ = [
+    "AVDLN",
+    "AVEL",
+    "AVSDN",
+    "DMRN",
+    "AudioVisualModel",
+    "LateFusion",
+    "SegmentClassifier",
+]

@@ -1,0 +1,129 @@
+"""Events without training: what AVE's categories sound and look like, as a table.
+
+`categories.csv` has a line for each category: its name, its sound classes (`heard`) and
+its image classes (`seen`), separated by `;`. `A ... B` are all classes from A to B in
+the classifier's order. A category without image classes is heard only.
+
+* YAMNet knows AVE's sounds by AudioSet's names, but one class of speech: `Speech`
+  stands for AVE's two.
+* ImageNet has no helicopter (other aircraft stand in), no ukulele and no mandolin
+  (other plucked instruments), and neither people nor shofars: speech and shofar are
+  heard only.
+* `yamnet.txt` holds YAMNet's 521 classes in order (yamnet_class_map.csv of
+  https://github.com/tensorflow/models, Apache-2.0), `imagenet.txt` the 1,000 of
+  ILSVRC 2012: the first name of each WordNet synset, `crane` and `maillot` told apart.
+"""
+
+import csv
+import difflib
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.models.late_fusion import LateFusion
+
+_FOLDER = pathlib.Path(__file__).parent
+CATEGORIES = _FOLDER / "categories.csv"
+DISCLAIMER = "Zero-shot: no training, two public classifiers"
+_COLUMNS = ["category", "heard", "seen"]
+
+
+class CategoryClasses(NamedTuple):
+    """A category, and the classes of two classifiers that are evidence of it."""
+
+    category: str
+    heard: tuple[int, ...]
+    seen: tuple[int, ...]
+
+
+@functools.cache
+def class_names(classifier: str) -> tuple[str, ...]:
+    """Return the classes of `"yamnet"` or `"imagenet"` in the order of its outputs."""
+    text = (_FOLDER / f"{classifier}.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
+
+
+def read_table(path: pathlib.Path = CATEGORIES) -> list[CategoryClasses]:
+    """Read a table of categories.
+
+    Args:
+        path: A CSV file with the columns `category`, `heard` and `seen`.
+
+    Raises:
+        UserError: If it can't be read, names an unknown class, repeats a category, or
+            has a category without a sound class.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"can't be read ({error}). Expected a CSV file of categories.",
+            field="classes",
+            value=path,
+        ) from error
+    if list(reader.fieldnames or ()) != _COLUMNS or not rows:
+        raise UserError(
+            f"Expected lines of {', '.join(_COLUMNS)}, below a line with these names.",
+            field="classes",
+            value=path,
+        )
+    table: dict[str, CategoryClasses] = {}
+    for line, row in rows:
+        try:
+            entry = _read_row(row)
+            if entry.category in table:
+                raise ValueError(f"{entry.category!r} stands on two lines")
+        except ValueError as error:
+            raise UserError(
+                f"line {line}: {error}", field="classes", value=path
+            ) from error
+        table[entry.category] = entry
+    return list(table.values())
+
+
+def build_late_fusion(
+    table: Sequence[CategoryClasses], backbones: Mapping[str, Any] | None = None
+) -> LateFusion:
+    """Return the network of a table."""
+    return LateFusion(
+        [entry.category for entry in table],
+        len(class_names("yamnet")),
+        (len(class_names("imagenet")),),
+        heard=[entry.heard for entry in table],
+        seen=[entry.seen for entry in table],
+        segment_s=1.0,
+        backbones=backbones,
+    )
+
+
+def _read_row(row: Mapping[str, Any]) -> CategoryClasses:
+    if None in row or None in row.values():
+        raise ValueError("expected three cells; quote names that hold a comma")
+    category = row["category"].strip()
+    if not category:
+        raise ValueError("the category has no name")
+    heard = _read_classes(row["heard"], "yamnet")
+    if not heard:
+        raise ValueError(f"{category!r} has no sound class")
+    return CategoryClasses(category, heard, _read_classes(row["seen"], "imagenet"))
+
+
+def _read_classes(cell: str, classifier: str) -> tuple[int, ...]:
+    """Return the indices of the classes in a cell."""
+    names, found = class_names(classifier), []
+    for part in filter(None, map(str.strip, cell.split(";"))):
+        ends = [part] if part in names else [end.strip() for end in part.split("...")]
+        for end in ends:
+            if end not in names:
+                close = difflib.get_close_matches(end, names, n=1)
+                hint = f". Did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"no class of {classifier} is called {end!r}{hint}")
+        first, last = names.index(ends[0]), names.index(ends[-1])
+        if len(ends) > 2 or first > last:
+            raise ValueError(f"{part!r} is no range of {classifier}'s classes")
+        found += range(first, last + 1)
+    return tuple(dict.fromkeys(found))
