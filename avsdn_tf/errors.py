@@ -1,6 +1,15 @@
 """The error that a person can correct: one message instead of a traceback."""
 
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
+
+# What TensorFlow and Keras print before the reason of a failure.
+_BEFORE_THE_REASON = re.compile(
+    r"Graph execution error:|Detected at node |File \"|<stack traces unavailable>|"
+    r"\[\[|\d+ root error|Exception encountered when calling |in user code:"
+)
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(Exception):
@@ -41,6 +50,45 @@ class UserError(Exception):
         return self.render()
 
 
+class CombinedUserError(UserError):
+    """Several errors that a person can correct at once, one line each."""
+
+    def __init__(self, errors: Iterable[UserError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(map(str, self.errors)))
+
+    def render(self, prefix: str = "") -> str:
+        """Return the messages, each as its own error renders it."""
+        return "\n".join(error.render(prefix) for error in self.errors)
+
+
+def call_all(*functions: Callable[[], Any]) -> list[Any]:
+    """Return what functions return; call all before the first failure is raised.
+
+    Raises:
+        UserError: The error of a function, or `CombinedUserError` of several.
+    """
+    results, errors = [], []
+    for function in functions:
+        try:
+            results.append(function())
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0] if len(errors) == 1 else CombinedUserError(errors)
+    return results
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Return the first line of an error's message that says why it failed.
+
+    Headings and stack traces of TensorFlow and Keras are skipped. An error without a
+    message is its type.
+    """
+    lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines()]
+    lines = [line for line in lines if line]
+    if lines and lines[0] == "in user code:":
+        # Lines of code follow, and then the error.
+        lines = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)]
+    reasons = (line for line in lines if not _BEFORE_THE_REASON.match(line))
+    return next(reasons, type(error).__name__)

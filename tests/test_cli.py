@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import sys
 import keras
 import pytest
 
+import tfds_ave
 from avsdn_tf import startup
-from avsdn_tf.cli import app, evaluate
+from avsdn_tf.cli import app, evaluate, flags
+from avsdn_tf.cli.start import DATASETS
 from avsdn_tf.errors import UserError
 from avsdn_tf.models.registry import MODELS
 from avsdn_tf.training import launcher
@@ -412,3 +415,79 @@ def test_it_starts_where_no_file_can_be_made(monkeypatch, capfd):
     with startup.quiet_startup():
         print("as usual", file=sys.stderr)
     assert capfd.readouterr().err == "as usual\n"
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """The working folder, with a folder that holds no run and a run that trains."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no run")
+    running = tmp_path / "running"
+    running.mkdir()
+    (running / "model.keras").write_bytes(b"")
+    settings = {"config": {}, "versions": {}}
+    (running / "config.json").write_text(json.dumps(settings))
+    broken = tmp_path / "broken"
+    shutil.copytree(running, broken)
+    (broken / "SHA256SUMS").write_text("")
+    (broken / "config.json").write_text("{")
+    return tmp_path
+
+
+MISSING = [
+    ("evaluate --run=nope", "--run=nope: No such folder"),
+    ("evaluate --run=empty", "--run=empty: "),
+    ("evaluate --run=file", "--run=file: "),
+    ("evaluate --run=running", "SHA256SUMS"),
+    ("evaluate --run=broken", "config.json"),
+    ("export --run=nope", "--run=nope: "),
+    ("export --run=nope --format=onx", "Did you mean onnx?"),
+    ("predict --run=nope a.mp4", "--run=nope: "),
+    ("predict --run=nope a.mp4 --visual_network=vgg", "Did you mean vgg19?"),
+    ("predict --run=nope a.mp4 --visual_precision=half", "mixed_bfloat16"),
+    ("extract nothere.mp4", "nothere.mp4 (no such file or folder)"),
+    ("extract empty", "Received: empty"),
+    ("extract file --vggish=nope", "--vggish=nope: "),
+    ("extract file --visual_weights=nope.h5", "--visual_weights=nope.h5: "),
+    ("extract file --out=file/x", "--out=file/x: "),
+    ("--run=file", "--run=file: "),
+    ("--run=file/x", "--run=file/x: "),
+    ("--model=avle", "Did you mean avel?"),
+    ("--dataset=custom", "Did you mean tfds_ave/custom?"),
+    ("--dataset=tfds_ave/vgg91", "Did you mean tfds_ave/vgg19?"),
+    ("--dataset=mnist", "--dataset=mnist: "),
+    ("--model=dmrn --encoders=nope", "--encoders=nope: "),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), MISSING)
+def test_what_is_missing_is_one_message(refuse, folders, words, expected):
+    message = refuse(*words.split())
+    assert expected in message
+    assert message.count("\n") == 1
+
+
+def test_what_is_missing_is_told_before_tensorflow_starts(folders):
+    program = """if True:
+    import sys
+    sys.argv[0] = "avsdn"
+    from avsdn_tf.cli import app
+    for line in sys.stdin:
+        try:
+            app.main(app.parse(line.split()))
+        except (SystemExit, app.UserError):
+            assert not {"tensorflow", "keras"} & set(sys.modules), line
+        else:
+            raise AssertionError(line)
+    """
+    lines = "\n".join(words for words, _ in MISSING)
+    done = python("-c", program, input=lines, cwd=folders)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == len(MISSING) - 4
+
+
+def test_names_that_are_checked_at_once_are_those_of_the_registries():
+    for registry in (flags.MODELS, flags.VISUAL_NETWORKS, flags.FORMATS):
+        assert registry.names == tuple(registry.entries())
+    assert tfds_ave.Builder.builder_configs.keys() == set(DATASETS)

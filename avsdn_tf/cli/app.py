@@ -12,7 +12,6 @@ from absl.flags import argparse_flags
 from avsdn_tf.cli import evaluate, export, extract, predict, train
 from avsdn_tf.cli.flags import HelpFormatter, did_you_mean
 from avsdn_tf.errors import UserError
-from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.text import printable_lines
 from avsdn_tf.training.signals import TrainingInterruptedError
 from avsdn_tf.version import __version__
@@ -75,7 +74,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_command(args: argparse.Namespace) -> int:
-    start_tensorflow()
     return COMMANDS[args.command].run(args)
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from avsdn_tf.cli import flags
+from avsdn_tf.cli.start import start
 
 SUMMARY = "Score a run on the test split again, and write its report anew."
 USAGE = "--run=DIR [FLAGS]"
@@ -22,7 +23,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the run, write its report, and print the scores; return the exit code."""
-    # TensorFlow starts after the words have been checked.
+    start(args)
+    # These import TensorFlow.
     from avsdn_tf import runs
     from avsdn_tf.report.terminal import logging_terminal, print_report
 

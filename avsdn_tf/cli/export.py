@@ -5,7 +5,8 @@ import dataclasses
 from typing import Any
 
 from avsdn_tf.cli import flags
-from avsdn_tf.cli.flags import Flag, Registry
+from avsdn_tf.cli.flags import Flag
+from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 from avsdn_tf.startup import quiet_startup
 from avsdn_tf.training.config import Config
@@ -20,10 +21,9 @@ _CHECKED_CLIPS = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's flags."""
-    formats = Registry("avsdn_tf.export", "FORMATS")
     for flag in (
         flags.RUN,
-        Flag("format", "The format.", default="savedmodel", choices=formats),
+        Flag("format", "The format.", default="savedmodel", choices=flags.FORMATS),
         dataclasses.replace(flags.OUT, shown_default="export/ in the run folder"),
         flags.DATA_DIR,
     ):
@@ -49,7 +49,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the run's network, and print how far it is from Keras."""
-    # TensorFlow starts after the words have been checked.
+    start(args)
+    # These import TensorFlow.
     from rich.console import Console
 
     from avsdn_tf import export, runs

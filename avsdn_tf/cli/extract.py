@@ -6,6 +6,7 @@ import pathlib
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
+from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 
 SUMMARY = "Make feature files of videos, to train on."
@@ -33,7 +34,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extract the videos' features; return 1 if a video failed, else 0."""
-    # TensorFlow starts after the words have been checked.
+    start(args)
+    # These import TensorFlow.
     from rich.console import Console
 
     from avsdn_tf.features.extractor import build_extractor

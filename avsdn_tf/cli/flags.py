@@ -61,25 +61,51 @@ _METAVARS = {
 class Registry:
     """The names of a registry whose entries have a `summary`.
 
-    Its module imports TensorFlow, so that it is imported only when a name is checked or
-    listed; all other words are checked within a moment.
+    Its module imports TensorFlow, which takes seconds: it is imported for the help
+    alone. A test compares `names` with it, so that a wrong name is told at once.
     """
 
     module: str
     name: str
+    names: tuple[str, ...]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries())
+        return iter(self.names)
 
     def __str__(self) -> str:
         """Return a line for each name."""
-        entries = self._entries().items()
+        entries = self.entries().items()
         return "\n".join(f"{name}: {entry.summary}." for name, entry in entries)
 
-    def _entries(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
+        """Import the registry and return it."""
         start_tensorflow()
         with quiet_startup():
             return getattr(importlib.import_module(self.module), self.name)
+
+
+MODELS = Registry(
+    "avsdn_tf.models.registry",
+    "MODELS",
+    (
+        "avsdn",
+        "avsdn_init_visual",
+        "avsdn_init_audio",
+        "avsdn_label_guided",
+        "avel_audio",
+        "avel_visual",
+        "avel",
+        "avel_att",
+        "dmrn",
+        "avdln",
+    ),
+)
+VISUAL_NETWORKS = Registry(
+    "avsdn_tf.features.visual", "RECIPES", ("resnet152", "resnet152_maps", "vgg19")
+)
+FORMATS = Registry(
+    "avsdn_tf.export", "FORMATS", ("savedmodel", "onnx", "litert", "keras")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +202,7 @@ def _from_config(field: dataclasses.Field[Any]) -> Flag:
         kind = PATH
     choices = field.metadata["choices"]
     if field.name == "model":
-        choices = Registry("avsdn_tf.models.registry", "MODELS")
+        choices = MODELS
     return Flag(
         field.name,
         field.metadata["help"],
@@ -199,7 +225,7 @@ EMPTY = Flag(
 VISUAL_NETWORK = Flag(
     "visual_network",
     "The visual backbone.",
-    choices=Registry("avsdn_tf.features.visual", "RECIPES"),
+    choices=VISUAL_NETWORKS,
     shown_default="resnet152",
 )
 VGGISH = Flag(
@@ -219,6 +245,7 @@ VISUAL_PRECISION = Flag(
     "visual_precision",
     "What the visual backbone computes in: float32, or mixed_bfloat16, which is faster "
     "on processors that have bfloat16 and rounds between layers.",
+    choices=("float32", "mixed_bfloat16"),
     shown_default="float32",
 )
 BACKBONES = (VISUAL_NETWORK, VGGISH, VISUAL_WEIGHTS, VISUAL_PRECISION)

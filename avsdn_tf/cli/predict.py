@@ -9,6 +9,7 @@ from typing import Any
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
+from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import atomic_write, explain_unwritable
 from avsdn_tf.text import printable
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "backbones", "For runs that don't record what made their features."
     )
     for flag in flags.BACKBONES:
-        # What loads the backbone checks the name: help need not wait for TensorFlow.
-        dataclasses.replace(flag, choices=()).add_to(group)
+        # The names alone: their summaries would wait for TensorFlow.
+        dataclasses.replace(flag, choices=tuple(flag.choices)).add_to(group)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -55,7 +56,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the events of each video, and a page; return 1 if one failed, else 0."""
-    # TensorFlow starts after the words have been checked.
+    start(args)
+    # These import TensorFlow.
     from rich.markup import escape
 
     from avsdn_tf.features.video import VideoError

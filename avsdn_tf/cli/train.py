@@ -5,6 +5,7 @@ import dataclasses
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
+from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 from avsdn_tf.training.config import Config
 
@@ -49,7 +50,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and report, in workers of this machine if asked; return the exit code."""
-    # TensorFlow starts after the words have been checked.
+    start(args)
+    # These import TensorFlow.
     from avsdn_tf import runs
     from avsdn_tf.report.terminal import (
         TrainingProgress,

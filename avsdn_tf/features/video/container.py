@@ -305,9 +305,14 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
         for file in found:
             videos.setdefault(os.path.realpath(file), file)
     if not any(map(os.path.isfile, videos)):
-        received = ", ".join(map(str, paths)) or "none"
+        missing = [path for path in paths if not os.path.exists(path)]
+        received = ", ".join(
+            f"{path} (no such file or folder)" if path in missing else str(path)
+            for path in paths
+        )
+        kinds = "" if missing else f" ({', '.join(_SUFFIXES)})"
         raise UserError(
-            "Expected at least one video, or a folder of videos "
-            f"({', '.join(_SUFFIXES)}). Received: {received}"
+            f"Expected at least one video, or a folder of videos{kinds}. "
+            f"Received: {received or 'none'}"
         )
     return list(videos.values())

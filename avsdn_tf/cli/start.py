@@ -1,0 +1,81 @@
+"""What is checked before TensorFlow starts, which takes seconds."""
+
+import argparse
+import os
+import pathlib
+
+from avsdn_tf.backbones import IMAGENET
+from avsdn_tf.cli.flags import did_you_mean
+from avsdn_tf.errors import UserError
+from avsdn_tf.startup import start_tensorflow
+from avsdn_tf.training.config import Config
+
+# A test compares them with the configs of tfds_ave, whose import takes TensorFlow.
+DATASETS = ("synthetic", "resnet152", "vgg19", "resnet152_maps", "videos", "custom")
+
+
+def start(args: argparse.Namespace) -> None:
+    """Check the files and the data set that a command names, and start TensorFlow.
+
+    Raises:
+        UserError: If one is missing; the message is there within a second.
+    """
+    config = getattr(args, "config", None)
+    if config is not None:
+        _check_dataset(config.dataset)
+        if config.encoders is not None:
+            _check_run(config.encoders, "encoders")
+    elif getattr(args, "run", None) is not None:
+        _check_run(args.run, "run")
+    if getattr(args, "videos", ()):
+        # An optional dependency: reading videos needs the extra `video`.
+        from avsdn_tf.features.video import find_videos
+
+        find_videos(args.videos)
+    _check_backbones(args)
+    _check_out(args, "run" if config is not None else "out")
+    start_tensorflow()
+
+
+def _check_run(path: str, field: str) -> None:
+    from avsdn_tf.run_folder import RunFolder
+
+    folder = RunFolder(path)
+    if not os.path.exists(folder.path):
+        message = "No such folder. Expected the folder of a finished run."
+        raise UserError(message, field=field, value=path)
+    folder.check_ended(field)
+    Config.from_dict(folder.read_settings())
+
+
+def _check_dataset(name: str) -> None:
+    package, _, config = name.partition("/")
+    config = config.partition(":")[0]
+    if package != "tfds_ave" or (config and config not in DATASETS):
+        message = f"Expected tfds_ave/CONFIG, with a config of {', '.join(DATASETS)}."
+        message += did_you_mean(config or package, DATASETS, "tfds_ave/")
+        raise UserError(message, field="dataset", value=name)
+
+
+def _check_backbones(args: argparse.Namespace) -> None:
+    vggish = getattr(args, "vggish", None)
+    if vggish and "://" not in vggish and not os.path.isdir(vggish):
+        message = "No such folder. Expected the VGGish module's address or folder."
+        raise UserError(message, field="vggish", value=vggish)
+    weights = getattr(args, "visual_weights", None) or IMAGENET
+    # A name without a suffix may be one that keras.applications knows.
+    if pathlib.Path(weights).suffix and not os.path.isfile(weights):
+        message = f"No such file. Expected {IMAGENET}, or a weights file."
+        raise UserError(message, field="visual_weights", value=weights)
+
+
+def _check_out(args: argparse.Namespace, field: str) -> None:
+    """Check that the folder to write is none yet, or is a folder."""
+    out = getattr(args, field, None)
+    path = pathlib.Path(out) if out else None
+    if path is None or os.path.isdir(path):
+        return
+    exists = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not os.path.isdir(exists):
+        message = f"{exists} is no folder. Expected a folder to write, or a new one."
+        raise UserError(message, field=field, value=out)
