@@ -101,7 +101,8 @@ class AudioNetwork:
             num_rows, self.width = features_of(np.zeros((2, rate_hz), np.float32)).shape
             if num_rows != 2:
                 raise ValueError(f"expected 2 patches of two seconds, got {num_rows}")
-        except (TypeError, ValueError, IndexError, tf.errors.OpError) as error:
+        # Errors of many types: a module may hold any graph.
+        except Exception as error:
             raise UserError(
                 "Expected a module that makes (patches, width) of a waveform "
                 "(samples,) at 16 kHz, a patch every 0.96 s. Received a module that "
