@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from avsdn_tf.errors import UserError
 
+# What the process is called that reads videos; see `features.video.process`.
+READER = "avsdn-reader"
 # TensorFlow prints these at every start on every machine, before it reads
 # TF_CPP_MIN_LOG_LEVEL.
 _NOTICE = re.compile(
@@ -24,7 +26,10 @@ _NOTICE = re.compile(
 
 
 def is_command_line() -> bool:
-    """Return whether this process was started as `avsdn` or `python -m avsdn_tf`."""
+    """Return whether this process was started as `avsdn` or `python -m avsdn_tf`.
+
+    The process that reads videos counts too: it needs no TensorFlow either.
+    """
     program = sys.argv[0] if sys.argv else ""
     # `python -m` imports the package before it knows the module's file.
     if program == "-m":
@@ -33,7 +38,7 @@ def is_command_line() -> bool:
             for pair in itertools.pairwise(sys.orig_argv)
         )
     # Not avsdn.py, which is somebody's own program.
-    return os.path.basename(program) in ("avsdn", "avsdn.exe")
+    return os.path.basename(program) in ("avsdn", "avsdn.exe", READER)
 
 
 @contextlib.contextmanager

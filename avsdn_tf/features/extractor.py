@@ -2,23 +2,31 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, call_all
 from avsdn_tf.features.audio import AudioNetwork
-from avsdn_tf.features.video import Second, VideoError, probe, read_seconds
+from avsdn_tf.features.video import Second, VideoError
+from avsdn_tf.features.video.process import (
+    DEFAULT_LIMITS,
+    Limits,
+    describe_in_child,
+    read_in_child,
+)
 from avsdn_tf.features.visual import PRECISIONS, RECIPES, VisualNetwork
 from avsdn_tf.startup import check_backend
 
 MODALITIES = ("audio", "visual")
 DEFAULT_BACKBONES = Backbones("resnet152", VGGISH, IMAGENET, PRECISIONS[0])
 # Seconds that go through the backbones together: enough to keep them busy, and few
-# enough that memory doesn't depend on the video's length.
+# enough that memory depends on neither the video's length nor the size of its frames.
 _CHUNK_S = 16
+_CHUNK_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,12 +54,14 @@ class Extractor:
         empty: A modality that a video may lack, `"audio"` or `"visual"`: its features
             are zeros then. None: both are required.
         backbones: Description of `audio` and `visual`.
+        limits: Memory and time that a video may take. A child process reads it.
     """
 
     audio: AudioNetwork
     visual: VisualNetwork
     empty: str | None = None
     backbones: Backbones = dataclasses.field(default_factory=Backbones)
+    limits: Limits = DEFAULT_LIMITS
 
     def check_fits(self, model: Any) -> None:
         """Check that a model reads features of these backbones.
@@ -77,7 +87,7 @@ class Extractor:
             VideoError: If the video lacks a modality that is required, or can't be
                 read.
         """
-        found = probe(path)
+        found = describe_in_child(path, self.limits).modalities
         missing = [name for name in MODALITIES if name not in found]
         if not missing:
             return None
@@ -92,24 +102,29 @@ class Extractor:
     def stream(self, path: str | os.PathLike[str]) -> Iterator[Chunk]:
         """Yield a video's features in chunks of a few seconds, in order of time.
 
-        Memory doesn't grow with the length of the video.
+        Memory grows with neither the length of the video nor the size of its frames.
 
         Raises:
-            VideoError: If the video can't be read, or lacks a modality.
+            VideoError: If the video can't be read, lacks a modality, or needs more than
+                `limits`.
         """
         missing = self.find_missing(path)
+        rate = self.visual.frames_per_second
         seconds: list[Second] = []
-        for second in read_seconds(path, self.visual.frames_per_second, missing):
+        num_bytes = 0
+        for second in read_in_child(path, rate, missing, self.limits):
             seconds.append(second)
-            if len(seconds) == _CHUNK_S:
-                yield self._features(seconds)
-                seconds = []
+            num_bytes += 0 if second.frames is None else second.frames.nbytes
+            if len(seconds) == _CHUNK_S or num_bytes >= _CHUNK_BYTES:
+                chunk = self._features(seconds)
+                seconds, num_bytes = [], 0
+                yield chunk
         if seconds:
             yield self._features(seconds)
 
     def extract(self, path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return a whole video's audio and visual features; see `stream`."""
-        return join(list(self.stream(path)))
+        return join(self.stream(path))
 
     def _features(self, seconds: list[Second]) -> Chunk:
         if seconds[0].waveform is None:
@@ -123,12 +138,24 @@ class Extractor:
         return Chunk(audio, visual, seconds[0].start_s, seconds[-1].end_s)
 
 
-def join(chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
+def join(chunks: Iterable[Chunk]) -> tuple[np.ndarray, np.ndarray]:
     """Return the concatenated audio and visual features of chunks."""
-    return (
-        np.concatenate([chunk.audio for chunk in chunks]),
-        np.concatenate([chunk.visual for chunk in chunks]),
-    )
+    pairs = [(chunk.audio, chunk.visual) for chunk in chunks]
+    audio, visual = (deque(parts) for parts in zip(*pairs, strict=True))
+    del pairs
+    return _concatenate(audio), _concatenate(visual)
+
+
+def _concatenate(parts: deque[np.ndarray]) -> np.ndarray:
+    """Do what `np.concatenate` does, and free the parts one by one."""
+    num_rows = sum(map(len, parts))
+    whole = np.empty((num_rows, *parts[0].shape[1:]), parts[0].dtype)
+    start = 0
+    while parts:
+        part = parts.popleft()
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
 
 
 def check_visual_network(model: Any, name: str | None, shape: tuple[int, ...]) -> None:
@@ -193,6 +220,9 @@ def build_extractor(
     check_backend()
     check_choices(visual_network, visual_precision, empty)
     backbones = Backbones(visual_network, vggish, visual_weights, visual_precision)
-    audio = AudioNetwork(vggish)
-    visual = VisualNetwork(visual_network, visual_weights, visual_precision)
+    # Where both have to be downloaded first, one message names both.
+    audio, visual = call_all(
+        lambda: AudioNetwork(vggish),
+        lambda: VisualNetwork(visual_network, visual_weights, visual_precision),
+    )
     return Extractor(audio, visual, empty, backbones.resolve())

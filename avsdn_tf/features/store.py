@@ -7,20 +7,28 @@ which identifies the video; without that file the features are incomplete. The f
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.extractor import DEFAULT_BACKBONES, MODALITIES, Extractor, join
+from avsdn_tf.features.extractor import (
+    DEFAULT_BACKBONES,
+    MODALITIES,
+    Chunk,
+    Extractor,
+)
 from avsdn_tf.features.video import VideoError
+from avsdn_tf.features.video.process import end_idle
 from avsdn_tf.files import atomic_write, write_json
 
 _BACKBONES = "extract.json"
@@ -73,22 +81,51 @@ def read_source(out: pathlib.Path, key: str) -> Source | None:
 def write_features(
     out: pathlib.Path,
     key: str,
-    features: tuple[np.ndarray, np.ndarray],
+    chunks: Iterable[Chunk],
     source: Source,
     backbones: Backbones,
 ) -> None:
-    """Write a video's audio and visual features atomically.
+    """Write a video's audio and visual features atomically, and hold a chunk at a time.
 
     Several processes may write the same features: Beam repeats the work of a worker
     that seems to be lost. UserError is raised if another process has claimed the folder
     for other backbones, which it may as long as the folder holds no features.
     """
-    _check_backbones(out, backbones)
-    _source_path(out, key).unlink(missing_ok=True)
-    for path, values in zip(feature_paths(out, key), features, strict=True):
-        with atomic_write(path) as tmp_path:
-            np.save(tmp_path, values)
+    audio_path, visual_path = feature_paths(out, key)
+    with _npy_writer(audio_path) as add_audio, _npy_writer(visual_path) as add_visual:
+        for chunk in chunks:
+            add_audio(chunk.audio)
+            add_visual(chunk.visual)
+        _check_backbones(out, backbones)
+        _source_path(out, key).unlink(missing_ok=True)
     write_json(_source_path(out, key), dataclasses.asdict(source))
+
+
+@contextlib.contextmanager
+def _npy_writer(path: pathlib.Path) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that appends rows to an array; the file appears at the end."""
+    num_rows = 0
+    header: dict[str, Any] = {}
+    with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
+
+        def write_header() -> None:
+            # NumPy pads the header, so that the number of rows can grow in place.
+            np.lib.format.write_array_header_1_0(
+                file, {**header, "shape": (num_rows, *header["shape"])}
+            )
+
+        def append(rows: np.ndarray) -> None:
+            nonlocal num_rows
+            if not header:
+                descr = np.lib.format.dtype_to_descr(rows.dtype)
+                header.update(descr=descr, fortran_order=False, shape=rows.shape[1:])
+                write_header()
+            rows.tofile(file)
+            num_rows += len(rows)
+
+        yield append
+        file.seek(0)
+        write_header()
 
 
 def claim_folder(out: pathlib.Path, backbones: Backbones) -> None:
@@ -127,7 +164,7 @@ def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
     other = [
         f"{name} {expected[name]!r}, received {received[name]!r}"
         for name in expected
-        if expected[name] != received[name]
+        if expected[name] != received.get(name, expected[name])
     ]
     if other:
         raise UserError(
@@ -175,6 +212,7 @@ def extract_all(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+        end_idle()
     return failures
 
 
@@ -225,9 +263,16 @@ def _extract_one(
                 f" folder, or remove {out / video.stem}.*.npy to replace them."
             )
         return
-    chunks = []
-    for chunk in extractor.stream(video):
-        if stop.is_set():
-            return
-        chunks.append(chunk)
-    write_features(out, video.stem, join(chunks), source, extractor.backbones)
+
+    def chunks() -> Iterator[Chunk]:
+        for chunk in extractor.stream(video):
+            if stop.is_set():
+                raise _StoppedError
+            yield chunk
+
+    with contextlib.suppress(_StoppedError):
+        write_features(out, video.stem, chunks(), source, extractor.backbones)
+
+
+class _StoppedError(Exception):
+    """Another video or Ctrl+C ended the extraction."""

@@ -138,15 +138,13 @@ class VisualNetwork:
         Returns:
             `(num_seconds, *shape)` float32.
         """
-        images = np.concatenate([_resize(second).numpy() for second in frames])
-        features = np.concatenate(
-            [
-                self._features_of(images[start : start + _BATCH]).numpy()
-                for start in range(0, len(images), _BATCH)
-            ]
-        )
+        step = max(1, _BATCH // self.frames_per_second)
+        features = []
+        for start in range(0, len(frames), step):
+            images = [_resize(second) for second in frames[start : start + step]]
+            features.append(self._features_of(tf.concat(images, 0)).numpy())
         by_second = (len(frames), self.frames_per_second, *self.shape)
-        return features.reshape(by_second).mean(axis=1)
+        return np.concatenate(features).reshape(by_second).mean(axis=1)
 
 
 def _resize(frames: Any) -> tf.Tensor:

@@ -15,8 +15,8 @@ import numpy as np
 from avsdn_tf.features.video.clock import MAX_APART_S, SECOND_FL, to_flicks
 
 SAMPLE_RATE_HZ = 16_000
-# A frame of few samples a second becomes a large waveform, and a filter for many samples
-# a second is large.
+# A frame of a low rate becomes a large waveform, and the filter for a high rate is
+# large.
 _LOWEST_RATE_HZ = 1_000
 _HIGHEST_RATE_HZ = 1_000_000
 _SAMPLE_FL = SECOND_FL // SAMPLE_RATE_HZ

@@ -1,0 +1,248 @@
+"""Read untrusted videos in a child process, with limits of memory and time.
+
+FFmpeg decodes what a file claims, and a few bytes can claim gigabytes or years. The
+child process limits its own memory, and this process ends it when the next second of
+the video takes too long. Whatever ends the child, the video fails with `VideoError`,
+and the next video gets another child.
+
+A child imports PyAV and NumPy, but neither TensorFlow nor the caller's program. It
+reads one video after the other, and is a second ahead of its caller. It ends after
+some seconds without work, and with its parent: then the pipe between them closes.
+
+The memory limit holds on Linux. A child is no sandbox: it has its parent's permissions.
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import json
+import multiprocessing.spawn
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from avsdn_tf.features.video.container import VideoError, VideoInfo
+from avsdn_tf.features.video.reader import Second
+from avsdn_tf.startup import READER
+
+# Time to start Python and to import NumPy, even from a slow network drive.
+_START_S = 60
+_IDLE_S = 5
+# A write of a large frame wakes the reader fewer times.
+_PIPE_BYTES = 1 << 20
+# The child finds the modules that were found here, wherever the program moves to.
+_SYS_PATH = [
+    os.path.abspath(entry) if os.path.isdir(entry or os.curdir) else entry
+    for entry in sys.path
+]
+_PROGRAM = (
+    f"import sys; sys.path[:] = sys.argv[1:]; sys.argv[:] = [{READER!r}]; "
+    "from avsdn_tf.features.video.child import serve; serve()"
+)
+# NumPy computes little there, and on a machine of many cores its threads take memory.
+_ENVIRONMENT = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+_IS_WINDOWS = sys.platform == "win32"
+_WHAT_TO_DO = (
+    "Convert the video to a smaller size, read fewer videos at once, or leave it out."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits of reading a video.
+
+    Attributes:
+        memory_bytes: Memory of the child process.
+        wait_s: Time for each second of the video, and for opening the video.
+    """
+
+    memory_bytes: int = 2 << 30
+    wait_s: float = 30.0
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def describe_in_child(
+    path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS
+) -> VideoInfo:
+    """Do what `describe` does, in a child process."""
+    with _borrow_child(os.fsdecode(path), limits) as child:
+        child.ask()
+        answer = child.receive()
+        child.is_idle = True
+    return VideoInfo(frozenset(answer["modalities"]), answer["stated_s"])
+
+
+def read_in_child(
+    path: str | os.PathLike[str],
+    frames_per_second: int = 1,
+    without: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[Second]:
+    """Do what `read_seconds` does, in a child process."""
+    with _borrow_child(os.fsdecode(path), limits) as child:
+        child.ask(frames_per_second=frames_per_second, without=without)
+        while answer := child.receive():
+            yield Second(**answer)
+        child.is_idle = True
+
+
+class _Child:
+    """A child process, and the pipes to it.
+
+    `is_idle` is whether it waits for a request of any video; `path` and `limits` are of
+    the present video.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.limits = Limits(wait_s=_START_S)
+        self.is_idle = False
+        self.timer: threading.Timer | None = None
+        self._owner = os.getpid()
+        self._is_late = False
+        try:
+            self._process = subprocess.Popen(
+                [multiprocessing.spawn.get_executable(), "-c", _PROGRAM, *_SYS_PATH],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                # Some codecs print there.
+                stderr=subprocess.DEVNULL,
+                pipesize=_PIPE_BYTES,
+                env={**os.environ, **_ENVIRONMENT},
+                # Apart from the terminal, whose Ctrl+C is for the parent.
+                start_new_session=not _IS_WINDOWS,
+                creationflags=_IS_WINDOWS and subprocess.CREATE_NEW_PROCESS_GROUP,
+            )
+        except OSError as error:
+            raise VideoError(
+                f"{path}: no process can be started to read it ({error}). Read fewer "
+                "videos at once."
+            ) from error
+        try:
+            self.receive()
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it lives, and was not inherited by a fork of its parent."""
+        is_ours = self._owner == os.getpid()
+        return is_ours and not self._is_late and self._process.poll() is None
+
+    def ask(self, **arguments: Any) -> None:
+        """Request the description of the video; with arguments, its seconds."""
+        folder = None if os.path.isabs(self.path) else os.getcwd()
+        request = (self.path, folder, self.limits.memory_bytes, arguments)
+        with contextlib.suppress(OSError):  # If it has ended, `receive` says so.
+            self._process.stdin.write(f"{json.dumps(request)}\n".encode())
+            self._process.stdin.flush()
+
+    def receive(self) -> Any:
+        """Return the next answer; raise VideoError if none comes within the limit."""
+        timer = threading.Timer(self.limits.wait_s, self._end_late)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = json.loads(self._process.stdout.readline())
+            for name, dtype in (("frames", np.uint8), ("waveform", np.float32)):
+                if answer and answer.get(name):
+                    answer[name] = self._receive_array(answer[name], dtype)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._explain_end() from error
+        finally:
+            timer.cancel()
+        if answer and "error" in answer:
+            raise VideoError(answer["error"])
+        return answer
+
+    def _receive_array(self, shape: list[int], dtype: type) -> np.ndarray:
+        array = np.empty(shape, dtype)
+        content = array.reshape(-1).view(np.uint8)
+        if self._process.stdout.readinto(content) < len(content):
+            raise EOFError
+        return array
+
+    def _end_late(self) -> None:
+        self._is_late = True
+        self._process.kill()
+
+    def _explain_end(self) -> VideoError:
+        self._process.kill()
+        code = self._process.wait()
+        if self._is_late:
+            return VideoError(
+                f"{self.path}: takes more than {self.limits.wait_s:g} s for one second "
+                f"of video, or to be opened, which is the limit. {_WHAT_TO_DO}"
+            )
+        how = f"exit code {code}" if code >= 0 else signal.strsignal(-code)
+        return VideoError(
+            f"{self.path}: the process that read it has ended ({how}), as it may for a "
+            f"damaged file or for lack of memory. {_WHAT_TO_DO}"
+        )
+
+    def end(self) -> None:
+        """End the process, unless it belongs to the process that forked this one."""
+        if self._owner != os.getpid():
+            return
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._process.wait()
+
+
+# Children that wait for a video.
+_idle: list[_Child] = []
+
+
+@contextlib.contextmanager
+def _borrow_child(path: str, limits: Limits) -> Iterator[_Child]:
+    """Yield a child for a video; end the child if the block leaves it at work."""
+    child = _take_idle() or _Child(path)
+    child.path, child.limits, child.is_idle = path, limits, False
+    try:
+        yield child
+    finally:
+        if child.is_idle:
+            child.timer = threading.Timer(_IDLE_S, _end_if_idle, [child])
+            child.timer.daemon = True
+            _idle.append(child)
+            child.timer.start()
+        else:
+            child.end()
+
+
+def _take_idle() -> _Child | None:
+    while True:
+        try:
+            child = _idle.pop()
+        except IndexError:
+            return None
+        child.timer.cancel()
+        if child.is_usable:
+            return child
+        child.end()
+
+
+def _end_if_idle(child: _Child) -> None:
+    with contextlib.suppress(ValueError):  # Somebody has taken it.
+        _idle.remove(child)
+        child.end()
+
+
+@atexit.register
+def end_idle() -> None:
+    """End the children that wait for a video."""
+    while child := _take_idle():
+        child.end()
