@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from avsdn_tf.arrays import read_npz
+from avsdn_tf.arrays import open_npz, read_npz
 from avsdn_tf.files import atomic_write, open_regular
 from avsdn_tf.intervals import bootstrap_interval
 from avsdn_tf.metrics import count_background, count_events, count_right
@@ -46,7 +46,7 @@ class ClipArrays:
         expected = {name: (None, np.dtype(dtype)) for name, dtype in cls.DTYPES.items()}
         try:
             with open_regular(path) as file:
-                return cls(**read_npz(file, expected))
+                return cls(**read_npz(open_npz(file), expected))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"Expected predictions of a run, with {', '.join(cls.DTYPES)}, in "

@@ -1,13 +1,14 @@
 """Atomic writes, locks, and the messages where a file can't be written."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
-import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 
@@ -15,6 +16,16 @@ from avsdn_tf.errors import UserError
 
 LOCK = ".lock"
 _TMP_PREFIX = ".tmp-"
+_READ_BYTES = 2**20
+
+
+def expand_user(path: str | os.PathLike[str]) -> str:
+    """Return a path that a person gave, with a leading `~` expanded.
+
+    No shell has expanded `~` after `--run=`, in a file or in Python. An address
+    (`https://...`) is returned as it is.
+    """
+    return os.path.expanduser(os.fspath(path))
 
 
 @contextlib.contextmanager
@@ -43,10 +54,23 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
         tmp_path.replace(path)
 
 
-def remove_temporary_files(folder: pathlib.Path) -> None:
-    """Remove what killed processes left of `atomic_write`. Hold the folder's lock."""
-    for path in folder.glob(f"{_TMP_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
+def remove_temporary_files(folder: pathlib.Path, *patterns: str) -> None:
+    """Remove what killed processes left of `atomic_write`. Hold the folder's lock.
+
+    Args:
+        folder: The folder.
+        *patterns: Names of the files that are written there, such as `*.png`. A
+            temporary folder that holds anything else is not ours, and stays.
+    """
+    for tmp_dir in folder.glob(f"{_TMP_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if tmp_dir.is_symlink() or not tmp_dir.is_dir():
+                continue
+            paths = list(tmp_dir.iterdir())
+            if all(any(map(path.match, patterns)) for path in paths):
+                for path in paths:
+                    path.unlink()
+                tmp_dir.rmdir()
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -58,6 +82,34 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON atomically; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file to read its bytes.
+
+    Raises:
+        OSError: If it can't be opened.
+        ValueError: If it is a pipe or a device, which may never end.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        # Opening a pipe would wait for its writer.
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115 The caller closes it.
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError("no regular file")
+    return file
+
+
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a regular file, in hexadecimal; raise as `open_regular`."""
+    found = hashlib.sha256()
+    with open_regular(path) as file:
+        while content := file.read(_READ_BYTES):
+            found.update(content)
+    return found.hexdigest()
 
 
 @contextlib.contextmanager
@@ -120,8 +172,3 @@ def without_patterns(folder: str | os.PathLike[str]) -> Iterator[str]:
         link = os.path.join(tmp_dir, "model")
         os.symlink(os.path.abspath(name), link)
         yield link
-
-
-def printable(text: str) -> str:
-    """Return text that a terminal can show, for a file name that may not be UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

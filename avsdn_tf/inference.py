@@ -10,25 +10,30 @@ import numpy as np
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import Event, events_from_logits
+from avsdn_tf.model_file import load_model_file
 from avsdn_tf.models import AVDLN, SegmentClassifier
-from avsdn_tf.run_folder import RunFolder, load_model_file
+from avsdn_tf.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from avsdn_tf.features.extractor import Extractor
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a trained network without running any code that the file holds.
+    """Load a trained network of this package from a file that may be anybody's.
+
+    The file runs no code and reads no other file; docs/security.md says what is
+    checked.
 
     Args:
         path: A run folder, or a `.keras` file. The model of a run is compared with the
             checksum beside it.
 
     Returns:
-        The model, as `keras.models.load_model` returns it.
+        The model, not compiled.
 
     Raises:
-        UserError: If it can't be loaded, or its checksum is another one.
+        UserError: If it can't be loaded, holds anything but a network of this package,
+            or its checksum is another one.
 
     Example:
         >>> model = avsdn_tf.load("runs/first")
@@ -86,9 +91,13 @@ def localize(
         raise ValueError("Expected a network that labels segments. Received: AVDLN")
     if isinstance(source, (str, os.PathLike)):
         # An optional dependency: reading videos needs the extra `video`.
+        from avsdn_tf.features.video import VideoError
         from avsdn_tf.videos import extractor_for, predict_video
 
         path = pathlib.Path(source).expanduser()
+        # Before the backbones, which may have to be downloaded.
+        if not path.is_file():
+            raise VideoError(f"{path}: no such file. Expected a video.")
         if extractor is None:
             extractor = extractor_for(model)
         return list(predict_video(model, extractor, path, window).events)

@@ -1,44 +1,49 @@
 """The folder that one run writes: all that is needed to read and to repeat it."""
 
 import contextlib
-import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
-import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-
-from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.errors import UserError
 from avsdn_tf.files import (
     LOCK,
     explain_unwritable,
+    hash_file,
     lock,
     remove_temporary_files,
     write_json,
     write_text,
 )
+from avsdn_tf.schemas import Json, Schema, read_bytes, read_json
 
-# What Keras, h5py and zipfile raise on damaged files.
-_READ_ERRORS = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+if TYPE_CHECKING:
+    import keras
+
 _PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 # Between the versions of a package that changed while a run was resumed.
 _THEN = ", then "
+# Version 0.1.0 kept the confusion matrix whole: 1,000 categories.
+_MAX_REPORT_BYTES = 16 * 2**20
+# A line of `sha256sum`.
+_MAX_CHECKSUMS_BYTES = 4096
+_EVENTS = "events.out.tfevents.*"
+
+
+class _ConfigFile(Schema, extra="ignore"):
+    config: dict[str, str | int | float | bool | None]
+    versions: dict[str, str]
+    dataset_hash: str | None = None
+
+
+class _Report(Schema, extra="allow"):
+    disclaimer: str | None = None
+    # The name of the same in version 0.1.0.
+    notice: str | None = None
+    __pydantic_extra__: dict[str, Json]
 
 
 class RunFolder:
@@ -58,6 +63,7 @@ class RunFolder:
         tensorboard: Folder of TensorBoard's logs.
         checkpoints: Folder of the last checkpoints.
         checksums: SHA-256 of the model. A folder that holds it has ended training.
+        export: Folder of the exported networks.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -71,6 +77,9 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.checksums = self.path / "SHA256SUMS"
+        self.export = self.path / "export"
+        # The folder that was locked: another one may have got its name since.
+        self._locked: os.stat_result | None = None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -91,8 +100,56 @@ class RunFolder:
                         field="run",
                         value=self.path,
                     ) from error
-                remove_temporary_files(self.path)
+                self._locked = self.path.stat()
+                self._check_links()
+                remove_temporary_files(self.path, *self._written())
             yield
+
+    def check_in_place(self) -> None:
+        """Check that the path is still the folder that was locked, if one was.
+
+        Raises:
+            UserError: If the folder was moved or removed meanwhile.
+        """
+        if self._locked is None:
+            return
+        try:
+            is_same = os.path.samestat(self._locked, self.path.stat())
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise UserError(
+                "The folder was moved or replaced while it was written to. Nothing is "
+                "written to the folder that has its name now. Move it back, and repeat "
+                "the command to resume.",
+                field="run",
+                value=self.path,
+            )
+
+    def _written(self) -> list[str]:
+        """Return the names of the files that a run writes into its folder."""
+        files = (self.config, self.report, self.model, self.metrics)
+        files += (self.predictions, self.page, self.checksums)
+        return [*(path.name for path in files), "*.png"]
+
+    def _check_links(self) -> None:
+        """Check that the run's files and folders lie in the folder themselves.
+
+        Raises:
+            UserError: If one is a symbolic link: it may lead to anybody's file.
+        """
+        folders = (self.tensorboard, self.checkpoints, self.export)
+        own = [LOCK, *self._written()[:-1], *(path.name for path in folders)]
+        paths = [self.path / name for name in own]
+        for folder in folders[:2]:
+            for parent, *names in os.walk(folder):
+                paths += [pathlib.Path(parent, n) for n in (*names[0], *names[1])]
+        for path in paths:
+            if path.is_symlink():
+                raise UserError(
+                    f"{path}: a symbolic link. Expected the files of a run in its own "
+                    "folder, since a link may lead to any file. Replace it by a copy."
+                )
 
     def is_empty(self) -> bool:
         """Return whether the folder holds nothing but its lock."""
@@ -121,20 +178,33 @@ class RunFolder:
 
     def add_versions(self) -> None:
         """Note the libraries' versions where a resumed run has others."""
-        noted = self.read_versions()
+        content = self._read_config()
+        noted = dict(content.versions)
         for package, version in versions().items():
             before = noted.get(package, "unknown")
             if before.split(_THEN)[-1] != version:
                 noted[package] = f"{before}{_THEN}{version}"
-        write_json(self.config, {**self._read_config(), "versions": noted})
+        write_json(self.config, {**content.model_dump(), "versions": noted})
 
     def matches_dataset(self, dataset_hash: str) -> bool:
         """Return whether the run was begun on a data set, given its hash."""
-        return self._read_config().get("dataset_hash") == dataset_hash
+        return self._read_config().dataset_hash == dataset_hash
 
     def discard(self) -> None:
-        """Remove the folder of a run that ended before its first result."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what a run wrote that ended before its first result.
+
+        Other files stay, and the folder with them.
+        """
+        with contextlib.suppress(UserError, OSError):
+            self.check_in_place()
+            remove_temporary_files(self.path, *self._written())
+            logs = self.tensorboard
+            for path in (*logs.glob(f"*/{_EVENTS}"), self.metrics, self.config):
+                path.unlink(missing_ok=True)
+            for folder in (*logs.glob("*/"), logs, self.checkpoints):
+                _remove_empty(folder)
+            (self.path / LOCK).unlink(missing_ok=True)
+            _remove_empty(self.path)
 
     def check_ended(self, field: str = "run") -> None:
         """Check that the folder holds a run whose training has ended.
@@ -145,6 +215,7 @@ class RunFolder:
         Raises:
             UserError: If it doesn't.
         """
+        self._check_links()
         for path in (self.config, self.model):
             if not path.is_file():
                 raise UserError(
@@ -168,7 +239,7 @@ class RunFolder:
         Raises:
             UserError: If they can't be read.
         """
-        return self._part("config")
+        return self._read_config().config
 
     def read_versions(self) -> dict[str, str]:
         """Return the versions of Python and the libraries.
@@ -178,7 +249,7 @@ class RunFolder:
         Raises:
             UserError: If they can't be read.
         """
-        return self._part("versions")
+        return self._read_config().versions
 
     def read_report(self) -> dict[str, Any]:
         """Return the report of the test split.
@@ -186,54 +257,47 @@ class RunFolder:
         Raises:
             UserError: If it can't be read.
         """
-        return _read_json(self.report, "the report of a finished run")
+        self._check_links()
+        what = "the report of a finished run"
+        report = read_json(self.report, _Report, what, max_bytes=_MAX_REPORT_BYTES)
+        return report.model_dump(exclude_unset=True)
 
-    def load_model(self) -> keras.Model:
+    def load_model(self) -> "keras.Model":
         """Load the saved model without running any code that the file holds.
 
         Raises:
             UserError: If it can't be loaded, or its checksum is another one.
         """
-        if self.checksums.is_file() and self.model.is_file():
-            expected = self.checksums.read_text().split()[:1]
-            if [_sha256(self.model)] != expected:
-                raise UserError(
-                    f"{self.model}: its checksum is not the one in "
-                    f"{self.checksums.name}, so it is not the model that training "
-                    "wrote. Copy it again, or train again."
-                )
+        # Keras takes seconds, and the command line looks at a folder before that.
+        from avsdn_tf.model_file import load_model_file
+
+        self._check_links()
+        has_both = self.checksums.is_file() and self.model.is_file()
+        if has_both and self._read_checksum() != _sha256(self.model):
+            raise UserError(
+                f"{self.model}: its checksum is not the one in {self.checksums.name}, "
+                "so it is not the model that training wrote. Copy it again, or train "
+                "again."
+            )
         return load_model_file(self.model)
 
     def write_checksums(self) -> None:
         """Write the model's SHA-256, as `sha256sum --check SHA256SUMS` reads it."""
         write_text(self.checksums, f"{_sha256(self.model)}  {self.model.name}\n")
 
-    def _read_config(self) -> dict[str, Any]:
-        return _read_json(self.config, "the settings that a training run wrote")
+    def _read_checksum(self) -> str:
+        """Return the first word of SHA256SUMS, or nothing if it can't be read."""
+        try:
+            content = read_bytes(self.checksums, _MAX_CHECKSUMS_BYTES)
+        except (OSError, ValueError):
+            return ""
+        return next(iter(content.decode("ascii", "replace").split()), "")
 
-    def _part(self, name: str) -> dict[str, Any]:
-        value = self._read_config().get(name)
-        if not isinstance(value, dict):
-            raise UserError(
-                f"{self.config}: expected an object {name!r}, as a training run writes "
-                f"it. Received: {value!r}"
-            )
-        return value
-
-
-def load_model_file(path: pathlib.Path) -> keras.Model:
-    """Load a `.keras` file without running any code that it holds.
-
-    Raises:
-        UserError: If it can't be loaded.
-    """
-    try:
-        return keras.models.load_model(path, safe_mode=True)
-    except _READ_ERRORS as error:
-        raise UserError(
-            f"{path}: expected a model that this version of avsdn_tf can load. "
-            f"Received: {first_line(error)}"
-        ) from error
+    def _read_config(self) -> _ConfigFile:
+        self._check_links()
+        return read_json(
+            self.config, _ConfigFile, "the settings that a training run wrote"
+        )
 
 
 def versions() -> dict[str, str]:
@@ -250,15 +314,15 @@ def package_version(package: str) -> str:
         return "absent"
 
 
-def _read_json(path: pathlib.Path, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError(f"{type(value).__name__} instead of an object")
-        return value
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected {what}. Received: {error}") from error
-
-
 def _sha256(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return a file's SHA-256; raise UserError if it can't be read."""
+    try:
+        return hash_file(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({error}).") from error
+
+
+def _remove_empty(folder: pathlib.Path) -> None:
+    # A folder with somebody's files stays.
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -3,12 +3,13 @@
 import codecs
 import os
 import pathlib
-import stat
 from typing import Annotated, Any, TypeVar
 
 import pydantic
+from typing_extensions import TypeAliasType
 
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import open_regular
 
 # A list of members that are all wrong takes 500 times its size in memory.
 MAX_JSON_BYTES = 2**20
@@ -34,6 +35,12 @@ class Schema(pydantic.BaseModel):
 Text = Annotated[
     str, pydantic.StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
+
+# Any JSON value whose numbers are finite.
+Json = TypeAliasType(
+    "Json",
+    "str | bool | int | pydantic.FiniteFloat | list[Json] | dict[str, Json] | None",
+)
 
 
 def read_json(
@@ -97,18 +104,10 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
     Raises:
         OSError: If it can't be read.
-        ValueError: If it is no regular file (a pipe or a device may never end), or is
-            longer than `max_bytes`.
+        ValueError: If it is no regular file, or longer than `max_bytes`.
     """
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("no regular file")
+    with open_regular(path) as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"more than {max_bytes:,} bytes")
     return content
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # A pipe has no writer to wait for.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

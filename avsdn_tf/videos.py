@@ -39,17 +39,21 @@ def extractor_for(
         model: A network that labels segments.
         empty: A modality that videos may lack; see `Extractor`.
         **given: Fields of `Backbones` to use instead of the recorded ones. Fields that
-            are neither given nor recorded have the defaults of `build_extractor`.
+            are neither given nor recorded have the defaults of `build_extractor`. A
+            recorded module or weights file must be given, unless it is the default: a
+            model's file may be anybody's, and loading a module runs its code.
 
     Raises:
-        UserError: If a backbone can't be loaded, or doesn't fit the model.
+        UserError: If a backbone can't be loaded, doesn't fit the model, or must be
+            given.
     """
     recorded = Backbones.from_dict(getattr(model, "backbones", None))
-    backbones = DEFAULT_BACKBONES.override(**recorded.to_dict()).override(**given)
+    recorded.check_trusted(given)
+    backbones = DEFAULT_BACKBONES.override(**recorded.names()).override(**given)
     if recipe := RECIPES.get(backbones.visual_network):
         # Check before the weights are downloaded.
         check_visual_network(model, backbones.visual_network, recipe.shape)
-    extractor = build_extractor(**backbones.to_dict(), empty=empty)
+    extractor = build_extractor(**backbones.names(), empty=empty)
     extractor.check_fits(model)
     return extractor
 

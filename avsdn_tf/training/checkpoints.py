@@ -4,18 +4,37 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import keras
 import numpy as np
+from pydantic import Field
 
+from avsdn_tf.arrays import open_npz, read_npz
 from avsdn_tf.errors import UserError
-from avsdn_tf.files import atomic_write, explain_unwritable, remove_temporary_files
+from avsdn_tf.files import (
+    atomic_write,
+    explain_unwritable,
+    open_regular,
+    remove_temporary_files,
+)
+from avsdn_tf.schemas import Schema, parse_json
 
 _MAGIC = b"avsdn_tf checkpoint 1\n"
 _HEADER_BYTES = len(_MAGIC) + 2 * hashlib.sha256().digest_size + 1
 _READ_BYTES = 1 << 20
 _NUM_KEPT = 3
+_NAMES = "epoch-*.ckpt"
+
+
+class _StoredProgress(Schema):
+    """`Progress` as a file holds it."""
+
+    epoch: Annotated[int, Field(ge=1, lt=2**31)]
+    step: Annotated[int, Field(ge=0, lt=2**31)]
+    totals: Annotated[list[float], Field(min_length=3, max_length=3)]
+    history: list[dict[str, float]]
+    seconds: Annotated[float, Field(ge=0)]
 
 
 @dataclasses.dataclass
@@ -63,7 +82,7 @@ class Checkpoints:
 
     def paths(self) -> list[pathlib.Path]:
         """Return the files, the latest last."""
-        return sorted(self.folder.glob("epoch-*.ckpt"))
+        return sorted(self.folder.glob(_NAMES))
 
     def save(self, progress: Progress, variables: list[keras.Variable]) -> pathlib.Path:
         """Write a checkpoint, and remove all but the last ones.
@@ -76,7 +95,7 @@ class Checkpoints:
         named = {f"v{i}": variable for i, variable in enumerate(variables)}
         with explain_unwritable(path, self.how_to_resume()):
             self.folder.mkdir(exist_ok=True)
-            remove_temporary_files(self.folder)
+            remove_temporary_files(self.folder, _NAMES)
             with atomic_write(path) as tmp_path, tmp_path.open("w+b") as file:
                 file.write(bytes(_HEADER_BYTES))
                 # Into the file, one variable at a time: a copy of all of them would be
@@ -89,8 +108,14 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def restore(self, variables: list[keras.Variable]) -> Progress:
+    def restore(
+        self, variables: list[keras.Variable], monitor: str | None = None
+    ) -> Progress:
         """Assign the values of the latest checkpoint to the variables.
+
+        Args:
+            variables: Those that were saved, in the same order.
+            monitor: What the history must hold for each finished epoch, or None.
 
         Returns:
             How far the training was; at its start if there is no checkpoint.
@@ -103,11 +128,10 @@ class Checkpoints:
             return Progress()
         path = paths[-1]
         try:
-            progress, values = _read(path)
-            expected = [tuple(variable.shape) for variable in variables]
-            if expected != [value.shape for value in values]:
-                raise ValueError("it is of another network or optimizer")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            progress, values = _read(path, variables)
+            if monitor is not None:
+                _check_history(progress, monitor)
+        except (OSError, ValueError) as error:
             earlier = f" to resume from {paths[-2]}" if paths[1:] else ""
             raise UserError(
                 f"{path}: expected a checkpoint of this run, but {error}. Remove "
@@ -132,15 +156,35 @@ class Checkpoints:
         )
 
 
-def _read(path: pathlib.Path) -> tuple[Progress, list[np.ndarray]]:
-    with path.open("rb") as file:
+def _read(
+    path: pathlib.Path, variables: list[keras.Variable]
+) -> tuple[Progress, list[np.ndarray]]:
+    expected = {
+        f"v{i}": (tuple(variable.shape), np.dtype(variable.dtype))
+        for i, variable in enumerate(variables)
+    }
+    with open_regular(path) as file:
         header = file.read(_HEADER_BYTES)
         if header != _MAGIC + _checksum(file) + b"\n":
             raise ValueError("its checksum is not that of its content")
-        file.seek(_HEADER_BYTES)
-        with np.load(file, allow_pickle=False) as arrays:
-            progress = Progress(**json.loads(arrays["progress"].tobytes()))
-            return progress, [arrays[f"v{i}"] for i in range(len(arrays.files) - 1)]
+        found = open_npz(file)
+        state = read_npz(found, {"progress": (None, np.dtype(np.uint8))})["progress"]
+        stored = parse_json(state.tobytes(), _StoredProgress)
+        shapes = {name: array.shape for name, array in found.items()}
+        del shapes["progress"]
+        if shapes != {name: shape for name, (shape, _) in expected.items()}:
+            raise ValueError("it is of another network or optimizer")
+        values = read_npz(found, expected)
+    return Progress(**stored.model_dump()), list(values.values())
+
+
+def _check_history(progress: Progress, monitor: str) -> None:
+    """Raise ValueError unless the history has all finished epochs and their scores."""
+    epochs = [row.get("epoch") for row in progress.history if monitor in row]
+    if epochs != list(range(1, progress.epoch)):
+        raise ValueError(f"its history lacks {monitor} of an epoch")
+    if progress.step and not progress.totals[-1] > 0:
+        raise ValueError("its sums are of no batch")
 
 
 def _checksum(file: BinaryIO) -> bytes:

@@ -116,7 +116,7 @@ class _Loop:
         self.stop_request = stop_request or StopRequest()
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.variables = [*task.model.variables, *optimizer.variables]
-        self.progress = self.checkpoints.restore(self.variables)
+        self.progress = self.checkpoints.restore(self.variables, _SELECTION)
         _check_same_checkpoint(placement, self.progress, folder)
         _separate_random_states(placement, task.model)
         self.train_steps = make_train_steps(task, optimizer, placement, config.xla)

@@ -1,0 +1,119 @@
+"""Load a `.keras` file of a network that somebody else may have written.
+
+The file can't run code, read other files, or take more memory than its own size allows.
+It is checked before Keras opens it: `keras.models.load_model` trusts the classes,
+widths and HDF5 datasets that a file names.
+"""
+
+import concurrent.futures
+import dataclasses
+import io
+import math
+import os
+import pathlib
+import zipfile
+from typing import Any, Literal
+
+import h5py
+import keras
+import numpy as np
+
+from avsdn_tf.arrays import check_hdf5
+from avsdn_tf.backbones import Backbones
+from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.files import open_regular
+from avsdn_tf.models.audio_visual import AudioVisualModel
+from avsdn_tf.schemas import MAX_JSON_BYTES, Schema, parse_json
+
+MAX_MODEL_BYTES = 2**30
+_CONFIG = "config.json"
+_WEIGHTS = "model.weights.h5"
+# The last one is the metadata of `avsdn export`.
+_MEMBERS = {"metadata.json", _CONFIG, _WEIGHTS, "avsdn_tf.json"}
+# Any other name would fail later, where a video is read.
+_BackboneField = Literal[tuple(field.name for field in dataclasses.fields(Backbones))]
+
+
+class _DTypePolicy(Schema):
+    module: Literal["keras", "keras.dtype_policies"]
+    class_name: Literal["DTypePolicy"]
+    config: dict[str, str | None]
+    registered_name: None = None
+
+
+class _NetworkConfig(Schema, extra="allow"):
+    """The constructor's arguments: no object but the dtype policy is built of them."""
+
+    dtype: _DTypePolicy | str | None = None
+    categories: list[str] | None = None
+    visual_shape: list[int] | None = None
+    frozen: list[str] | None = None
+    backbones: dict[_BackboneField, str | None] | None = None
+    __pydantic_extra__: dict[str, str | int | float | bool | None]
+
+
+class _SavedNetwork(Schema, extra="ignore"):
+    registered_name: str
+    config: _NetworkConfig
+
+
+def load_model_file(path: pathlib.Path) -> AudioVisualModel:
+    """Load a network of this package, or of a registered subclass. It is not compiled.
+
+    Raises:
+        UserError: If it can't be loaded, or holds anything else.
+    """
+    try:
+        if path.suffix != ".keras":
+            raise ValueError("another suffix than .keras")
+        with open_regular(path) as file:
+            _check(file)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    # Errors of many types: damaged and foreign files, files of other versions.
+    except Exception as error:
+        raise UserError(
+            f"{path}: expected a model that this version of avsdn_tf can load. "
+            f"Received: {first_line(error)}"
+        ) from error
+
+
+def _check(file: Any) -> None:
+    """Raise an error if a file is not what Keras writes for a network of ours."""
+    num_bytes = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        names = {member.filename for member in members}
+        if len(names) < len(members) or names - _MEMBERS:
+            raise ValueError(f"other members than {', '.join(sorted(_MEMBERS))}")
+        total = sum(member.file_size for member in members)
+        if total > min(2 * num_bytes, MAX_MODEL_BYTES):
+            raise ValueError(
+                f"{total:,} bytes, unpacked from {num_bytes:,}. Expected at most twice "
+                f"the file's size, and {MAX_MODEL_BYTES:,}"
+            )
+        if archive.getinfo(_CONFIG).file_size > MAX_JSON_BYTES:
+            raise ValueError(f"a configuration of more than {MAX_JSON_BYTES:,} bytes")
+        saved = parse_json(archive.read(_CONFIG), _SavedNetwork)
+        weights = archive.read(_WEIGHTS)
+    with h5py.File(io.BytesIO(weights)) as stored:
+        check_hdf5(stored, len(weights))
+    network = keras.saving.get_registered_object(saved.registered_name)
+    if not (isinstance(network, type) and issubclass(network, AudioVisualModel)):
+        raise ValueError(f"{ascii(saved.registered_name)[:80]}, no network of avsdn_tf")
+    needed = _count_bytes(network, saved.config.model_dump(exclude_unset=True))
+    if needed > len(weights):
+        raise ValueError(f"weights of {len(weights):,} bytes for one of {needed:,}")
+
+
+def _count_bytes(network: type[AudioVisualModel], config: dict[str, Any]) -> int:
+    """Return the size of a network's weights, without allocating them."""
+
+    def count() -> int:
+        with keras.StatelessScope(initialize_variables=False):
+            variables = network.from_config(config).variables
+        sizes = (math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables)
+        return sum(sizes)
+
+    # Keras keeps variables that have no value yet in a list of the thread.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(count).result()
