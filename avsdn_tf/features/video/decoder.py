@@ -1,11 +1,25 @@
-"""Decode the picture: which packets can be skipped, and when each frame is shown."""
+"""Decode the picture: which packets can be skipped, and when each frame is shown.
 
+Some containers hold times of decoding alone. FFmpeg computes from them when a frame is
+shown, by rules that differ by codec: frames would be late or out of order. But decoders
+hand out frames in order, each with the time of the packet that pushed it out:
+
+* In ASF, that is the time at which the frame is shown.
+* AVI counts packets, and its sound starts at 0. A frame is shown as many packets
+  earlier as the decoder holds back.
+* MXF has a constant frame rate. A frame is shown after the frame before it.
+"""
+
+from collections import deque
 from collections.abc import Callable
 
 import av
 
 from avsdn_tf.features.video.clock import MAX_APART_S, to_flicks
 from avsdn_tf.features.video.container import Source
+
+# Decoders hold back up to 16 frames to order them, and one for each thread.
+_MAX_HELD_BACK = 64
 
 
 class PictureDecoder:
@@ -22,15 +36,14 @@ class PictureDecoder:
         self._held: list[int | None] = []
         # After a flush, the decoder can only continue from a key frame.
         self._is_flushed = False
-        # AVI has no timestamps, and FFmpeg numbers frames of H.264 in the order of
-        # decoding. There, a frame's time is the count of packets that went in, less
-        # the count that the decoder held back before its first frame.
-        self._counts_packets = (
-            source.container.format.name == "avi"
-            and self._stream.codec_context.name == "h264"
+        self._format = source.container.format.name
+        # Whether the timestamps are times of decoding alone; None before the first.
+        self._times_decoding = {"asf": True, "avi": True, "mxf": None}.get(
+            self._format, False
         )
-        self._first_count: int | None = None
-        self._num_held_back: int | None = None
+        self._is_first = True
+        # When the latest packets are decoded.
+        self._decoding_times: deque[int] = deque(maxlen=_MAX_HELD_BACK)
 
     def decode(
         self, packet: av.Packet | None
@@ -44,20 +57,19 @@ class PictureDecoder:
             if self._is_flushed and not packet.is_keyframe:
                 raise ValueError(f"its picture stands still for over {MAX_APART_S} s")
             self._is_flushed = False
+            if self._times_decoding is None:
+                # MXF has both times for some codecs.
+                self._times_decoding = packet.pts == packet.dts
+            if packet.dts is not None:
+                self._decoding_times.append(packet.dts)
             # Most frames are not chosen. Skip those that no other frame is made from.
             needed = self._may_be_chosen(packet)
             self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             self._held.append(packet.pts)
-            # Decoders drop the packets before the first key frame.
-            if self._first_count is None and packet.is_keyframe:
-                self._first_count = packet.dts
         frames = []
         for frame in self._stream.decode(packet):
             self._release(frame)
-            timestamp = frame.dts if frame.pts is None else frame.pts
-            if self._counts_packets:
-                timestamp = self._count_of(frame)
-            frames.append((frame, timestamp))
+            frames.append((frame, self._timestamp_of(frame)))
         return frames
 
     def flush(self) -> list[tuple[av.VideoFrame, int | None]]:
@@ -72,7 +84,7 @@ class PictureDecoder:
 
     def _may_be_chosen(self, packet: av.Packet) -> bool:
         """Return whether a chosen time may lie between a frame and the frame after."""
-        if self._counts_packets:
+        if self._times_decoding:
             return True
         later = [
             pts
@@ -95,10 +107,16 @@ class PictureDecoder:
             held.remove(None)
         self._held = held
 
-    def _count_of(self, frame: av.VideoFrame) -> int | None:
-        """Return a frame's time as a count of packets; None after the last packet."""
-        if frame.dts is None or self._first_count is None:
+    def _timestamp_of(self, frame: av.VideoFrame) -> int | None:
+        """Return when a frame is shown; None if that is after the frame before it."""
+        if not self._times_decoding:
+            return frame.dts if frame.pts is None else frame.pts
+        if self._format == "asf":
+            return frame.dts
+        if self._format == "mxf":
+            is_first, self._is_first = self._is_first, False
+            return frame.pts if is_first else None
+        if frame.dts is None:
             return None
-        if self._num_held_back is None:
-            self._num_held_back = frame.dts - self._first_count
-        return frame.dts - self._num_held_back
+        earlier = [dts for dts in self._decoding_times if dts <= frame.dts]
+        return earlier[-1 - self._stream.codec_context.reorder_depth :][0]
