@@ -1,0 +1,155 @@
+"""VGGish in Keras: its log-mel front end, its network, and weights from anywhere.
+
+Weights are read from the variables of a SavedModel or from a checkpoint; no graph of
+the file runs.
+
+Reference:
+    Hershey et al., "CNN architectures for large-scale audio classification", ICASSP
+    2017, https://arxiv.org/abs/1609.09430. The constants are those of
+    https://github.com/tensorflow/models/tree/master/research/audioset/vggish.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """The constants of VGGish's log-mel front end.
+
+    A Hann window of `window_samples` moves by `hop_samples`; the magnitudes of an FFT
+    of `fft_samples` are summed in `mel_bands` triangles, evenly spaced between the two
+    frequencies on the mel scale 1127 ln(1 + f / 700); `log(mel + log_offset)` of
+    `num_frames` windows is the network's input: 15,600 samples, 0.975 s.
+    """
+
+    sample_rate_hz: int = 16_000
+    window_samples: int = 400
+    hop_samples: int = 160
+    fft_samples: int = 512
+    mel_bands: int = 64
+    lowest_hz: float = 125.0
+    highest_hz: float = 7500.0
+    log_offset: float = 0.01
+    num_frames: int = 96
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the waveform that one input of the network is made of."""
+        return self.window_samples + (self.num_frames - 1) * self.hop_samples
+
+
+FRONT_END = FrontEnd()
+WIDTH = 128
+_CONVOLUTIONS = ((64,), (128,), (256, 256), (512, 512))
+_DENSE = (4096, 4096, WIDTH)
+
+
+def log_mel(seconds: tf.Tensor) -> tf.Tensor:
+    """Return the network's input of the first 0.975 s of each second of sound.
+
+    Args:
+        seconds: `(num_seconds, 16000)` float32, mono, in [-1, 1].
+
+    Returns:
+        `(num_seconds, 96, 64, 1)` float32.
+    """
+    front = FRONT_END
+    spectrum = tf.abs(
+        tf.signal.stft(
+            seconds[:, : front.num_samples],
+            front.window_samples,
+            front.hop_samples,
+            front.fft_samples,
+        )
+    )
+    to_mel = tf.signal.linear_to_mel_weight_matrix(
+        front.mel_bands,
+        front.fft_samples // 2 + 1,
+        front.sample_rate_hz,
+        front.lowest_hz,
+        front.highest_hz,
+    )
+    return tf.math.log(spectrum @ to_mel + front.log_offset)[..., tf.newaxis]
+
+
+def build_network(precision: str = "float32") -> keras.Sequential:
+    """Return VGGish's network, from log-mel input to embeddings before the ReLU.
+
+    Args:
+        precision: Dtype policy, as Keras names it.
+    """
+    layers: list[Any] = [
+        keras.Input((FRONT_END.num_frames, FRONT_END.mel_bands, 1), name="log_mel")
+    ]
+    for block in _CONVOLUTIONS:
+        layers += [
+            keras.layers.Conv2D(
+                width, 3, padding="same", activation="relu", dtype=precision
+            )
+            for width in block
+        ]
+        layers.append(keras.layers.MaxPool2D(2, dtype=precision))
+    layers.append(keras.layers.Flatten(dtype=precision))
+    layers += [
+        keras.layers.Dense(
+            width, activation="relu" if width != WIDTH else None, dtype=precision
+        )
+        for width in _DENSE
+    ]
+    return keras.Sequential(layers, name="vggish")
+
+
+def load_weights(network: keras.Sequential, path: str | os.PathLike[str]) -> None:
+    """Load VGGish's weights from a SavedModel's folder or a checkpoint.
+
+    Kernels are found by their shapes, which all differ. Biases of one width are taken
+    in the order of their names, as their layers are: TF-Slim's names
+    (`vggish/conv3/conv3_1/biases`) and those of tracked variables (`_variables/5`) both
+    follow the network.
+
+    Args:
+        network: What `build_network` returned.
+        path: The folder of a SavedModel, or a checkpoint: `vggish_model.ckpt`, or its
+            name without `.index`.
+
+    Raises:
+        ValueError: If it can't be read, or holds other weights.
+    """
+    shapes = [tuple(variable.shape) for variable in network.weights]
+    arrays = _read_arrays(pathlib.Path(path), set(shapes))
+    found = [array.shape for array in arrays]
+    if sorted(found) != sorted(shapes):
+        raise ValueError(
+            f"Expected the {len(shapes)} arrays of VGGish's weights. Received: "
+            f"{len(found)} of such shapes"
+        )
+    values = []
+    for shape in shapes:
+        index = next(i for i, array in enumerate(arrays) if array.shape == shape)
+        values.append(arrays.pop(index))
+    network.set_weights(values)
+
+
+def _read_arrays(path: pathlib.Path, wanted: set[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return a checkpoint's arrays of some shapes, in natural order of their names."""
+    checkpoint = path / "variables" / "variables" if path.is_dir() else path
+    try:
+        reader = tf.train.load_checkpoint(str(checkpoint))
+        shapes = reader.get_variable_to_shape_map()
+        names = [name for name in shapes if tuple(shapes[name]) in wanted]
+        return [reader.get_tensor(name) for name in sorted(names, key=_natural)]
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise ValueError(f"Expected a checkpoint. Received: {error}") from error
+
+
+def _natural(name: str) -> list[Any]:
+    """Return a key that sorts `variables/10` behind `variables/9`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,77 @@
+"""VGGish of our own, against a module of the true architecture with random weights."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from avsdn_tf.features import vggish
+from tests import vggish as reference
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vggish")
+    return reference.save(folder), folder
+
+
+def embeddings(network, seconds):
+    return network(vggish.log_mel(tf.constant(seconds))).numpy()
+
+
+@pytest.fixture
+def seconds(rng):
+    return (0.3 * rng.standard_normal((3, 16_000))).astype(np.float32)
+
+
+def test_the_front_end_is_that_of_plain_numpy(seconds):
+    ours = vggish.log_mel(tf.constant(seconds))[..., 0]
+    for second, found in zip(seconds, ours, strict=True):
+        expected = reference.numpy_log_mel(second)
+        np.testing.assert_allclose(found, expected[0], atol=2e-5)
+
+
+def test_a_modules_weights_give_the_modules_embeddings(saved, seconds):
+    module, folder = saved
+    network = vggish.build_network()
+    vggish.load_weights(network, folder)
+    ours = embeddings(network, seconds)
+    for second, found in zip(seconds, ours, strict=True):
+        expected = module(tf.constant(second))[0].numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("style", ["slim", "tracked"])
+def test_googles_checkpoint_loads_by_name(saved, tmp_path, style):
+    module, _ = saved
+    layers = ["conv1", "conv2", "conv3/conv3_1", "conv3/conv3_2", "conv4/conv4_1"]
+    layers += ["conv4/conv4_2", "fc1/fc1_1", "fc1/fc1_2", "fc2"]
+    names = [
+        f"vggish/{name}/{part}" for name in layers for part in ("weights", "biases")
+    ]
+    if style == "tracked":
+        names = [f"variables/{index}" for index in range(len(names))]
+    arrays = [weight.numpy() for weight in module.model.weights]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = [
+            tf.compat.v1.get_variable(name, array.shape)
+            for name, array in zip(names, arrays, strict=True)
+        ]
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.load(array, session)
+        path = str(tmp_path / "vggish_model.ckpt")
+        tf.compat.v1.train.Saver(variables).save(session, path, write_meta_graph=False)
+    network = vggish.build_network()
+    vggish.load_weights(network, path)
+    for ours, array in zip(network.weights, arrays, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), array)
+
+
+def test_other_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint"):
+        vggish.load_weights(vggish.build_network(), tmp_path / "none")
+    (tmp_path / "text.ckpt").write_text("no weights")
+    with pytest.raises(ValueError, match="checkpoint"):
+        vggish.load_weights(vggish.build_network(), tmp_path / "text.ckpt")
+    tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match="Expected"):
+        vggish.load_weights(vggish.build_network(), tmp_path / "empty")
