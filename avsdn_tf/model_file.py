@@ -11,6 +11,7 @@ import io
 import math
 import os
 import pathlib
+import re
 import zipfile
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from avsdn_tf.models.audio_visual import AudioVisualModel
 from avsdn_tf.schemas import MAX_JSON_BYTES, Schema, parse_json
 
 MAX_MODEL_BYTES = 2**30
+_SHOWN_CLASSES = 8
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
 # The last one is the metadata of `avsdn export`.
@@ -93,7 +95,7 @@ def _check(file: Any) -> None:
             )
         if archive.getinfo(_CONFIG).file_size > MAX_JSON_BYTES:
             raise ValueError(f"a configuration of more than {MAX_JSON_BYTES:,} bytes")
-        saved = parse_json(archive.read(_CONFIG), _SavedNetwork)
+        saved = _parse(archive.read(_CONFIG))
         weights = archive.read(_WEIGHTS)
     with h5py.File(io.BytesIO(weights)) as stored:
         check_hdf5(stored, len(weights))
@@ -103,6 +105,20 @@ def _check(file: Any) -> None:
     needed = _count_bytes(network, saved.config.model_dump(exclude_unset=True))
     if needed > len(weights):
         raise ValueError(f"weights of {len(weights):,} bytes for one of {needed:,}")
+
+
+def _parse(config: bytes) -> _SavedNetwork:
+    """Return the configuration; raise ValueError if it is of anything else."""
+    try:
+        return parse_json(config, _SavedNetwork)
+    except ValueError as error:
+        classes = re.findall(
+            r'"class_name": ?"(\w{1,40})"', config.decode(errors="replace")
+        )
+        shown = ", ".join(list(dict.fromkeys(classes))[:_SHOWN_CLASSES]) or "no class"
+        raise ValueError(
+            f"{shown}. Expected a network of avsdn_tf alone ({error})"
+        ) from error
 
 
 def _count_bytes(network: type[AudioVisualModel], config: dict[str, Any]) -> int:

@@ -283,6 +283,7 @@ class RunFolder:
 
     def write_checksums(self) -> None:
         """Write the model's SHA-256, as `sha256sum --check SHA256SUMS` reads it."""
+        self.check_in_place()
         write_text(self.checksums, f"{_sha256(self.model)}  {self.model.name}\n")
 
     def _read_checksum(self) -> str:

@@ -204,7 +204,7 @@ def open_run(
     """
     folder = RunFolder(run)
     folder.check_ended()
-    config = Config.from_dict(folder.read_settings())
+    config = Config.from_dict(folder.read_settings(), folder.config)
     if labels_segments and config.mode == CROSS_MODAL:
         raise UserError(
             f"Expected a run that labels segments. Received one of mode {CROSS_MODAL}, "
@@ -278,6 +278,7 @@ def _report(
     history = read_history(folder)
     scores, outputs = task.evaluate("test")
     right, total = task.score_validation()
+    folder.check_in_place()
     with explain_unwritable(folder.predictions, "Make space, and repeat the command."):
         outputs.save(folder.predictions)
     return write_run_report(

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from avsdn_tf.report.terminal import print_plainly
 
     folder, config, model = runs.open_run(args.run, labels_segments=True)
-    out = args.out or folder.path / "export"
+    out = args.out or folder.export
     metadata = {
         "avsdn_tf": __version__,
         "classes": [*model.categories, "Background"],

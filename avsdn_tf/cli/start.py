@@ -45,7 +45,7 @@ def _check_run(path: str, field: str) -> None:
         message = "No such folder. Expected the folder of a finished run."
         raise UserError(message, field=field, value=path)
     folder.check_ended(field)
-    Config.from_dict(folder.read_settings())
+    Config.from_dict(folder.read_settings(), folder.config)
 
 
 def _check_dataset(name: str) -> None:

@@ -1,10 +1,12 @@
 """The report of a run: figures, page and report.json in its folder."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from matplotlib.figure import Figure
+from pydantic import Field, ValidationError
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
@@ -13,6 +15,7 @@ from avsdn_tf.report import figures
 from avsdn_tf.report.scores import is_cross_modality, list_scores, title_of
 from avsdn_tf.report.templating import render
 from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.schemas import Schema, describe, read_bytes
 
 _NUM_TIMELINE_CLIPS = 8
 # What screen readers say of the figures.
@@ -24,6 +27,21 @@ _DESCRIPTIONS = {
     "confusion": "Which classes were given to the true segments of others. The "
     "numbers are in report.json",
 }
+# 60,000 epochs.
+_MAX_METRICS_BYTES = 4 * 2**20
+# Sums of half a million float32 round.
+_Share = Annotated[float, Field(ge=0, le=1.01)]
+_Positive = Annotated[float, Field(ge=0, le=1e12)]
+
+
+class _Epoch(Schema, strict=False, extra="ignore"):
+    """A row of metrics.csv. Its values are texts."""
+
+    epoch: Annotated[int, Field(ge=1, lt=2**31)]
+    loss: Annotated[float, Field(ge=-1e30, le=1e30)]
+    accuracy: _Share
+    validation_accuracy: _Share
+    seconds: _Positive
 
 
 def write_run_report(
@@ -104,14 +122,13 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
         UserError: If the file is missing, broken or empty.
     """
     try:
-        with folder.metrics.open(newline="", encoding="utf-8") as file:
-            history = [
-                {name: float(value) for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, TypeError) as error:
+        text = read_bytes(folder.metrics, _MAX_METRICS_BYTES).decode("utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        history = [_Epoch.model_validate(row).model_dump() for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = describe(error) if isinstance(error, ValidationError) else error
         raise UserError(
-            f"{folder.metrics}: expected the metrics of each epoch. Received: {error}"
+            f"{folder.metrics}: expected the metrics of each epoch. Received: {reason}"
         ) from error
     if not history:
         raise UserError(f"{folder.metrics}: expected at least one epoch.")

@@ -90,7 +90,7 @@ def _load_encoders(model: keras.Model, config: Config) -> None:
         )
     folder = RunFolder(config.encoders)
     folder.check_ended("encoders")
-    found = Config.from_dict(folder.read_settings()).model
+    found = Config.from_dict(folder.read_settings(), folder.config).model
     if found != "avel_att":
         raise UserError(
             f"Expected a run of model avel_att. Received one of {found}.", **where

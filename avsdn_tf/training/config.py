@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from avsdn_tf.errors import UserError
@@ -23,6 +24,7 @@ _POSITIVE = (
     "units",
     "checkpoint_minutes",
 )
+_COUNTS = ("epochs", "patience", "batch_size", "units", "decay_steps")
 _SHARES = ("dropout", "label_smoothing", "ema")
 _NOT_NEGATIVE = ("weight_decay", "decay_steps", "clip_norm")
 WEAK_LABELS = ("average", "mil", "mil_background")
@@ -202,6 +204,8 @@ class Config:
     def _check_ranges(self) -> None:
         ranges: list[tuple[str, Callable[[Any], bool], tuple[str, ...]]] = [
             ("an integer in [0, 2**32)", lambda v: 0 <= v < 2**32, ("seed",)),
+            # Larger ones overflow where TensorFlow counts.
+            ("an integer below 2**31", lambda v: v < 2**31, _COUNTS),
             ("a positive number", lambda v: v > 0, _POSITIVE),
             ("a number in [0, 1)", lambda v: 0 <= v < 1, _SHARES),
             ("0 or a positive number", lambda v: v >= 0, _NOT_NEGATIVE),
@@ -228,21 +232,44 @@ class Config:
         ]
 
     @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> "Config":
+    def from_dict(
+        cls, settings: Mapping[str, Any], path: os.PathLike[str] | None = None
+    ) -> "Config":
         """Return a Config of what `to_dict` gave.
+
+        Args:
+            settings: The settings.
+            path: The file that holds them, for the messages.
 
         Raises:
             UserError: If a name is unknown, or a value is wrong.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(settings) - known)
+        place = "" if path is None else f"{path}: "
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(map(ascii, set(settings) - set(fields)))
         if unknown:
             raise UserError(
-                f"Unknown settings {', '.join(unknown)}. Another version of avsdn_tf "
-                "may have written them."
+                f"{place}unknown settings {', '.join(unknown)}. Another version of "
+                "avsdn_tf may have written them."
+            )
+        wrong = [
+            f"{name} {value!a:.80}"
+            for name, value in settings.items()
+            if not _has_type(value, fields[name])
+        ]
+        if wrong:
+            raise UserError(
+                f"{place}expected settings of a run. Received others in type: "
+                f"{', '.join(wrong)}"
             )
         try:
             return cls(**settings)
-        # A value of a wrong type fails in a comparison.
-        except TypeError as error:
-            raise UserError(f"Expected settings of a run. Received: {error}") from error
+        except UserError as error:
+            # It is no flag that is wrong.
+            raise UserError(f"{place}{error}") from error
+
+
+def _has_type(value: Any, field: dataclasses.Field[Any]) -> bool:
+    kind = field.metadata["kind"]
+    kinds = {float: (int, float), type(None): (str,)}.get(kind, (kind,))
+    return type(value) in kinds or (value is None and field.default is None)

@@ -222,6 +222,7 @@ class _Loop:
             seconds = time.monotonic() - start
             progress.history.append({"epoch": epoch, **logs, "seconds": seconds})
             if self.placement.is_chief:
+                self.folder.check_in_place()
                 self._write_metrics()
         progress.begin_next_epoch()
         # Before the model: a resumed run must not train the saved model's epoch again.
@@ -270,6 +271,7 @@ class _Loop:
 
     def _save(self) -> None:
         if self.placement.is_chief:
+            self.folder.check_in_place()
             self.checkpoints.save(self.progress, self.variables)
         self.last_saved = time.monotonic()
 

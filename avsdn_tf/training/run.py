@@ -189,7 +189,7 @@ def check_settings(folder: RunFolder, config: Config) -> None:
             field="run",
             value=folder.path,
         )
-    found = Config.from_dict(folder.read_settings()).to_dict()
+    found = Config.from_dict(folder.read_settings(), folder.config).to_dict()
     changed = [
         f"{name} is {found[name]} there and {value} here"
         for name, value in config.to_dict().items()
