@@ -242,13 +242,89 @@ def test_a_wrong_cluster_is_one_message(monkeypatch, cluster, message):
         distribution.place("multi_worker")
 
 
-def test_one_device_is_the_default_where_there_is_no_gpu(monkeypatch):
+ONE_TASK = {
+    "cluster": {"worker": ["localhost:1"]},
+    "task": {"type": "worker", "index": 0},
+}
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        None,
+        "",
+        " ",
+        "{}",
+        '{"cluster": {}}',
+        '{"cluster": null, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": []}}',
+        '{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"environment": "cloud"}',
+        json.dumps(ONE_TASK),
+    ],
+)
+def test_one_device_is_the_default_where_there_is_no_gpu(monkeypatch, cluster):
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    if cluster is not None:
+        monkeypatch.setenv("TF_CONFIG", cluster)
     placement = distribution.place("auto")
     assert placement.is_chief
     assert placement.describe() == ""
     assert placement.strategy is tf.distribute.get_strategy()
     np.testing.assert_array_equal(placement.sum_over_workers([1, 2.5]), [1, 2.5])
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        "{",
+        "[]",
+        "3",
+        "[" * 100_000,
+        '{"cluster": ["a:1", "b:1"]}',
+        '{"cluster": {"worker": 3}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": [1, 2]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}',
+        *(
+            json.dumps(
+                {
+                    "cluster": {"worker": ["a:1", "b:1"], **more},
+                    "task": {"type": kind, "index": 0},
+                }
+            )
+            for kind, more in (
+                ("evaluator", {}),
+                ("ps", {"ps": ["c:1"]}),
+                ("worker", {"ps": ["c:1"]}),
+                ("chief", {"chief": ["c:1"]}),
+            )
+        ),
+    ],
+)
+def test_the_default_refuses_a_cluster_that_it_cant_join(monkeypatch, cluster):
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    with pytest.raises(UserError, match=r"TF_CONFIG: expected.*strategy single"):
+        distribution.place("auto")
+    assert distribution.place("single").describe() == ""
+
+
+def test_a_cluster_that_is_no_json_is_one_message_to_all_devices(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{")
+    with pytest.raises(UserError, match="TF_CONFIG: expected JSON"):
+        distribution.place("mirrored")
+
+
+def test_local_workers_need_no_cluster_and_ignore_an_empty_one(monkeypatch):
+    ended = subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
+    monkeypatch.setattr(launcher, "_start", lambda *_: [ended])
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    with ended:
+        assert launcher.launch([], 1) == 0
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
+    with pytest.raises(UserError, match="Unset it"):
+        launcher.launch([], 1)
 
 
 def test_a_lost_worker_is_named():

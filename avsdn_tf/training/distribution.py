@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from avsdn_tf.data.batches import ALL, NUM_SHARDS, InputShard
 from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.text import short_name
 
 CLUSTER = "TF_CONFIG"
 _LOST = (
@@ -97,13 +98,13 @@ def place(name: str) -> Placement:
 
     Args:
         name: `Config.strategy`. `"auto"` takes all workers that the variable TF_CONFIG
-            names, or all GPUs of this machine, or its one device.
+            names if it names several, or all GPUs of this machine, or its one device.
 
     Raises:
         UserError: If TF_CONFIG is missing or wrong, or a worker can't be reached.
     """
     cluster = os.environ.get(CLUSTER)
-    if name == "auto" and cluster:
+    if name == "auto" and names_others(cluster):
         name = "multi_worker"
     if name == "multi_worker":
         workers, index = _read_cluster(cluster)
@@ -120,9 +121,28 @@ def place(name: str) -> Placement:
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
-        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+        try:
+            strategy = tf.distribute.MirroredStrategy([each.name for each in devices])
+        # TensorFlow reads the variable for this strategy too, and goes on without it.
+        except ValueError as error:
+            raise UserError(
+                f"{CLUSTER}: expected JSON, or no such variable. Received: "
+                f"{first_line(error)}"
+            ) from error
         return Placement(strategy, InputShard(num_replicas=len(devices)))
     return Placement(tf.distribute.get_strategy())
+
+
+def names_others(text: str | None) -> bool:
+    """Return whether a TF_CONFIG names several tasks, or can't be read.
+
+    Job managers also set it for a single task, with an empty cluster or a chief alone.
+    """
+    try:
+        cluster = json.loads((text or "").strip() or "{}").get("cluster") or {}
+        return sum(map(len, cluster.values())) > 1
+    except (AttributeError, RecursionError, TypeError, ValueError):
+        return True
 
 
 def _read_cluster(text: str | None) -> tuple[list[str], int]:
@@ -135,14 +155,17 @@ def _read_cluster(text: str | None) -> tuple[list[str], int]:
         kind, index = cluster["task"]["type"], int(cluster["task"]["index"])
         if set(cluster["cluster"]) != {"worker"} or kind != "worker":
             raise ValueError(f"tasks other than workers in {text}")
+        if not isinstance(workers, list) or not all(map(_is_address, workers)):
+            raise ValueError(f"no list of HOST:PORT in {text}")
         if not 0 <= index < len(workers):
             raise ValueError(f"task {index} of {len(workers)} workers")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"no {error} in {text}" if isinstance(error, KeyError) else error
         raise UserError(
             f"{CLUSTER}: expected the addresses of all workers and the index of this "
             f"one, such as {_EXAMPLE}; or local_workers, which sets it for workers on "
-            f"this machine. Received: {reason}"
+            "this machine; or strategy single, which does not read it. "
+            f"Received: {short_name(str(reason), 200)}"
         ) from error
     if len(workers) > NUM_SHARDS:
         raise UserError(
@@ -150,6 +173,10 @@ def _read_cluster(text: str | None) -> tuple[list[str], int]:
             f"many shards. Received: {len(workers)}. A worker can have several GPUs."
         )
     return workers, index
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and value.rpartition(":")[2].isdecimal()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import TextIO
 import tensorflow as tf
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.training.distribution import CLUSTER, num_cores
+from avsdn_tf.training.distribution import CLUSTER, names_others, num_cores
 from avsdn_tf.training.signals import handle_signals
 
 # How long workers may take to save and end before they are killed.
@@ -43,7 +43,7 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
         UserError: If TF_CONFIG is set, which names other workers, or there are too few
             GPUs.
     """
-    if CLUSTER in os.environ:
+    if names_others(os.environ.get(CLUSTER)):
         raise UserError(
             f"Expected no {CLUSTER} in the environment, which names workers too. Unset "
             "it, or start one worker.",
