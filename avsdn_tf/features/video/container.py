@@ -124,6 +124,27 @@ class Source:
             stream.duration is not None for stream in self.streams
         )
 
+    def stated_end_of(self, stream: av.VideoStream | av.AudioStream) -> int | float:
+        """Return the end of a stream as its file states it, else minus infinity."""
+        if not self._states_duration:
+            return -math.inf
+        duration = self._own_duration(stream)
+        if duration is None:
+            return self.stated_end_fl
+        return to_flicks((stream.start_time or 0) + duration, stream.time_base)
+
+    def _own_duration(self, stream: av.VideoStream | av.AudioStream) -> int | None:
+        """Return what the file states for a stream. ASF repeats that of the file."""
+        return stream.duration if self._format != "asf" else None
+
+    @property
+    def _states_duration(self) -> bool:
+        return self._format in _STATE_THEIR_DURATION and not self._is_duration_guessed
+
+    @property
+    def _format(self) -> str:
+        return self.container.format.name.split(",")[0]
+
     def check_complete(
         self, zero_fl: int, end_fl: int | float, ends_fl: list[int | float]
     ) -> None:
@@ -132,12 +153,12 @@ class Source:
         `end_fl` is where the longest of all streams ends, read or not, since the
         container is as long; `ends_fl` is where each of `streams` ends.
         """
-        name = self.container.format.name.split(",")[0]
-        if name not in _STATE_THEIR_DURATION or self._is_duration_guessed:
+        if not self._states_duration:
             return
         stated = [(self.container.duration, _CONTAINERS_UNIT_S, end_fl)]
         for stream, stream_end_fl in zip(self.streams, ends_fl, strict=True):
-            stated.append((stream.duration, stream.time_base, stream_end_fl))
+            duration = self._own_duration(stream)
+            stated.append((duration, stream.time_base, stream_end_fl))
         for duration, unit_s, found_end_fl in stated:
             if duration is None:
                 continue

@@ -6,10 +6,12 @@ hand out frames in order, each with the time of the packet that pushed it out:
 
 * In ASF, that is the time at which the frame is shown.
 * AVI counts packets, and its sound starts at 0. A frame is shown as many packets
-  earlier as the decoder holds back.
+  earlier as the decoder holds back to order frames.
 * MXF has a constant frame rate. A frame is shown after the frame before it.
 """
 
+import itertools
+import statistics
 from collections import deque
 from collections.abc import Callable
 
@@ -18,8 +20,8 @@ import av
 from avsdn_tf.features.video.clock import MAX_APART_S, to_flicks
 from avsdn_tf.features.video.container import Source
 
-# Decoders hold back up to 16 frames to order them, and one for each thread.
-_MAX_HELD_BACK = 64
+# Packets whose usual distance is taken.
+_NUM_LATEST = 99
 
 
 class PictureDecoder:
@@ -43,7 +45,7 @@ class PictureDecoder:
         )
         self._is_first = True
         # When the latest packets are decoded.
-        self._decoding_times: deque[int] = deque(maxlen=_MAX_HELD_BACK)
+        self._decoding_times: deque[int] = deque(maxlen=_NUM_LATEST)
 
     def decode(
         self, packet: av.Packet | None
@@ -118,5 +120,7 @@ class PictureDecoder:
             return frame.pts if is_first else None
         if frame.dts is None:
             return None
-        earlier = [dts for dts in self._decoding_times if dts <= frame.dts]
-        return earlier[-1 - self._stream.codec_context.reorder_depth :][0]
+        # Steps differ where AVI repeats a frame by empty packets.
+        steps = [later - dts for dts, later in itertools.pairwise(self._decoding_times)]
+        usual_step = statistics.median_low(steps or [0])
+        return frame.dts - self._stream.codec_context.reorder_depth * usual_step

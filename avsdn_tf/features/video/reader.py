@@ -14,6 +14,7 @@ out as soon as both streams are past it.
 import dataclasses
 import math
 import os
+import statistics
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -120,6 +121,11 @@ class _Reader:
         # Packets of the picture that wait for the sound, and their times.
         self._waiting: deque[tuple[int | float, av.Packet]] = deque()
         self._num_waiting_bytes = 0
+        # Durations of the latest of them.
+        self._durations_fl: deque[int] = deque(maxlen=99)
+        self._stated_picture_end_fl = source.picture and source.stated_end_of(
+            source.picture
+        )
         # Whether the sound's decoder may hold samples.
         self._must_flush_sound = False
 
@@ -192,6 +198,7 @@ class _Reader:
                 yield
         if self._sound:
             self._flush_sound()
+            self._sound.drop_padding(source.stated_end_of(source.sound))
             self._sound_until_fl = math.inf
             if self._sound.first_fl is None:
                 raise ValueError("its sound holds no sample")
@@ -208,7 +215,9 @@ class _Reader:
     def _pass_by(self, packet: av.Packet) -> None:
         """Record the end of a stream that is not read."""
         if None not in (packet.pts, packet.time_base):
-            end_fl = to_flicks(packet.pts + (packet.duration or 0), packet.time_base)
+            # A duration is the time to the next packet, which may be shown earlier.
+            next_dts = (packet.dts or packet.pts) + (packet.duration or 0)
+            end_fl = to_flicks(max(packet.pts, next_dts), packet.time_base)
             self._others_end_fl = max(self._others_end_fl, end_fl)
 
     def _decode_sound(self, packet: av.Packet | None) -> None:
@@ -256,6 +265,8 @@ class _Reader:
         if timestamp is not None:
             time_fl = to_flicks(timestamp, packet.time_base)
         self._waiting.append((time_fl, packet))
+        if packet.duration:
+            self._durations_fl.append(to_flicks(packet.duration, packet.time_base))
         self._num_waiting_bytes += packet.size
 
     def _may_decode_picture(self) -> bool:
@@ -300,14 +311,25 @@ class _Reader:
                 self._clock.check_interval(picture.shown_fl, start_fl)
             if self._clock.zero_fl is None:
                 self._clock.start(start_fl, self._sound and self._sound.first_fl)
-            if frame.duration:
-                duration_fl = to_flicks(frame.duration, stream.time_base)
-            else:
-                duration_fl = to_flicks(1, 1 / (stream.average_rate or Fraction(25)))
-            end_fl = start_fl + duration_fl
-            self._clock.check_jump(end_fl, self._end_fl)
+            end_fl = self._picture_end_of(frame, start_fl)
             picture.show(frame, start_fl, end_fl, self._clock.zero_fl)
             self._picture_until_fl = max(self._picture_until_fl, start_fl)
+
+    def _picture_end_of(self, frame: av.VideoFrame, start_fl: int) -> int:
+        """Return when a frame ends that no other frame follows.
+
+        Frames that are decoded in another order than shown have the durations of other
+        frames: one may have that of a long pause.
+        """
+        stream = self._source.picture
+        if self._durations_fl:
+            usual_fl = statistics.median_low(self._durations_fl)
+        else:
+            usual_fl = to_flicks(1, 1 / (stream.average_rate or Fraction(25)))
+        if not frame.duration:
+            return start_fl + usual_fl
+        end_fl = start_fl + to_flicks(frame.duration, stream.time_base)
+        return min(end_fl, max(self._stated_picture_end_fl, start_fl + usual_fl))
 
     def _check_time(
         self,

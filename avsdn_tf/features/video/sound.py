@@ -36,6 +36,8 @@ class Sound:
         self.first_fl: int | None = None
         self.next_fl: int | float = -math.inf
         self.end_fl: int | float = -math.inf
+        # Start of the latest frame.
+        self._last_fl: int | float = -math.inf
         self._num_samples = 0
         self._num_overlapping = 0
         self._pieces: deque[tuple[int, np.ndarray]] = deque()
@@ -66,6 +68,7 @@ class Sound:
             start = round((time_fl - self.first_fl) / _SAMPLE_FL)
             self._num_overlapping = max(0, self._num_samples - start)
             self._num_samples = max(self._num_samples, start)
+        self._last_fl = self.next_fl
         self.next_fl += to_flicks(frame.samples, Fraction(1, frame.sample_rate))
         self._append(self._resampler.resample(frame))
 
@@ -74,6 +77,14 @@ class Sound:
         if self._resampler is not None:
             self._append(self._resampler.resample(None))
             self._resampler = self._format = None
+
+    def drop_padding(self, stated_end_fl: int | float) -> None:
+        """End where the file states it, if that lies within the last frame.
+
+        Encoders fill up the last frame, which takes up to 0.3 s.
+        """
+        if self._last_fl < stated_end_fl < self.end_fl:
+            self.end_fl = stated_end_fl
 
     def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
