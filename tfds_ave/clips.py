@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,13 +69,30 @@ def check_lengths(lengths: Mapping[str, int], num_segments: int) -> None:
         if abs(length - num_segments) > TOLERANCE_SEGMENTS
     ]
     if wrong:
-        raise DatasetError(
-            f"{len(wrong)} of {len(lengths)} clips have another length than "
-            f"{num_segments} segments of one second. Expected at most "
-            f"{TOLERANCE_SEGMENTS} more or fewer. Received: "
-            f"{', '.join(shorten(wrong))}. Replace these clips, or cut all clips to "
-            "one length."
-        )
+        raise DatasetError(wrong_lengths_message(wrong, len(lengths), num_segments))
+
+
+def wrong_lengths_message(
+    wrong: Sequence[str], num_clips: int, num_segments: int
+) -> str:
+    """Return the message about clips of another length, each with its length."""
+    return (
+        f"{len(wrong)} of {num_clips} clips have another length than {num_segments} "
+        f"segments of one second. Expected at most {TOLERANCE_SEGMENTS} more or fewer. "
+        f"Received: {', '.join(shorten(wrong))}. Replace these clips, or cut all clips "
+        "to one length."
+    )
+
+
+def cut_warnings(lengths: Mapping[str, int], num_segments: int) -> list[str]:
+    """Return a warning that names the clips that `read_segments` cuts off or pads."""
+    other = [name for name, length in lengths.items() if length != num_segments]
+    if not other:
+        return []
+    return [
+        f"{len(other)} of {len(lengths)} clips a second longer or shorter than "
+        f"{num_segments} s, cut off or padded: {', '.join(shorten(other, 3))}"
+    ]
 
 
 def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:

@@ -1,19 +1,33 @@
 """The user's own data: clips from the manifest and the clips' feature files."""
 
-import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from tfds_ave.clips import Clip, check_lengths, read_segments, read_shape
-from tfds_ave.configs import BACKGROUND
+from tfds_ave.clips import (
+    Clip,
+    check_lengths,
+    cut_warnings,
+    read_segments,
+    read_shape,
+    wrong_lengths_message,
+)
+from tfds_ave.configs import BACKGROUND, SPLITS
 from tfds_ave.errors import DatasetError, raise_errors
+from tfds_ave.fingerprint import Fingerprint, name_in
+from tfds_ave.look import (
+    TAIL_S,
+    find_gaps,
+    find_shared,
+    find_wrong_lengths,
+    most_frequent,
+)
 from tfds_ave.manifest import CustomClip, Manifest
 
-# The reader of videos drops a last second that is shorter.
-_TAIL_S = 0.1
+# An event that ends later than this after the stated end is surely outside the clip.
+_UNSURE_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +39,7 @@ class CustomData:
     num_segments: int
     audio_width: int
     visual_shape: tuple[int, ...]
+    warnings: tuple[str, ...]
 
     def clips(self, split: str) -> Iterator[Clip]:
         """Yield a split's clips, with flat visual features `(num_segments, width)`.
@@ -70,6 +85,47 @@ def event_segments(start_s: float, end_s: float, num_segments: int) -> np.ndarra
     return covered
 
 
+def find_warnings(
+    manifest: Manifest, folder: pathlib.Path, fingerprint: Fingerprint
+) -> list[str]:
+    """Return what is unusual about the clips of a manifest in a folder."""
+    contents = {
+        entry.name: (entry.num_bytes, entry.crc32) for entry in fingerprint.files
+    }
+    clips = [
+        (c.key, c.split, tuple(contents[name_in(folder, path)] for path in c.files))
+        for c in manifest.clips
+    ]
+    labels = [(clip.split, clip.category) for clip in manifest.clips]
+    found = (find_shared(clips), find_gaps(labels, manifest.categories, SPLITS))
+    return [warning for warning in found if warning]
+
+
+def look_first(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
+    """Return what is surely wrong with the clips, before features are made of videos.
+
+    `lengths_s` holds the lengths that videos state, by key.
+    """
+    errors = []
+    known_s = dict(lengths_s)
+    for clip in manifest.clips:
+        if clip.features:
+            try:
+                known_s[clip.key] = float(_read_shapes(*clip.features)[0])
+            except DatasetError as error:
+                errors.append(str(error))
+    if not known_s:
+        return errors
+    num_segments, wrong = find_wrong_lengths(known_s)
+    if wrong:
+        errors.append(wrong_lengths_message(wrong, len(manifest.clips), num_segments))
+    for clip in manifest.clips:
+        if clip.key in known_s:
+            longest_s = max(known_s[clip.key], num_segments) + _UNSURE_S
+            errors += _check_times(clip, longest_s, num_segments)
+    return errors
+
+
 def open_custom(
     manifest: Manifest, extracted: Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 ) -> CustomData:
@@ -79,30 +135,33 @@ def open_custom(
     holds the feature files of the clips with a video, by key.
     """
     paths = [clip.features or extracted[clip.key] for clip in manifest.clips]
-    shapes, errors = [], []
-    for audio_path, visual_path in paths:
+    shapes, errors = {}, []
+    for clip, (audio_path, visual_path) in zip(manifest.clips, paths, strict=True):
         try:
-            shapes.append(_read_shapes(audio_path, visual_path))
+            shapes[clip.key] = _read_shapes(audio_path, visual_path)
         except DatasetError as error:
             errors.append(str(error))
-    raise_errors(errors)
-    lengths, audio_widths, visual_shapes = zip(*shapes, strict=True)
-    counts = collections.Counter(lengths)
-    # The smaller of two equally frequent numbers: surplus rows can be cut off.
-    num_segments = min(counts, key=lambda length: (-counts[length], length))
-    keys = [clip.key for clip in manifest.clips]
-    check_lengths(dict(zip(keys, lengths, strict=True)), num_segments)
-    audio_width, visual_shape = audio_widths[0], visual_shapes[0]
-    for clip, (length, *widths) in zip(manifest.clips, shapes, strict=True):
-        if widths != [audio_width, visual_shape]:
+    lengths = {key: length for key, (length, *_) in shapes.items()}
+    num_segments = most_frequent(lengths.values()) if lengths else 0
+    try:
+        check_lengths(lengths, num_segments)
+    except DatasetError as error:
+        errors.append(str(error))
+    first_widths = next(iter(shapes.values()), (0, 0, ()))[1:]
+    for clip in manifest.clips:
+        if clip.key not in shapes:
+            continue
+        length, *widths = shapes[clip.key]
+        if tuple(widths) != first_widths:
             errors.append(
                 f"Clip {clip.key!r}: expected features of the first clip's shapes, "
-                f"audio {audio_width} and visual {visual_shape} a segment. Received: "
-                f"{widths[0]} and {widths[1]}."
+                f"audio {first_widths[0]} and visual {first_widths[1]} a segment. "
+                f"Received: {widths[0]} and {widths[1]}."
             )
-        errors += _check_times(clip, length, num_segments)
+        errors += _check_times(clip, max(length, num_segments) + TAIL_S, num_segments)
     raise_errors(errors)
-    return CustomData(manifest, tuple(paths), num_segments, audio_width, visual_shape)
+    warnings = tuple(cut_warnings(lengths, num_segments))
+    return CustomData(manifest, tuple(paths), num_segments, *first_widths, warnings)
 
 
 def _read_shapes(
@@ -124,9 +183,10 @@ def _read_shapes(
     return audio[0], audio[1], visual[1:]
 
 
-def _check_times(clip: CustomClip, length: int, num_segments: int) -> Iterator[str]:
-    """Yield an error message for every event outside a clip of `length` seconds."""
-    longest_s = max(length, num_segments) + _TAIL_S
+def _check_times(
+    clip: CustomClip, longest_s: float, num_segments: int
+) -> Iterator[str]:
+    """Yield an error message for every event that ends at `longest_s` or later."""
     for start_s, end_s in clip.times_s:
         # An event may end, but not start, in the surplus that is cut off.
         if end_s >= longest_s or start_s >= num_segments:

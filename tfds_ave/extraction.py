@@ -1,28 +1,29 @@
 """Make the features of videos by an Apache Beam pipeline, on one machine or many."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import shutil
 import tempfile
+import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 import tensorflow_datasets as tfds
 from apache_beam.options.pipeline_options import StandardOptions
 
-from avsdn_tf.backbones import IMAGENET, Backbones
+from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extractor import (
-    DEFAULT_BACKBONES,
+    MODALITIES,
     Extractor,
     build_extractor,
-    check_choices,
 )
 from avsdn_tf.features.store import (
     Source,
@@ -32,61 +33,114 @@ from avsdn_tf.features.store import (
     write_features,
 )
 from avsdn_tf.features.video import VideoError
+from avsdn_tf.features.video.process import describe_in_child
 from avsdn_tf.features.visual import RECIPES
-from avsdn_tf.files import write_json
+from avsdn_tf.files import lock, remove_temporary_files, write_json
+from tfds_ave.clips import read_shape
 from tfds_ave.configs import AveConfig
-from tfds_ave.errors import DatasetError
-from tfds_ave.videos import Video
+from tfds_ave.errors import DatasetError, shorten
+from tfds_ave.settings import check_fixed, name_settings
+from tfds_ave.settings import read_settings as _read_settings
+from tfds_ave.videos import SETTINGS, Video
 
-SETTINGS = "features.json"
 _FOLDER = "features"
 # Beam's default first tries to download another runner, and falls back to this one.
 _RUNNER = "FnApiRunner"
+_TMP_PREFIX = ".failures-"
+_POLL_S = 1.0
+_BYTES_A_VALUE = 4
+_NUM_LOOKERS = 4
+
+# Called with a stage of the build, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
 
 
-def _read_settings(
-    folder: pathlib.Path, config: AveConfig
-) -> tuple[Backbones, str | None]:
-    """Return the backbones that features.json names, and what videos may lack.
+def _ignore(stage: str, done: int, total: int) -> None:
+    del stage, done, total
 
-    The file and each of its members are optional. Paths are relative to its folder.
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What is known of videos before their features are made.
+
+    Attributes:
+        lengths_s: Length of each video that states one, by its key.
+        failures: A message for each video that can't be used.
+        feature_bytes: Size of the features that are missing.
     """
-    path = folder / SETTINGS
-    try:
-        given = json.loads(path.read_text("utf-8-sig")) if path.is_file() else {}
-        if wrong := [name for name, value in given.items() if value is None]:
-            raise ValueError(f"Received null: {', '.join(wrong)}")
-        empty = given.pop("empty", None)
-        backbones = DEFAULT_BACKBONES.override(**Backbones.from_dict(given).to_dict())
-    except (ValueError, TypeError, AttributeError) as error:
-        names = [field.name for field in dataclasses.fields(Backbones)]
-        raise UserError(
-            f"{path}: expected a JSON object with some of {', '.join(names)}, empty, "
-            f"all texts. {error}."
-        ) from error
-    check_choices(backbones.visual_network, backbones.visual_precision, empty)
+
+    lengths_s: dict[str, float]
+    failures: list[str]
+    feature_bytes: int
+
+
+def look_at_videos(
+    videos: list[Video],
+    folder: pathlib.Path,
+    config: AveConfig,
+    on_progress: Progress = _ignore,
+) -> Look:
+    """Look at the beginning of all videos whose features are missing.
+
+    Those in an archive aren't unpacked for it: their lengths stay unknown.
+
+    Raises:
+        DatasetError: If features.json is wrong.
+    """
+    out = folder / _FOLDER
+    with name_settings(folder):
+        backbones, empty = _read_settings(folder, config)
+    todo = _find_todo(videos, out)
+    waiting = {video.key for video in todo}
+    lengths_s, failures = {}, []
+    for video in videos:
+        if video.key not in waiting:
+            lengths_s[video.key] = float(
+                read_shape(feature_paths(out, video.key)[0])[0]
+            )
+    with concurrent.futures.ThreadPoolExecutor(_NUM_LOOKERS) as pool:
+        looked = pool.map(functools.partial(_look, empty=empty), todo)
+        for index, (video, found) in enumerate(zip(todo, looked, strict=True), 1):
+            if isinstance(found, str):
+                failures.append(found)
+            elif found is not None:
+                lengths_s[video.key] = found
+            on_progress("looking at videos", index, len(todo))
+    # VGGish makes 128 numbers a second.
     shape = RECIPES[backbones.visual_network].shape
-    _check_fixed(config, "visual_network", backbones, shape, config.visual_shape)
-    located = {
-        name: _locate(getattr(backbones, name), name, folder)
-        for name in ("vggish", "visual_weights")
-    }
-    return backbones.override(**located), empty
+    bytes_a_second = _BYTES_A_VALUE * (config.audio_width + math.prod(shape))
+    known_s = [lengths_s[key] for key in waiting if key in lengths_s]
+    return Look(lengths_s, failures, round(sum(known_s)) * bytes_a_second)
 
 
-def _locate(value: str, name: str, folder: pathlib.Path) -> str:
-    """Return an address unchanged, and the absolute path of a file or folder."""
-    if "://" in value or (name, value) == ("visual_weights", IMAGENET):
-        return value
-    path = folder / value
-    if not path.exists():
-        raise UserError(
-            f"{path} does not exist. Expected a path relative to {folder}, an absolute "
-            "path, or an address (https://...).",
-            field=name,
-            value=value,
-        )
-    return str(path.resolve())
+def _look(video: Video, empty: str | None) -> float | str | None:
+    """Return the length that a video states, None, or why it can't be used."""
+    if video.member is not None:
+        return None
+    path = video.path
+    try:
+        info = describe_in_child(path)
+    except (VideoError, OSError) as error:
+        return f"{video.key}: {error}"
+    missing = [name for name in MODALITIES if name not in info.modalities]
+    if missing in ([], [empty]):
+        return info.stated_s
+    what = {"audio": "sound", "visual": "picture"}[missing[0]]
+    return (
+        f"{video.key}: {path}: has no {what}. Expected sound and picture, since an "
+        f'event is heard and seen. Set empty="{missing[0]}" to use zeros instead.'
+    )
+
+
+def failed_message(
+    failures: list[str], num_videos: int, folder: pathlib.Path, kept: str = ""
+) -> str:
+    """Return the message about the videos that failed."""
+    return (
+        "\n".join(shorten(failures))
+        + f"\n{len(failures)} of {num_videos} videos failed{kept}. Repair or remove "
+        f"these videos, or change {folder / SETTINGS}, and build again."
+    )
 
 
 def extract_videos(
@@ -94,6 +148,7 @@ def extract_videos(
     folder: pathlib.Path,
     config: AveConfig,
     download_config: tfds.download.DownloadConfig | None,
+    on_progress: Progress = _ignore,
 ) -> tuple[dict[str, tuple[pathlib.Path, pathlib.Path]], dict[str, str]]:
     """Make the features that are missing, of all videos that can be read.
 
@@ -112,53 +167,46 @@ def extract_videos(
     out = folder / _FOLDER
     failures = []
     try:
-        backbones, empty = _read_settings(folder, config)
-        todo = _find_todo(videos, out)
-        if todo:
-            # Load before the folder is claimed: backbones that can't be loaded must
-            # not become its description.
-            width = _load(backbones, empty).audio.width
-            _check_fixed(config, "vggish", backbones, width, config.audio_width)
-        claim_folder(out, backbones)
-        if todo:
-            failures = _run_pipeline(todo, out, backbones, empty, download_config)
-    except UserError as error:
-        message = error.message
-        if error.field is not None:
-            member = f'"{error.field}": {error.value!r}'
-            message = f"{folder / SETTINGS}: {member}: {message}"
-        raise DatasetError(message) from error
+        with name_settings(folder):
+            backbones, empty = _read_settings(folder, config)
+            todo = _find_todo(videos, out)
+            if todo:
+                # Load before the folder is claimed: backbones that can't be loaded
+                # must not become its description.
+                width = _load(backbones, empty).audio.width
+                check_fixed(config, "vggish", backbones, width, config.audio_width)
+            claim_folder(out, backbones)
+            _remove_leftovers(out)
+            if todo:
+                failures = _run_pipeline(
+                    todo, out, backbones, empty, download_config, on_progress
+                )
     finally:
         _load.cache_clear()
     if failures:
-        raise DatasetError(
-            "\n".join(failures)
-            + f"\n{len(failures)} of {len(videos)} videos failed; the features of the "
-            f"others are in {out}. Repair or remove these videos, or change "
-            f"{folder / SETTINGS}, and build again."
-        )
+        kept = f"; the features of the others are in {out}"
+        raise DatasetError(failed_message(failures, len(videos), folder, kept))
     paths = {video.key: feature_paths(out, video.key) for video in videos}
     return paths, backbones.to_dict()
+
+
+def _remove_leftovers(out: pathlib.Path) -> None:
+    """Remove what killed builds left; one that goes on holds its folder's lock."""
+    goes_on = False
+    for path in out.glob(f"{_TMP_PREFIX}*"):
+        try:
+            with lock(path, timeout_s=0):
+                shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            goes_on = True
+    if not goes_on:
+        remove_temporary_files(out, "*.npy", "*.json")
 
 
 @functools.lru_cache(maxsize=1)
 def _load(backbones: Backbones, empty: str | None) -> Extractor:
     """Load the backbones once for the check and the workers of this process."""
     return build_extractor(**backbones.to_dict(), empty=empty)
-
-
-def _check_fixed(
-    config: AveConfig, field: str, backbones: Backbones, found: Any, expected: Any
-) -> None:
-    """Check the shape or the width of features if the config fixes it."""
-    if config.source == "videos" and found != expected:
-        raise UserError(
-            f"Its features have the shape or width {found}. Expected {expected}, which "
-            f"is fixed for config {config.name!r}: choose another backbone, or config "
-            "'custom'.",
-            field=field,
-            value=getattr(backbones, field),
-        )
 
 
 def _find_todo(videos: list[Video], out: pathlib.Path) -> list[Video]:
@@ -189,6 +237,7 @@ def _run_pipeline(
     backbones: Backbones,
     empty: str | None,
     download_config: tfds.download.DownloadConfig | None,
+    on_progress: Progress,
 ) -> list[str]:
     """Make features of videos, and return the error messages of those that failed."""
     runner = download_config.beam_runner if download_config else None
@@ -197,18 +246,41 @@ def _run_pipeline(
         runner = _RUNNER
     # All workers reach the folder of the features. Beam's own writer of messages reads
     # a `[` in the folder's path as a glob pattern.
-    tmp_dir = pathlib.Path(tempfile.mkdtemp(prefix=".failures-", dir=out))
+    results = pathlib.Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=out))
     try:
-        with beam.Pipeline(runner=runner, options=options) as pipeline:
-            _ = (
-                pipeline
-                | "Videos" >> beam.Create(todo)
-                | "Spread" >> beam.Reshuffle()
-                | "Extract" >> beam.Map(_extract, out, backbones, empty, tmp_dir)
-            )
-        return [json.loads(path.read_text()) for path in sorted(tmp_dir.glob("*.json"))]
+        with lock(results), _watch(results, len(todo), on_progress):
+            with beam.Pipeline(runner=runner, options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | "Videos" >> beam.Create(todo)
+                    | "Spread" >> beam.Reshuffle()
+                    | "Extract" >> beam.Map(_extract, out, backbones, empty, results)
+                )
+            found = [json.loads(p.read_text()) for p in sorted(results.glob("*.json"))]
+        return [message for message in found if message]
     finally:
-        shutil.rmtree(tmp_dir, ignore_errors=True)
+        shutil.rmtree(results, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _watch(
+    results: pathlib.Path, num_videos: int, on_progress: Progress
+) -> Iterator[None]:
+    """Report how many results there are while the block runs."""
+    has_ended = threading.Event()
+
+    def report() -> None:
+        while not has_ended.wait(_POLL_S):
+            num_done = len(list(results.glob("*.json")))
+            on_progress("extracting features", num_done, num_videos)
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 def _extract(
@@ -216,17 +288,19 @@ def _extract(
     out: pathlib.Path,
     backbones: Backbones,
     empty: str | None,
-    failures: pathlib.Path,
+    results: pathlib.Path,
 ) -> None:
-    """Write a video's features, or a file with its error message."""
+    """Write a video's features, and a file with null or its error message."""
     extractor = _load(backbones, empty)
+    failure = None
     try:
         with _as_file(video) as path:
             source = Source.of(path)
-            features = extractor.extract(path)
-        write_features(out, video.key, features, source, backbones)
+            chunks = extractor.stream(path)
+            write_features(out, video.key, chunks, source, backbones)
     except (VideoError, UserError, OSError, KeyError) as error:
-        write_json(failures / f"{video.key}.json", f"{video.key}: {error}")
+        failure = f"{video.key}: {error}"
+    write_json(results / f"{video.key}.json", failure)
 
 
 @contextlib.contextmanager

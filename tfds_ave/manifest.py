@@ -7,13 +7,20 @@ import io
 import json
 import os
 import pathlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 
+from avsdn_tf.files import expand_user
+from tfds_ave.categories import (
+    CATEGORIES,
+    explain_unknown,
+    normalize,
+    read_categories,
+)
 from tfds_ave.configs import BACKGROUND, SPLITS
 from tfds_ave.errors import DatasetError, raise_errors
 
 MANIFEST = "manifest.csv"
-CATEGORIES = "categories.txt"
 
 _COLUMNS = ("key", "split", "category", "start_s", "end_s")
 _FEATURE_COLUMNS = ("audio", "visual")
@@ -35,6 +42,11 @@ class CustomClip:
     times_s: tuple[tuple[float, float], ...]
     video: pathlib.Path | None
     features: tuple[pathlib.Path, pathlib.Path] | None
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """The video, or the feature files."""
+        return self.features or (self.video,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +78,9 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             raise DatasetError(
                 f"{folder / name}: missing. Expected {MANIFEST} and {CATEGORIES} in "
                 "the manual folder. Put them there, or build with the manual folder "
-                "that holds them (tfds build --manual_dir=FOLDER)."
+                "that holds them: avsdn build --config=custom --manual_dir=FOLDER"
             )
-    categories = _read_categories(folder / CATEGORIES)
+    categories = read_categories(folder / CATEGORIES, _read_text(folder / CATEGORIES))
     path = folder / MANIFEST
     header, lines = _read_lines(path)
     clips: dict[str, CustomClip] = {}
@@ -98,21 +110,16 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
                 f"{path}: no clip of split {split!r}. Expected at least one of each of "
                 f"{', '.join(SPLITS)}."
             )
+    used = {clip.category for clip in clips.values()}
+    raise_errors(
+        [
+            f"{folder / CATEGORIES}: {name!r} names no clip. Expected a category of "
+            f"{MANIFEST}, or a comment, which begins with '# '."
+            for name in categories
+            if name.startswith("#") and name not in used
+        ]
+    )
     return Manifest(categories, tuple(clips.values()))
-
-
-def _read_categories(path: pathlib.Path) -> tuple[str, ...]:
-    # Not splitlines(), which also splits at characters within a name.
-    lines = [line.strip() for line in _read_text(path).split("\n")]
-    names = tuple(line for line in lines if line and not line.startswith("#"))
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if not names or repeated or BACKGROUND in names:
-        raise DatasetError(
-            f"{path}: expected one category a line, each once, without {BACKGROUND}, "
-            "the class of clips and segments without an event. Received: "
-            f"{', '.join(repeated) or ', '.join(names) or 'nothing'}."
-        )
-    return names
 
 
 def _read_text(path: pathlib.Path) -> str:
@@ -154,9 +161,11 @@ def _parse(
     categories: Sequence[str],
 ) -> CustomClip:
     """Return the clip of one line, with one event at most."""
-    key, split, category = fields["key"], fields["split"], fields["category"]
+    key, split = fields["key"], fields["split"]
+    category = normalize(fields["category"])
     is_file_name = key and "/" not in key and not key.startswith(".")
-    if not is_file_name or len(key.encode()) > _MAX_KEY_BYTES:
+    has_control = any(unicodedata.category(character) == "Cc" for character in key)
+    if has_control or not is_file_name or len(key.encode()) > _MAX_KEY_BYTES:
         raise DatasetError(
             f"{where}: expected a key that is a valid file name of {_MAX_KEY_BYTES} "
             f"bytes at most. Received: {key!r}."
@@ -166,13 +175,10 @@ def _parse(
             f"{where}: unknown split. Expected one of {', '.join(SPLITS)}, received "
             f"{split!r}."
         )
-    known = (*categories, BACKGROUND)
-    if category not in known:
-        raise DatasetError(
-            f"{where}: unknown category. Expected one of {list(known)}, as in "
-            f"{CATEGORIES}, received {category!r}."
-        )
-    times_s = _parse_times(fields, where)
+    if category not in (*categories, BACKGROUND):
+        explanation = explain_unknown(category, categories)
+        raise DatasetError(f"{where}: unknown category. {explanation}")
+    times_s = _parse_times({**fields, "category": category}, where)
     video, features = _find_files(fields, where, folder)
     return CustomClip(row, key, split, category, times_s, video, features)
 
@@ -219,7 +225,7 @@ def _find_files(
             f"{where}: expected a video, or both feature files, audio and visual. "
             f"Received: video={video!r}, audio={audio!r}, visual={visual!r}."
         )
-    paths = [folder / name for name in (video, audio, visual) if name]
+    paths = [folder / expand_user(name) for name in (video, audio, visual) if name]
     for path in paths:
         # Unlike Path.is_file, it accepts any text.
         if not os.path.isfile(path):

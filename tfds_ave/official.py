@@ -12,6 +12,7 @@ from tfds_ave.annotations import Annotation, read_annotations, segment_labels
 from tfds_ave.clips import Clip, background_name
 from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError
+from tfds_ave.look import find_gaps, find_shared
 from tfds_ave.sources import SourceFile
 
 _ARRAY = "avadataset"
@@ -38,6 +39,29 @@ class OfficialData:
         noisy = (sources.AUDIO_NOISY, self.config.visual_noisy_file)
         has_background = all(name in self.files for name in noisy)
         return (*self.orders, "background") if has_background else tuple(self.orders)
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips of all splits, without the background clips."""
+        return sum(map(len, self.orders.values()))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is unusual about the clips."""
+        rows = [
+            (split, self.annotations[row])
+            for split, order in self.orders.items()
+            for row in order.tolist()
+        ]
+        found = (
+            find_shared((a.video_id, split, a.video_id) for split, a in rows),
+            find_gaps(
+                ((split, a.category) for split, a in rows),
+                self.config.categories,
+                self.orders,
+            ),
+        )
+        return [warning for warning in found if warning]
 
     def clips(self, split: str) -> Iterator[Clip]:
         """Yield a split's clips in the order of its file; features must be finite."""

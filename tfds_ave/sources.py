@@ -1,13 +1,18 @@
 """Where AVE's files come from: the manual folder first, then the network."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
+from collections.abc import Iterator
 
 import requests
 import tensorflow_datasets as tfds
 from absl import logging
 
+from avsdn_tf.errors import first_line
+from avsdn_tf.files import LOCK, lock
 from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError
 
@@ -36,6 +41,7 @@ URLS = {name: _REPOSITORY + name for name in _ON_GITHUB} | {
     "visual_feature.h5": _DRIVE + "1hQwbhutA3fQturduRnHMyfRqdrRHgmC9",
     "visual_feature_noisy.h5": _DRIVE + "1I3OtOHJ8G1-v5G2dHIGCfevHQPn-QyLh",
 }
+_NAME = "tfds_ave"
 _PROBE_TIMEOUT_S = 10
 
 
@@ -48,6 +54,33 @@ class SourceFile:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.path})"
+
+
+def _required(config: AveConfig) -> list[str]:
+    small = [ANNOTATIONS, *ORDERS.values(), *MATCH_ORDERS.values()]
+    return small + ([AUDIO, config.visual_file] if config.source == "files" else [])
+
+
+def _optional(config: AveConfig) -> list[str]:
+    """Return the names of the background clips' files."""
+    return [AUDIO_NOISY, config.visual_noisy_file] if config.source == "files" else []
+
+
+def list_sources(
+    config: AveConfig, folder: pathlib.Path
+) -> tuple[list[str], list[pathlib.Path]]:
+    """Return the names of the small files, and the paths of the features.
+
+    Only files of the manual folder are listed: downloads don't change. The names
+    include those of background features that the folder lacks.
+    """
+    features = [AUDIO, config.visual_file, *_optional(config)]
+    names = [*_required(config), *LABELS, *_optional(config)]
+    there = [name for name in names if (folder / name).is_file()]
+    lacking = [name for name in _optional(config) if name not in there]
+    small = [name for name in there if name not in features]
+    data = [folder / name for name in there if name in features]
+    return [*small, *lacking], data
 
 
 def find_files(
@@ -65,14 +98,10 @@ def find_files(
         DatasetError: If files are missing; it lists them, their addresses and the
             folder to put them into.
     """
-    required = [ANNOTATIONS, *ORDERS.values(), *MATCH_ORDERS.values()]
-    optional = [*LABELS]
-    if config.source == "files":
-        required += [AUDIO, config.visual_file]
-        optional += [AUDIO_NOISY, config.visual_noisy_file]
+    required = _required(config)
     found = {
         name: SourceFile(name, manual_dir / name)
-        for name in (*required, *optional)
+        for name in (*required, *LABELS, *_optional(config))
         if (manual_dir / name).is_file()
     }
     missing = [name for name in required if name not in found]
@@ -114,7 +143,7 @@ def _missing_message(
         f"config {config.name!r} lacks {len(missing)} of its files in the manual "
         f"folder {manual_dir}:\n{origins}\n"
         f"Put them into {manual_dir}, or build with the manual folder that holds them "
-        "(tfds build --manual_dir=FOLDER)."
+        f"(avsdn build --config={config.name} --manual_dir=FOLDER)."
     )
 
 
@@ -134,17 +163,41 @@ def _download(
 ) -> dict[str, SourceFile]:
     """Download files; those that TFDS has downloaded are taken from its cache."""
     urls = {name: URLS[name] for name in names}
+    # Where TFDS puts the downloads of this data set.
+    folder = pathlib.Path(os.fspath(dl_manager.download_dir)) / _NAME
     try:
         _probe(urls, dl_manager)
-        paths = dl_manager.download(urls)
+        with _clean_folder(folder):
+            paths = dl_manager.download(urls)
     # TFDS raises errors of requests, its own, and ValueError for a page of Drive's.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatasetError(reason) from error
+        raise DatasetError(first_line(error)) from error
     return {
         name: SourceFile(name, pathlib.Path(os.fspath(path)))
         for name, path in paths.items()
     }
+
+
+@contextlib.contextmanager
+def _clean_folder(folder: pathlib.Path) -> Iterator[None]:
+    """Remove unfinished downloads before and after the block, under a lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(folder):
+            _remove_unfinished(folder)
+            try:
+                yield
+            finally:
+                _remove_unfinished(folder)
+    finally:
+        # Only a folder without any download is removed.
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unfinished(folder: pathlib.Path) -> None:
+    for path in folder.glob("*.tmp.*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _probe(urls: dict[str, str], dl_manager: tfds.download.DownloadManager) -> None:

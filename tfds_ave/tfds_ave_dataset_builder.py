@@ -1,15 +1,29 @@
 """The TFDS builder of AVE."""
 
+import functools
+import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
-from tfds_ave import custom, official, sources, synthetic, videos
-from tfds_ave.clips import Clip
+from avsdn_tf.files import expand_user
+from tfds_ave import (
+    building,
+    custom,
+    fingerprint,
+    look,
+    official,
+    sources,
+    synthetic,
+    videos,
+)
+from tfds_ave.categories import CATEGORIES
+from tfds_ave.clips import Clip, wrong_lengths_message
 from tfds_ave.configs import (
     BACKGROUND,
     CONFIGS,
@@ -19,8 +33,13 @@ from tfds_ave.configs import (
     STAND_IN,
     AveConfig,
 )
-from tfds_ave.errors import DatasetError
-from tfds_ave.manifest import read_manifest
+from tfds_ave.errors import (
+    DatasetError,
+    explain_build_errors,
+    raise_errors,
+    shorten,
+)
+from tfds_ave.manifest import MANIFEST, read_manifest
 from tfds_ave.videos import Video
 
 
@@ -46,11 +65,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS: ClassVar[list[AveConfig]] = [CONFIGS[0]]
     builder_configs: ClassVar[dict[str, AveConfig]] = {c.name: c for c in CONFIGS}
 
-    def __init__(self, *, config: str | AveConfig | None = None, **kwargs: Any) -> None:
+    # Called with what a person may want to know during a build, and with its progress:
+    # the stage, how much is done, and how much there is.
+    say: Callable[[str], None] = staticmethod(logging.warning)
+    on_progress: Callable[[str, int, int], None] = staticmethod(lambda *_: None)
+
+    def __init__(
+        self,
+        *,
+        config: str | AveConfig | None = None,
+        data_dir: os.PathLike[str] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Create the builder of a config.
 
         Args:
             config: Name of a config, or an `AveConfig`; None for the default.
+            data_dir: TFDS's folder of data sets; None for its default.
             **kwargs: Arguments of `tfds.core.DatasetBuilder`.
 
         Raises:
@@ -61,7 +92,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"unknown config. Expected one of {sorted(self.builder_configs)}, "
                 f"received {config!r}."
             )
-        super().__init__(config=config, **kwargs)
+        data_dir = expand_user(data_dir) if data_dir else None
+        super().__init__(config=config, data_dir=data_dir, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -71,7 +103,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         num_segments = config.num_segments if known else None
         audio_shape = (num_segments, config.audio_width if known else None)
         visual_shape = (num_segments, *(config.visual_shape if known else (None,)))
-        return self.dataset_info_from_configs(
+        info = self.dataset_info_from_configs
+        about = {"homepage": "https://github.com/YapengTian/AVE-ECCV18"}
+        if not known:
+            # AVE's description and citation are not those of a user's own data.
+            info = functools.partial(tfds.core.DatasetInfo, builder=self)
+            about = {"description": config.description}
+        return info(
+            **about,
             features=tfds.features.FeaturesDict(
                 {
                     "row": np.int64,
@@ -98,7 +137,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     "match_split": tfds.features.ClassLabel(names=SPLITS),
                 }
             ),
-            homepage="https://github.com/YapengTian/AVE-ECCV18",
             metadata=tfds.core.MetadataDict(
                 num_segments=config.num_segments,
                 segment_s=SEGMENT_S,
@@ -117,7 +155,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         download_config: tfds.download.DownloadConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        """Build the data set.
+        """Build the data set, unless it is built already.
 
         Args:
             download_dir: Folder of downloads.
@@ -125,24 +163,88 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             **kwargs: Other arguments of `tfds.core.DatasetBuilder`.
 
         Raises:
-            DatasetError: If data are missing or wrong.
+            DatasetError: If data are missing or wrong, the data set was built from
+                other data than those of `manual_dir`, or it can't be written. Then what
+                was built before is still there.
         """
-        downloads = os.fspath(download_dir or self.data_dir_root / "downloads")
-        manual_dir = download_config.manual_dir if download_config else None
+        options = download_config or tfds.download.DownloadConfig()
+        downloads = expand_user(download_dir or self.data_dir_root / "downloads")
+        manual_dir = options.manual_dir or pathlib.Path(downloads) / "manual"
         # Absolute, since Beam's workers may have another working folder.
-        self._manual_dir = pathlib.Path(
-            os.fspath(manual_dir or pathlib.Path(downloads) / "manual")
-        ).resolve()
-        self._download_config = download_config
-        super().download_and_prepare(
-            download_dir=download_dir, download_config=download_config, **kwargs
-        )
+        self._manual_dir = pathlib.Path(expand_user(manual_dir)).resolve()
+        self._download_config = options
+        mode = options.download_mode
+        folder = self.data_path
+        with explain_build_errors(folder), building.lock_folder(folder, self.say):
+            is_there = folder.exists()
+            if is_there and not mode.overwrite_dataset:
+                if mode != tfds.download.GenerateMode.UPDATE_DATASET_INFO:
+                    self._check_built(options.manual_dir is not None)
+                super().download_and_prepare(download_config=options, **kwargs)
+                if not self.info.splits:  # Another process has built it meanwhile.
+                    self.info.read_from_directory(self.data_dir)
+                return
+            with building.set_aside(folder), building.remove_empty(downloads):
+                # Its info must hold nothing of the data set that it replaces.
+                builder = type(self)(**self._original_state) if is_there else self
+                vars(builder).update(
+                    _manual_dir=self._manual_dir,
+                    _download_config=options,
+                    say=self.say,
+                    on_progress=self.on_progress,
+                )
+                super(Builder, builder).download_and_prepare(
+                    download_dir=downloads, download_config=options, **kwargs
+                )
+            if builder is not self:
+                self.info.read_from_directory(self.data_dir)
+
+    def _check_built(self, has_manual_dir: bool) -> None:
+        """Check that the data set was built from what a person names."""
+        if not self.is_prepared():
+            raise DatasetError(
+                f"{self.data_path}: expected a data set, or no such folder. Remove it, "
+                "or add --overwrite."
+            )
+        if not has_manual_dir or self.builder_config.source == "simulated":
+            return
+        source = self.read_source()
+        if source is None:
+            changes = [f"no {fingerprint.SOURCE}, which names its source"]
+        else:
+            changes = fingerprint.find_changes(source, self._manual_dir, read_data=True)
+        if changes:
+            origin = source.folder if source else "unknown files"
+            raise DatasetError(
+                f"{self.data_path} was built from {origin}. {self._manual_dir} "
+                f"differs: {', '.join(shorten(changes))}. Add --overwrite to build it "
+                "again, or choose another data_dir."
+            )
+
+    def read_source(self) -> fingerprint.Fingerprint | None:
+        """Return what the built data set was built from; None if that is unknown."""
+        if building.is_address(self.data_path):
+            return None
+        return fingerprint.read_fingerprint(pathlib.Path(self.data_path))
+
+    def find_stale_files(self) -> list[str]:
+        """Return what has changed in the source since the data set was built.
+
+        Checksums of features and videos aren't compared, which would take long, and a
+        source that isn't there has not changed.
+        """
+        source = self.read_source()
+        if source is None:
+            return []
+        folder = pathlib.Path(source.folder)
+        return fingerprint.find_changes(source, folder, read_data=False)
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         config = self.builder_config
         if config.source == "simulated":
+            self._expect(sum(synthetic.NUM_CLIPS.values()))
             return {
                 split: self._generate_examples(synthetic.generate_clips(config, split))
                 for split in synthetic.NUM_CLIPS
@@ -152,24 +254,51 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return {
                 split: self._generate_examples(data.clips(split)) for split in SPLITS
             }
+        self.on_progress("finding files", 0, 0)
         # dl_manager.manual_dir would raise without naming the files if the folder is
         # missing.
         files = sources.find_files(config, dl_manager, self._manual_dir)
         data = official.open_official(config, files)
         if config.source == "videos":
-            found = videos.find_videos(data, self._manual_dir)
-            data = videos.VideoData(data, self._extract(found))
+            data = self._open_videos(data)
+        else:
+            self._record_source(*sources.list_sources(config, self._manual_dir))
+            self._warn(data.warnings)
+        self._expect(data.num_clips)
         return {
             split: self._generate_examples(data.clips(split)) for split in data.splits
         }
 
+    def _open_videos(self, data: official.OfficialData) -> videos.VideoData:
+        """Make features of AVE's videos."""
+        found = videos.find_videos(data, self._manual_dir)
+        names, _ = sources.list_sources(self.builder_config, self._manual_dir)
+        names.append(videos.SETTINGS)
+        self._record_source(names, [video.path for video in found])
+        self._warn(data.warnings)
+
+        def look_first(lengths_s: Mapping[str, float]) -> list[str]:
+            num_segments = self.builder_config.num_segments
+            named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
+            _, wrong = look.find_wrong_lengths(named_s, num_segments)
+            if not wrong:
+                return []
+            return [wrong_lengths_message(wrong, len(found), num_segments)]
+
+        return videos.VideoData(data, self._extract(found, look_first))
+
     def _open_custom(self) -> custom.CustomData:
         """Read the user's own data, and write what they decide into the metadata."""
-        manifest = read_manifest(self._manual_dir)
-        extracted = self._extract(
-            [Video(clip.key, clip.video) for clip in manifest.clips if clip.video]
-        )
-        data = custom.open_custom(manifest, extracted)
+        folder = self._manual_dir
+        manifest = read_manifest(folder)
+        wanted = [Video(clip.key, clip.video) for clip in manifest.clips if clip.video]
+        definitions = [MANIFEST, CATEGORIES, *([videos.SETTINGS] if wanted else [])]
+        files = [path for clip in manifest.clips for path in clip.files]
+        source = self._record_source(definitions, files)
+        self._warn(custom.find_warnings(manifest, folder, source))
+        look_first = functools.partial(custom.look_first, manifest)
+        data = custom.open_custom(manifest, self._extract(wanted, look_first))
+        self._warn(data.warnings)
         names = [*manifest.categories, BACKGROUND]
         self.info.features["clip_label"].names = names
         self.info.features["segment_labels"].feature.names = names
@@ -180,19 +309,68 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             has_times=manifest.has_times,
             labels_hash=manifest.labels_hash(),
         )
+        self._expect(len(manifest.clips))
         return data
 
+    def _record_source(
+        self, definitions: Iterable[str], data: Iterable[pathlib.Path]
+    ) -> fingerprint.Fingerprint:
+        """Write source.json into the folder that becomes the data set."""
+        self.on_progress("reading checksums", 0, 0)
+        self._source = fingerprint.take_fingerprint(self._manual_dir, definitions, data)
+        self._warn([])
+        return self._source
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        """Tell a person what is unusual, and record it in source.json."""
+        for warning in warnings:
+            self.say(f"{self.name}/{self.builder_config.name}: {warning}")
+            self._source.warnings.append(warning)
+        path = self.data_path / fingerprint.SOURCE
+        path.write_text(self._source.model_dump_json(exclude_none=True) + "\n")
+
+    def _expect(self, num_clips: int) -> None:
+        """Check the space for so many clips, and count them from now on."""
+        metadata = self.info.metadata
+        visual_bytes = np.dtype(self.builder_config.visual_dtype).itemsize
+        clip_bytes = metadata["num_segments"] * (
+            metadata["audio_width"] * 4
+            + math.prod(metadata["visual_shape"]) * visual_bytes
+        )
+        if not building.is_address(self.data_path):
+            look.check_space([(pathlib.Path(self.data_path), num_clips * clip_bytes)])
+        self._num_clips, self._num_written = num_clips, 0
+
     def _extract(
-        self, wanted: list[Video]
+        self,
+        wanted: list[Video],
+        look_first: Callable[[Mapping[str, float]], list[str]],
     ) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-        """Return the feature files of videos, and record their backbones."""
+        """Return the feature files of videos, and record their backbones.
+
+        Args:
+            wanted: The videos.
+            look_first: Returns what is wrong with the clips, given the lengths that
+                their videos state.
+        """
         if not wanted:
             return {}
         # Importing the backbones takes seconds; most builds need none.
         from tfds_ave import extraction
 
+        folder, config = self._manual_dir, self.builder_config
+        seen = extraction.look_at_videos(wanted, folder, config, self.on_progress)
+        problems = look_first(seen.lengths_s)
+        if seen.failures:
+            failed = extraction.failed_message(seen.failures, len(wanted), folder)
+            if config.source == "custom":
+                problems.append(failed)
+            else:  # Nobody can repair AVE's: the others' features are worth having.
+                self.say(failed)
+        raise_errors(problems)
+        look.check_space([(folder, seen.feature_bytes)])
         paths, backbones = extraction.extract_videos(
-            wanted, self._manual_dir, self.builder_config, self._download_config
+            wanted, folder, config, self._download_config, self.on_progress
         )
         self.info.metadata.update(backbones=backbones)
         return paths
@@ -206,3 +384,5 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             if self.builder_config.source == "files" and clip.audio.min() < 0:
                 self.info.metadata["disclaimer"] = STAND_IN
             yield clip.row, clip.to_example(num_classes)
+            self._num_written += 1
+            self.on_progress("writing clips", self._num_written, self._num_clips)

@@ -7,12 +7,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfds_ave.clips import Clip, check_lengths, read_segments, read_shape
+from tfds_ave.clips import (
+    Clip,
+    check_lengths,
+    cut_warnings,
+    read_segments,
+    read_shape,
+)
 from tfds_ave.errors import DatasetError, shorten
 from tfds_ave.official import OfficialData
 
 ARCHIVE = "AVE_Dataset.zip"
 FOLDER = "AVE"
+# Names the backbones that make features of videos.
+SETTINGS = "features.json"
 _URL = "https://drive.google.com/open?id=1FjKwe79e0u96vdjIVwfRQ1V6SoDHe7kK"
 
 
@@ -83,9 +91,22 @@ class VideoData:
     paths: dict[str, tuple[pathlib.Path, pathlib.Path]]
 
     def __post_init__(self) -> None:
+        check_lengths(self._lengths(), self.official.config.num_segments)
+
+    def _lengths(self) -> dict[str, int]:
         shapes = {name: [*map(read_shape, each)] for name, each in self.paths.items()}
-        lengths = {f"{name}.mp4": audio[0] for name, (audio, _) in shapes.items()}
-        check_lengths(lengths, self.official.config.num_segments)
+        return {f"{name}.mp4": audio[0] for name, (audio, _) in shapes.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is unusual about the clips."""
+        num_segments = self.official.config.num_segments
+        return [*self.official.warnings, *cut_warnings(self._lengths(), num_segments)]
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips of all splits."""
+        return self.official.num_clips
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -183,8 +183,10 @@ def _load(recipe: VisualRecipe, weights: str) -> keras.Model:
             )
     # Keras raises a bare Exception where a download fails.
     except Exception as error:
+        # "None -- " is Keras's code of a connection that failed.
+        reason = " ".join(str(error).split()).replace("None -- ", "")[:200]
         raise UserError(
-            f"can't be loaded ({' '.join(str(error).split())[:200]}). Expected a "
+            f"can't be loaded ({reason}). Expected a "
             "network connection to "
             "https://storage.googleapis.com/tensorflow/keras-applications/, or the "
             f"weights file of {recipe.network.__name__} without its top "

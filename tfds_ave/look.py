@@ -1,0 +1,123 @@
+"""What is known of a source before the first feature is made of it."""
+
+import collections
+import os
+import pathlib
+import shutil
+import statistics
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+from tfds_ave.clips import TOLERANCE_SEGMENTS
+from tfds_ave.errors import DatasetError, shorten
+
+# The reader of videos drops a last second that is shorter.
+TAIL_S = 0.1
+# Some containers state up to half a second more than they hold.
+_UNSURE_S = 0.25
+
+
+def find_shared(clips: Iterable[tuple[str, str, Hashable]]) -> str | None:
+    """Return a warning about videos that are in several splits, or None.
+
+    Args:
+        clips: Name, split and content of each clip.
+    """
+    found: dict[Hashable, dict[str, str]] = collections.defaultdict(dict)
+    for name, split, content in clips:
+        found[content].setdefault(split, name)
+    shared = [
+        " = ".join(f"{name} ({split})" for split, name in places.items())
+        for places in found.values()
+        if len(places) > 1
+    ]
+    if not shared:
+        return None
+    return (
+        f"{len(shared)} video{'s' * (len(shared) > 1)} in several splits, which makes "
+        f"scores too good: {', '.join(shorten(shared, 3))}"
+    )
+
+
+def find_gaps(
+    clips: Iterable[tuple[str, str]], categories: Sequence[str], splits: Iterable[str]
+) -> str | None:
+    """Return a warning about categories without a clip in a split, or None.
+
+    Args:
+        clips: Split and category of each clip.
+        categories: All categories.
+        splits: The splits to look at.
+    """
+    there = set(clips)
+    gaps = [
+        f"{category} in {split}"
+        for category in categories
+        for split in splits
+        if (split, category) not in there
+    ]
+    return f"no clip of {', '.join(shorten(gaps, 5))}" if gaps else None
+
+
+def find_wrong_lengths(
+    stated_s: Mapping[str, float], num_segments: int | None = None
+) -> tuple[int, list[str]]:
+    """Compare the lengths that videos state, as far as these are sure.
+
+    Args:
+        stated_s: Length of each clip in seconds.
+        num_segments: The length to expect; default: the most frequent one.
+
+    Returns:
+        That length, and the name and length of each clip that is surely another.
+    """
+    segments = {name: _count_segments(length) for name, length in stated_s.items()}
+    typical_s = float(num_segments or 0)
+    if num_segments is None:
+        num_segments = most_frequent(segments.values())
+        typical_s = statistics.median(
+            stated_s[name] for name, count in segments.items() if count == num_segments
+        )
+    wrong = [
+        f"{name} {count}"
+        for name, count in segments.items()
+        if abs(count - num_segments) > TOLERANCE_SEGMENTS
+        and abs(stated_s[name] - typical_s) > TOLERANCE_SEGMENTS + 1 - _UNSURE_S
+    ]
+    return num_segments, wrong
+
+
+def most_frequent(lengths: Iterable[int]) -> int:
+    """Return the most frequent length, and of two such the smaller.
+
+    Surplus rows can be cut off.
+    """
+    counts = collections.Counter(lengths)
+    return min(counts, key=lambda length: (-counts[length], length))
+
+
+def _count_segments(length_s: float) -> int:
+    """Return how many segments the reader of videos makes of a length."""
+    return -int(-(length_s - TAIL_S) // 1)
+
+
+def check_space(needs: Iterable[tuple[pathlib.Path, int]]) -> None:
+    """Check that there is space for files that are about to be written.
+
+    Args:
+        needs: Folders, which need not exist yet, and numbers of bytes.
+
+    Raises:
+        DatasetError: If there is not; it names the folder.
+    """
+    needed: dict[int, int] = collections.Counter()
+    for folder, num_bytes in needs:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        device = os.stat(there).st_dev
+        needed[device] += num_bytes
+        free = shutil.disk_usage(there).free
+        if needed[device] > free:
+            raise DatasetError(
+                f"{folder}: too little space. Expected about "
+                f"{needed[device] / 1e9:.2f} GB, received {free / 1e9:.2f} GB. Make "
+                "space, or choose another folder."
+            )

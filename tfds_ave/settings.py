@@ -1,0 +1,94 @@
+"""features.json: the backbones that make the features of a data set's videos."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from avsdn_tf.backbones import IMAGENET, Backbones
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.extractor import DEFAULT_BACKBONES, check_choices
+from avsdn_tf.features.visual import RECIPES
+from avsdn_tf.files import expand_user
+from avsdn_tf.schemas import Schema, Text, read_json
+from tfds_ave.configs import AveConfig
+from tfds_ave.errors import DatasetError
+from tfds_ave.videos import SETTINGS
+
+
+class _Settings(Schema):
+    """features.json; members that are not given keep the defaults of the package."""
+
+    visual_network: Text = ""
+    vggish: Text = ""
+    visual_weights: Text = ""
+    visual_precision: Text = ""
+    empty: Text = ""
+
+
+def read_settings(
+    folder: pathlib.Path, config: AveConfig
+) -> tuple[Backbones, str | None]:
+    """Return the backbones that features.json names, and what videos may lack.
+
+    The file and each of its members are optional. Paths are relative to its folder.
+    """
+    path = folder / SETTINGS
+    given: dict[str, str] = {}
+    if path.is_file():
+        what = f"a JSON object with some of {', '.join(_Settings.model_fields)}"
+        given = read_json(path, _Settings, what).model_dump(exclude_unset=True)
+    empty = given.pop("empty", None)
+    backbones = DEFAULT_BACKBONES.override(**given)
+    check_choices(backbones.visual_network, backbones.visual_precision, empty)
+    shape = RECIPES[backbones.visual_network].shape
+    check_fixed(config, "visual_network", backbones, shape, config.visual_shape)
+    located = {
+        name: _locate(getattr(backbones, name), name, folder)
+        for name in ("vggish", "visual_weights")
+    }
+    return backbones.override(**located), empty
+
+
+def _locate(value: str, name: str, folder: pathlib.Path) -> str:
+    """Return an address unchanged, and the absolute path of a file or folder."""
+    if "://" in value or (name, value) == ("visual_weights", IMAGENET):
+        return value
+    path = folder / expand_user(value)
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist. Expected a path relative to {folder}, an absolute "
+            "path, or an address (https://...).",
+            field=name,
+            value=value,
+        )
+    return str(path.resolve())
+
+
+def check_fixed(
+    config: AveConfig, field: str, backbones: Backbones, found: Any, expected: Any
+) -> None:
+    """Check the shape or the width of features if the config fixes it."""
+    if config.source == "videos" and found != expected:
+        raise UserError(
+            f"Its features have the shape or width {found}. Expected {expected}, which "
+            f"is fixed for config {config.name!r}: choose another backbone, or config "
+            "'custom'.",
+            field=field,
+            value=getattr(backbones, field),
+        )
+
+
+@contextlib.contextmanager
+def name_settings(folder: pathlib.Path) -> Iterator[None]:
+    """Turn an error about a backbone into one about its member of features.json."""
+    try:
+        yield
+    except UserError as error:
+        path = folder / SETTINGS
+        messages = []
+        for each in getattr(error, "errors", [error]):
+            member = f'"{each.field}": {each.value!r}'
+            where = "" if each.field is None else f"{path}: {member}: "
+            messages.append(where + each.message)
+        raise DatasetError(" ".join(messages)) from error
