@@ -36,6 +36,8 @@ class PictureDecoder:
         self._is_chosen = is_chosen
         # Timestamps of the frames that the decoder holds.
         self._held: list[int | None] = []
+        # Those of doubtful packets.
+        self._doubtful: list[int] = []
         # After a flush, the decoder can only continue from a key frame.
         self._is_flushed = False
         self._format = source.container.format.name
@@ -48,9 +50,11 @@ class PictureDecoder:
         self._decoding_times: deque[int] = deque(maxlen=_NUM_LATEST)
 
     def decode(
-        self, packet: av.Packet | None
+        self, packet: av.Packet | None, is_doubtful: bool = False
     ) -> list[tuple[av.VideoFrame, int | None]]:
         """Decode a packet; None makes the decoder hand out all frames.
+
+        If bytes may be missing in the packet, its frame must come out.
 
         Returns frames in the order that they are shown in, with their timestamps in the
         stream's unit, or None for a frame without a timestamp.
@@ -65,9 +69,11 @@ class PictureDecoder:
             if packet.dts is not None:
                 self._decoding_times.append(packet.dts)
             # Most frames are not chosen. Skip those that no other frame is made from.
-            needed = self._may_be_chosen(packet)
+            needed = is_doubtful or self._may_be_chosen(packet)
             self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             self._held.append(packet.pts)
+            if is_doubtful and packet.pts is not None:
+                self._doubtful.append(packet.pts)
         frames = []
         for frame in self._stream.decode(packet):
             self._release(frame)
@@ -101,13 +107,20 @@ class PictureDecoder:
         return self._is_chosen(start_fl, end_fl)
 
     def _release(self, frame: av.VideoFrame) -> None:
-        """Forget a frame that came out, and earlier frames, which never will."""
+        """Forget a frame that came out, and earlier frames, which never will.
+
+        Raises ValueError if one of these was made of a doubtful packet.
+        """
         held = [
             pts for pts in self._held if None in (pts, frame.pts) or pts > frame.pts
         ]
         if len(held) == len(self._held) and None in held:
             held.remove(None)
         self._held = held
+        if frame.pts is not None:
+            if any(pts < frame.pts for pts in self._doubtful):
+                raise ValueError("a picture is missing")
+            self._doubtful = [pts for pts in self._doubtful if pts > frame.pts]
 
     def _timestamp_of(self, frame: av.VideoFrame) -> int | None:
         """Return when a frame is shown; None if that is after the frame before it."""

@@ -39,6 +39,11 @@ _MAX_WAITING_BYTES = 1 << 28
 _DROPPED_TAIL_FL = SECOND_FL // 10
 # MPEG's transport and program streams, whose timestamps run with the sender's clock.
 _CLOCKS_OF_SENDERS = {"mpeg", "mpegts"}
+# Streams that were joined do not fit to the sample.
+_MAX_SEAM_FL = SECOND_FL // 10
+_MAX_ROUNDING_FL = SECOND_FL // 1000
+# FFmpeg marks the packet before the damage, or one still earlier.
+_NUM_DOUBTFUL = 3
 # Encoders need some samples or frames before their first output. Players show a video
 # that starts this late from 0.
 _MAX_ENCODER_DELAY_FL = SECOND_FL // 10
@@ -116,10 +121,13 @@ class _Reader:
         # Up to where each stream is known; infinite after its end.
         self._sound_until_fl: int | float = -math.inf if source.sound else math.inf
         self._picture_until_fl: int | float = -math.inf if source.picture else math.inf
+        # End of each stream's latest packet, and after how many more a gap is damage.
+        self._continuity: dict[av.stream.Stream, tuple[int, int]] = {}
         # Where the streams end that are not read, such as subtitles.
         self._others_end_fl: int | float = -math.inf
-        # Packets of the picture that wait for the sound, and their times.
-        self._waiting: deque[tuple[int | float, av.Packet]] = deque()
+        # Packets of the picture that wait for the sound, their times and whether they
+        # are doubtful.
+        self._waiting: deque[tuple[int | float, av.Packet, bool]] = deque()
         self._num_waiting_bytes = 0
         # Durations of the latest of them.
         self._durations_fl: deque[int] = deque(maxlen=99)
@@ -186,12 +194,11 @@ class _Reader:
             if packet.stream not in (source.picture, source.sound):
                 self._pass_by(packet)
                 continue
-            if packet.is_corrupt:
-                raise ValueError("a part of it is damaged or cut off")
+            is_doubtful = self._is_doubtful(packet)
             if packet.stream is source.sound:
                 self._decode_sound(packet)
             else:
-                self._append_waiting(packet)
+                self._append_waiting(packet, is_doubtful)
             yield
             while self._waiting and self._may_decode_picture():
                 self._decode_next_picture()
@@ -211,6 +218,31 @@ class _Reader:
             if self._picture.first_fl is None:
                 raise ValueError("its picture holds no frame")
         yield
+
+    def _is_doubtful(self, packet: av.Packet) -> bool:
+        """Return whether bytes may be missing in a packet.
+
+        In MPEG transport streams, whole packets count as corrupt where streams were
+        joined, since counters start again. Where bytes are missing, time is missing
+        there, or the decoder complains.
+
+        Raises ValueError if bytes are missing.
+        """
+        if packet.is_corrupt and self._source.container.format.name != "mpegts":
+            raise ValueError("a part of it is damaged or cut off")
+        end_fl, num_doubtful = self._continuity.get(packet.stream, (math.inf, 0))
+        dts_fl = to_flicks(packet.dts or 0, packet.time_base)
+        if num_doubtful and dts_fl > end_fl + _MAX_SEAM_FL:
+            raise ValueError(
+                f"{(dts_fl - end_fl) / SECOND_FL:.1f} s are missing in the middle"
+            )
+        if dts_fl < end_fl - _MAX_ROUNDING_FL:
+            # What was joined starts earlier. `Clock` checks by how much.
+            num_doubtful = 0
+        end_fl = dts_fl + to_flicks(packet.duration or 0, packet.time_base)
+        num_doubtful = _NUM_DOUBTFUL if packet.is_corrupt else max(0, num_doubtful - 1)
+        self._continuity[packet.stream] = (end_fl, num_doubtful)
+        return num_doubtful > 0
 
     def _pass_by(self, packet: av.Packet) -> None:
         """Record the end of a stream that is not read."""
@@ -259,12 +291,12 @@ class _Reader:
                 f"its picture starts more than {MAX_APART_S} s after its sound"
             )
 
-    def _append_waiting(self, packet: av.Packet) -> None:
+    def _append_waiting(self, packet: av.Packet, is_doubtful: bool) -> None:
         timestamp = packet.pts if packet.dts is None else packet.dts
         time_fl = -math.inf
         if timestamp is not None:
             time_fl = to_flicks(timestamp, packet.time_base)
-        self._waiting.append((time_fl, packet))
+        self._waiting.append((time_fl, packet, is_doubtful))
         if packet.duration:
             self._durations_fl.append(to_flicks(packet.duration, packet.time_base))
         self._num_waiting_bytes += packet.size
@@ -289,9 +321,9 @@ class _Reader:
         return False
 
     def _decode_next_picture(self) -> None:
-        _, packet = self._waiting.popleft()
+        _, packet, is_doubtful = self._waiting.popleft()
         self._num_waiting_bytes -= packet.size
-        self._show(self._decoder.decode(packet))
+        self._show(self._decoder.decode(packet, is_doubtful))
 
     def _may_be_chosen(self, start_fl: int, end_fl: int) -> bool:
         """Return whether a frame shown between two timestamps may be needed."""
