@@ -4,6 +4,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from avsdn_tf.text import printable
+
+_LONGEST_LINE = 500
+
 # What TensorFlow and Keras print before the reason of a failure.
 _BEFORE_THE_REASON = re.compile(
     r"Graph execution error:|Detected at node |File \"|<stack traces unavailable>|"
@@ -83,7 +87,7 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message that says why it failed.
 
     Headings and stack traces of TensorFlow and Keras are skipped. An error without a
-    message is its type.
+    message is its type. A terminal can show the line, which may quote a damaged file.
     """
     lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines()]
     lines = [line for line in lines if line]
@@ -91,4 +95,4 @@ def first_line(error: BaseException) -> str:
         # Lines of code follow, and then the error.
         lines = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)]
     reasons = (line for line in lines if not _BEFORE_THE_REASON.match(line))
-    return next(reasons, type(error).__name__)
+    return printable(next(reasons, type(error).__name__)[:_LONGEST_LINE])

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from avsdn_tf.arrays import open_npz, read_npz
+from avsdn_tf.errors import first_line
 from avsdn_tf.files import atomic_write, open_regular
 from avsdn_tf.intervals import bootstrap_interval
 from avsdn_tf.metrics import count_background, count_events, count_right
@@ -50,7 +51,7 @@ class ClipArrays:
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"Expected predictions of a run, with {', '.join(cls.DTYPES)}, in "
-                f"{path}. Received: {error}"
+                f"{path}. Received: {first_line(error)}"
             ) from error
 
 

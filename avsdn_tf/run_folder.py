@@ -91,6 +91,7 @@ class RunFolder:
         with contextlib.ExitStack() as stack:
             with explain_unwritable(self.path, "Choose another folder."):
                 self.path.mkdir(parents=True, exist_ok=True)
+                self._check_links()
                 try:
                     stack.enter_context(lock(self.path, timeout_s=0))
                 except BlockingIOError as error:
@@ -101,7 +102,7 @@ class RunFolder:
                         value=self.path,
                     ) from error
                 self._locked = self.path.stat()
-                self._check_links()
+                stack.callback(setattr, self, "_locked", None)
                 remove_temporary_files(self.path, *self._written())
             yield
 
@@ -138,18 +139,19 @@ class RunFolder:
         Raises:
             UserError: If one is a symbolic link: it may lead to anybody's file.
         """
-        folders = (self.tensorboard, self.checkpoints, self.export)
-        own = [LOCK, *self._written()[:-1], *(path.name for path in folders)]
-        paths = [self.path / name for name in own]
-        for folder in folders[:2]:
-            for parent, *names in os.walk(folder):
-                paths += [pathlib.Path(parent, n) for n in (*names[0], *names[1])]
-        for path in paths:
+        for path in self._own_paths():
             if path.is_symlink():
                 raise UserError(
                     f"{path}: a symbolic link. Expected the files of a run in its own "
                     "folder, since a link may lead to any file. Replace it by a copy."
                 )
+
+    def _own_paths(self) -> Iterator[pathlib.Path]:
+        yield from (self.path / name for name in (LOCK, *self._written()[:-1]))
+        yield from (self.tensorboard, self.checkpoints, self.export)
+        for folder in (self.tensorboard, self.checkpoints):
+            for parent, folders, files in os.walk(folder):
+                yield from (pathlib.Path(parent, n) for n in (*folders, *files))
 
     def is_empty(self) -> bool:
         """Return whether the folder holds nothing but its lock."""

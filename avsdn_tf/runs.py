@@ -18,7 +18,7 @@ import keras
 from absl import logging as absl_logging
 
 from avsdn_tf.backbones import Backbones
-from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset
+from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset_of_run
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.events import VideoPrediction
@@ -127,7 +127,7 @@ def evaluate(
     """
     check_backend()
     folder, config, model = open_run(run)
-    dataset = open_dataset(config.dataset, data_dir or config.data_dir)
+    dataset = open_dataset_of_run(config.dataset, config.data_dir, data_dir)
     with folder.lock(), explain_damage(dataset):
         if not folder.matches_dataset(dataset.content_hash()):
             _LOGGER.warning(

@@ -99,7 +99,11 @@ def _clips_to_check(
     import numpy as np
 
     from avsdn_tf.data.batches import scoring_batches
-    from avsdn_tf.data.dataset import NotBuiltError, explain_damage, open_dataset
+    from avsdn_tf.data.dataset import (
+        NotBuiltError,
+        explain_damage,
+        open_dataset_of_run,
+    )
     from avsdn_tf.training.tasks import restore_task
 
     random = np.random.default_rng(0)
@@ -111,7 +115,7 @@ def _clips_to_check(
     clips = [{n: random.random(shape, np.float32) for n, shape in shapes.items()}]
     checked = f"{_CHECKED_CLIPS} random clips"
     try:
-        dataset = open_dataset(config.dataset, data_dir or config.data_dir)
+        dataset = open_dataset_of_run(config.dataset, config.data_dir, data_dir)
     except NotBuiltError:
         # A run may have been copied to where its data set is not; but who gives
         # --data_dir means it.

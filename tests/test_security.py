@@ -1,0 +1,746 @@
+"""What a file from a stranger can't do: a test for each line of docs/security.md."""
+
+import io
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import types
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import avsdn_tf
+from avsdn_tf.arrays import open_npy
+from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones, checksum
+from avsdn_tf.errors import UserError
+from avsdn_tf.evaluation import Predictions
+from avsdn_tf.files import atomic_write, remove_temporary_files
+from avsdn_tf.report.run_report import read_history
+from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.training.checkpoints import Checkpoints, Progress
+from avsdn_tf.training.config import Config
+from avsdn_tf.videos import extractor_for
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    """The members of a small network's file."""
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    avsdn_tf.AVSDN(["Bark"], 3, (4,), units=2).save(path)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_model(path, members, changes=(), compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in {**members, **dict(changes)}.items():
+            archive.writestr(name, content)
+    return path
+
+
+def refused(path, match):
+    with pytest.raises(UserError, match=match) as error:
+        avsdn_tf.load(path)
+    assert str(error.value).startswith(str(path))
+    assert str(error.value).isprintable()
+
+
+def test_a_model_whose_members_are_ours_loads(tmp_path, members):
+    path = write_model(tmp_path / "model.keras", members)
+    model = avsdn_tf.load(path)
+    assert (type(model), model.compiled) == (avsdn_tf.AVSDN, False)
+    # Somebody's own archiver may have compressed it, and `export` adds its metadata.
+    write_model(path, members, {"avsdn_tf.json": b"{}"}, zipfile.ZIP_DEFLATED)
+    assert avsdn_tf.load(path).categories == ["Bark"]
+
+
+def foreign_models():
+    inputs = keras.Input((3,))
+    yield "Lambda", keras.Sequential([inputs, keras.layers.Lambda(lambda x: x)])
+    yield "Dense", keras.Sequential([inputs, keras.layers.Dense(2)])
+    audio, visual = keras.Input((10, 3)), keras.Input((10, 4))
+    ours = avsdn_tf.AVSDN(["Bark"], 3, (4,), units=2)
+    around = keras.Model([audio, visual], ours({"audio": audio, "visual": visual}))
+    yield "Functional", around
+
+
+def test_a_model_is_one_of_our_networks(tmp_path):
+    for name, model in foreign_models():
+        path = tmp_path / f"{name}.keras"
+        model.save(path)
+        refused(path, name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"class_name": "function", "module": "keras.utils", "config": "get_file"},
+        {"class_name": "__lambda__", "config": {"value": ["4wA=", None, None]}},
+        {
+            "class_name": "TFSMLayer",
+            "module": "keras.layers",
+            "config": {"filepath": "gs://somewhere/saved_model"},
+            "registered_name": None,
+        },
+        {"class_name": "Popen", "module": "subprocess", "config": {"args": ["true"]}},
+        [{"class_name": "Dense", "module": "keras.layers", "config": {"units": 3}}],
+    ],
+    ids=lambda value: str(value)[:30],
+)
+@pytest.mark.parametrize("place", ["units", "dtype", "categories", "new", "backbones"])
+def test_a_model_is_built_of_plain_values(tmp_path, members, place, value):
+    config = json.loads(members["config.json"])
+    config["config"][place] = value
+    changes = {"config.json": json.dumps(config)}
+    refused(write_model(tmp_path / "m.keras", members, changes), "of avsdn_tf alone")
+
+
+@pytest.mark.parametrize("name", ["avsdn_tf>Attention", "keras>Dense", "os>system", ""])
+def test_a_model_is_of_a_registered_network(tmp_path, members, name):
+    config = json.loads(members["config.json"])
+    config.update(registered_name=name, module="os", class_name="system")
+    changes = {"config.json": json.dumps(config)}
+    refused(write_model(tmp_path / "m.keras", members, changes), "no network of avsdn")
+
+
+def weights_with(members, change):
+    """Returns the weights file with its first array replaced by what `change` makes."""
+    file = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(file, "r+") as stored:
+        names = []
+        stored.visititems(
+            lambda name, item: names.append(name) if hasattr(item, "shape") else None
+        )
+        group, _, name = names[0].rpartition("/")
+        array = stored[names[0]][...]
+        del stored[names[0]]
+        change(stored[group], name, array)
+    return file.getvalue()
+
+
+def external_storage(group, name, array):
+    external = [("secret", 0, array.nbytes)]
+    group.create_dataset(name, array.shape, array.dtype, external=external)
+
+
+def external_link(group, name, array):
+    group[name] = h5py.ExternalLink("secret.h5", "/array")
+
+
+def soft_link(group, name, array):
+    group["other"] = array
+    group[name] = h5py.SoftLink("other")
+
+
+def virtual(group, name, array):
+    layout = h5py.VirtualLayout(array.shape, array.dtype)
+    layout[:] = h5py.VirtualSource("secret.h5", "array", array.shape)
+    group.create_virtual_dataset(name, layout)
+
+
+def loop(group, name, array):
+    group[name] = group
+
+
+def compressed(group, name, array):
+    group.create_dataset(name, (10_000, 10_000), "f4", compression="gzip")
+
+
+def never_written(group, name, array):
+    group.create_dataset(name, (1_000_000, 1_000_000), "f4")
+
+
+def text(group, name, array):
+    group[name] = "text"
+
+
+def empty(group, name, array):
+    group[name] = h5py.Empty("f4")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        external_storage,
+        external_link,
+        soft_link,
+        virtual,
+        loop,
+        compressed,
+        never_written,
+        text,
+        empty,
+    ],
+)
+def test_weights_lie_in_the_model_file(tmp_path, members, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("secret").write_bytes(bytes(10_000))
+    with h5py.File("secret.h5", "w") as file:
+        file["array"] = np.zeros(10_000)
+    changes = {"model.weights.h5": weights_with(members, change)}
+    refused(
+        write_model(tmp_path / "m.keras", members, changes),
+        "link|another file|two names|not stored|no HDF5|neither",
+    )
+
+
+def test_a_model_unpacks_to_a_limited_size(tmp_path, members):
+    bomb = {"model.weights.h5": members["model.weights.h5"] + bytes(2**27)}
+    path = write_model(tmp_path / "m.keras", members, bomb, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**18
+    refused(path, "unpacked from")
+    content = path.read_bytes()
+    # Sizes of 4 GB in the central directory, which readers allocate.
+    at = content.rindex(b"PK\x01\x02") + 24
+    path.write_bytes(content[:at] + b"\xff\xff\xff\xf0" + content[at + 4 :])
+    refused(path, "unpacked from")
+
+
+def test_a_model_has_no_other_members(tmp_path, members):
+    path = tmp_path / "m.keras"
+    for name in ("assets/x/vocabulary.txt", "../../x", "/etc/x", "model.weights.npz"):
+        refused(write_model(path, members, {name: b"x"}), "other members")
+    with (
+        pytest.warns(UserWarning, match="Duplicate"),
+        zipfile.ZipFile(path, "a") as own,
+    ):
+        own.writestr("config.json", members["config.json"])
+    refused(path, "other members")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"units": 30_000}, {"units": 10**30}, {"categories": ["a"] * 10_000}],
+    ids=["more", "absurd", "categories"],
+)
+def test_a_network_takes_no_more_memory_than_its_weights(tmp_path, members, change):
+    config = json.loads(members["config.json"])
+    config["config"].update(change)
+    changes = {"config.json": json.dumps(config)}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(write_model(tmp_path / "m.keras", members, changes), "expected a model")
+    # 60 GB with 30,000 units.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20
+
+
+def test_only_a_keras_file_is_a_model(tmp_path, members):
+    for name in ("model.h5", "model.hdf5", "model", "model.npz"):
+        refused(write_model(tmp_path / name, members), "expected a model")
+    for address in (
+        "hf://somebody/model",
+        "gs://bucket/m.keras",
+        "https://x.org/m.keras",
+    ):
+        with pytest.raises(UserError, match="no such file"):
+            avsdn_tf.load(address)
+    path = tmp_path / "pipe.keras"
+    os.mkfifo(path)
+    refused(path, "no regular file")
+
+
+def npy(header, content=b"", version=b"\x01\x00"):
+    text = header.encode().ljust(118 - 1) + b"\n"
+    return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + content
+
+
+HEADERS = {
+    "claims": "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}",
+    "overflows": f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**62}, 4)}}",
+    "negative": "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -4)}",
+    "pickled": "{'descr': '|O', 'fortran_order': False, 'shape': (4,)}",
+    "fields": "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (4,)}",
+    "nested": "(" * 100,
+    "code": "__import__('os').abort()",
+    "longer": "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_an_array_is_as_large_as_its_file(tmp_path, header):
+    path = tmp_path / "a.npy"
+    path.write_bytes(npy(header, bytes(16)))
+    with pytest.raises(ValueError, match=r"header|elements"):
+        open_npy(path)
+    predictions = tmp_path / "predictions.npz"
+    with zipfile.ZipFile(predictions, "w") as archive:
+        for name in Predictions.DTYPES:
+            archive.writestr(f"{name}.npy", path.read_bytes())
+    with pytest.raises(ValueError, match=r"predictions\.npz\. Received: "):
+        Predictions.load(predictions)
+
+
+def test_arrays_are_read_as_numpy_reads_them(tmp_path, rng):
+    path = tmp_path / "a.npy"
+    for array in (rng.random((3, 4)), rng.random((3, 4)).T, np.float32(3), np.eye(0)):
+        np.save(path, array)
+        found = open_npy(path)
+        assert (found.shape, found.dtype) == (np.shape(array), array.dtype)
+        np.testing.assert_array_equal(found.read(), array)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="no regular file"):
+        open_npy(path)
+
+
+def test_an_archive_of_arrays_is_as_large_as_its_file(tmp_path):
+    path = tmp_path / "predictions.npz"
+    arrays = {"row": [0], "logits": [[[0.0, 1.0]]], "labels": [[0]], "clip_labels": [0]}
+    arrays = {n: np.array(v, Predictions.DTYPES[n]) for n, v in arrays.items()}
+    np.savez(path, **arrays)
+    assert Predictions.load(path).logits.shape == (1, 1, 2)
+    np.savez_compressed(path, **(arrays | {"logits": np.zeros((2**20, 1, 2), "f4")}))
+    with pytest.raises(ValueError, match="bytes in"):
+        Predictions.load(path)
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(ValueError, match="compressed"):
+        Predictions.load(path)
+    for wrong in (np.array([0.5]), np.array(["a"]), np.array([None])):
+        np.savez(path, **(arrays | {"row": wrong}))
+        with pytest.raises(ValueError, match=r"predictions\.npz\. Received: "):
+            Predictions.load(path)
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        {"epoch": 0},
+        {"epoch": 10**18},
+        {"epoch": 2.5},
+        {"step": -1},
+        {"totals": [1.0]},
+        {"totals": [float("nan")] * 3},
+        {"history": [[1, 2]]},
+        {"history": [{"epoch": 1.0, "validation_accuracy": "high"}]},
+        {"history": []},
+        {"history": [{"epoch": 1, "loss": 0.5}]},
+        {"step": 3},
+        {"more": 1},
+        None,
+    ],
+    ids=str,
+)
+def test_a_checkpoint_holds_what_training_resumes_from(tmp_path, monkeypatch, progress):
+    row = {"epoch": 1, "validation_accuracy": 0.5}
+    good = {
+        "epoch": 2,
+        "step": 0,
+        "totals": [0.0] * 3,
+        "history": [row],
+        "seconds": 1.0,
+    }
+    saved = Checkpoints(tmp_path)
+    variables = [keras.Variable(np.eye(2))]
+
+    def save(content):
+        monkeypatch.setattr("dataclasses.asdict", lambda _: content)
+        saved.save(Progress(), variables)
+        monkeypatch.undo()
+
+    save(good)
+    assert saved.restore(variables, "validation_accuracy") == Progress(**good)
+    save(None if progress is None else {**good, **progress})
+    with pytest.raises(UserError, match="expected a checkpoint of this run, but"):
+        saved.restore(variables, "validation_accuracy")
+
+
+# Names that a run writes, and in which it writes.
+OWN = [
+    ".lock",
+    "config.json",
+    "report.json",
+    "model.keras",
+    "metrics.csv",
+    "predictions.npz",
+    "report.html",
+    "SHA256SUMS",
+    "tensorboard",
+    "checkpoints",
+    "export",
+    "tensorboard/train",
+    "checkpoints/epoch-00009-step-000000.ckpt",
+]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, members):
+    """A finished run of a small network, with all files that are read again."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    folder.write_config(Config().to_dict(), "hash")
+    write_model(folder.model, members)
+    folder.write_checksums()
+    columns = "epoch,loss,accuracy,validation_accuracy,seconds"
+    folder.metrics.write_text(f"{columns}\n1,0.7,0.5,0.5,1.5\n2,0.6,0.5,0.75,1.5\n")
+    scores = {"accuracy": 0.5, "per_category": [{"category": "Bark", "f1": None}]}
+    folder.report.write_text(json.dumps({"disclaimer": "of no worth", **scores}))
+    arrays = {"row": [0], "logits": [[[0, 1]]], "labels": [[0]], "clip_labels": [0]}
+    Predictions(**arrays).save(folder.predictions)
+    row = {"epoch": 1, "loss": 0.7, "accuracy": 0.5, "validation_accuracy": 0.5}
+    progress = Progress(2, 0, history=[row])
+    Checkpoints(folder.checkpoints).save(progress, [keras.Variable(np.eye(2))])
+    return folder.path
+
+
+@pytest.fixture
+def run_folder(whole_run, tmp_path):
+    return shutil.copytree(whole_run, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_in_a_run_folder_leads_nowhere(run_folder, tmp_path, name, exists):
+    victim = tmp_path / "victim"
+    if exists:
+        victim.write_text("precious")
+    link = run_folder / name
+    link.parent.mkdir(exist_ok=True)
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    folder = RunFolder(run_folder)
+    for action in (
+        folder.check_ended,
+        folder.read_settings,
+        folder.read_report,
+        folder.load_model,
+        folder.lock().__enter__,
+    ):
+        with pytest.raises(UserError, match="a symbolic link"):
+            action()
+    assert victim.exists() == exists
+    assert not exists or victim.read_text() == "precious"
+
+
+def test_a_run_folder_itself_may_be_a_link(run_folder, tmp_path):
+    link = tmp_path / "latest"
+    link.symlink_to(run_folder)
+    with RunFolder(link).lock():
+        assert avsdn_tf.load(link).categories == ["Bark"]
+
+
+def test_temporary_names_can_not_be_guessed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    names = [f".tmp-{name}" for name in ("report.json", "", "report", "x/report.json")]
+    for name in (*names, "report.json.tmp"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(victim)
+    (folder / "report.json").symlink_to(victim)
+    with atomic_write(folder / "report.json") as tmp_path:
+        assert tmp_path.parent.stat().st_mode & 0o077 == 0
+        tmp_path.write_text("ours")
+    assert (folder / "report.json").read_text() == "ours"
+    assert not (folder / "report.json").is_symlink()
+    remove_temporary_files(folder, "*.json")
+    assert victim.read_text() == "precious"
+
+
+def test_only_our_temporary_files_are_removed(tmp_path):
+    kept = [".tmp-notes/notes.txt", ".tmp-mixed/a.json", ".tmp-deep/a.json/b.json"]
+    for name in (".tmp-ours/a.json", ".tmp-mixed/notes.txt", *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".tmp-file").write_text("x")
+    remove_temporary_files(tmp_path, "*.json")
+    assert not (tmp_path / ".tmp-ours").exists()
+    assert all((tmp_path / name).exists() for name in (*kept, ".tmp-file"))
+
+
+def test_a_discarded_run_leaves_what_is_not_its_own(tmp_path):
+    def start(name):
+        folder = RunFolder(tmp_path / name)
+        folder.write_config({}, "hash")
+        logs = folder.tensorboard / "train"
+        logs.mkdir(parents=True)
+        (logs / "events.out.tfevents.1.host.2.0.v2").touch()
+        folder.checkpoints.mkdir()
+        return folder
+
+    folder = start("empty")
+    with folder.lock():
+        folder.discard()
+    assert not folder.path.exists()
+    folder = start("shared")
+    own = ("notes.txt", "tensorboard/mine.txt", "checkpoints/a/b.txt", ".tmp-1/c.txt")
+    for name in own:
+        (folder.path / name).parent.mkdir(exist_ok=True)
+        (folder.path / name).write_text("mine")
+    with folder.lock():
+        folder.discard()
+    left = [p for p in folder.path.rglob("*") if p.is_file() and p.name != ".lock"]
+    assert {str(path.relative_to(folder.path)) for path in left} == set(own)
+
+
+def test_a_run_that_was_moved_writes_nothing_into_another_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config({}, "hash")
+    with folder.lock():
+        folder.check_in_place()
+        folder.path.rename(tmp_path / "moved")
+        with pytest.raises(UserError, match="moved"):
+            folder.check_in_place()
+        other = RunFolder(tmp_path / "run")
+        other.write_config({}, "other")
+        before = sorted(other.path.iterdir())
+        with pytest.raises(UserError, match="moved"):
+            folder.check_in_place()
+        with pytest.raises(UserError, match="moved"):
+            folder.write_checksums()
+        folder.discard()
+        assert sorted(other.path.iterdir()) == before
+        assert other.matches_dataset("other")
+    folder.check_in_place()
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Records what backbones are built of, in place of building them."""
+    found = []
+
+    def build(**given):
+        found.append(given)
+        raise UserError("built")
+
+    monkeypatch.setattr("avsdn_tf.videos.build_extractor", build)
+    return found
+
+
+def network(**backbones):
+    fields = {"visual_network": "resnet152", "vggish": VGGISH}
+    fields |= {"visual_weights": IMAGENET, **backbones}
+    shapes = {"audio_width": 128, "visual_shape": (2048,)}
+    return types.SimpleNamespace(backbones=fields, **shapes)
+
+
+@pytest.mark.parametrize("field", ["vggish", "visual_weights"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://example.org/vggish/1",
+        "gs://bucket/vggish",
+        "hf://somebody/vggish",
+        "/home/somebody/module",
+        "module",
+        f"{VGGISH}/../../evil",
+        "",
+        "\x1b[2Jx",
+    ],
+)
+def test_a_backbone_that_a_file_names_is_not_loaded(loaded, field, value):
+    with pytest.raises(UserError, match="not loaded without asking") as error:
+        extractor_for(network(**{field: value}))
+    assert not loaded
+    assert error.value.field == field
+    assert str(error.value).isprintable()
+    # The person's own argument is.
+    with pytest.raises(UserError, match="built"):
+        extractor_for(network(**{field: value}), **{field: "/home/me/module"})
+    assert loaded[0][field] == "/home/me/module"
+
+
+def test_known_backbones_are_loaded_by_their_names(loaded):
+    for recorded in (network(), network(vggish=None, visual_weights=None)):
+        with pytest.raises(UserError, match="built"):
+            extractor_for(recorded)
+    for given in loaded:
+        assert (given["vggish"], given["visual_weights"]) == (VGGISH, IMAGENET)
+
+
+def test_a_backbone_that_is_given_is_the_recorded_one(loaded, tmp_path):
+    module = tmp_path / "module"
+    (module / "variables").mkdir(parents=True)
+    (module / "saved_model.pb").write_bytes(b"graph")
+    (module / "variables" / "a").write_bytes(b"weights")
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(b"weights")
+    given = {"vggish": str(module), "visual_weights": str(weights)}
+    recorded = Backbones("resnet152", **given).resolve()
+    assert recorded.visual_weights_sha256 == checksum(weights)
+    assert Backbones.from_dict(recorded.to_dict()) == recorded
+    model = network(**recorded.to_dict())
+    copy = tmp_path / "copy"
+    module.rename(copy)
+    given["vggish"] = str(copy)
+    for accepted in (given, {**given, "vggish": VGGISH}):
+        with pytest.raises(UserError, match="built"):
+            extractor_for(model, **accepted)
+    for changed, field in (
+        (copy / "variables" / "a", "vggish"),
+        (weights, "visual_weights"),
+    ):
+        content = changed.read_bytes()
+        changed.write_bytes(b"other")
+        with pytest.raises(UserError, match="Received another checksum") as error:
+            extractor_for(model, **given)
+        assert error.value.field == field
+        changed.write_bytes(content)
+    (copy / "variables" / "a").rename(copy / "variables" / "b")
+    with pytest.raises(UserError, match="Received another checksum"):
+        extractor_for(model, **given)
+    # A record of before there were checksums has none.
+    del model, recorded
+    with pytest.raises(UserError, match="built"):
+        extractor_for(network(vggish="elsewhere"), vggish=str(copy))
+
+
+def test_an_address_that_a_run_names_is_not_opened(tmp_path):
+    from avsdn_tf.data.dataset import NotBuiltError, open_dataset_of_run
+
+    for address in ("gs://bucket/data", "https://example.org", "s3://a", "hf://a/b"):
+        with pytest.raises(UserError, match="not opened without asking") as error:
+            open_dataset_of_run("tfds_ave/synthetic", address)
+        assert error.value.field == "data_dir"
+    # Nor is anything built where it names.
+    with pytest.raises(NotBuiltError):
+        open_dataset_of_run("tfds_ave/synthetic", str(tmp_path / "theirs"))
+    assert not list(tmp_path.iterdir())
+
+
+VALUES = [
+    None,
+    True,
+    -1,
+    0.5,
+    10**30,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "\x1b[2J\u202e\x00",
+    "\ud800",
+    "x" * 10_000,
+    "/etc/passwd",
+    "gs://bucket/x",
+    [],
+    {},
+    [[1]],
+    {"class_name": "Lambda", "config": {}},
+]
+
+
+def change_json(content, rng):
+    """Returns JSON with one member replaced, removed, added, or nested deeply."""
+    root = {"": json.loads(content)}
+    holder, key = root, ""
+    while isinstance(holder[key], (dict, list)) and holder[key] and rng.random() < 0.8:
+        holder = holder[key]
+        keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+        key = keys[rng.integers(len(keys))]
+    kind = rng.integers(8)
+    value = VALUES[rng.integers(len(VALUES))]
+    if kind == 0 and holder is not root:
+        del holder[key]
+    elif kind == 1 and isinstance(holder[key], dict):
+        holder[key]["added"] = value
+    else:
+        holder[key] = "NESTED" if kind == 2 else value
+    text = json.dumps(root[""])
+    depth = 10_000
+    return text.replace('"NESTED"', "[" * depth + "]" * depth).encode()
+
+
+def change_bytes(content, rng):
+    """Returns content cut, with some bytes changed, or with bytes added."""
+    at = int(rng.integers(len(content)))
+    kind = rng.integers(5)
+    if kind == 0:
+        return content[:at]
+    if kind == 1:
+        return content + rng.bytes(20)
+    if kind == 2:
+        return content[:at] + b"\xff\xfe\x00\n" + content[at:]
+    changed = bytearray(content)
+    for position in rng.integers(len(content), size=rng.integers(1, 20)):
+        changed[position] = rng.integers(256)
+    return bytes(changed)
+
+
+def change_text(content, rng):
+    """Returns a table with one of its numbers or names replaced."""
+    cells = re.split(rb"([,\n])", content)
+    at = 2 * int(rng.integers(len(cells) // 2))
+    cells[at] = str(VALUES[rng.integers(len(VALUES))]).encode("utf-8", "replace")
+    return b"".join(cells)
+
+
+def change_model(content, rng):
+    """Returns a model file with another configuration or other weights."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name, change = [
+        ("config.json", change_json),
+        ("model.weights.h5", change_bytes),
+        ("config.json", change_bytes),
+    ][rng.integers(3)]
+    members[name] = change(members[name], rng)
+    file = io.BytesIO()
+    write_model(file, members)
+    return file.getvalue()
+
+
+def read_all(folder, load_model):
+    """Reads everything of a run that a command reads."""
+    folder.check_ended()
+    Config.from_dict(folder.read_settings(), folder.config)
+    folder.read_versions()
+    folder.matches_dataset("hash")
+    folder.read_report()
+    read_history(folder)
+    variables = [keras.Variable(np.zeros((2, 2)))]
+    Checkpoints(folder.checkpoints).restore(variables, "validation_accuracy")
+    Predictions.load(folder.predictions)
+    if load_model:
+        folder.load_model()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "count"),
+    [
+        ("config.json", change_json, 60),
+        ("config.json", change_bytes, 20),
+        ("report.json", change_json, 20),
+        ("report.json", change_bytes, 10),
+        ("metrics.csv", change_text, 30),
+        ("metrics.csv", change_bytes, 10),
+        ("SHA256SUMS", change_bytes, 5),
+        ("predictions.npz", change_bytes, 30),
+        ("checkpoints/epoch-00002-step-000000.ckpt", change_bytes, 10),
+        ("model.keras", change_bytes, 15),
+        ("model.keras", change_model, 25),
+    ],
+)
+def test_a_changed_run_folder_is_read_or_refused(run_folder, name, change, count):
+    folder = RunFolder(run_folder)
+    path = run_folder / name
+    content = path.read_bytes()
+    refusals = 0
+    # Loading a model takes a second.
+    load_model = name in ("model.keras", "SHA256SUMS")
+    read_all(folder, load_model)
+    for seed in range(count):
+        path.write_bytes(change(content, np.random.default_rng(seed)))
+        if name == "model.keras":
+            # A stranger's checksum fits a stranger's model.
+            folder.write_checksums()
+        try:
+            read_all(folder, load_model)
+        # Any other error fails the test, with its seed.
+        except UserError as error:
+            message = str(error)
+        except ValueError as error:
+            message = str(error)
+            assert "Expected predictions of a run" in message, seed
+        else:
+            continue
+        assert message.isprintable(), seed
+        assert len(message) < 1500, seed
+        refusals += 1
+    assert refusals > count / 2
