@@ -84,13 +84,15 @@ def name_in(folder: pathlib.Path, path: pathlib.Path) -> str:
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def read_fingerprint(folder: pathlib.Path) -> Fingerprint | None:
+def read_fingerprint(folder: os.PathLike[str]) -> Fingerprint | None:
     """Return the fingerprint of a built data set; None if it has none.
+
+    That of a data set at an address, such as gs://, isn't read.
 
     Raises:
         UserError: If source.json can't be read.
     """
-    path = folder / SOURCE
+    path = pathlib.Path(folder) / SOURCE
     if not os.path.isfile(path):
         return None
     what = "what the data set was built from"
@@ -98,16 +100,17 @@ def read_fingerprint(folder: pathlib.Path) -> Fingerprint | None:
 
 
 def find_changes(
-    fingerprint: Fingerprint, folder: pathlib.Path, *, read_data: bool
+    fingerprint: Fingerprint, folder: pathlib.Path | None = None, *, read_data: bool
 ) -> list[str]:
     """Return what differs in a folder from a fingerprint, as short texts.
 
     Args:
         fingerprint: The fingerprint of a built data set.
-        folder: The folder to compare with it.
+        folder: The folder to compare with it; default: the one that it names.
         read_data: Whether to compare the checksums of features and videos, and to name
             missing files. Without, only the sizes of those that are there are compared.
     """
+    folder = folder or pathlib.Path(fingerprint.folder)
     if not folder.is_dir():
         return [f"{folder} is missing"] if read_data else []
     changes = []

@@ -193,6 +193,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     say=self.say,
                     on_progress=self.on_progress,
                 )
+                self.on_progress("starting", 0, 0)
                 super(Builder, builder).download_and_prepare(
                     download_dir=downloads, download_config=options, **kwargs
                 )
@@ -208,7 +209,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         if not has_manual_dir or self.builder_config.source == "simulated":
             return
-        source = self.read_source()
+        source = fingerprint.read_fingerprint(self.data_path)
         if source is None:
             changes = [f"no {fingerprint.SOURCE}, which names its source"]
         else:
@@ -220,24 +221,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"differs: {', '.join(shorten(changes))}. Add --overwrite to build it "
                 "again, or choose another data_dir."
             )
-
-    def read_source(self) -> fingerprint.Fingerprint | None:
-        """Return what the built data set was built from; None if that is unknown."""
-        if building.is_address(self.data_path):
-            return None
-        return fingerprint.read_fingerprint(pathlib.Path(self.data_path))
-
-    def find_stale_files(self) -> list[str]:
-        """Return what has changed in the source since the data set was built.
-
-        Checksums of features and videos aren't compared, which would take long, and a
-        source that isn't there has not changed.
-        """
-        source = self.read_source()
-        if source is None:
-            return []
-        folder = pathlib.Path(source.folder)
-        return fingerprint.find_changes(source, folder, read_data=False)
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager

@@ -7,21 +7,28 @@ import io
 import json
 import math
 import os
-import pathlib
-from collections.abc import Iterator
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import pydantic
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 # TFDS finds the data set by name once this package has registered it.
-import tfds_ave  # noqa: F401
+import tfds_ave
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError, first_line
-from avsdn_tf.files import explain_unwritable, lock
+from avsdn_tf.files import expand_user
+from avsdn_tf.schemas import Schema, describe
+from avsdn_tf.text import short_name
+from tfds_ave import fingerprint
 
 _NAME = "tfds_ave"
+_SIMULATED = "synthetic"
+_SHOWN = 5
 # A wrong checksum; fewer examples than were written; a missing file.
 _DAMAGE = (
     tf.errors.DataLossError,
@@ -83,12 +90,55 @@ class Dataset:
             for name, width in widths.items()
         )
 
+    @property
+    def source(self) -> fingerprint.Fingerprint | None:
+        """What it was built from, or None if that is unknown."""
+        return fingerprint.read_fingerprint(self.builder.data_path)
+
+    @property
+    def config(self) -> str:
+        """Its config's name."""
+        return self.name.partition("/")[2].partition(":")[0] or _SIMULATED
+
+    def describe_source(self) -> str:
+        """Return a line on what it was built from, and on its categories and clips."""
+        source = self.source.folder if self.source else "an unknown source"
+        clips = sum(map(self.num_clips, self.splits))
+        return (
+            f"{self.name} from {'simulation' if self.config == _SIMULATED else source}"
+            f": {clips:,} clips, {len(self.categories)} categories: "
+            f"{_shorten(map(short_name, self.categories))}"
+        )
+
+    def check_source(self) -> None:
+        """Check that its source has not changed since it was built.
+
+        Checksums of features and videos aren't compared, which would take long, and a
+        source that isn't there has not changed.
+
+        Raises:
+            UserError: If it has.
+        """
+        source = self.source
+        changes = source and fingerprint.find_changes(source, read_data=False)
+        if changes:
+            command = _build_command(
+                self.config, self.builder.data_dir_root, source.folder
+            )
+            raise UserError(
+                f"Its source {source.folder} has changed since it was built: "
+                f"{_shorten(changes)}. Build it again:\n  {command} --overwrite\n"
+                "or set allow_stale_data to train on what was built.",
+                field="dataset",
+                value=self.name,
+            )
+
     def content_hash(self) -> str:
         """Return a hash that identifies the data, without reading them.
 
         It covers categories, shapes, sizes of all splits, backbones and, for one's own
-        data, all labels. It doesn't see other features of the same sizes. The files
-        themselves would not do: two builds of the same data differ in them.
+        data, all labels and the checksums of features and videos. The files themselves
+        would not do: two builds of the same data differ in them.
         """
         content: dict[str, Any] = {
             "categories": self.categories,
@@ -100,21 +150,58 @@ class Dataset:
             "labels": self.builder.info.metadata.get("labels_hash"),
             "backbones": self.backbones.to_dict(),
         }
+        if source := self.source:
+            content["checksums"] = source.data_checksums
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
+def open_dataset(
+    name: str, data_dir: str | None = None, *, build: bool = True
+) -> Dataset:
     """Open a data set; build the synthetic one where it is missing.
+
+    Args:
+        name: `tfds_ave/CONFIG`.
+        data_dir: TFDS's folder of data sets; None for its default.
+        build: Whether the synthetic one may be built.
+
+    Raises:
+        NotBuiltError: If it has not been built there.
+        UserError: If there is no such data set, or it can't be built.
+    """
+    builder = find_builder(name, data_dir)
+    if not builder.is_prepared():
+        config = builder.builder_config.name if builder.builder_config else ""
+        if config != _SIMULATED or not build:
+            raise NotBuiltError(
+                f"Not built in {builder.data_path}. Build it first, as `tfds build "
+                f"{_NAME}` does in the repository:\n  "
+                + _build_command(config, data_dir),
+                field="dataset",
+                value=name,
+            )
+        stdout, path = sys.stdout, builder.data_path
+
+        def announce(stage: str, *_: int) -> None:
+            if stage == "starting":  # No other process builds it.
+                print(f"Building {name} in {path}", file=stdout, flush=True)
+
+        builder.on_progress = announce
+        build_dataset(builder)
+        builder = find_builder(name, data_dir)
+    return _describe(name, builder)
+
+
+def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
+    """Return the builder of a data set, which need not be built.
 
     Args:
         name: `tfds_ave/CONFIG`.
         data_dir: TFDS's folder of data sets; None for its default.
 
     Raises:
-        NotBuiltError: If it has not been built there.
-        UserError: If there is no such data set, or it can't be built.
+        UserError: If there is no such data set, or its folder can't be read.
     """
-    data_dir = os.path.expanduser(data_dir) if data_dir else None
     if name.split("/")[0] != _NAME:
         configs = tfds.builder_cls(_NAME).builder_configs
         raise UserError(
@@ -123,73 +210,141 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
             value=name,
         )
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=expand_user(data_dir) if data_dir else None)
     # TFDS asserts that the version exists.
     except (ValueError, AssertionError) as error:
         raise UserError(first_line(error), field="dataset", value=name) from error
-    if not builder.is_prepared():
-        config = builder.builder_config.name if builder.builder_config else ""
-        if config != "synthetic":
-            raise NotBuiltError(
-                f"Not built in {builder.data_path}. Build it first:\n  "
-                + _build_command(config, data_dir),
-                field="dataset",
-                value=name,
-            )
-        builder = _build_quietly(name, data_dir)
-    return _describe(name, builder)
+    # What lies there, or an address without access, raises errors of any type.
+    except Exception as error:
+        raise UserError(
+            f"{name} can't be read there ({first_line(error.__cause__ or error)}). "
+            "Expected a folder of data sets. If it is an address, check the access to "
+            "it; otherwise remove the data set and build it again.",
+            field="data_dir",
+            value=data_dir,
+        ) from error
+
+
+def build_dataset(builder: tfds.core.DatasetBuilder, **arguments: Any) -> None:
+    """Build a data set without TFDS's output, hundreds of lines on a download.
+
+    Args:
+        builder: Its builder.
+        **arguments: Arguments of `download_and_prepare`.
+
+    Raises:
+        UserError: If its data are missing or wrong, or it can't be written.
+    """
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            builder.download_and_prepare(**arguments)
+    except tfds_ave.DatasetError as error:
+        raise UserError(str(error)) from error
+
+
+def open_dataset_of_run(
+    name: str, recorded_dir: str | None, data_dir: str | None = None
+) -> Dataset:
+    """Open the data set that a run's settings name, which may be anybody's.
+
+    A folder that the settings name is only read: nothing is built there, and no address
+    is opened.
+
+    Args:
+        name: As in `open_dataset`.
+        recorded_dir: TFDS's folder as the settings name it.
+        data_dir: TFDS's folder as the caller names it, or None.
+
+    Raises:
+        NotBuiltError: If it has not been built there.
+        UserError: If `recorded_dir` is an address, or as `open_dataset`.
+    """
+    if data_dir or not recorded_dir:
+        return open_dataset(name, data_dir)
+    if "://" in recorded_dir:
+        raise UserError(
+            f"The run names {recorded_dir!a}. An address that a file names is not "
+            "opened without asking. Pass it as data_dir if you trust it.",
+            field="data_dir",
+        )
+    return open_dataset(name, recorded_dir, build=False)
+
+
+class _Metadata(Schema):
+    """What `Dataset` needs of metadata.json."""
+
+    model_config = pydantic.ConfigDict(extra="ignore")
+
+    audio_width: pydantic.PositiveInt
+    visual_shape: list[pydantic.PositiveInt]
+    num_segments: pydantic.PositiveInt
+    segment_s: pydantic.PositiveFloat
+    disclaimer: str | None
+    has_times: bool
+    backbones: dict[str, str | None]
 
 
 def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
     """Return what the builder's metadata say of a data set."""
-    metadata = builder.info.metadata or {}
     try:
-        return Dataset(
-            name=name,
-            builder=builder,
-            categories=tuple(builder.info.features["clip_label"].names[:-1]),
-            audio_width=int(metadata["audio_width"]),
-            visual_shape=tuple(map(int, metadata["visual_shape"])),
-            num_segments=int(metadata["num_segments"]),
-            segment_s=float(metadata["segment_s"]),
-            disclaimer=metadata["disclaimer"],
-            has_times=bool(metadata["has_times"]),
-            backbones=Backbones.from_dict(metadata["backbones"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        found = (builder.info.metadata or {}).items()
+        metadata = _Metadata.model_validate(dict(found))
+        names = builder.info.features["clip_label"].names
+        backbones = Backbones.from_dict(metadata.backbones)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        is_schema = isinstance(error, pydantic.ValidationError)
+        reason = describe(error) if is_schema else first_line(error)
         raise UserError(
             f"{builder.data_path}: expected the metadata of tfds_ave "
-            f"{tfds.builder_cls(_NAME).VERSION}. {type(error).__name__}: {error}. "
+            f"{tfds.builder_cls(_NAME).VERSION}. {type(error).__name__}: {reason}. "
             "Remove the folder and build the data set again."
         ) from error
-
-
-def _build_command(config: str, data_dir: str | None) -> str:
-    files = "YOUR_DATA" if config == "custom" else "AVE_FILES"
-    where = f" --data_dir={data_dir}" if data_dir else ""
-    return (
-        f"tfds build {_NAME} --imports={_NAME} --config={config} "
-        f"--manual_dir=FOLDER_OF_{files}{where}"
+    fields = {**dict(metadata), "visual_shape": tuple(metadata.visual_shape)}
+    fields["backbones"] = backbones
+    dataset = Dataset(
+        name=name, builder=builder, categories=tuple(names[:-1]), **fields
     )
+    _check_sizes(dataset)
+    return dataset
 
 
-def _build_quietly(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Build simulated data without TFDS's output, which speaks of a download."""
-    builder = tfds.builder(name, data_dir=data_dir)
-    folder = pathlib.Path(builder.data_path).parent
-    with explain_unwritable(builder.data_path, "Choose another folder for data_dir."):
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder):
-            # Another process may have built it meanwhile; a builder looks only once.
-            builder = tfds.builder(name, data_dir=data_dir)
-            if not builder.is_prepared():
-                print(f"Building {name} in {builder.data_path}", flush=True)
-                with (
-                    contextlib.redirect_stdout(io.StringIO()),
-                    contextlib.redirect_stderr(io.StringIO()),
-                ):
-                    builder.download_and_prepare()
-    return builder
+def _check_sizes(dataset: Dataset) -> None:
+    """Check that files hold as many bytes as the metadata claim, which anyone may say.
+
+    Raises:
+        UserError: If a file is missing, or has fewer.
+    """
+    info = dataset.builder.info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        return  # Others may be compressed.
+    small = [
+        str(path)
+        for split in info.splits.values()
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+        if length * dataset.clip_bytes > _size(path)
+    ]
+    if small:
+        raise _damage_error(small)
+
+
+def _size(path: Any) -> int:
+    return path.stat().length if path.exists() else 0
+
+
+def _build_command(
+    config: str,
+    data_dir: str | os.PathLike[str] | None,
+    manual_dir: str | None = None,
+) -> str:
+    files = "YOUR_DATA" if config == "custom" else "AVE_FILES"
+    words = ["avsdn", "build", f"--config={config}"]
+    words.append(f"--manual_dir={manual_dir or f'FOLDER_OF_{files}'}")
+    if data_dir:
+        words.append(f"--data_dir={os.fspath(data_dir)}")
+    return shlex.join(words)
 
 
 @contextlib.contextmanager
@@ -207,10 +362,20 @@ def explain_damage(dataset: Dataset) -> Iterator[None]:
         damaged = _damaged_files(dataset.builder)
         if not damaged:
             raise
-        raise UserError(
-            f"{', '.join(damaged)}: damaged or missing examples. Remove the folder and "
-            "build the data set again."
-        ) from error
+        raise _damage_error(damaged) from error
+
+
+def _shorten(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = len(shown) - _SHOWN
+    return ", ".join(shown[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _damage_error(paths: list[str]) -> UserError:
+    return UserError(
+        f"{', '.join(paths)}: damaged or missing examples. Remove the folder and build "
+        "the data set again."
+    )
 
 
 def _damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
