@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from avsdn_tf.arrays import open_npy
 from tfds_ave.errors import DatasetError, shorten
 
 # Containers round the length of a video up or down by part of a second.
@@ -45,18 +46,16 @@ def background_name(row: int) -> str:
 def read_shape(path: pathlib.Path) -> tuple[int, ...]:
     """Return the shape of a feature file from its header."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise ValueError("an archive of several arrays")
-    except (ValueError, OSError, EOFError) as error:
+        array = open_npy(path)
+    except (ValueError, OSError) as error:
         raise DatasetError(
             f"{path}: damaged, or no .npy file ({error}). Expected an array of "
             "features. If it was made from a video, remove the file and build again."
         ) from error
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or not array.shape:
         raise DatasetError(
-            f"{path}: expected floating point features. Received: {array.dtype}."
+            f"{path}: expected floating point features. Received: {array.dtype} of "
+            f"shape {array.shape}."
         )
     return array.shape
 
@@ -101,7 +100,7 @@ def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
     The file may hold `TOLERANCE_SEGMENTS` rows more or fewer: surplus rows are cut
     off, and the last row is repeated for missing ones.
     """
-    values = np.load(path).astype(np.float32)
+    values = open_npy(path).read().astype(np.float32)
     if not np.isfinite(values).all():
         raise DatasetError(
             f"{path}: NaN or infinite values. Expected finite features. If the file "

@@ -49,6 +49,7 @@ _RUNNER = "FnApiRunner"
 _TMP_PREFIX = ".failures-"
 _POLL_S = 1.0
 _BYTES_A_VALUE = 4
+_SMALL_BYTES = 2**20
 _NUM_LOOKERS = 4
 
 # Called with a stage of the build, how much of it is done, and how much there is.
@@ -312,6 +313,12 @@ def _as_file(video: Video) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(video.path) as zipped:
+                member = zipped.getinfo(video.member)
+                # Videos hardly compress; zipfile unpacks no more than this.
+                if member.file_size > 2 * member.compress_size + _SMALL_BYTES:
+                    raise zipfile.BadZipFile(
+                        f"{member.file_size:,} bytes of {member.compress_size:,}"
+                    )
                 path = pathlib.Path(zipped.extract(video.member, folder))
         # zipfile raises RuntimeError for an encrypted member, and for a compression
         # method that it lacks.

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 import h5py
 import numpy as np
 
+from avsdn_tf.arrays import open_hdf5
 from tfds_ave import sources
 from tfds_ave.annotations import Annotation, read_annotations, segment_labels
 from tfds_ave.clips import Clip, background_name
 from tfds_ave.configs import AveConfig
-from tfds_ave.errors import DatasetError
+from tfds_ave.errors import DatasetError, shorten
 from tfds_ave.look import find_gaps, find_shared
 from tfds_ave.sources import SourceFile
 
@@ -148,12 +149,15 @@ def _open_array(file: SourceFile, key: str) -> Iterator[h5py.Dataset]:
             "by a complete copy."
         ) from error
     with opened:
-        array = opened.get(key)
-        if not isinstance(array, h5py.Dataset):
+        # Errors of many types: h5py reads a damaged file, or a stranger's.
+        try:
+            array = open_hdf5(opened, key, file.path.stat().st_size)
+        except Exception as error:
             raise DatasetError(
-                f"{file}: wrong layout. Expected an array under key {key!r}, received "
-                f"keys {sorted(opened)}. Replace it by AVE's file of that name."
-            )
+                f"{file}: wrong layout ({error}). Expected an array under key {key!r}, "
+                f"received keys {shorten(sorted(opened))}. Replace it by AVE's file of "
+                "that name."
+            ) from error
         yield array
 
 
@@ -189,10 +193,12 @@ def _read_orders(
     for split, name in names.items():
         file = files[name]
         with _open_array(file, _ORDER) as array:
-            if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
+            fits = array.ndim == 1 and array.dtype.kind in "iu"
+            if not fits or not 0 < len(array) <= rows:
                 raise DatasetError(
-                    f"{file}: wrong layout. Expected a list of row numbers, received "
-                    f"{array.shape} of {array.dtype}. Replace it by AVE's file."
+                    f"{file}: wrong layout. Expected a list of 1 to {rows} row "
+                    f"numbers, received {array.shape} of {array.dtype}. Replace it by "
+                    "AVE's file."
                 )
             orders[split] = _read(array, file, ...).astype(np.int64)
         for index, row in enumerate(orders[split].tolist()):

@@ -217,9 +217,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if changes:
             origin = source.folder if source else "unknown files"
             raise DatasetError(
-                f"{self.data_path} was built from {origin}. {self._manual_dir} "
-                f"differs: {', '.join(shorten(changes))}. Add --overwrite to build it "
-                "again, or choose another data_dir."
+                f"{self.data_path} was built from {origin}, and {self._manual_dir} is "
+                f"not what it was built from: {', '.join(shorten(changes, 5))}. Add "
+                "--overwrite to build it again, or choose another data_dir."
             )
 
     def _split_generators(

@@ -9,7 +9,7 @@ from typing import Any
 from absl import app, flags, logging
 from absl.flags import argparse_flags
 
-from avsdn_tf.cli import evaluate, export, extract, predict, train
+from avsdn_tf.cli import build, evaluate, export, extract, predict, train
 from avsdn_tf.cli.flags import HelpFormatter, did_you_mean
 from avsdn_tf.errors import UserError
 from avsdn_tf.text import printable_lines
@@ -18,6 +18,7 @@ from avsdn_tf.version import __version__
 
 COMMANDS = {
     "train": train,
+    "build": build,
     "evaluate": evaluate,
     "predict": predict,
     "extract": extract,

@@ -368,7 +368,7 @@ def explain_damage(dataset: Dataset) -> Iterator[None]:
 def _shorten(names: Iterable[str]) -> str:
     shown = list(names)
     more = len(shown) - _SHOWN
-    return ", ".join(shown[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return "; ".join(shown[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _damage_error(paths: list[str]) -> UserError:

@@ -1,0 +1,206 @@
+"""avsdn build: build a data set of tfds_ave."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from avsdn_tf.cli import flags
+from avsdn_tf.cli.flags import Flag, did_you_mean
+from avsdn_tf.cli.start import DATASETS, start
+from avsdn_tf.errors import UserError
+from avsdn_tf.files import expand_user
+from avsdn_tf.text import short_name
+
+SUMMARY = "Build a data set: your own, AVE, or the simulated one."
+USAGE = "[CONFIG] [FLAGS]"
+EXAMPLE = "avsdn build custom --manual_dir=my_data"
+WHEN_STOPPED = " Features made so far are kept. Repeat the command to go on."
+_MANIFEST = "manifest.csv"
+_SHOWN_CATEGORIES = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's flags."""
+    parser.add_argument(
+        "words", nargs="*", metavar="CONFIG", help=f"One of {', '.join(DATASETS)}."
+    )
+    for flag in (
+        Flag("config", "The config, if it is not the first word.", choices=DATASETS),
+        Flag(
+            "manual_dir", f"The folder of {_MANIFEST}, or of AVE's files.", flags.PATH
+        ),
+        Flag("data_dir", "Where TFDS keeps data sets.", flags.PATH),
+        Flag("download_dir", "Where downloads go, else to the data sets.", flags.PATH),
+        Flag(
+            "overwrite",
+            "Build a data set again that was built already.",
+            *(flags.boolean, False),
+        ),
+        Flag(
+            "beam_pipeline_options",
+            "Options of the Apache Beam pipeline that makes features of videos, such "
+            "as direct_num_workers=2, separated by commas.",
+        ),
+    ):
+        flag.add_to(parser)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Find out which config is meant, and check its folder."""
+    # For other commands, `config` holds settings.
+    config = vars(args).pop("config")
+    for word in args.words:
+        name = word.removeprefix("tfds_ave/")
+        if name not in DATASETS and os.path.isdir(word) and not args.manual_dir:
+            args.manual_dir = word
+            continue
+        if name not in DATASETS or config not in (None, name):
+            expected = f"one of {', '.join(DATASETS)}" if config is None else config
+            raise UserError(
+                f"build: expected {expected}. Received: {word}."
+                + did_you_mean(name, DATASETS)
+            )
+        config = name
+    folder = args.manual_dir
+    if folder and not os.path.isdir(folder):
+        message = "No such folder. Expected that of your data or of AVE's files."
+        raise UserError(message, field="manual_dir", value=folder)
+    if config is None and folder:
+        if not os.path.isfile(os.path.join(folder, _MANIFEST)):
+            raise UserError(
+                f"build: expected a config, one of {', '.join(DATASETS)}, since "
+                f"{folder} holds no {_MANIFEST}."
+            )
+        config = "custom"
+    args.dataset = f"tfds_ave/{config or DATASETS[0]}"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the data set, and print what it holds; return the exit code."""
+    start(args)
+    # These import TensorFlow.
+    from rich.console import Console
+
+    from avsdn_tf.data.dataset import build_dataset, find_builder, open_dataset
+    from avsdn_tf.report.terminal import print_plainly
+
+    # Not the present sys.stdout, since TFDS's output is kept from it.
+    terminal = Console(file=sys.stdout)
+    builder = find_builder(args.dataset, args.data_dir)
+    was_built = builder.is_prepared() and not args.overwrite
+    manual_dir = args.manual_dir
+    if was_built and not manual_dir:
+        source = open_dataset(args.dataset, args.data_dir).source
+        manual_dir = source.folder if source and os.path.isdir(source.folder) else None
+    with _progress(terminal) as on_progress:
+        builder.on_progress = on_progress
+        builder.say = lambda text: print_plainly(terminal, text, style="yellow")
+        build_dataset(
+            builder,
+            download_dir=args.download_dir,
+            download_config=_download_config(args, manual_dir),
+        )
+    dataset = open_dataset(args.dataset, args.data_dir)
+    print_plainly(
+        terminal, f"{dataset.name} {'was built already' if was_built else 'is built'}"
+    )
+    for name, text in _summarize(dataset):
+        style = "yellow" if name == "warning" else None
+        print_plainly(terminal, f"  {name:10}  {text}", style=style)
+    return 0
+
+
+def _download_config(args: argparse.Namespace, manual_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    if args.overwrite:
+        config.download_mode = tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
+    if args.beam_pipeline_options:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        words = args.beam_pipeline_options.split(",")
+        config.beam_options = PipelineOptions(flags=[f"--{word}" for word in words])
+    return config
+
+
+@contextlib.contextmanager
+def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar of the present stage; yield a function to report progress to.
+
+    Without a terminal, print a line for each stage.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # TFDS's output is kept from them.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        task, shown = bar.add_task("starting", total=None), "starting"
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            nonlocal task, shown
+            if stage != shown:
+                bar.remove_task(task)
+                task, shown = bar.add_task(stage, total=total or None), stage
+                if not console.is_terminal:
+                    console.print(stage, highlight=False)
+            bar.update(task, completed=done)
+
+        yield on_progress
+
+
+def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
+    """Yield what a data set holds, as names and texts."""
+    import numpy as np
+    from rich import filesize
+
+    builder, source = dataset.builder, dataset.source
+    if source:
+        yield "source", f"{source.folder}, {len(source.files):,} files"
+    elif dataset.disclaimer is None:
+        yield "source", "unknown: a version without source.json built it"
+    counts = [f"{name} {dataset.num_clips(name):,}" for name in dataset.splits]
+    yield "clips", ", ".join(counts)
+    names = [short_name(name) for name in dataset.categories[:_SHOWN_CATEGORIES]]
+    more = len(dataset.categories) - len(names)
+    text = "; ".join(names) + (f"; and {more} more" if more else "")
+    yield "categories", f"{len(dataset.categories)}: {text}"
+    audio = (dataset.num_segments, dataset.audio_width)
+    visual = (dataset.num_segments, *dataset.visual_shape)
+    dtype = np.dtype(builder.info.features["visual"].np_dtype).name
+    yield "features", f"audio {audio} float32, visual {visual} {dtype}"
+    names = [value for value in dataset.backbones.names().values() if value]
+    yield "backbones", ", ".join(names) or "not recorded"
+    size = filesize.decimal(builder.info.dataset_size)
+    yield "folder", f"{builder.data_path}, {size}"
+    if dataset.disclaimer:
+        yield "warning", dataset.disclaimer
+    if not dataset.has_times:
+        text = "clips without times: only --mode=weak --weak_label=mil learns from them"
+        yield "warning", text
+    for warning in source.warnings if source else ():
+        yield "warning", warning
+    where = f" --data_dir={builder.data_dir_root}"
+    default = expand_user("~/tensorflow_datasets")
+    is_default = os.fspath(builder.data_dir_root) == default
+    yield "train", f"avsdn --dataset={dataset.name}{'' if is_default else where}"
