@@ -23,6 +23,9 @@ _NPY_VERSIONS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+# Of compressed features. Half of what a ReLU returns is zero.
+_MAX_EXPANSION = 64
+_MAX_CHUNK_BYTES = 256 * 2**20
 # Numbers and truth values.
 _KINDS = "biuf"
 
@@ -187,6 +190,30 @@ def check_hdf5(file: h5py.File, num_bytes: int) -> None:
                 )
 
 
+def open_hdf5(file: h5py.File, name: str, num_bytes: int) -> h5py.Dataset:
+    """Return an array of an HDF5 file, whose rows can be read one by one.
+
+    Args:
+        file: The file.
+        name: Name of the array.
+        num_bytes: The file's size.
+
+    Raises:
+        ValueError: If it is not in this file, or can't be: it has no values, or
+            unpacks to much more than the file.
+        KeyError: If there is none.
+    """
+    dataset = get_hdf5(file, name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        raise ValueError(f"{name} is no array")
+    itemsize = dataset.dtype.itemsize
+    if math.prod(dataset.shape) * itemsize > _MAX_EXPANSION * num_bytes:
+        raise ValueError(f"{name} of shape {dataset.shape} in {num_bytes:,} bytes")
+    if math.prod(dataset.chunks or ()) * itemsize > _MAX_CHUNK_BYTES:
+        raise ValueError(f"{name} in chunks of shape {dataset.chunks}")
+    return dataset
+
+
 def get_hdf5(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     """Return a member of a group that lies in this file.
 
@@ -194,7 +221,10 @@ def get_hdf5(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
         ValueError: If it is a link, or a dataset whose values are in another file.
         KeyError: If there is none.
     """
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise KeyError(f"no {name}")
+    if not isinstance(link, h5py.HardLink):
         raise ValueError(f"{name}: a link to elsewhere")
     member = group[name]
     if isinstance(member, h5py.Group):

@@ -142,6 +142,7 @@ def test_the_packages_see_each_other_by_rule():
         if name.startswith("tfds_ave"):
             seen = {part_of(other) for other in others if other.startswith("avsdn_tf")}
             assert seen <= {
+                "arrays",
                 "features",
                 "backbones",
                 "errors",
