@@ -28,6 +28,7 @@ from avsdn_tf.features.video.clock import (
     SECOND_FL,
     to_flicks,
 )
+from avsdn_tf.files import expand_user
 
 # The containers and audio files that are opened. None of them names other files or
 # addresses, as playlists do, and none is a picture or plain text.
@@ -47,7 +48,7 @@ _MAX_PIXELS = 8192 * 4320
 # The transport stream of a whole TV channel has about a hundred.
 _MAX_STREAMS = 256
 # Each thread of a decoder holds a frame.
-_MAX_THREADS = 8
+_MAX_THREADS = 4
 # FFmpeg's unit for the times of a container as a whole.
 _CONTAINERS_UNIT_S = Fraction(1, av.time_base)
 # For other formats, FFmpeg computes the duration from the bytes that are there.
@@ -210,7 +211,8 @@ def _open(path: str) -> av.container.InputContainer:
             container_options={
                 "format_whitelist": ",".join(_FORMATS),
                 "protocol_whitelist": "file",
-                "max_streams": str(_MAX_STREAMS),
+                # Some demuxers drop further ones without an error.
+                "max_streams": str(_MAX_STREAMS + 1),
             },
             metadata_errors="replace",
         )
@@ -312,7 +314,7 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
         UserError: If there is no video at all.
     """
     videos = {}
-    for path in map(pathlib.Path, paths):
+    for path in map(pathlib.Path, map(expand_user, paths)):
         found = [path]
         # os.path.isdir accepts any name; Path.is_dir raises for some.
         if os.path.isdir(path):

@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,8 +35,6 @@ from avsdn_tf.startup import READER
 # Time to start Python and to import NumPy, even from a slow network drive.
 _START_S = 60
 _IDLE_S = 5
-# A write of a large frame wakes the reader fewer times.
-_PIPE_BYTES = 1 << 20
 # The child finds the modules that were found here, wherever the program moves to.
 _SYS_PATH = [
     os.path.abspath(entry) if os.path.isdir(entry or os.curdir) else entry
@@ -110,6 +109,7 @@ class _Child:
         self.timer: threading.Timer | None = None
         self._owner = os.getpid()
         self._is_late = False
+        self._has_ended = False
         try:
             self._process = subprocess.Popen(
                 [multiprocessing.spawn.get_executable(), "-c", _PROGRAM, *_SYS_PATH],
@@ -117,7 +117,6 @@ class _Child:
                 stdout=subprocess.PIPE,
                 # Some codecs print there.
                 stderr=subprocess.DEVNULL,
-                pipesize=_PIPE_BYTES,
                 env={**os.environ, **_ENVIRONMENT},
                 # Apart from the terminal, whose Ctrl+C is for the parent.
                 start_new_session=not _IS_WINDOWS,
@@ -128,6 +127,7 @@ class _Child:
                 f"{path}: no process can be started to read it ({error}). Read fewer "
                 "videos at once."
             ) from error
+        _children.add(self)
         try:
             self.receive()
         except BaseException:
@@ -193,8 +193,10 @@ class _Child:
 
     def end(self) -> None:
         """End the process, unless it belongs to the process that forked this one."""
-        if self._owner != os.getpid():
+        # When Python exits, all have ended before modules go away.
+        if self._has_ended or self._owner != os.getpid():
             return
+        self._has_ended = True
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
@@ -202,7 +204,8 @@ class _Child:
         self._process.wait()
 
 
-# Children that wait for a video.
+_children: weakref.WeakSet[_Child] = weakref.WeakSet()
+# Those that wait for a video.
 _idle: list[_Child] = []
 
 
@@ -241,8 +244,13 @@ def _end_if_idle(child: _Child) -> None:
         child.end()
 
 
-@atexit.register
 def end_idle() -> None:
     """End the children that wait for a video."""
     while child := _take_idle():
+        child.end()
+
+
+@atexit.register
+def _end_all() -> None:
+    for child in list(_children):
         child.end()
