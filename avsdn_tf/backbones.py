@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.files import hash_file
+from avsdn_tf.files import expand_user, hash_file
 
 VGGISH = "https://tfhub.dev/google/vggish/1"
 IMAGENET = "imagenet"
@@ -143,7 +143,7 @@ def checksum(path: str | os.PathLike[str]) -> str:
         OSError: If it can't be read.
         ValueError: If there is a pipe or a device.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(expand_user(path))
     if not path.is_dir():
         return hash_file(path)
     found = hashlib.sha256()

@@ -10,6 +10,7 @@ import numpy as np
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import Event, events_from_logits
+from avsdn_tf.files import expand_user
 from avsdn_tf.model_file import load_model_file
 from avsdn_tf.models import AVDLN, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder
@@ -38,7 +39,7 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     Example:
         >>> model = avsdn_tf.load("runs/first")
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(expand_user(path))
     if not path.exists():
         raise UserError(
             f"{path}: no such file or folder. Expected a run folder or a .keras file."
@@ -94,7 +95,7 @@ def localize(
         from avsdn_tf.features.video import VideoError
         from avsdn_tf.videos import extractor_for, predict_video
 
-        path = pathlib.Path(source).expanduser()
+        path = pathlib.Path(expand_user(source))
         # Before the backbones, which may have to be downloaded.
         if not path.is_file():
             raise VideoError(f"{path}: no such file. Expected a video.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import (
     LOCK,
+    expand_user,
     explain_unwritable,
     hash_file,
     lock,
@@ -67,7 +68,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = pathlib.Path(path).expanduser()
+        self.path = pathlib.Path(expand_user(path))
         self.config = self.path / "config.json"
         self.report = self.path / "report.json"
         self.model = self.path / "model.keras"

@@ -4,17 +4,16 @@ import argparse
 import dataclasses
 import difflib
 import importlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from avsdn_tf import backbones
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import expand_user
 from avsdn_tf.startup import quiet_startup, start_tensorflow
 from avsdn_tf.training.config import Config
 
-# Shells don't expand `~` after `--run=`.
-PATH = os.path.expanduser
+PATH = expand_user
 
 
 def boolean(text: str) -> bool:

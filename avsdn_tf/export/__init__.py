@@ -23,6 +23,7 @@ from avsdn_tf.export.keras_file import KERAS
 from avsdn_tf.export.litert import LITERT
 from avsdn_tf.export.onnx_file import ONNX
 from avsdn_tf.export.savedmodel import SAVEDMODEL
+from avsdn_tf.files import expand_user
 
 __all__ = ["FORMATS", "METADATA", "Format", "export_model"]
 
@@ -63,7 +64,8 @@ def export_model(
     _check_installed(name, chosen)
     exportable = Exportable(model)
     largest = 0.0
-    with written_aside(pathlib.Path(out) / chosen.name) as (path, tmp_path):
+    out = pathlib.Path(expand_user(out))
+    with written_aside(out / chosen.name) as (path, tmp_path):
         with explain_failure(path):
             chosen.write(exportable, tmp_path, metadata)
         for batch in clips:

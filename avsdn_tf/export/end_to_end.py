@@ -23,7 +23,7 @@ from avsdn_tf.export.savedmodel import events_of_clips, write_metadata
 from avsdn_tf.features.audio import AudioNetwork, FrontEnd
 from avsdn_tf.features.extractor import Extractor
 from avsdn_tf.features.visual import VisualNetwork
-from avsdn_tf.files import without_patterns
+from avsdn_tf.files import expand_user, without_patterns
 
 
 def export_end_to_end(
@@ -70,7 +70,8 @@ def export_end_to_end(
     }
     random = np.random.default_rng(seed)
     largest = 0.0
-    with written_aside(pathlib.Path(out) / "end_to_end") as (path, tmp_path):
+    out = pathlib.Path(expand_user(out))
+    with written_aside(out / "end_to_end") as (path, tmp_path):
         with explain_failure(path):
             _write_end_to_end(exportable, extractor, tmp_path, metadata)
             with without_patterns(tmp_path) as name:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from avsdn_tf.backbones import VGGISH
 from avsdn_tf.errors import UserError, first_line
-from avsdn_tf.files import without_patterns
+from avsdn_tf.files import expand_user, without_patterns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class AudioNetwork:
     """
 
     def __init__(self, handle: str | os.PathLike[str] = VGGISH) -> None:
-        self.handle = os.fspath(handle)
+        self.handle = expand_user(handle)
         try:
             with _replaced_pkg_resources():
                 # Training doesn't need it, and the import takes half a second.

@@ -19,6 +19,7 @@ from avsdn_tf.features.video.process import (
     read_in_child,
 )
 from avsdn_tf.features.visual import PRECISIONS, RECIPES, VisualNetwork
+from avsdn_tf.files import expand_user
 from avsdn_tf.startup import check_backend
 
 MODALITIES = ("audio", "visual")
@@ -219,6 +220,7 @@ def build_extractor(
     """
     check_backend()
     check_choices(visual_network, visual_precision, empty)
+    vggish, visual_weights = expand_user(vggish), expand_user(visual_weights)
     backbones = Backbones(visual_network, vggish, visual_weights, visual_precision)
     # Where both have to be downloaded first, one message names both.
     audio, visual = call_all(

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from avsdn_tf.backbones import IMAGENET
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import expand_user
 
 _IMAGE_SIZE = 224
 # Frames that go through a network at once.
@@ -97,7 +98,7 @@ class VisualNetwork:
         precision: str = PRECISIONS[0],
     ) -> None:
         self.name = name
-        self.weights = os.fspath(weights)
+        self.weights = expand_user(weights)
         recipe = RECIPES[name]
         self.shape = recipe.shape
         self.frames_per_second = recipe.frames_per_second

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import VideoPrediction
-from avsdn_tf.files import explain_unwritable, lock, write_json
+from avsdn_tf.files import expand_user, explain_unwritable, lock, write_json
 from avsdn_tf.report import figures
 from avsdn_tf.report.event_files import write_event_files
 from avsdn_tf.report.player import write_player_page
@@ -43,7 +43,7 @@ def write_prediction(
         UserError: If a file can't be written, or would replace a file that is not of an
             earlier prediction of this video.
     """
-    out, video = pathlib.Path(out).expanduser(), pathlib.Path(video)
+    out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
     stem = video.stem
     page = out / f"{stem}.html"
     with own_files(out, [f"{stem}{suffix}" for suffix in _SUFFIXES], video):

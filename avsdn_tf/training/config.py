@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import expand_user
 
 # Cross-modality localization, and the name of its network.
 CROSS_MODAL = "cross_modal"
@@ -178,6 +179,11 @@ class Config:
         for field in dataclasses.fields(self):
             self._check_mode(field)
         self._check_ranges()
+        # A run is evaluated from any folder.
+        for name in ("data_dir", "encoders"):
+            path = getattr(self, name)
+            if path is not None and "://" not in os.fspath(path):
+                object.__setattr__(self, name, os.path.abspath(expand_user(path)))
 
     def _check_choice(self, field: dataclasses.Field[Any]) -> None:
         value, choices = getattr(self, field.name), field.metadata["choices"]
