@@ -291,13 +291,45 @@ def test_the_command_refuses_what_differs_on_real_clips_alone(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_set_that_was_built_again_is_refused(run, data_dir, monkeypatch):
+def test_an_export_needs_no_data(run, data_dir, tmp_path, monkeypatch, capsys):
+    """The data set was built again with other shapes, damaged, or is not there."""
     opened = dataset.open_dataset("tfds_ave/synthetic", data_dir)
     other = dataclasses.replace(opened, audio_width=5)
-    monkeypatch.setattr(dataset, "open_dataset", lambda *_: other)
-    with pytest.raises(UserError, match=r"audio_width 128, .* 5"):
-        avsdn("export", f"--run={run}", "--format=keras", f"--out={run / 'new'}")
-    assert not (run / "new").exists()
+
+    def damaged(*_, **__):
+        raise UserError("train.tfrecord: damaged or missing examples.")
+
+    def absent(*_, **__):
+        raise dataset.NotBuiltError("Not built.")
+
+    for index, (opening, reason) in enumerate(
+        (
+            (lambda *_, **__: other, "audio_width 128"),
+            (damaged, "damaged"),
+            (absent, "is not built here"),
+        )
+    ):
+        monkeypatch.setattr(dataset, "open_dataset", opening)
+        out = tmp_path / str(index)
+        avsdn("export", f"--run={run}", "--format=keras", f"--out={out}")
+        printed = capsys.readouterr().out
+        assert "16 random clips (" in printed
+        assert reason in printed
+        assert (out / "model.keras").is_file()
+        # But it is meant to be where somebody says that it is.
+        with pytest.raises(UserError):
+            avsdn(
+                *("export", f"--run={run}", "--format=keras"),
+                *(f"--out={tmp_path / 'x'}", f"--data_dir={data_dir}"),
+            )
+
+
+def test_an_export_builds_no_data(run, tmp_path):
+    settings = json.loads((run / "config.json").read_text())["config"]
+    config = Config(**(settings | {"data_dir": str(tmp_path)}))
+    _, checked = command._clips_to_check(avsdn_tf.load(run), config, None)
+    assert checked == "16 random clips (tfds_ave/synthetic is not built here)"
+    assert not any(tmp_path.iterdir())
 
 
 def test_maps_in_half_precision_are_checked_in_whole(run, data_dir, monkeypatch):

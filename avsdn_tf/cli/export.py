@@ -7,7 +7,7 @@ from typing import Any
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
 from avsdn_tf.cli.start import start
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.startup import quiet_startup
 from avsdn_tf.training.config import Config
 from avsdn_tf.version import __version__
@@ -114,18 +114,21 @@ def _clips_to_check(
     }
     clips = [{n: random.random(shape, np.float32) for n, shape in shapes.items()}]
     checked = f"{_CHECKED_CLIPS} random clips"
+    name = config.dataset
     try:
-        dataset = open_dataset_of_run(config.dataset, config.data_dir, data_dir)
-    except NotBuiltError:
-        # A run may have been copied to where its data set is not; but who gives
-        # --data_dir means it.
+        dataset = open_dataset_of_run(name, config.data_dir, data_dir, build=False)
+        restore_task(model, config, dataset)  # Checks that they fit each other.
+        with explain_damage(dataset):
+            batches = scoring_batches(dataset, "test", _CHECKED_CLIPS)
+            real = next(iter(batches.take(1).as_numpy_iterator()))
+    except UserError as error:
+        # An export needs no data: the data set may be elsewhere, or have been built
+        # again from other data. But who gives --data_dir means it.
         if data_dir:
             raise
-        return clips, f"{checked} ({config.dataset} is not built here)"
-    restore_task(model, config, dataset)  # Checks that they fit each other.
-    with explain_damage(dataset):
-        batches = scoring_batches(dataset, "test", _CHECKED_CLIPS)
-        real = next(iter(batches.take(1).as_numpy_iterator()))
+        is_built = not isinstance(error, NotBuiltError)
+        reason = first_line(error) if is_built else f"{name} is not built here"
+        return clips, f"{checked} ({reason})"
     # Maps are stored in half precision, which exported networks don't take.
     clips.append({name: real[name].astype(np.float32) for name in shapes})
-    return clips, f"{checked} and {len(real['row'])} of {config.dataset}'s test split"
+    return clips, f"{checked} and {len(real['row'])} of {name}'s test split"

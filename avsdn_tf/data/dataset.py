@@ -246,7 +246,11 @@ def build_dataset(builder: tfds.core.DatasetBuilder, **arguments: Any) -> None:
 
 
 def open_dataset_of_run(
-    name: str, recorded_dir: str | None, data_dir: str | None = None
+    name: str,
+    recorded_dir: str | None,
+    data_dir: str | None = None,
+    *,
+    build: bool = True,
 ) -> Dataset:
     """Open the data set that a run's settings name, which may be anybody's.
 
@@ -257,13 +261,14 @@ def open_dataset_of_run(
         name: As in `open_dataset`.
         recorded_dir: TFDS's folder as the settings name it.
         data_dir: TFDS's folder as the caller names it, or None.
+        build: As in `open_dataset`.
 
     Raises:
         NotBuiltError: If it has not been built there.
         UserError: If `recorded_dir` is an address, or as `open_dataset`.
     """
     if data_dir or not recorded_dir:
-        return open_dataset(name, data_dir)
+        return open_dataset(name, data_dir, build=build)
     if "://" in recorded_dir:
         raise UserError(
             f"The run names {recorded_dir!a}. An address that a file names is not "
