@@ -77,8 +77,8 @@ def localize(
         first timestamp is 3 s has no event before. For clips, one such list each.
 
     Raises:
-        ValueError: If the model labels no segments, the features don't fit it, its
-            logits are not finite, or `window` is less than 1.
+        ValueError: If the model labels no segments, the features don't fit it, they or
+            its logits are not finite, or `window` is less than 1.
         UserError: If a video's backbones can't be loaded or don't fit the model, or the
             extra `video` is not installed.
         VideoError: If a video can't be read, or lacks a modality.
@@ -138,4 +138,12 @@ def _as_clips(
             f"num_segments, {visual_shape}), of one segment or more. "
             f"Received: audio {audio.shape}, visual {visual.shape}"
         )
+    for name, values in (("audio", audio), ("visual", visual)):
+        # An infinite feature saturates an LSTM, whose logits are finite.
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"Expected finite features. Received: NaN or infinite {name} features "
+                f"in clips {np.flatnonzero(~finite)[:20].tolist()}"
+            )
     return audio, visual

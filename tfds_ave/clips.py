@@ -100,7 +100,8 @@ def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
     The file may hold `TOLERANCE_SEGMENTS` rows more or fewer: surplus rows are cut
     off, and the last row is repeated for missing ones.
     """
-    values = open_npy(path).read().astype(np.float32)
+    with np.errstate(over="ignore"):  # The check below names the file.
+        values = open_npy(path).read().astype(np.float32)
     if not np.isfinite(values).all():
         raise DatasetError(
             f"{path}: NaN or infinite values. Expected finite features. If the file "

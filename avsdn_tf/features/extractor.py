@@ -107,7 +107,7 @@ class Extractor:
 
         Raises:
             VideoError: If the video can't be read, lacks a modality, or needs more than
-                `limits`.
+                `limits`, or its features are not finite.
         """
         missing = self.find_missing(path)
         rate = self.visual.frames_per_second
@@ -117,17 +117,17 @@ class Extractor:
             seconds.append(second)
             num_bytes += 0 if second.frames is None else second.frames.nbytes
             if len(seconds) == _CHUNK_S or num_bytes >= _CHUNK_BYTES:
-                chunk = self._features(seconds)
+                chunk = self._features(path, seconds)
                 seconds, num_bytes = [], 0
                 yield chunk
         if seconds:
-            yield self._features(seconds)
+            yield self._features(path, seconds)
 
     def extract(self, path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return a whole video's audio and visual features; see `stream`."""
         return join(self.stream(path))
 
-    def _features(self, seconds: list[Second]) -> Chunk:
+    def _features(self, path: str | os.PathLike[str], seconds: list[Second]) -> Chunk:
         if seconds[0].waveform is None:
             audio = np.zeros((len(seconds), self.audio.width), np.float32)
         else:
@@ -136,6 +136,13 @@ class Extractor:
             visual = np.zeros((len(seconds), *self.visual.shape), np.float32)
         else:
             visual = self.visual([second.frames for second in seconds])
+        for name, values in (("audio", audio), ("visual", visual)):
+            if not np.isfinite(values).all():
+                raise VideoError(
+                    f"{path}: NaN or infinite {name} features after "
+                    f"{seconds[0].start_s:.0f} s. Expected finite ones. Check that the "
+                    "backbones have their own weights."
+                )
         return Chunk(audio, visual, seconds[0].start_s, seconds[-1].end_s)
 
 
