@@ -94,6 +94,10 @@ class Source:
         """The streams to read."""
         return [stream for stream in (self.picture, self.sound) if stream]
 
+    def reopen(self) -> av.container.InputContainer:
+        """Open the file once more."""
+        return _open(self.container.name.removeprefix("file:"))
+
     @property
     def stated_end_fl(self) -> int | float:
         """The end of the video as the file states it, else minus infinity."""
@@ -219,6 +223,11 @@ def _open(path: str) -> av.container.InputContainer:
     except av.error.ArgumentError as error:
         # What FFmpeg answers to a format that is not on the list.
         raise ValueError(_NO_VIDEO) from error
+    except av.error.MemoryError as error:
+        # Some demuxers answer this to too many streams.
+        raise ValueError(
+            f"it has more than {_MAX_STREAMS} streams, or takes more memory than it may"
+        ) from error
 
 
 def _choose_streams(container: av.container.InputContainer) -> Source:
