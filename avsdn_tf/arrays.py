@@ -152,12 +152,8 @@ def read_npz(
         raise ValueError(str(error)) from error
 
 
-def check_hdf5(file: h5py.File, num_bytes: int) -> None:
+def check_hdf5(file: h5py.File) -> None:
     """Check that an HDF5 file holds all its arrays itself, uncompressed and once.
-
-    Args:
-        file: The file.
-        num_bytes: Its size.
 
     Raises:
         ValueError: If there is a link, or a dataset that lies in another file, is
@@ -182,7 +178,7 @@ def check_hdf5(file: h5py.File, num_bytes: int) -> None:
                 or dataset.dtype.kind not in _KINDS + "V"
                 or dataset.id.get_create_plist().get_nfilters()
                 or dataset.id.get_storage_size() != size
-                or total > num_bytes
+                or total > file.id.get_filesize()
             ):
                 raise ValueError(
                     f"{dataset.name}: an array of shape {dataset.shape} and "
@@ -190,13 +186,12 @@ def check_hdf5(file: h5py.File, num_bytes: int) -> None:
                 )
 
 
-def open_hdf5(file: h5py.File, name: str, num_bytes: int) -> h5py.Dataset:
+def open_hdf5(file: h5py.File, name: str) -> h5py.Dataset:
     """Return an array of an HDF5 file, whose rows can be read one by one.
 
     Args:
         file: The file.
         name: Name of the array.
-        num_bytes: The file's size.
 
     Raises:
         ValueError: If it is not in this file, or can't be: it has no values, or
@@ -206,7 +201,7 @@ def open_hdf5(file: h5py.File, name: str, num_bytes: int) -> h5py.Dataset:
     dataset = get_hdf5(file, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         raise ValueError(f"{name} is no array")
-    itemsize = dataset.dtype.itemsize
+    itemsize, num_bytes = dataset.dtype.itemsize, file.id.get_filesize()
     if math.prod(dataset.shape) * itemsize > _MAX_EXPANSION * num_bytes:
         raise ValueError(f"{name} of shape {dataset.shape} in {num_bytes:,} bytes")
     if math.prod(dataset.chunks or ()) * itemsize > _MAX_CHUNK_BYTES:
@@ -214,14 +209,17 @@ def open_hdf5(file: h5py.File, name: str, num_bytes: int) -> h5py.Dataset:
     return dataset
 
 
-def get_hdf5(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-    """Return a member of a group that lies in this file.
+def get_hdf5(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
+    """Return what lies at a path below a group, in this file.
 
     Raises:
         ValueError: If it is a link, or a dataset whose values are in another file.
         KeyError: If there is none.
     """
-    link = group.get(name, getlink=True)
+    parent, _, name = path.rpartition("/")
+    if parent:
+        group = get_hdf5(group, parent)
+    link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
     if link is None:
         raise KeyError(f"no {name}")
     if not isinstance(link, h5py.HardLink):

@@ -101,7 +101,7 @@ def _check(file: Any) -> None:
         saved = _parse(archive.read(_CONFIG))
         weights = archive.read(_WEIGHTS)
     with h5py.File(io.BytesIO(weights)) as stored:
-        check_hdf5(stored, len(weights))
+        check_hdf5(stored)
     network = keras.saving.get_registered_object(saved.registered_name)
     if not (isinstance(network, type) and issubclass(network, AudioVisualModel)):
         raise ValueError(f"{ascii(saved.registered_name)[:80]}, no network of avsdn_tf")

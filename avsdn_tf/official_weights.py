@@ -14,6 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from avsdn_tf.arrays import open_hdf5
+from avsdn_tf.files import expand_user
 from avsdn_tf.models.avdln import AVDLN
 from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.dmrn import DMRN
@@ -43,7 +45,7 @@ def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
         ValueError: If the file can't be read, has another layout, or the network has
             other widths.
     """
-    read = {}
+    path, read = expand_user(path), {}
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -57,8 +59,13 @@ def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
             weights = []
             for kind, variable in (("kernel", layer.kernel), ("bias", layer.bias)):
                 key = f"{name}/{name}/{kind}:0"
-                array, shape = file.get(key), tuple(variable.shape)
-                if not isinstance(array, h5py.Dataset) or array.shape != shape:
+                shape = tuple(variable.shape)
+                # Errors of many types: h5py reads a damaged file, or a stranger's.
+                try:
+                    array = open_hdf5(file, key)
+                except Exception:
+                    array = None
+                if array is None or array.shape != shape:
                     raise ValueError(
                         f"Expected an array {key!r} of shape {shape}, the network's "
                         f"{attribute}. Received: {array or sorted(file)} in {path}"

@@ -151,7 +151,7 @@ def _open_array(file: SourceFile, key: str) -> Iterator[h5py.Dataset]:
     with opened:
         # Errors of many types: h5py reads a damaged file, or a stranger's.
         try:
-            array = open_hdf5(opened, key, file.path.stat().st_size)
+            array = open_hdf5(opened, key)
         except Exception as error:
             raise DatasetError(
                 f"{file}: wrong layout ({error}). Expected an array under key {key!r}, "

@@ -24,7 +24,7 @@ _MAGIC = b"avsdn_tf checkpoint 1\n"
 _HEADER_BYTES = len(_MAGIC) + 2 * hashlib.sha256().digest_size + 1
 _READ_BYTES = 1 << 20
 _NUM_KEPT = 3
-_NAMES = "epoch-*.ckpt"
+_NAMES = "epoch-[0-9]*-step-[0-9]*.ckpt"
 
 
 class _StoredProgress(Schema):
