@@ -85,8 +85,10 @@ def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     assert code == 0, output
     assert "[worker 0] kept epoch" in output
     assert "2 workers, 2 devices in all" in output
-    # The other one has nothing to say.
+    # The other one has nothing to say, and nobody misses it while the chief reports.
     assert "[worker 1]" not in output
+    assert "crashed" not in output
+    assert output.splitlines()[-1].startswith("[worker 0] Page to open: ")
     np.testing.assert_allclose(
         read_metrics(tmp_path / "run"), single(mode), rtol=0, atol=1e-5
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
@@ -23,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "resume",
             "Resume an interrupted run of the same settings in that folder.",
             *(flags.boolean, True),
+        ),
+        Flag(
+            "allow_stale_data",
+            "Train although the source of the data set, such as manifest.csv, has "
+            "changed since it was built.",
+            *(flags.boolean, False),
         ),
         Flag(
             "local_workers",
@@ -66,14 +73,19 @@ def run(args: argparse.Namespace) -> int:
         config = dataclasses.replace(config, strategy="multi_worker")
         run_flags = [f"--run={args.run or new_run_name(config)}"]
         run_flags += [] if args.resume else ["--noresume"]
+        run_flags += ["--allow_stale_data"] if args.allow_stale_data else []
         return launch([*config.to_flags(), *run_flags], args.local_workers)
     with logging_terminal() as terminal:
         trained = runs.train(
             config,
             run=args.run,
             resume=args.resume,
+            allow_stale_data=args.allow_stale_data,
             callbacks=[TrainingProgress(terminal)],
         )
-        if trained:
-            print_report(terminal, trained.report, trained.folder)
+        if trained is None:
+            # TensorFlow logs an error in a worker that outlives the chief, which it may
+            # do while Python ends.
+            os._exit(0)
+        print_report(terminal, trained.report, trained.folder)
     return 0

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ _LOST = (
     tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
+_FAREWELL_S = 2.0
 _EXAMPLE = (
     '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
     '"task": {"type": "worker", "index": 0}}'
@@ -71,6 +73,18 @@ class Placement:
     def wait_for_workers(self) -> None:
         """Return when all workers have called this."""
         self.sum_over_workers([0.0])
+
+    def leave(self) -> None:
+        """Return when all workers have called this, or one is lost; the chief last.
+
+        TensorFlow logs errors in a worker that waits for another one that has gone.
+        """
+        if not self.has_peers:
+            return
+        with contextlib.suppress(*_LOST):
+            self.wait_for_workers()
+        # The chief may still be fetching what it waited for, and all need the chief.
+        time.sleep(_FAREWELL_S if self.is_chief else _FAREWELL_S / 4)
 
     @functools.cached_property
     def _sum(self) -> tf.types.experimental.PolymorphicFunction:

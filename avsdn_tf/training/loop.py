@@ -153,8 +153,6 @@ class _Loop:
             raise self._interrupted()
         history = self.progress.history
         return Training(
-            # The other workers leave at once: TensorFlow logs an error in a worker
-            # that is still there when the chief has gone.
             model=self.folder.load_model() if self.placement.is_chief else model,
             history=history,
             selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),

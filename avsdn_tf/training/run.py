@@ -31,6 +31,7 @@ def train_run(
     *,
     finish: Callable[[RunFolder, Dataset, Training], _T],
     resume: bool = True,
+    allow_stale_data: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> _T | None:
     """Train a network in a run folder, or resume an interrupted training there.
@@ -40,6 +41,8 @@ def train_run(
         run: The run folder; None for a new one below runs/.
         finish: Writes the report; called by the chief, while its folder is locked.
         resume: Whether an interrupted run of the same settings may be resumed.
+        allow_stale_data: Whether the source of the data set may have changed since it
+            was built.
         callbacks: Keras callbacks of the chief, such as a progress bar. Those that are
             context managers are entered while training runs.
 
@@ -65,11 +68,15 @@ def train_run(
             placement.wait_for_workers()
         dataset = open_dataset(config.dataset, config.data_dir)
         stack.enter_context(explain_damage(dataset))
+        if not allow_stale_data:
+            dataset.check_source()
         summary = _check(config, dataset, placement)
         if not placement.is_chief:
             check_settings(folder, config)
             train(config, dataset, folder, (), placement, StopRequest())
+            placement.leave()
             return None
+        _LOGGER.info("%s", dataset.describe_source())
         _LOGGER.info("%s", summary)
         stack.enter_context(folder.lock())
         is_resumed = prepare_folder(folder, config, dataset, resume)
@@ -81,7 +88,9 @@ def train_run(
             result.selected_epoch,
             f", no better one in {waited} more" if waited else "",
         )
-        return finish(folder, dataset, result)
+        finished = finish(folder, dataset, result)
+        placement.leave()
+        return finished
 
 
 def _check(config: Config, dataset: Dataset, placement: Placement) -> str:
