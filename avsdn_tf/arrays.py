@@ -199,8 +199,9 @@ def open_hdf5(file: h5py.File, name: str) -> h5py.Dataset:
         KeyError: If there is none.
     """
     dataset = get_hdf5(file, name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        raise ValueError(f"{name} is no array")
+    is_array = isinstance(dataset, h5py.Dataset) and dataset.shape is not None
+    if not is_array or dataset.dtype.kind not in _KINDS:
+        raise ValueError(f"{name} is no array of numbers")
     itemsize, num_bytes = dataset.dtype.itemsize, file.id.get_filesize()
     if math.prod(dataset.shape) * itemsize > _MAX_EXPANSION * num_bytes:
         raise ValueError(f"{name} of shape {dataset.shape} in {num_bytes:,} bytes")

@@ -16,16 +16,20 @@ import numpy as np
 import pytest
 
 import avsdn_tf
-from avsdn_tf.arrays import open_npy
+from avsdn_tf.arrays import open_hdf5, open_npy
 from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones, checksum
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
+from avsdn_tf.features.video import VideoError
 from avsdn_tf.files import atomic_write, remove_temporary_files
 from avsdn_tf.report.run_report import read_history
 from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.schemas import Schema, Text, read_json
 from avsdn_tf.training.checkpoints import Checkpoints, Progress
 from avsdn_tf.training.config import Config
 from avsdn_tf.videos import extractor_for
+from tfds_ave import extraction
+from tfds_ave.videos import Video
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +351,81 @@ def test_a_checkpoint_holds_what_training_resumes_from(tmp_path, monkeypatch, pr
     save(None if progress is None else {**good, **progress})
     with pytest.raises(UserError, match="expected a checkpoint of this run, but"):
         saved.restore(variables, "validation_accuracy")
+
+
+def test_json_takes_limited_memory(tmp_path):
+    class Names(Schema):
+        names: list[Text]
+
+    path = tmp_path / "names.json"
+    path.write_bytes(b'{"names": [' + b"1," * 2**18 + b"1]}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"names\.0: .* and 262142 more"):
+        read_json(path, Names, "names")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="no regular file"):
+        read_json(path, Names, "names")
+
+
+def never_written_rows(group, name, array):
+    group.create_dataset(name, (10**12, 128), "f4")
+
+
+def large_chunks(group, name, array):
+    group.create_dataset(name, (8, 32), "f4", chunks=(8, 32), compression=1)
+    group[name][0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        external_storage,
+        external_link,
+        soft_link,
+        virtual,
+        loop,
+        never_written_rows,
+        large_chunks,
+        text,
+        empty,
+    ],
+)
+def test_an_array_of_hdf5_lies_in_its_file(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    if change is large_chunks:
+        monkeypatch.setattr("avsdn_tf.arrays._MAX_CHUNK_BYTES", 1000)
+    with h5py.File("features.h5", "w") as file:
+        file["good"] = np.eye(3)
+        file["folder/good"] = np.eye(3)
+        change(file, "changed", np.eye(3))
+        file["away"] = h5py.ExternalLink("other.h5", "/")
+    with h5py.File("other.h5", "w") as file:
+        file["good"] = np.eye(3)
+    with h5py.File("features.h5") as file:
+        for name in ("good", "folder/good"):
+            np.testing.assert_array_equal(open_hdf5(file, name), np.eye(3))
+        with pytest.raises((ValueError, TypeError)):
+            open_hdf5(file, "changed")
+        with pytest.raises(ValueError, match="a link to elsewhere"):
+            open_hdf5(file, "away/good")
+        with pytest.raises(KeyError):
+            open_hdf5(file, "good/more")
+
+
+def test_a_video_of_an_archive_unpacks_to_a_limited_size(tmp_path):
+    path = tmp_path / "AVE_Dataset.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.mp4", bytes(2**24))
+        archive.writestr("small.mp4", bytes(2**19))
+    with extraction._as_file(Video("small", path, "small.mp4")) as unpacked:
+        assert unpacked.stat().st_size == 2**19
+    with (
+        pytest.raises(VideoError, match=r"bomb\.mp4 can't be unpacked"),
+        extraction._as_file(Video("bomb", path, "bomb.mp4")),
+    ):
+        pass
 
 
 # Names that a run writes, and in which it writes.
@@ -744,3 +823,11 @@ def test_a_changed_run_folder_is_read_or_refused(run_folder, name, change, count
         assert len(message) < 1500, seed
         refusals += 1
     assert refusals > count / 2
+
+
+def test_the_page_names_these_tests():
+    page = pathlib.Path(__file__).parents[1] / "docs" / "security.md"
+    named = re.findall(r"`(test_\w+)`", page.read_text("utf-8"))
+    assert len(named) == len(set(named))
+    known = {name for name in globals() if name.startswith("test_")}
+    assert set(named) == known - {"test_the_page_names_these_tests"}
