@@ -17,8 +17,6 @@ from fractions import Fraction
 # containers are whole numbers of flicks, and integers take a tenth of the time of
 # Python's exact fractions. Names that end in _fl hold flicks.
 SECOND_FL = 705_600_000
-# How far sound and picture may lie apart in the file.
-MAX_APART_S = 60
 # A few bytes can state years.
 MAX_LENGTH_S = 24 * 60 * 60
 # The most that may be missing before a file counts as damaged.
@@ -63,14 +61,18 @@ class Clock:
         `end_fl` is minus infinity before the first frame, whose timestamp may be
         anything: recorders count from when they were switched on.
         """
-        if self.zero_fl is not None and time_fl > self.zero_fl + _MAX_LENGTH_FL:
-            raise ValueError(f"it lasts longer than {MAX_LENGTH_S // 3600} h")
+        self.check_length(time_fl)
         limit_fl = max(end_fl, self._stated_end_fl) + _MAX_JUMP_FL
         if end_fl > -math.inf and time_fl > limit_fl:
             raise ValueError(
                 f"its timestamps jump forwards by {(time_fl - end_fl) / SECOND_FL:.1f} "
                 "s"
             )
+
+    def check_length(self, end_fl: int | float) -> None:
+        """Raise ValueError if the video lasts until a time beyond the limit."""
+        if self.zero_fl is not None and end_fl > self.zero_fl + _MAX_LENGTH_FL:
+            raise ValueError(f"it lasts longer than {MAX_LENGTH_S // 3600} h")
 
     def check_step_back(self, kind: str, time_fl: int, latest_fl: int | float) -> None:
         """Raise ValueError if a time lies too far before the frame before it."""

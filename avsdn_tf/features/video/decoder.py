@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import av
 
-from avsdn_tf.features.video.clock import MAX_APART_S, to_flicks
+from avsdn_tf.features.video.clock import to_flicks
 from avsdn_tf.features.video.container import Source
 
 # Packets whose usual distance is taken.
@@ -38,8 +38,6 @@ class PictureDecoder:
         self._held: list[int | None] = []
         # Those of doubtful packets.
         self._doubtful: list[int] = []
-        # After a flush, the decoder can only continue from a key frame.
-        self._is_flushed = False
         self._format = source.container.format.name
         # Whether the timestamps are times of decoding alone; None before the first.
         self._times_decoding = {"asf": True, "avi": True, "mxf": None}.get(
@@ -60,9 +58,6 @@ class PictureDecoder:
         stream's unit, or None for a frame without a timestamp.
         """
         if packet is not None:
-            if self._is_flushed and not packet.is_keyframe:
-                raise ValueError(f"its picture stands still for over {MAX_APART_S} s")
-            self._is_flushed = False
             if self._times_decoding is None:
                 # MXF has both times for some codecs.
                 self._times_decoding = packet.pts == packet.dts
@@ -78,16 +73,6 @@ class PictureDecoder:
         for frame in self._stream.decode(packet):
             self._release(frame)
             frames.append((frame, self._timestamp_of(frame)))
-        return frames
-
-    def flush(self) -> list[tuple[av.VideoFrame, int | None]]:
-        """Return the frames that the decoder holds, perhaps the last of the video."""
-        if not self._held:
-            return []
-        frames = self.decode(None)
-        self._stream.codec_context.flush_buffers()
-        self._held = []
-        self._is_flushed = True
         return frames
 
     def _may_be_chosen(self, packet: av.Packet) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
-from avsdn_tf.features.video.clock import MAX_APART_S, SECOND_FL
+from avsdn_tf.features.video.clock import SECOND_FL
 
 _LONGER_SIDE = 1080
 
@@ -47,18 +47,13 @@ class Picture:
         self._pixels: np.ndarray | None = None
         # Chosen frames before the latest frame.
         self._earlier: deque[tuple[int, np.ndarray]] = deque()
-        self._taken_fl: int | float = -math.inf
         self._size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
 
     def show(
         self, frame: av.VideoFrame, start_fl: int, end_fl: int, zero_fl: int
     ) -> None:
-        """Replace the latest frame; raise ValueError if its second was taken."""
-        if start_fl <= self._taken_fl:
-            raise ValueError(
-                f"its picture lies more than {MAX_APART_S} s behind its sound"
-            )
+        """Replace the latest frame."""
         if self._frame is None:
             self.first_fl = start_fl
             # The first frame stands in for the time before it.
@@ -113,7 +108,6 @@ class Picture:
                 frames.append(self._latest())
             else:
                 frames.append(self._earlier[0][1])
-            self._taken_fl = time_fl
         return np.stack(frames)
 
 

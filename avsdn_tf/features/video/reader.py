@@ -1,12 +1,10 @@
 """Put the seconds of a video together: frames and waveform.
 
-The file is read once, and memory doesn't grow with its length. Compressed picture waits
-until the sound has come as far, only chosen frames become RGB, and a second is handed
-out as soon as both streams are past it.
+Memory doesn't grow with the video's length: the stream that is behind is decoded next,
+only chosen frames become RGB, and a second is handed out as soon as both streams are
+past it.
 
-* Sound and picture may lie 60 s apart in the file. A stream that brings nothing for
-  longer counts as silent, or as a still picture. An error is raised where it later
-  brings something for seconds that were handed out, or picture without a key frame.
+* Where a stream has a gap, it counts as silent, or as a still picture.
 * The longer stream decides how many seconds there are. A last second of less than
   0.1 s is dropped, since containers round up, but every video has one second.
 """
@@ -23,7 +21,6 @@ import av
 import numpy as np
 
 from avsdn_tf.features.video.clock import (
-    MAX_APART_S,
     MAX_MISSING_FL,
     SECOND_FL,
     Clock,
@@ -31,19 +28,13 @@ from avsdn_tf.features.video.clock import (
 )
 from avsdn_tf.features.video.container import Source, open_video
 from avsdn_tf.features.video.decoder import PictureDecoder
+from avsdn_tf.features.video.packets import Packets
 from avsdn_tf.features.video.picture import Picture
 from avsdn_tf.features.video.sound import Sound
 
-_MAX_APART_FL = MAX_APART_S * SECOND_FL
-_MAX_WAITING_BYTES = 1 << 28
 _DROPPED_TAIL_FL = SECOND_FL // 10
 # MPEG's transport and program streams, whose timestamps run with the sender's clock.
 _CLOCKS_OF_SENDERS = {"mpeg", "mpegts"}
-# Streams that were joined do not fit to the sample.
-_MAX_SEAM_FL = SECOND_FL // 10
-_MAX_ROUNDING_FL = SECOND_FL // 1000
-# FFmpeg marks the packet before the damage, or one still earlier.
-_NUM_DOUBTFUL = 3
 # Encoders need some samples or frames before their first output. Players show a video
 # that starts this late from 0.
 _MAX_ENCODER_DELAY_FL = SECOND_FL // 10
@@ -111,6 +102,7 @@ class _Reader:
 
     def __init__(self, source: Source, frames_per_second: int) -> None:
         self._source = source
+        self._packets = Packets(source)
         self._clock = Clock(source.stated_end_fl)
         self._sound = Sound() if source.sound else None
         self._picture = Picture(frames_per_second) if source.picture else None
@@ -121,21 +113,11 @@ class _Reader:
         # Up to where each stream is known; infinite after its end.
         self._sound_until_fl: int | float = -math.inf if source.sound else math.inf
         self._picture_until_fl: int | float = -math.inf if source.picture else math.inf
-        # End of each stream's latest packet, and after how many more a gap is damage.
-        self._continuity: dict[av.stream.Stream, tuple[int, int]] = {}
-        # Where the streams end that are not read, such as subtitles.
-        self._others_end_fl: int | float = -math.inf
-        # Packets of the picture that wait for the sound, their times and whether they
-        # are doubtful.
-        self._waiting: deque[tuple[int | float, av.Packet, bool]] = deque()
-        self._num_waiting_bytes = 0
-        # Durations of the latest of them.
+        # Durations of the latest packets of the picture.
         self._durations_fl: deque[int] = deque(maxlen=99)
         self._stated_picture_end_fl = source.picture and source.stated_end_of(
             source.picture
         )
-        # Whether the sound's decoder may hold samples.
-        self._must_flush_sound = False
 
     def seconds(self) -> Iterator[Second]:
         """Yield the seconds in order; `open_video` turns errors into `VideoError`."""
@@ -149,7 +131,9 @@ class _Reader:
                 yield self._take()
         zero_fl, end_fl = self._clock.zero_fl, self._end_fl
         ends_fl = [each.end_fl for each in (self._picture, self._sound) if each]
-        self._source.check_complete(zero_fl, max(end_fl, self._others_end_fl), ends_fl)
+        self._source.check_complete(
+            zero_fl, max(end_fl, self._packets.others_end_fl), ends_fl
+        )
         num_seconds = -((_DROPPED_TAIL_FL - (end_fl - zero_fl)) // SECOND_FL)
         while self._num_done < max(1, num_seconds):
             yield self._take()
@@ -184,77 +168,20 @@ class _Reader:
         return round(self._clock.zero_fl / SECOND_FL, 3)
 
     def _decode(self) -> Iterator[None]:
-        """Decode the file, and pause after every packet."""
-        source = self._source
-        for packet in source.container.demux():
-            # Some containers hold empty packets for repeated frames, but a decoder
-            # takes an empty packet for the end.
-            if not packet.size:
-                continue
-            if packet.stream not in (source.picture, source.sound):
-                self._pass_by(packet)
-                continue
-            is_doubtful = self._is_doubtful(packet)
-            if packet.stream is source.sound:
-                self._decode_sound(packet)
+        """Decode the stream that is behind, and pause after every packet."""
+        while (
+            until_fl := min(self._sound_until_fl, self._picture_until_fl)
+        ) < math.inf:
+            # Sound first: time 0 is known when the first frame is shown.
+            if self._sound_until_fl == until_fl:
+                self._decode_sound()
             else:
-                self._append_waiting(packet, is_doubtful)
+                self._decode_picture()
             yield
-            while self._waiting and self._may_decode_picture():
-                self._decode_next_picture()
-                yield
-        if self._sound:
-            self._flush_sound()
-            self._sound.drop_padding(source.stated_end_of(source.sound))
-            self._sound_until_fl = math.inf
-            if self._sound.first_fl is None:
-                raise ValueError("its sound holds no sample")
-        while self._waiting:
-            self._decode_next_picture()
-            yield
-        if self._picture:
-            self._show(self._decoder.decode(None))
-            self._picture_until_fl = math.inf
-            if self._picture.first_fl is None:
-                raise ValueError("its picture holds no frame")
-        yield
 
-    def _is_doubtful(self, packet: av.Packet) -> bool:
-        """Return whether bytes may be missing in a packet.
-
-        In MPEG transport streams, whole packets count as corrupt where streams were
-        joined, since counters start again. Where bytes are missing, time is missing
-        there, or the decoder complains.
-
-        Raises ValueError if bytes are missing.
-        """
-        if packet.is_corrupt and self._source.container.format.name != "mpegts":
-            raise ValueError("a part of it is damaged or cut off")
-        end_fl, num_doubtful = self._continuity.get(packet.stream, (math.inf, 0))
-        dts_fl = to_flicks(packet.dts or 0, packet.time_base)
-        if num_doubtful and dts_fl > end_fl + _MAX_SEAM_FL:
-            raise ValueError(
-                f"{(dts_fl - end_fl) / SECOND_FL:.1f} s are missing in the middle"
-            )
-        if dts_fl < end_fl - _MAX_ROUNDING_FL:
-            # What was joined starts earlier. `Clock` checks by how much.
-            num_doubtful = 0
-        end_fl = dts_fl + to_flicks(packet.duration or 0, packet.time_base)
-        num_doubtful = _NUM_DOUBTFUL if packet.is_corrupt else max(0, num_doubtful - 1)
-        self._continuity[packet.stream] = (end_fl, num_doubtful)
-        return num_doubtful > 0
-
-    def _pass_by(self, packet: av.Packet) -> None:
-        """Record the end of a stream that is not read."""
-        if None not in (packet.pts, packet.time_base):
-            # A duration is the time to the next packet, which may be shown earlier.
-            next_dts = (packet.dts or packet.pts) + (packet.duration or 0)
-            end_fl = to_flicks(max(packet.pts, next_dts), packet.time_base)
-            self._others_end_fl = max(self._others_end_fl, end_fl)
-
-    def _decode_sound(self, packet: av.Packet | None) -> None:
+    def _decode_sound(self) -> None:
         stream, sound = self._source.sound, self._sound
-        self._must_flush_sound = packet is not None
+        packet, _ = self._packets.next(stream)
         for frame in stream.decode(packet):
             next_fl = sound.next_fl
             timestamp = frame.dts if frame.pts is None else frame.pts
@@ -265,65 +192,22 @@ class _Reader:
             if self._picture is None:
                 self._clock.zero_fl = sound.first_fl
         self._sound_until_fl = max(self._sound_until_fl, sound.end_fl)
-        if (
-            self._picture is not None
-            and sound.first_fl is not None
-            and sound.end_fl - _MAX_APART_FL
-            > max(sound.first_fl, self._picture_until_fl)
-        ):
-            self._give_up_picture()
+        if packet is None:
+            if sound.first_fl is None:
+                raise ValueError("its sound holds no sample")
+            sound.finish()
+            sound.drop_padding(self._source.stated_end_of(stream))
+            self._sound_until_fl = math.inf
 
-    def _flush_sound(self) -> None:
-        """Take the samples that the decoder and the resampler hold."""
-        if self._must_flush_sound:
-            self._decode_sound(None)
-            self._source.sound.codec_context.flush_buffers()
-            self._sound.finish()
-
-    def _give_up_picture(self) -> None:
-        """Treat picture that is too far behind the sound as still."""
-        self._show(self._decoder.flush())
-        self._picture_until_fl = max(
-            self._picture_until_fl, self._sound.end_fl - _MAX_APART_FL
-        )
-        if self._clock.zero_fl is None:
-            raise ValueError(
-                f"its picture starts more than {MAX_APART_S} s after its sound"
-            )
-
-    def _append_waiting(self, packet: av.Packet, is_doubtful: bool) -> None:
-        timestamp = packet.pts if packet.dts is None else packet.dts
-        time_fl = -math.inf
-        if timestamp is not None:
-            time_fl = to_flicks(timestamp, packet.time_base)
-        self._waiting.append((time_fl, packet, is_doubtful))
-        if packet.duration:
+    def _decode_picture(self) -> None:
+        packet, is_doubtful = self._packets.next(self._source.picture)
+        if packet is not None and packet.duration:
             self._durations_fl.append(to_flicks(packet.duration, packet.time_base))
-        self._num_waiting_bytes += packet.size
-
-    def _may_decode_picture(self) -> bool:
-        """Return whether the sound has come as far as the picture.
-
-        Sound that is too far behind counts as silent up to there.
-        """
-        first_fl, last_fl = self._waiting[0][0], self._waiting[-1][0]
-        if -math.inf < self._sound_until_fl >= first_fl:
-            return True
-        if (
-            math.inf > last_fl - first_fl > _MAX_APART_FL
-            or self._num_waiting_bytes > _MAX_WAITING_BYTES
-        ):
-            self._flush_sound()
-            self._sound_until_fl = max(
-                self._sound_until_fl, self._sound.end_fl, first_fl
-            )
-            return True
-        return False
-
-    def _decode_next_picture(self) -> None:
-        _, packet, is_doubtful = self._waiting.popleft()
-        self._num_waiting_bytes -= packet.size
         self._show(self._decoder.decode(packet, is_doubtful))
+        if packet is None:
+            if self._picture.first_fl is None:
+                raise ValueError("its picture holds no frame")
+            self._picture_until_fl = math.inf
 
     def _may_be_chosen(self, start_fl: int, end_fl: int) -> bool:
         """Return whether a frame shown between two timestamps may be needed."""
@@ -344,6 +228,7 @@ class _Reader:
             if self._clock.zero_fl is None:
                 self._clock.start(start_fl, self._sound and self._sound.first_fl)
             end_fl = self._picture_end_of(frame, start_fl)
+            self._clock.check_length(end_fl)
             picture.show(frame, start_fl, end_fl, self._clock.zero_fl)
             self._picture_until_fl = max(self._picture_until_fl, start_fl)
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from avsdn_tf.features.video.clock import MAX_APART_S, SECOND_FL, to_flicks
+from avsdn_tf.features.video.clock import SECOND_FL, to_flicks
 
 SAMPLE_RATE_HZ = 16_000
 # A frame of a low rate becomes a large waveform, and the filter for a high rate is
@@ -109,10 +109,6 @@ class Sound:
         while self._pieces and self._pieces[0][0] + offset < SAMPLE_RATE_HZ:
             index, samples = self._pieces.popleft()
             start = index + offset
-            if start < 0:
-                raise ValueError(
-                    f"its sound lies more than {MAX_APART_S} s behind its picture"
-                )
             within = samples[: SAMPLE_RATE_HZ - start]
             waveform[start : start + len(within)] = within
             if len(within) < len(samples):

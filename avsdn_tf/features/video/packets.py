@@ -1,0 +1,118 @@
+"""Take the packets of each stream by themselves, however far apart they lie in a file.
+
+The file is read once, and packets of one stream wait while the other one is behind.
+Where more than 64 MiB would wait, as in a file that holds all of its sound before its
+picture, the file is opened a second time and read once for each stream.
+
+Damage. A packet that is not whole is an error. In MPEG transport streams, whole packets
+count as corrupt too, where streams were joined: their counters start again. If bytes
+are missing there, either time is missing, or the decoder complains, or a frame doesn't
+come out: `next` says of which packets it must.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+
+import av
+
+from avsdn_tf.features.video.clock import SECOND_FL, to_flicks
+from avsdn_tf.features.video.container import Source
+
+_MAX_WAITING_BYTES = 1 << 26
+# What a packet takes besides its bytes.
+_PACKET_BYTES = 1 << 10
+# Streams that were joined do not fit to the sample.
+_MAX_SEAM_FL = SECOND_FL // 10
+_MAX_ROUNDING_FL = SECOND_FL // 1000
+# FFmpeg marks the packet before the damage, or one still earlier.
+_NUM_DOUBTFUL = 3
+
+
+class Packets:
+    """Hold the packets of a source that were read and not yet taken.
+
+    `others_end_fl` is where the streams end that are not taken, such as subtitles, as
+    far as they were read; minus infinity if there are none.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.others_end_fl: int | float = -math.inf
+        self._source = source
+        self._shared = source.container.demux()
+        self._waiting = {stream: deque() for stream in source.streams}
+        self._num_waiting_bytes = dict.fromkeys(source.streams, 0)
+        # Packets of each stream that were read through the shared container.
+        self._num_shared = dict.fromkeys(source.streams, 0)
+        self._alone: dict[av.stream.Stream, Iterator[av.Packet]] = {}
+        # End of each stream's latest packet, and how many packets are still doubtful.
+        self._continuity = dict.fromkeys(source.streams, (math.inf, 0))
+
+    def next(self, stream: av.stream.Stream) -> tuple[av.Packet | None, bool]:
+        """Return the stream's next packet, and whether bytes may be missing in it.
+
+        Returns None after the last packet. Raises ValueError for damage.
+        """
+        waiting = self._waiting[stream]
+        if waiting:
+            packet = waiting.popleft()
+            self._num_waiting_bytes[stream] -= packet.size + _PACKET_BYTES
+        else:
+            alone = self._alone.get(stream)
+            packet = next(alone, None) if alone else self._read_until(stream)
+        return packet, packet is not None and self._is_doubtful(stream, packet)
+
+    def _read_until(self, wanted: av.stream.Stream) -> av.Packet | None:
+        """Return a stream's next packet; let those of the other stream wait."""
+        for packet in self._shared:
+            # Some containers hold empty packets for repeated frames, but a decoder
+            # takes an empty packet for the end.
+            if not packet.size:
+                continue
+            stream = packet.stream
+            if stream not in self._waiting:
+                self._pass_by(packet)
+            elif stream not in self._alone:
+                self._num_shared[stream] += 1
+                if stream is wanted:
+                    return packet
+                self._waiting[stream].append(packet)
+                self._num_waiting_bytes[stream] += packet.size + _PACKET_BYTES
+                if self._num_waiting_bytes[stream] > _MAX_WAITING_BYTES:
+                    self._alone[stream] = self._read_alone(stream)
+        return None
+
+    def _read_alone(self, stream: av.stream.Stream) -> Iterator[av.Packet]:
+        """Yield a stream's packets after those of the shared container."""
+        num_skipped = self._num_shared[stream]
+        with self._source.reopen() as container:
+            for packet in container.demux(container.streams[stream.index]):
+                if packet.size and num_skipped:
+                    num_skipped -= 1
+                elif packet.size:
+                    yield packet
+
+    def _pass_by(self, packet: av.Packet) -> None:
+        """Record the end of a stream that is not taken."""
+        if None not in (packet.pts, packet.time_base):
+            # A duration is the time to the next packet, which may be shown earlier.
+            next_dts = (packet.dts or packet.pts) + (packet.duration or 0)
+            end_fl = to_flicks(max(packet.pts, next_dts), packet.time_base)
+            self.others_end_fl = max(self.others_end_fl, end_fl)
+
+    def _is_doubtful(self, stream: av.stream.Stream, packet: av.Packet) -> bool:
+        if packet.is_corrupt and self._source.container.format.name != "mpegts":
+            raise ValueError("a part of it is damaged or cut off")
+        end_fl, num_doubtful = self._continuity[stream]
+        dts_fl = to_flicks(packet.dts or 0, packet.time_base)
+        if num_doubtful and dts_fl > end_fl + _MAX_SEAM_FL:
+            raise ValueError(
+                f"{(dts_fl - end_fl) / SECOND_FL:.1f} s are missing in the middle"
+            )
+        if dts_fl < end_fl - _MAX_ROUNDING_FL:
+            # What was joined starts earlier. `Clock` checks by how much.
+            num_doubtful = 0
+        end_fl = dts_fl + to_flicks(packet.duration or 0, packet.time_base)
+        num_doubtful = _NUM_DOUBTFUL if packet.is_corrupt else max(0, num_doubtful - 1)
+        self._continuity[stream] = (end_fl, num_doubtful)
+        return num_doubtful > 0
