@@ -75,13 +75,16 @@ def set_aside(data_path: os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def remove_empty(downloads: str) -> Iterator[None]:
-    """Remove the folders that TFDS creates for downloads, if none was needed."""
+def remove_empty(downloads: str, *, is_default: bool) -> Iterator[None]:
+    """Remove the folders that TFDS creates for downloads, if none was needed.
+
+    A folder that a person named stays if it was there before.
+    """
     folders = [pathlib.Path(downloads) / "extracted", pathlib.Path(downloads)]
-    new = [folder for folder in folders if not folder.exists()]
+    own = [folder for folder in folders if is_default or not folder.exists()]
     try:
         yield
     finally:
-        for folder in new:
+        for folder in own:
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -184,7 +184,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 if not self.info.splits:  # Another process has built it meanwhile.
                     self.info.read_from_directory(self.data_dir)
                 return
-            with building.set_aside(folder), building.remove_empty(downloads):
+            is_default = download_dir is None
+            with (
+                building.set_aside(folder),
+                building.remove_empty(downloads, is_default=is_default),
+            ):
                 # Its info must hold nothing of the data set that it replaces.
                 builder = type(self)(**self._original_state) if is_there else self
                 vars(builder).update(
@@ -321,7 +325,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             + math.prod(metadata["visual_shape"]) * visual_bytes
         )
         if not building.is_address(self.data_path):
-            look.check_space([(pathlib.Path(self.data_path), num_clips * clip_bytes)])
+            folder = pathlib.Path(self.data_path).parent
+            look.check_space([(folder, num_clips * clip_bytes)])
         self._num_clips, self._num_written = num_clips, 0
 
     def _extract(

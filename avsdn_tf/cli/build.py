@@ -177,7 +177,9 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
     builder, source = dataset.builder, dataset.source
     if source:
         yield "source", f"{source.folder}, {len(source.files):,} files"
-    elif dataset.disclaimer is None:
+    elif dataset.config == "synthetic":
+        yield "source", "simulation"
+    else:
         yield "source", "unknown: a version without source.json built it"
     counts = [f"{name} {dataset.num_clips(name):,}" for name in dataset.splits]
     yield "clips", ", ".join(counts)
