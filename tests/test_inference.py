@@ -8,7 +8,9 @@ import pytest
 
 import avsdn_tf
 from avsdn_tf import videos
+from avsdn_tf.backbones import IMAGENET, VGGISH
 from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.features.video import VideoError
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.videos import predict_video
 from tests.small_videos import (
@@ -146,7 +148,7 @@ def test_a_model_that_keras_loads_localizes_videos_as_one_from_load(
     monkeypatch.setattr(videos, "stitch_logits", record_window)
     folder = RunFolder(tmp_path / "run")
     folder.write_config({}, "hash")
-    backbones = {"visual_network": "own", "vggish": "mine", "visual_weights": "w.h5"}
+    backbones = {"visual_network": "own", "vggish": VGGISH, "visual_weights": IMAGENET}
     keras.utils.set_random_seed(1)
     avsdn_tf.AVSDN(
         ["Bark", "Flute"], 3, (3,), units=2, num_segments=4, backbones=backbones
@@ -168,3 +170,11 @@ def test_models_of_the_first_release_record_nothing():
     fixture = pathlib.Path(__file__).parent / "fixtures" / "0.1.0" / "avsdn.keras"
     model = keras.models.load_model(fixture)
     assert (model.num_segments, model.segment_s, model.backbones) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["nope.mp4", ""])
+def test_a_missing_video_is_told_before_its_backbones(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(videos, "build_extractor", lambda **_: pytest.fail("loaded"))
+    model = avsdn_tf.AVSDN(["Bark"], 128, (2048,), units=2)
+    with pytest.raises(VideoError, match=f"{name}: no such file"):
+        avsdn_tf.localize(model, tmp_path / name)
