@@ -323,6 +323,49 @@ def test_frames_are_upright(tmp_path, matrix, turn):
             )
 
 
+# Weights of red and blue in luma, by code of ISO/IEC 23091-2.
+LUMA = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}
+
+
+@pytest.mark.parametrize(
+    ("lines", "tag", "color_range", "matrix"),
+    [
+        (718, 2, 0, 5),
+        (720, 2, 0, 1),
+        (720, 2, 2, 1),
+        (720, 5, 0, 5),
+        (720, 9, 0, 9),
+        (48, 2, 0, 5),
+        (48, 1, 0, 1),
+        (48, 1, 2, 1),
+    ],
+)
+def test_colors(tmp_path, lines, tag, color_range, matrix):
+    luma, *chroma = yuv = (100, 90, 160)
+    file = str(tmp_path / "video.mp4")
+    with av.open(file, "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, lines, "yuv420p"
+        context = stream.codec_context
+        context.colorspace, context.color_range = tag, color_range
+        for _ in range(5):
+            frame = av.VideoFrame(64, lines, "yuv420p")
+            frame.colorspace, frame.color_range = tag, color_range
+            for plane, value in zip(frame.planes, yuv, strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    is_full = color_range == 2
+    luma = luma / 255 if is_full else (luma - 16) / 219
+    cb, cr = ((each - 128) / (255 if is_full else 224) for each in chroma)
+    k_red, k_blue = LUMA[matrix]
+    red, blue = luma + 2 * (1 - k_red) * cr, luma + 2 * (1 - k_blue) * cb
+    green = (luma - k_red * red - k_blue * blue) / (1 - k_red - k_blue)
+    (second,) = read(file)
+    expected = 255 * np.array([red, green, blue])
+    np.testing.assert_allclose(second.frames.mean(axis=(0, 1, 2)), expected, atol=3)
+
+
 def test_rotation_beside_unknown_side_data():
     class Frame:
         rotation = 90
@@ -1025,6 +1068,8 @@ def test_real_clips(name, num_seconds):
             if frame.time > 4.5:
                 break
             shown = frame
+    if shown.colorspace == 2 and shown.height >= 720:
+        shown.colorspace = 1
     (frame,) = seconds[4].frames
     height, width, _ = frame.shape
     expected = shown.to_ndarray(

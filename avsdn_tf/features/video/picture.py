@@ -8,6 +8,9 @@ The frame that is shown at a time is the last frame whose timestamp is not later
 `Picture.take` applies this rule. Where the picture starts later than the sound, its
 first frame stands in; where it ends earlier, its last frame.
 
+Colours follow the tags of the video. Without a tag, YUV is BT.709 from 720 lines on,
+and BT.601 below, as in players.
+
 Reference:
     Tian et al., ECCV 2018: frame int(s * interval + i / 16 * interval) of second s,
     where a second has `interval` frames, in the feature extraction published at
@@ -20,11 +23,14 @@ from collections import deque
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from avsdn_tf.features.video.clock import SECOND_FL
 
 _LONGER_SIDE = 1080
+_HD_LINES = 720
+# Codes of ISO/IEC 23091-2 for matrices of YUV: unspecified, reserved.
+_NO_MATRICES = {2, 3}
 
 
 class Picture:
@@ -86,6 +92,9 @@ class Picture:
                     max(1, round(frame.height * scale)),
                 )
             width, height = self._size
+            if frame.colorspace in _NO_MATRICES:
+                is_hd = frame.height >= _HD_LINES
+                frame.colorspace = Colorspace.ITU709 if is_hd else Colorspace.ITU601
             rgb = self._reformatter.reformat(
                 frame, width, height, "rgb24", interpolation="AREA"
             )
