@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, first_line
 
 # What the process is called that reads videos; see `features.video.process`.
 READER = "avsdn-reader"
@@ -93,9 +93,13 @@ def check_backend() -> None:
         UserError: If it runs on another backend.
     """
     # The top of this module must not import TensorFlow: its notices come from that.
-    import keras
+    try:
+        import keras
 
-    backend = keras.config.backend()
+        backend = keras.config.backend()
+    # No such backend, or one that is not installed.
+    except (ImportError, ValueError) as error:
+        backend = f"nothing ({first_line(error)})"
     if backend != "tensorflow":
         raise UserError(
             f"Keras runs on {backend}. Expected its TensorFlow backend. Set "

@@ -491,3 +491,14 @@ def test_names_that_are_checked_at_once_are_those_of_the_registries():
     for registry in (flags.MODELS, flags.VISUAL_NETWORKS, flags.FORMATS):
         assert registry.names == tuple(registry.entries())
     assert tfds_ave.Builder.builder_configs.keys() == set(DATASETS)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "mxnet"])
+def test_a_backend_that_cant_be_imported_is_one_message(tmp_path, backend):
+    done = python(
+        *("-m", "avsdn_tf", "--epochs=1", f"--run={tmp_path / 'run'}"),
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert done.returncode == 2
+    assert "KERAS_BACKEND=tensorflow" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,5 +1,6 @@
 """VGGish of our own, against a module of the true architecture with random weights."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -75,3 +76,26 @@ def test_other_weights_are_refused(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="Expected"):
         vggish.load_weights(vggish.build_network(), tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("image_data_format", "channels_first"),
+        ("floatx", "float64"),
+        ("dtype_policy", "mixed_bfloat16"),
+    ],
+)
+def test_settings_of_keras_change_nothing(saved, seconds, setting, value):
+    _, folder = saved
+    found = []
+    before = getattr(keras.config, setting)()
+    try:
+        for each in (before, value):
+            getattr(keras.config, f"set_{setting}")(each)
+            network = vggish.build_network()
+            vggish.load_weights(network, folder)
+            found.append(embeddings(network, seconds))
+    finally:
+        getattr(keras.config, f"set_{setting}")(before)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)

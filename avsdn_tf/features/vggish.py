@@ -19,6 +19,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Whatever Keras's own setting is: the weights are of this order.
+_LAST = "channels_last"
+
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
@@ -92,12 +95,17 @@ def build_network(precision: str = "float32") -> keras.Sequential:
     for block in _CONVOLUTIONS:
         layers += [
             keras.layers.Conv2D(
-                width, 3, padding="same", activation="relu", dtype=precision
+                width,
+                3,
+                padding="same",
+                activation="relu",
+                data_format=_LAST,
+                dtype=precision,
             )
             for width in block
         ]
-        layers.append(keras.layers.MaxPool2D(2, dtype=precision))
-    layers.append(keras.layers.Flatten(dtype=precision))
+        layers.append(keras.layers.MaxPool2D(2, data_format=_LAST, dtype=precision))
+    layers.append(keras.layers.Flatten(data_format=_LAST, dtype=precision))
     layers += [
         keras.layers.Dense(
             width, activation="relu" if width != WIDTH else None, dtype=precision
