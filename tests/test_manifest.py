@@ -79,6 +79,8 @@ def test_the_hash_is_of_the_labels(folder, rows):
         (1, {0: ""}, ["line 3", "key"]),
         (1, {0: "a/b"}, ["line 3", "key", "'a/b'"]),
         (1, {0: ".a"}, ["line 3", "key", "'.a'"]),
+        (1, {0: "a\x1bb"}, ["line 3", "key", r"'a\x1bb'"]),
+        (1, {5: "~/gone.npy"}, ["line 3", "gone.npy is missing"]),
         # The clip that the added line repeats is that of line 2, from 0.5 to 2 s.
         (9, {3: "1.5", 4: "3"}, ["line 11", "overlapping", "1.5 to 3.0", "0.5 to 2.0"]),
         (9, {3: "0", 4: "4"}, ["line 11", "overlapping"]),
@@ -126,6 +128,21 @@ def test_a_key_can_name_its_files(folder, rows):
     message = refusal(folder, rows)
     assert "line 3: " in message
     assert "line 2: " not in message
+
+
+def test_a_key_with_a_null_byte_is_one_message(folder, rows):
+    # Python 3.10 finds it as it reads the table.
+    rows[1][0] = "a\0b"
+    assert "manifest.csv, line 3: " in refusal(folder, rows)
+
+
+def test_paths_may_begin_with_a_tilde(folder, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for row in rows:
+        row[5:] = [f"~/own/{name}" for name in row[5:]]
+    write_manifest(folder, rows)
+    audio, visual = read_manifest(folder).clips[0].files
+    assert (audio, visual) == (folder / "clip 0.a.npy", folder / "clip 0.v.npy")
 
 
 def test_files_that_are_no_tables_are_refused(folder, rows):

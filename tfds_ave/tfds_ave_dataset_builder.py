@@ -69,6 +69,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     # the stage, how much is done, and how much there is.
     say: Callable[[str], None] = staticmethod(logging.warning)
     on_progress: Callable[[str, int, int], None] = staticmethod(lambda *_: None)
+    # What has built the data set again.
+    _successor: "Builder | None" = None
 
     def __init__(
         self,
@@ -148,6 +150,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
+    @property
+    def info(self) -> tfds.core.DatasetInfo:
+        """Description of the data set, also after it was built again."""
+        return super().info if self._successor is None else self._successor.info
+
     def download_and_prepare(
         self,
         *,
@@ -202,7 +209,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     download_dir=downloads, download_config=options, **kwargs
                 )
             if builder is not self:
-                self.info.read_from_directory(self.data_dir)
+                self._successor = builder
 
     def _check_built(self, has_manual_dir: bool) -> None:
         """Check that the data set was built from what a person names."""
