@@ -17,6 +17,7 @@ from avsdn_tf.report import player
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import CROSS_MODAL
 from tests.small_videos import write_clip
+from tests.test_video import grey_image, tone, write
 
 
 @pytest.fixture
@@ -167,6 +168,22 @@ def test_extract_prints_progress_and_lists_failures_at_the_end(tmp_path, call):
     assert "bad [b].mp4" in lines[5]
     assert "nowhere.mp4" in lines[6]
     assert (out / "good [1].visual.npy").is_file()
+
+
+@pytest.mark.parametrize("command", ["extract", "predict"])
+def test_inverted_channels_are_reported_once(tmp_path, run_folder, call, command):
+    clip = str(tmp_path / "stereo.mp4")
+    sound = tone(0.5)
+    write(
+        clip,
+        images=[grey_image(3)] * 30,
+        waveform=np.stack([sound, -sound]),
+        layout="stereo",
+    )
+    run = [f"--run={run_folder}"] if command == "predict" else []
+    code, printed = call(command, *run, clip, f"--out={tmp_path / 'out'}")
+    assert code == 0
+    assert printed.replace("\n", " ").count("channels is silent") == 1
 
 
 def test_an_interrupted_extraction_says_how_to_resume(monkeypatch, capsys, call):

@@ -447,6 +447,63 @@ def test_the_mean_of_the_channels(tmp_path):
     np.testing.assert_allclose(second.waveform[100:-100], 0.25, atol=1e-3)
 
 
+def tone(loudness, period=0.003):
+    """3 s, for 44,100 samples a second."""
+    times_s = np.arange(3 * 44_100) / 44_100
+    return loudness * np.sin(2 * np.pi * times_s / period).astype(np.float32)
+
+
+def write_channels(file, *channels, layout="stereo"):
+    return write(
+        file, waveform=np.stack(channels), layout=layout, codecs=(None, "pcm_s16le")
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels"),
+    [
+        ("stereo", (1, -1)),
+        # Not quite of the same loudness.
+        ("stereo", (1, -0.9)),
+        ("quad", (1, -1, 0, 0)),
+    ],
+)
+def test_inverted_channels(tmp_path, caplog, layout, channels):
+    file = str(tmp_path / "sound.wav")
+    write_channels(file, *(tone(0.5 * each) for each in channels), layout=layout)
+    seconds = read(file)
+    assert [second.is_inverted for second in seconds] == [True] * 3
+    # The difference is as loud as the mean would be with the right sign.
+    expected = tone(0.5 * np.abs(channels).mean())
+    for second in seconds:
+        assert second.waveform.std() == pytest.approx(expected.std(), rel=0.02)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"{file}: the mean of the sound's channels is silent" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        (tone(0.5), tone(0.5)),
+        (tone(0.5), tone(0)),
+        (tone(0.5), tone(-0.5) + tone(0.2)),
+        # Not loud.
+        (tone(0.002), tone(-0.002)),
+        (tone(0.5), tone(0.5, period=0.002)),
+    ],
+)
+def test_other_channels_are_not_inverted(tmp_path, caplog, channels):
+    seconds = read(write_channels(str(tmp_path / "sound.wav"), *channels))
+    assert [second.is_inverted for second in seconds] == [False] * 3
+    expected = np.mean(channels, axis=0)
+    for second in seconds:
+        assert second.waveform.std() == pytest.approx(
+            expected.std(), rel=0.02, abs=1e-4
+        )
+    assert not caplog.records
+
+
 def test_loud_sound_is_clipped(tmp_path):
     file = str(tmp_path / "sound.wav")
     waveform = np.sign(np.sin(np.arange(44_100) / 30))[None].astype(np.float32) * 1.5

@@ -36,24 +36,23 @@ def run(args: argparse.Namespace) -> int:
     """Extract the videos' features; return 1 if a video failed, else 0."""
     start(args)
     # These import TensorFlow.
-    from rich.console import Console
-
     from avsdn_tf.features.extractor import build_extractor
     from avsdn_tf.features.store import extract_all
     from avsdn_tf.features.video import find_videos
     from avsdn_tf.report.terminal import (
         extraction_progress,
         list_failures,
+        logging_terminal,
         print_plainly,
     )
 
-    terminal = Console()
     videos = find_videos(args.videos)
     extractor = build_extractor(**flags.given(args, flags.BACKBONES), empty=args.empty)
-    with extraction_progress(terminal, len(videos)) as on_done:
-        out = pathlib.Path(args.out)
-        failures = extract_all(extractor, videos, out, args.workers, on_done)
-    num_done = len(videos) - len(failures)
-    print_plainly(terminal, f"{num_done} of {len(videos)} videos in {args.out}")
-    list_failures(terminal, failures.values(), len(videos))
+    with logging_terminal() as terminal:
+        with extraction_progress(terminal, len(videos)) as on_done:
+            out = pathlib.Path(args.out)
+            failures = extract_all(extractor, videos, out, args.workers, on_done)
+        num_done = len(videos) - len(failures)
+        print_plainly(terminal, f"{num_done} of {len(videos)} videos in {args.out}")
+        list_failures(terminal, failures.values(), len(videos))
     return 1 if failures else 0

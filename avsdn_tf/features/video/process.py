@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from avsdn_tf.features.video.container import VideoError, VideoInfo
-from avsdn_tf.features.video.reader import Second
+from avsdn_tf.features.video.reader import Second, warn_if_inverted
 from avsdn_tf.startup import READER
 
 # Time to start Python and to import NumPy, even from a slow network drive.
@@ -40,10 +40,17 @@ _SYS_PATH = [
     os.path.abspath(entry) if os.path.isdir(entry or os.curdir) else entry
     for entry in sys.path
 ]
-_PROGRAM = (
-    f"import sys; sys.path[:] = sys.argv[1:]; sys.argv[:] = [{READER!r}]; "
-    "from avsdn_tf.features.video.child import serve; serve()"
-)
+_PROGRAM = f"""
+import sys
+sys.path[:], sys.argv[:] = sys.argv[1:], [{READER!r}]
+try:
+    from avsdn_tf.features.video.child import serve
+except Exception as error:
+    import json
+    print(json.dumps({{"problem": repr(error)}}))
+else:
+    serve()
+"""
 # NumPy computes little there, and on a machine of many cores its threads take memory.
 _ENVIRONMENT = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
@@ -90,8 +97,8 @@ def read_in_child(
     """Do what `read_seconds` does, in a child process."""
     with _borrow_child(os.fsdecode(path), limits) as child:
         child.ask(frames_per_second=frames_per_second, without=without)
-        while answer := child.receive():
-            yield Second(**answer)
+        seconds = (Second(**answer) for answer in iter(child.receive, None))
+        yield from warn_if_inverted(path, seconds)
         child.is_idle = True
 
 
@@ -129,7 +136,10 @@ class _Child:
             ) from error
         _children.add(self)
         try:
-            self.receive()
+            if answer := self.receive():
+                raise VideoError(
+                    f"{path}: the process to read it can't start: {answer['problem']}"
+                )
         except BaseException:
             self.end()
             raise

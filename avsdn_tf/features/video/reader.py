@@ -10,6 +10,7 @@ past it.
 """
 
 import dataclasses
+import logging
 import math
 import os
 import statistics
@@ -31,7 +32,9 @@ from avsdn_tf.features.video.decoder import PictureDecoder
 from avsdn_tf.features.video.packets import Packets
 from avsdn_tf.features.video.picture import Picture
 from avsdn_tf.features.video.sound import Sound
+from avsdn_tf.text import printable
 
+_LOGGER = logging.getLogger(__name__)
 _DROPPED_TAIL_FL = SECOND_FL // 10
 # MPEG's transport and program streams, whose timestamps run with the sender's clock.
 _CLOCKS_OF_SENDERS = {"mpeg", "mpegts"}
@@ -57,6 +60,9 @@ class Second:
             larger videos are scaled down.
         waveform: `(16000,)` float32 in [-1, 1], the mean of the channels, as VGGish
             expects it; None if the video has no sound. Zero where the sound has a gap.
+        is_inverted: Whether the mean of the channels is silent though they are loud, as
+            where one channel of a stereo is inverted. `waveform` is their difference
+            then: a stereo's first channel less its second one, divided by 2.
     """
 
     index: int
@@ -64,6 +70,7 @@ class Second:
     end_s: float
     frames: np.ndarray | None
     waveform: np.ndarray | None
+    is_inverted: bool = False
 
 
 def read_seconds(
@@ -94,7 +101,23 @@ def read_seconds(
                 source.picture = None
             yield from _Reader(source, frames_per_second).seconds()
 
-    return seconds()
+    return warn_if_inverted(path, seconds())
+
+
+def warn_if_inverted(
+    path: str | os.PathLike[str], seconds: Iterator[Second]
+) -> Iterator[Second]:
+    """Yield a video's seconds, and log a warning at the first inverted one."""
+    has_warned = False
+    for second in seconds:
+        if second.is_inverted and not has_warned:
+            has_warned = True
+            _LOGGER.warning(
+                "%s: the mean of the sound's channels is silent, since they are "
+                "inverted. Their difference is used where that is so.",
+                printable(os.fsdecode(path)),
+            )
+        yield second
 
 
 class _Reader:
@@ -148,6 +171,9 @@ class _Reader:
         self._num_done += 1
         start_fl = self._clock.zero_fl + index * SECOND_FL
         start_s = self._players_zero_s() + index
+        waveform, is_inverted = (
+            self._sound.take(start_fl) if self._sound else (None, False)
+        )
         # To the microsecond, which is FFmpeg's unit of durations.
         length_s = round((self._end_fl - start_fl) / SECOND_FL, 6)
         return Second(
@@ -155,7 +181,8 @@ class _Reader:
             start_s=start_s,
             end_s=round(start_s + min(1.0, length_s), 6),
             frames=self._picture.take(start_fl) if self._picture else None,
-            waveform=self._sound.take(start_fl) if self._sound else None,
+            waveform=waveform,
+            is_inverted=is_inverted,
         )
 
     def _players_zero_s(self) -> float:

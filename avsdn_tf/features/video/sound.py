@@ -3,6 +3,8 @@
 * Sound that starts within 0.05 s of the end of the sound before it is continuous,
   since containers round their timestamps.
 * A longer gap is silence. Where sound overlaps, the sound that came first is kept.
+* Channels become their mean. Of a loud second whose mean is silent, as that of a stereo
+  with one channel inverted, the difference of the channels is taken in its place.
 """
 
 import math
@@ -20,6 +22,10 @@ SAMPLE_RATE_HZ = 16_000
 _LOWEST_RATE_HZ = 1_000
 _HIGHEST_RATE_HZ = 1_000_000
 _SAMPLE_FL = SECOND_FL // SAMPLE_RATE_HZ
+# Mean square of the difference of channels above which a second is loud (-50 dB), and
+# the share of it below which the mean is silent: lossy codecs leave something of it.
+_LOUD = 1e-5
+_SILENT = 0.1
 # The resampler's output is larger than the codec's frames: each piece costs the same.
 _PIECE_SAMPLES = SAMPLE_RATE_HZ // 10
 _CONTINUOUS_FL = SECOND_FL // 20
@@ -88,29 +94,40 @@ class Sound:
 
     def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            samples = frame.to_ndarray().reshape(frame.samples, -1).mean(axis=1)
+            channels = frame.to_ndarray().reshape(frame.samples, -1)
+            # For the difference, every other channel changes its sign.
+            signs = np.resize(np.float32([1, -1]), channels.shape[1])
+            samples = np.stack([channels.mean(axis=1), (channels * signs).mean(axis=1)])
             if not np.isfinite(samples).all():
                 raise ValueError("its sound has samples that are not finite numbers")
-            num_dropped = min(self._num_overlapping, len(samples))
+            num_dropped = min(self._num_overlapping, samples.shape[1])
             self._num_overlapping -= num_dropped
             # Resampling overshoots at steps.
-            samples = np.clip(samples[num_dropped:], -1, 1)
-            if len(samples):
+            samples = np.clip(samples[:, num_dropped:], -1, 1)
+            if samples.size:
                 self._pieces.append((self._num_samples, samples))
-            self._num_samples += len(samples)
+            self._num_samples += samples.shape[1]
         self.end_fl = self.first_fl + self._num_samples * _SAMPLE_FL
 
-    def take(self, start_fl: int) -> np.ndarray:
-        """Return the waveform of the second that starts then, and release it."""
-        waveform = np.zeros(SAMPLE_RATE_HZ, np.float32)
+    def take(self, start_fl: int) -> tuple[np.ndarray, bool]:
+        """Return the waveform of the second that starts then, and release it.
+
+        Returns also whether it is the difference of the channels.
+        """
+        both = np.zeros((2, SAMPLE_RATE_HZ), np.float32)
         if self.first_fl is None:
-            return waveform
+            return both[0], False
         offset = round((self.first_fl - start_fl) / _SAMPLE_FL)
         while self._pieces and self._pieces[0][0] + offset < SAMPLE_RATE_HZ:
             index, samples = self._pieces.popleft()
             start = index + offset
-            within = samples[: SAMPLE_RATE_HZ - start]
-            waveform[start : start + len(within)] = within
-            if len(within) < len(samples):
-                self._pieces.appendleft((index + len(within), samples[len(within) :]))
-        return waveform
+            within = samples[:, : SAMPLE_RATE_HZ - start]
+            num_within = within.shape[1]
+            both[:, start : start + num_within] = within
+            if num_within < samples.shape[1]:
+                self._pieces.appendleft((index + num_within, samples[:, num_within:]))
+        mean_power, difference_power = np.square(both).mean(axis=1)
+        is_inverted = (
+            difference_power > _LOUD and mean_power < _SILENT * difference_power
+        )
+        return both[int(is_inverted)], bool(is_inverted)
