@@ -44,9 +44,11 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
         raise UserError(
             f"{path}: no such file or folder. Expected a run folder or a .keras file."
         )
-    folder = RunFolder(path if path.is_dir() else path.parent)
-    if path in (folder.path, folder.model):
-        return folder.load_model()
+    if path.is_dir():
+        return RunFolder(path).load_model()
+    folder = RunFolder(path.parent)
+    if path == folder.model:
+        folder.check_model()
     return load_model_file(path)
 
 

@@ -13,11 +13,12 @@ import os
 import pathlib
 import re
 import zipfile
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import h5py
 import keras
 import numpy as np
+from pydantic import Field
 
 from avsdn_tf.arrays import check_hdf5
 from avsdn_tf.backbones import Backbones
@@ -29,6 +30,8 @@ from avsdn_tf.schemas import MAX_JSON_BYTES, Schema, parse_json
 MAX_MODEL_BYTES = 2**30
 # Trained weights hardly compress, but the frame of a small file does.
 _SMALL_BYTES = 64 * 2**20
+# The windows that a video is seen in have as many.
+_MAX_SEGMENTS = 10_000
 _SHOWN_CLASSES = 8
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
@@ -51,6 +54,7 @@ class _NetworkConfig(Schema, extra="allow"):
     dtype: _DTypePolicy | str | None = None
     categories: list[str] | None = None
     visual_shape: list[int] | None = None
+    num_segments: Annotated[int, Field(ge=1, le=_MAX_SEGMENTS)] | None = None
     frozen: list[str] | None = None
     backbones: dict[_BackboneField, str | None] | None = None
     __pydantic_extra__: dict[str, str | int | float | bool | None]

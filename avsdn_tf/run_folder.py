@@ -6,7 +6,9 @@ import os
 import pathlib
 import platform
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import StringConstraints
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import (
@@ -34,6 +36,10 @@ _MAX_CHECKSUMS_BYTES = 4096
 _EVENTS = "events.out.tfevents.*"
 
 
+# It stands on each page and picture.
+_Sentence = Annotated[str, StringConstraints(max_length=2000)]
+
+
 class _ConfigFile(Schema, extra="ignore"):
     config: dict[str, str | int | float | bool | None]
     versions: dict[str, str]
@@ -41,9 +47,9 @@ class _ConfigFile(Schema, extra="ignore"):
 
 
 class _Report(Schema, extra="allow"):
-    disclaimer: str | None = None
+    disclaimer: _Sentence | None = None
     # The name of the same in version 0.1.0.
-    notice: str | None = None
+    notice: _Sentence | None = None
     __pydantic_extra__: dict[str, Json]
 
 
@@ -275,6 +281,15 @@ class RunFolder:
         from avsdn_tf.model_file import load_model_file
 
         self._check_links()
+        self.check_model()
+        return load_model_file(self.model)
+
+    def check_model(self) -> None:
+        """Check the model against the checksum beside it, if there is one.
+
+        Raises:
+            UserError: If its checksum is another one.
+        """
         has_both = self.checksums.is_file() and self.model.is_file()
         if has_both and self._read_checksum() != _sha256(self.model):
             raise UserError(
@@ -282,7 +297,6 @@ class RunFolder:
                 "so it is not the model that training wrote. Copy it again, or train "
                 "again."
             )
-        return load_model_file(self.model)
 
     def write_checksums(self) -> None:
         """Write the model's SHA-256, as `sha256sum --check SHA256SUMS` reads it."""

@@ -201,6 +201,27 @@ def fill_disk(monkeypatch):
     return full.add
 
 
+def test_a_training_whose_folder_was_moved_writes_nowhere_else(dataset, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    other = RunFolder(tmp_path / "run")
+
+    class Moves(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                folder.path.rename(tmp_path / "moved")
+                other.write_config({}, "other")
+
+    config = Config(units=4, epochs=4)
+    with folder.lock():
+        assert not prepare_folder(folder, config, dataset)
+        with pytest.raises(UserError, match="moved"):
+            train(config, dataset, folder, [Moves()])
+    assert [path.name for path in other.path.iterdir()] == ["config.json"]
+    assert other.matches_dataset("other")
+    moved = Checkpoints(tmp_path / "moved" / "checkpoints").paths()
+    assert [path.name for path in moved][-1] == "epoch-00003-step-000000.ckpt"
+
+
 def test_what_a_killed_process_began_is_removed(tmp_path):
     (tmp_path / ".tmp-abc").mkdir()
     (tmp_path / ".tmp-abc" / "epoch-00001-step-000007.ckpt").touch()

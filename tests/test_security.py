@@ -221,8 +221,13 @@ def test_a_model_has_no_other_members(tmp_path, members):
 
 @pytest.mark.parametrize(
     "change",
-    [{"units": 30_000}, {"units": 10**30}, {"categories": ["a"] * 10_000}],
-    ids=["more", "absurd", "categories"],
+    [
+        {"units": 30_000},
+        {"units": 10**30},
+        {"categories": ["a"] * 10_000},
+        {"num_segments": 10**9},
+    ],
+    ids=["more", "absurd", "categories", "segments"],
 )
 def test_a_network_takes_no_more_memory_than_its_weights(tmp_path, members, change):
     config = json.loads(members["config.json"])
@@ -502,6 +507,10 @@ def test_a_run_folder_itself_may_be_a_link(run_folder, tmp_path):
     link.symlink_to(run_folder)
     with RunFolder(link).lock():
         assert avsdn_tf.load(link).categories == ["Bark"]
+    # So may a file that is given itself.
+    link = tmp_path / "model.keras"
+    link.symlink_to(run_folder / "model.keras")
+    assert avsdn_tf.load(link).categories == ["Bark"]
 
 
 def test_temporary_names_can_not_be_guessed(tmp_path):
