@@ -53,7 +53,7 @@ def _remove_leftovers(path: pathlib.Path) -> None:
         else:
             replaced.rename(path)
     for other in path.parent.iterdir():
-        if _INCOMPLETE.fullmatch(other.name):
+        if _INCOMPLETE.fullmatch(other.name) and not other.is_symlink():
             shutil.rmtree(other)
 
 

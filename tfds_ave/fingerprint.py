@@ -6,7 +6,6 @@ finds changed files, not forged ones. Times of change aren't compared, since cop
 changes them.
 """
 
-import hashlib
 import os
 import pathlib
 import zlib
@@ -15,6 +14,7 @@ from typing import Annotated
 
 import pydantic
 
+from avsdn_tf.files import hash_file
 from avsdn_tf.schemas import Schema, read_json
 
 SOURCE = "source.json"
@@ -125,9 +125,8 @@ def find_changes(
 
 
 def _describe(path: pathlib.Path, name: str) -> SourceEntry:
-    content = path.read_bytes()
-    checksum = hashlib.sha256(content).hexdigest()
-    return SourceEntry(name=name, num_bytes=len(content), sha256=checksum)
+    num_bytes = path.stat().st_size
+    return SourceEntry(name=name, num_bytes=num_bytes, sha256=hash_file(path))
 
 
 def _describe_data(path: pathlib.Path, name: str) -> SourceEntry:

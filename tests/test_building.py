@@ -1,0 +1,319 @@
+"""A build: one at a time, all problems first, nothing lost, and nothing left behind."""
+
+import errno
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from avsdn_tf.data.dataset import open_dataset
+from avsdn_tf.errors import UserError
+from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.files import lock
+from tests.small_datasets import (
+    VIDEO_COLUMNS,
+    build,
+    examples,
+    make_ave,
+    make_custom,
+    make_custom_videos,
+    write_manifest,
+)
+from tests.small_videos import Brightness, Loudness, write_clip
+from tfds_ave import DatasetError, extraction, look, sources, synthetic
+from tfds_ave.tfds_ave_dataset_builder import Builder
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+_MODE = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Backbones that need no weights; yields a list as long as they were loaded."""
+    calls = []
+
+    def build_extractor(empty=None, **_):
+        calls.append(empty)
+        return Extractor(Loudness(), Brightness(), empty)
+
+    monkeypatch.setattr(extraction, "build_extractor", build_extractor)
+    return calls
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+def test_programs_that_build_at_once_build_one_data_set(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    tfds_build = (
+        *("-m", "tensorflow_datasets.scripts.cli.main", "build", "tfds_ave"),
+        *("--imports=tfds_ave", "--data_dir=data"),
+    )
+    avsdn = ("-m", "avsdn_tf.main", "--data_dir=data", "--epochs=1", "--run=run")
+    together = [
+        subprocess.Popen(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in (tfds_build, (*avsdn, "--units=4"), (*avsdn[:3], "--help"))
+    ]
+    output = [process.communicate(timeout=300)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0], output
+    assert names(tmp_path / "data" / "tfds_ave" / "synthetic") == ["1.2.0"]
+    opened = open_dataset("tfds_ave/synthetic", str(tmp_path / "data"))
+    assert opened.num_clips("train") == 480
+
+
+def test_a_second_build_waits_and_uses_what_the_first_has_built(tmp_path):
+    make_custom(tmp_path / "own")
+    build(tmp_path / "own", tmp_path / "other", "custom")
+    folder = tmp_path / "data" / "tfds_ave" / "custom"
+    folder.mkdir(parents=True)
+    waiting = Builder(data_dir=tmp_path / "data", config="custom")
+    said = []
+
+    def end_first_build(text):
+        said.append(text)
+        shutil.copytree(tmp_path / "other/tfds_ave/custom/1.2.0", folder / "1.2.0")
+        held.__exit__(None, None, None)
+
+    held = lock(folder)
+    held.__enter__()
+    waiting.say = end_first_build
+    waiting.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "own")
+    )
+    assert "Waiting for another process" in said[0]
+    assert waiting.info.splits["train"].num_examples == 3
+    assert len(examples(waiting, "train")) == 3
+
+
+def test_what_killed_builds_left_is_removed(tmp_path, loaded):
+    rows = make_custom_videos(tmp_path / "own")
+    config, features = tmp_path / "data/tfds_ave/custom", tmp_path / "own/features"
+    for path in (
+        config / "incomplete.ABC123_1.2.0",
+        config / "mine",
+        features / ".failures-abc",
+        features / ".tmp-abc",
+    ):
+        path.mkdir(parents=True)
+        (path / "c0.audio.npy").touch()
+    build(tmp_path / "own", tmp_path / "data", "custom")
+    # Only what builds write goes.
+    assert names(config) == ["1.2.0", "mine"]
+    kept = {f"{row[0]}.{kind}" for row in rows for kind in ("audio.npy", "visual.npy")}
+    assert {*names(features)} >= kept
+    assert not [name for name in names(features) if name.startswith(".")]
+
+
+def test_another_build_of_the_same_features_keeps_its_files(tmp_path, loaded):
+    make_custom_videos(tmp_path / "own")
+    results = tmp_path / "own" / "features" / ".failures-abc"
+    results.mkdir(parents=True)
+    with lock(results):
+        build(tmp_path / "own", tmp_path / "data", "custom")
+    assert results.is_dir()
+
+
+@pytest.mark.parametrize("is_new_there", [False, True])
+def test_a_data_set_that_a_killed_build_replaced_comes_back(tmp_path, is_new_there):
+    make_custom(tmp_path / "own")
+    folder = pathlib.Path(build(tmp_path / "own", tmp_path, "custom").data_path)
+    replaced = folder.with_name("replaced.1.2.0")
+    if is_new_there:
+        shutil.copytree(folder, replaced)
+    else:
+        folder.rename(replaced)
+    builder = build(tmp_path / "own", tmp_path, "custom")
+    assert names(folder.parent) == ["1.2.0"]
+    assert len(examples(builder, "train")) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        tf.errors.ResourceExhaustedError(None, None, "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, error):
+    def fail(config, split):
+        yield from list(generate(config, split))[:3]
+        raise error
+
+    generate = synthetic.generate_clips
+    monkeypatch.setattr(synthetic, "generate_clips", fail)
+    with pytest.raises(UserError) as raised:
+        open_dataset("tfds_ave/synthetic", str(tmp_path))
+    message = str(raised.value)
+    assert str(tmp_path / "tfds_ave" / "synthetic") in message
+    assert "space" in message
+    assert len(message.splitlines()) == 1
+    assert names(tmp_path / "tfds_ave" / "synthetic") == []
+    assert names(tmp_path) == ["tfds_ave"]
+
+
+def test_too_little_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
+    monkeypatch.setattr(look.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DatasetError, match=r"too little space\. .*0\.06 GB.* 0\.01 GB"):
+        Builder(data_dir=tmp_path).download_and_prepare()
+    assert names(tmp_path / "tfds_ave" / "synthetic") == []
+
+
+def test_a_folder_that_can_not_be_made_is_one_message(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file.*can't be built"):
+        open_dataset("tfds_ave/synthetic", str(tmp_path / "file"))
+
+
+def test_a_folder_without_a_data_set_is_not_taken_for_one(tmp_path):
+    make_custom(tmp_path / "own")
+    folder = tmp_path / "data" / "tfds_ave" / "custom" / "1.2.0"
+    folder.mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"1\.2\.0: expected a data set"):
+        build(tmp_path / "own", tmp_path / "data", "custom")
+    build(tmp_path / "own", tmp_path / "data", "custom", download_mode=_MODE)
+
+
+def refusal(folder, data_dir):
+    """Return the message of a build that makes no feature."""
+    with pytest.raises(DatasetError) as error:
+        build(folder, data_dir, "custom")
+    assert not (folder / "features").exists()
+    return str(error.value)
+
+
+def test_all_that_is_wrong_is_named_before_the_first_feature(tmp_path, loaded):
+    """A wrong length, no sound, no video, and an event outside its clip."""
+    folder = tmp_path / "own"
+    rows = make_custom_videos(folder, (3, 3, 3, 3, 5, 3, 3))
+    write_clip(folder / "3.mp4", 3, sound=False)
+    (folder / "5.mp4").write_bytes(b"no video")
+    rows[6][3:5] = (2, 9)
+    write_manifest(folder, rows, VIDEO_COLUMNS)
+    message = refusal(folder, tmp_path / "data")
+    assert "c4 5" in message
+    assert 'Set empty="audio"' in message
+    assert f"c5: {folder / '5.mp4'}" in message
+    assert "2 of 7 videos failed" in message
+    assert "'c6': its event lasts from 2.0 to 9.0 s" in message
+    assert loaded == []
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
+def test_lengths_of_every_container_are_known_before(tmp_path, loaded, suffix):
+    folder = tmp_path / "own"
+    rows = make_custom_videos(folder, (1, 1, 1, 1))
+    for index, row in enumerate(rows):
+        row[3:5] = (0, 1)
+        row[5] = f"{index}.{suffix}"
+        write_clip(folder / row[5], 5 if index == 3 else 2)
+    write_manifest(folder, rows, VIDEO_COLUMNS)
+    message = refusal(folder, tmp_path / "data")
+    assert "1 of 4 clips" in message
+    assert "c3 " in message
+    assert loaded == []
+
+
+def test_feature_files_and_videos_are_compared_before(tmp_path, loaded):
+    folder = tmp_path / "own"
+    rows = [[*row, "", ""] for row in make_custom_videos(folder)]
+    np.save(folder / "a.npy", np.zeros((9, 3), np.float32))
+    rows.append(["c3", "train", "Beep", 0, 1, "", "a.npy", "a.npy"])
+    write_manifest(folder, rows, (*VIDEO_COLUMNS, "audio", "visual"))
+    assert "c3 9" in refusal(folder, tmp_path / "data")
+
+
+def test_lengths_near_a_bound_are_left_to_the_reader():
+    # A container may state up to half a second more than it holds.
+    stated_s = {"a": 10.0, "b": 10.05, "c": 11.45, "d": 8.7, "e": 12.0, "f": 7.9}
+    num_segments, wrong = look.find_wrong_lengths(stated_s)
+    assert num_segments == 10
+    assert wrong == ["e 12", "f 8"]
+    assert look.find_wrong_lengths({"a": 4.0}, 10) == (10, ["a 4"])
+
+
+def test_the_same_video_in_two_splits_is_told_and_recorded(tmp_path, loaded):
+    folder = tmp_path / "own"
+    rows = make_custom_videos(folder)
+    shutil.copy(folder / "0.mp4", folder / "2.mp4")
+    write_clip(folder / "1.mp4", 4)
+    rows[1][3:5] = (0, 1)
+    (folder / "categories.txt").write_text("Beep\nKettle\n")
+    builder, said = Builder(data_dir=tmp_path / "data", config="custom"), []
+    builder.say = said.append
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=folder)
+    )
+    opened = open_dataset("tfds_ave/custom", str(tmp_path / "data"))
+    shared, gaps, cut = opened.source.warnings
+    assert "1 video in several splits" in shared
+    assert "c0 (train) = c2 (test)" in shared
+    assert gaps == "no clip of Kettle in train, Kettle in validation, Kettle in test"
+    assert "1 of 3 clips a second longer or shorter than 3 s" in cut
+    assert "c1" in cut
+    assert all(any(w in text for text in said) for w in (shared, gaps, cut))
+
+
+def test_ids_in_two_splits_and_progress_of_ave(tmp_path):
+    folder = make_ave(tmp_path / "ave", noisy=False)
+    lines = (folder / "Annotations.txt").read_text().splitlines()
+    lines[21] = lines[21].replace("-id00000021", "-id00000020")
+    (folder / "Annotations.txt").write_text("\n".join(lines))
+    builder, stages = Builder(data_dir=tmp_path / "data", config="resnet152"), []
+    builder.on_progress = lambda *step: stages.append(step)
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=folder)
+    )
+    opened = open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
+    shared = opened.source.warnings[0]
+    assert "-id00000020 (validation) = -id00000020 (test)" in shared
+    assert stages[-1] == ("writing clips", 30, 30)
+
+
+def test_the_citation_of_ave_is_not_on_a_user_s_own_data(tmp_path):
+    make_custom(tmp_path / "own")
+    info = build(tmp_path / "own", tmp_path / "data", "custom").info
+    assert "tian" not in (info.citation or "").lower()
+    assert "AVE-ECCV18" not in repr(info)
+    assert "tian2018ave" in Builder(data_dir=tmp_path).info.citation
+
+
+def test_unfinished_downloads_are_removed(tmp_path, monkeypatch):
+    folder = make_ave(tmp_path / "ave", noisy=False)
+    (folder / "Annotations.txt").unlink()
+    downloads = tmp_path / "data" / "downloads"
+    left = downloads / "tfds_ave" / "old.tmp.0123"
+    left.mkdir(parents=True)
+
+    def download(self, urls):
+        assert not left.exists()
+        (downloads / "tfds_ave" / "new.tmp.4567").mkdir()
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(sources, "_probe", lambda *_: None)
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", download)
+    with pytest.raises(DatasetError, match=r"no network in tests[\s\S]*Annotations"):
+        build(folder, tmp_path / "data")
+    assert not downloads.exists()
+
+
+def test_downloads_of_a_person_s_own_folder_stay(tmp_path):
+    (tmp_path / "mine").mkdir()
+    builder = Builder(data_dir=tmp_path / "data")
+    builder.download_and_prepare(download_dir=tmp_path / "mine")
+    assert (tmp_path / "mine").is_dir()
