@@ -1,5 +1,6 @@
 """What made the features: the frozen networks in front of ours."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -38,8 +39,9 @@ class Backbones:
     vggish: str | None = None
     visual_weights: str | None = None
     visual_precision: str | None = None
-    vggish_sha256: str | None = None
-    visual_weights_sha256: str | None = None
+    # Equal without them: records of before there were checksums have none.
+    vggish_sha256: str | None = dataclasses.field(default=None, compare=False)
+    visual_weights_sha256: str | None = dataclasses.field(default=None, compare=False)
 
     @property
     def is_complete(self) -> bool:
@@ -56,7 +58,9 @@ class Backbones:
             value = getattr(self, name)
             if value not in (None, _KNOWN[name]) and os.path.exists(value):
                 found[name] = str(pathlib.Path(value).resolve())
-                found[checksum_name] = checksum(found[name])
+                # Loading it names what can't be read.
+                with contextlib.suppress(OSError, ValueError):
+                    found[checksum_name] = checksum(found[name])
         return dataclasses.replace(self, **found)
 
     def override(self, **given: str | None) -> "Backbones":

@@ -207,7 +207,7 @@ def _remove_leftovers(out: pathlib.Path) -> None:
 @functools.lru_cache(maxsize=1)
 def _load(backbones: Backbones, empty: str | None) -> Extractor:
     """Load the backbones once for the check and the workers of this process."""
-    return build_extractor(**backbones.to_dict(), empty=empty)
+    return build_extractor(**backbones.names(), empty=empty)
 
 
 def _find_todo(videos: list[Video], out: pathlib.Path) -> list[Video]:
