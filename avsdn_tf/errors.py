@@ -13,7 +13,7 @@ _BEFORE_THE_REASON = re.compile(
     r"Graph execution error:|Detected at node |File \"|<stack traces unavailable>|"
     r"\[\[|\d+ root error|Exception encountered when calling |in user code:"
 )
-_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\} ?")
 
 
 class UserError(Exception):
@@ -89,7 +89,7 @@ def first_line(error: BaseException) -> str:
     Headings and stack traces of TensorFlow and Keras are skipped. An error without a
     message is its type. A terminal can show the line, which may quote a damaged file.
     """
-    lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines()]
+    lines = [line.strip() for line in _NOISE.sub("", str(error)).splitlines()]
     lines = [line for line in lines if line]
     if lines and lines[0] == "in user code:":
         # Lines of code follow, and then the error.

@@ -23,7 +23,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.events import VideoPrediction
 from avsdn_tf.files import explain_unwritable
-from avsdn_tf.report.run_report import read_history, write_run_report
+from avsdn_tf.report.run_report import read_history, summarize, write_run_report
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.startup import check_backend
 from avsdn_tf.training.config import CROSS_MODAL, Config
@@ -70,6 +70,7 @@ def train(
     *,
     run: str | os.PathLike[str] | None = None,
     resume: bool = True,
+    allow_stale_data: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **settings: Any,
 ) -> TrainedRun | None:
@@ -79,6 +80,8 @@ def train(
         config: The settings; default: a `Config` of `settings`.
         run: The run folder; default: a new one below runs/.
         resume: Whether an interrupted run of the same settings is resumed.
+        allow_stale_data: Whether the source of the data set, such as manifest.csv, may
+            have changed since it was built.
         callbacks: Further Keras callbacks.
         **settings: Fields of `Config`, such as `mode="weak"`.
 
@@ -105,7 +108,14 @@ def train(
         report = _report(folder, config, dataset, training.model)
         return TrainedRun(folder.path, training.model, training.history, report)
 
-    return train_run(config, run, finish=finish, resume=resume, callbacks=callbacks)
+    return train_run(
+        config,
+        run,
+        finish=finish,
+        resume=resume,
+        allow_stale_data=allow_stale_data,
+        callbacks=callbacks,
+    )
 
 
 @_without_tfds_warnings()
@@ -113,6 +123,8 @@ def evaluate(
     run: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
 ) -> dict[str, Any]:
     """Score a run on the test split again, and write its report anew.
+
+    If the folder can't be written, a warning is logged and the scores are returned.
 
     Args:
         run: The folder of a run whose training has ended.
@@ -123,19 +135,22 @@ def evaluate(
 
     Raises:
         UserError: If the run or its data set can't be read or don't fit each other,
-            outputs are not finite, or a file can't be written.
+            or outputs are not finite.
     """
     check_backend()
     folder, config, model = open_run(run)
     dataset = open_dataset_of_run(config.dataset, config.data_dir, data_dir)
-    with folder.lock(), explain_damage(dataset):
+    # A folder that can't be written can't be locked, either.
+    can_write = os.access(folder.path, os.W_OK)
+    lock = folder.lock() if can_write else contextlib.nullcontext()
+    with lock, explain_damage(dataset):
         if not folder.matches_dataset(dataset.content_hash()):
             _LOGGER.warning(
                 "%s is not the data set that this run was trained on: it was built "
                 "from other data.",
                 config.dataset,
             )
-        return _report(folder, config, dataset, model)
+        return _report(folder, config, dataset, model, must_write=False)
 
 
 def predict(
@@ -271,27 +286,44 @@ def _predictions_disclaimer(
 
 
 def _report(
-    folder: RunFolder, config: Config, dataset: Dataset, model: keras.Model
+    folder: RunFolder,
+    config: Config,
+    dataset: Dataset,
+    model: keras.Model,
+    must_write: bool = True,
 ) -> dict[str, Any]:
-    """Score the test split, write outputs and report, and return the report."""
+    """Score the test split, write outputs and report, and return the report.
+
+    If they can't be written, raise UserError; or log a warning, unless `must_write`.
+    """
     task = restore_task(model, config, dataset)
     history = read_history(folder)
     scores, outputs = task.evaluate("test")
     right, total = task.score_validation()
-    folder.check_in_place()
-    with explain_unwritable(folder.predictions, "Make space, and repeat the command."):
-        outputs.save(folder.predictions)
-    return write_run_report(
-        folder,
-        disclaimer=dataset.disclaimer,
-        command=shlex.join(["python", "-m", "avsdn_tf.main", *config.to_flags()]),
-        settings=config.to_dict(),
-        history=history,
-        scores={
+    summary = {
+        "disclaimer": dataset.disclaimer,
+        "settings": config.to_dict(),
+        "history": history,
+        "scores": {
             **scores,
             "validation_accuracy": float(right / total),
             "dataset_hash": dataset.content_hash(),
         },
-        predictions=outputs if isinstance(outputs, Predictions) else None,
-        categories=dataset.categories,
-    )
+    }
+    folder.check_in_place()
+    again = "Make space, and repeat the command."
+    try:
+        with explain_unwritable(folder.predictions, again):
+            outputs.save(folder.predictions)
+        return write_run_report(
+            folder,
+            **summary,
+            command=shlex.join(["python", "-m", "avsdn_tf.main", *config.to_flags()]),
+            predictions=outputs if isinstance(outputs, Predictions) else None,
+            categories=dataset.categories,
+        )
+    except UserError as error:
+        if must_write:
+            raise
+        _LOGGER.warning("%s The report there is not that of these scores.", error)
+        return summarize(**summary)

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from absl.flags import argparse_flags
 
 from avsdn_tf.cli import build, evaluate, export, extract, predict, train
 from avsdn_tf.cli.flags import HelpFormatter, did_you_mean
+from avsdn_tf.cli.output import Output
 from avsdn_tf.errors import UserError
 from avsdn_tf.text import printable_lines
 from avsdn_tf.training.signals import TrainingInterruptedError
@@ -56,7 +58,16 @@ class _Parser(argparse_flags.ArgumentParser):
 
 def run() -> None:
     """Run the command line and exit; the entry point of the console script."""
-    app.run(main, flags_parser=lambda argv: _exit_on_error(parse, argv[1:]))
+    # None is a stream that was closed before the program started.
+    sys.stdout, sys.stderr = (s and Output(s) for s in (sys.stdout, sys.stderr))
+    try:
+        app.run(main, flags_parser=lambda argv: _exit_on_error(parse, argv[1:]))
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        if sys.stdout and sys.stdout.is_lost:
+            _print_error(f"what was printed is lost: {sys.stdout.error.strerror}.")
+            sys.exit(1)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -75,6 +86,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_command(args: argparse.Namespace) -> int:
+    # Models and arrays are zip files.
+    if not 1980 <= (year := time.localtime().tm_year) <= 2107:
+        raise UserError(
+            f"This machine's clock is in the year {year}. Expected one from 1980 to "
+            "2107, which is all that zip files can hold. Set the clock."
+        )
     return COMMANDS[args.command].run(args)
 
 

@@ -147,6 +147,9 @@ class Flag:
 
     def __call__(self, text: str) -> Any:
         """Return the value of a text. argparse would reword errors but UserError."""
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+            message = "Expected a name in UTF-8, which TensorFlow needs."
+            raise UserError(message, field=self.name, value=text)
         try:
             value = self.kind(text)
         except ValueError as error:

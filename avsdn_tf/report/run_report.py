@@ -44,6 +44,24 @@ class _Epoch(Schema, strict=False, extra="ignore"):
     seconds: _Positive
 
 
+def summarize(
+    disclaimer: str | None,
+    settings: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    scores: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what report.json holds; see `write_run_report`."""
+    selected = max(history, key=lambda epoch: epoch["validation_accuracy"])
+    return {
+        **scores,
+        "selected_epoch": int(selected["epoch"]),
+        "epochs_run": len(history),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        **{name: settings[name] for name in ("mode", "model", "dataset")},
+        "disclaimer": disclaimer,
+    }
+
+
 def write_run_report(
     folder: RunFolder,
     *,
@@ -65,15 +83,7 @@ def write_run_report(
     Raises:
         UserError: If a file can't be written.
     """
-    selected = max(history, key=lambda epoch: epoch["validation_accuracy"])
-    report = {
-        **scores,
-        "selected_epoch": int(selected["epoch"]),
-        "epochs_run": len(history),
-        "seconds": sum(epoch["seconds"] for epoch in history),
-        **{name: settings[name] for name in ("mode", "model", "dataset")},
-        "disclaimer": disclaimer,
-    }
+    report = summarize(disclaimer, settings, history, scores)
     drawn = _draw(report, history, predictions, categories)
     with explain_unwritable(folder.path, "Make space, and repeat the command."):
         for name, figure in drawn.items():

@@ -23,6 +23,7 @@ from avsdn_tf.training.distribution import Placement
 from avsdn_tf.training.signals import StopRequest, TrainingInterruptedError
 from avsdn_tf.training.step import STEPS_PER_CALL, make_train_steps
 from avsdn_tf.training.tasks import Task, build_task
+from avsdn_tf.training.tensorboard import TensorBoard
 
 _SELECTION = "validation_accuracy"
 _LOGGER = logging.getLogger(__name__)
@@ -127,9 +128,8 @@ class _Loop:
         save_best = SaveBest(
             self.folder.model, self.progress, _SELECTION, self.checkpoints
         )
-        tensorboard = keras.callbacks.TensorBoard(
-            str(self.folder.tensorboard), write_graph=False
-        )
+        how_to_resume = self.checkpoints.how_to_resume
+        tensorboard = TensorBoard(self.folder.tensorboard, how_to_resume)
         written = [save_best, tensorboard, *callbacks]
         callback_list = self._begin(written if self.placement.is_chief else ())
         # The process may have been killed between a checkpoint and its model.
