@@ -1,0 +1,156 @@
+"""avsdn build: which config it means, what it prints, and what it refuses."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from avsdn_tf.cli import app, build
+from avsdn_tf.cli.start import DATASETS
+from avsdn_tf.data.dataset import open_dataset
+from avsdn_tf.errors import UserError
+from tests.commands import avsdn
+from tests.small_datasets import make_custom, write_manifest
+from tfds_ave.tfds_ave_dataset_builder import Builder
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A user's own data in `my_data`, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    make_custom(tmp_path / "my_data")
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "my_data"
+
+
+def parsed(*words):
+    args = app.parse(["build", *words])
+    return args.dataset.removeprefix("tfds_ave/"), args.manual_dir
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ("synthetic", None)),
+        (["custom"], ("custom", None)),
+        (["tfds_ave/vgg19"], ("vgg19", None)),
+        (["--config=custom", "--manual_dir=my_data"], ("custom", "my_data")),
+        (["custom", "--manual_dir=my_data"], ("custom", "my_data")),
+        (["custom", "--config=custom"], ("custom", None)),
+        (["my_data"], ("custom", "my_data")),
+        (["--manual_dir=my_data"], ("custom", "my_data")),
+        (["resnet152", "--manual_dir=empty"], ("resnet152", "empty")),
+    ],
+)
+def test_the_config_that_a_person_means(own, words, expected):
+    assert parsed(*words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["custm"], ["custm", "Did you mean custom?"]),
+        (["--config=vgg"], ["vgg", "vgg19"]),
+        (["custom", "--config=vgg19"], ["vgg19", "custom"]),
+        (["custom", "videos"], ["custom", "videos"]),
+        (["--manual_dir=empty"], ["custom", "empty", "manifest.csv"]),
+        (["empty"], ["empty", "manifest.csv"]),
+        (["custom", "--manual_dir=gone"], ["manual_dir", "gone"]),
+    ],
+)
+def test_a_wrong_word_is_told(own, words, parts):
+    with pytest.raises(UserError) as error:
+        parsed(*words)
+    assert all(part in str(error.value) for part in parts)
+
+
+def test_the_command_knows_all_configs():
+    assert set(DATASETS) == set(Builder.builder_configs)
+
+
+def test_a_user_s_own_data_are_built_and_described(own, capsys):
+    assert (
+        avsdn("build", "--config=custom", "--manual_dir=my_data", "--data_dir=d") == 0
+    )
+    printed = capsys.readouterr().out
+    for part in (
+        str(own),
+        "20 files",
+        "train 3, validation 3, test 3",
+        "2: Door, slamming; Kettle",
+        "audio (4, 5) float32, visual (4, 6) float32",
+        "not recorded",
+        "d/tfds_ave/custom/1.2.0",
+        "--dataset=tfds_ave/custom --data_dir=d",
+    ):
+        assert part in printed
+    assert len(printed.splitlines()) <= 15
+    assert "cite" not in printed.lower()
+    assert open_dataset("tfds_ave/custom", "d").num_clips("train") == 3
+
+
+def test_warnings_are_in_the_summary(own, capsys):
+    rows = make_custom(own.parent / "more")
+    for index in (5, 8):
+        rows[index][5:] = rows[2][5:]
+    rows[4][2] = "Door, slamming"
+    rows[0][3:5] = ["", ""]
+    write_manifest(own.parent / "more", rows)
+    avsdn("build", "more", "--data_dir=d")
+    capsys.readouterr()
+    avsdn("build", "more", "--data_dir=d")
+    printed = capsys.readouterr().out
+    for part in (
+        "built already",
+        "clip 2 (train) = clip 5 (validation) = clip 8 (test)",
+        "no clip of Kettle in validation",
+        "--weak_label=mil",
+    ):
+        assert part in printed
+
+
+def test_a_changed_source_is_built_again_if_told(own, capsys):
+    avsdn("build", "my_data", "--data_dir=d")
+    (own / "categories.txt").write_text("Kettle\nDoor, slamming\n")
+    # Where no folder is named, it is the one that it was built from.
+    for words in (["my_data"], ["custom"]):
+        with pytest.raises(UserError, match=r"categories\.txt has changed"):
+            avsdn("build", *words, "--data_dir=d")
+    avsdn("build", "my_data", "--data_dir=d", "--overwrite")
+    assert open_dataset("tfds_ave/custom", "d").categories[0] == "Kettle"
+
+
+def test_wrong_data_are_one_error_of_a_user(own):
+    (own / "categories.txt").unlink()
+    with pytest.raises(UserError, match=r"categories\.txt: missing"):
+        avsdn("build", "my_data", "--data_dir=d")
+    with pytest.raises(UserError, match=r"avsdn build --config=resnet152"):
+        avsdn("build", "resnet152", "--manual_dir=empty", "--data_dir=d")
+
+
+def test_options_of_the_pipeline_are_handed_on(own):
+    args = app.parse(["build", "custom", "--beam_pipeline_options=a=1,runner=Own"])
+    config = build._download_config(args, "my_data")
+    assert isinstance(config.beam_options, PipelineOptions)
+    assert config.beam_options.get_all_options(drop_default=True)["runner"] == "Own"
+    assert config.manual_dir == "my_data"
+    assert not config.download_mode.overwrite_dataset
+
+
+def test_it_runs_anywhere_and_in_few_lines(own, tmp_path):
+    for words, code in ((["custom", "--manual_dir=my_data"], 0), (["nope"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "avsdn_tf.main", "build", *words, "--data_dir=d"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert len((done.stdout + done.stderr).splitlines()) <= 15

@@ -1,0 +1,114 @@
+"""Paths that a person gives: with a tilde, and relative ones in a run."""
+
+import os
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+import avsdn_tf
+from avsdn_tf import export
+from avsdn_tf.backbones import checksum
+from avsdn_tf.cli import flags
+from avsdn_tf.data.dataset import open_dataset
+from avsdn_tf.errors import UserError
+from avsdn_tf.features import extractor
+from avsdn_tf.features.video import find_videos
+from avsdn_tf.files import expand_user
+from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.training.config import Config
+from tests import commands
+from tests.small_datasets import build, make_custom
+from tests.small_videos import Brightness, Loudness, write_clip
+from tfds_ave.settings import read_settings
+from tfds_ave.tfds_ave_dataset_builder import Builder
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_addresses_and_unknown_users_stay(home):
+    assert expand_user("~/x") == str(home / "x")
+    assert expand_user(pathlib.Path("~/x")) == str(home / "x")
+    for path in ("https://example.org/~x", "gs://bucket/~", "~nobody here/x", "a/~/b"):
+        assert expand_user(path) == path
+
+
+def test_a_tilde_of_an_unknown_user_is_one_message(home):
+    with pytest.raises(UserError, match="~nobody here"):
+        avsdn_tf.load("~nobody here/run")
+
+
+def test_models_and_runs(home, run_folder):
+    for path in ("~/run", "~/run/model.keras"):
+        assert list(avsdn_tf.load(path).categories) == ["Bark", "Flute"]
+    assert RunFolder("~/run").path == home / "run"
+    model = avsdn_tf.load("~/run")
+    clips = [{name: np.ones((1, 4, 3), np.float32) for name in ("audio", "visual")}]
+    path, _ = export.export_model(model, "keras", "~/out", {"classes": []}, clips)
+    assert path == home / "out" / "model.keras"
+
+
+def test_videos_and_features(home, monkeypatch):
+    write_clip(home / "a.mp4", 2)
+    assert find_videos(["~/a.mp4"]) == [home / "a.mp4"]
+    (home / "weights.h5").write_bytes(b"1")
+    assert checksum("~/weights.h5") == checksum(home / "weights.h5")
+    monkeypatch.setattr(extractor, "AudioNetwork", lambda _: Loudness())
+    monkeypatch.setattr(extractor, "VisualNetwork", lambda *_: Brightness())
+    made = extractor.build_extractor("resnet152", "~/weights.h5", "~/weights.h5")
+    assert made.backbones.vggish == str(home / "weights.h5")
+    assert made.backbones.visual_weights == str(home / "weights.h5")
+
+
+def test_settings_of_features(home):
+    (home / "vggish").mkdir()
+    (home / "own").mkdir()
+    (home / "own" / "features.json").write_text('{"vggish": "~/vggish"}')
+    config = Builder.builder_configs["custom"]
+    assert read_settings(home / "own", config)[0].vggish == str(home / "vggish")
+
+
+def test_data_sets(home):
+    make_custom(home / "own")
+    build("~/own", "~/data", "custom")
+    assert open_dataset("tfds_ave/custom", "~/data").num_clips("train") == 3
+
+
+def test_every_flag_of_a_path(home):
+    flag = flags.Flag("out", "", flags.PATH)
+    assert flag("~/x") == str(home / "x")
+    names = {f.name for f in flags.SETTINGS if f.kind is flags.PATH}
+    assert names == {"data_dir", "encoders"}
+
+
+def test_pathlib_does_not_expand_what_a_person_gives():
+    """Path.expanduser raises for unknown users, and knows no addresses."""
+    for path in (ROOT / "avsdn_tf").rglob("*.py"):
+        found = re.findall(r"\.expanduser\(", path.read_text())
+        assert len(found) == (path.name == "files.py"), path
+
+
+def test_a_run_keeps_absolute_paths(home):
+    config = Config(data_dir="data", encoders="~/run", model="dmrn")
+    assert config.data_dir == str(home / "data")
+    assert config.encoders == str(home / "run")
+    assert Config(data_dir="gs://bucket/data").data_dir == "gs://bucket/data"
+    assert Config(data_dir=pathlib.Path("data")).data_dir == str(home / "data")
+
+
+def test_a_run_is_evaluated_from_any_folder(home, monkeypatch):
+    make_custom(home / "own")
+    build("own", "data", "custom")
+    config = Config(dataset="tfds_ave/custom", data_dir="data", epochs=1, units=4)
+    commands.train(config, "run")
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    commands.evaluate(os.path.join("..", "run"))
