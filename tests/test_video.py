@@ -487,7 +487,7 @@ def test_inverted_channels(tmp_path, caplog, layout, channels):
     [
         (tone(0.5), tone(0.5)),
         (tone(0.5), tone(0)),
-        (tone(0.5), tone(-0.5) + tone(0.2)),
+        (tone(0.5), tone(-0.5) + tone(0.3)),
         # Not loud.
         (tone(0.002), tone(-0.002)),
         (tone(0.5), tone(0.5, period=0.002)),

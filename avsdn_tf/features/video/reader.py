@@ -99,17 +99,21 @@ def read_seconds(
                 source.sound = None
             elif without == "visual":
                 source.picture = None
-            yield from _Reader(source, frames_per_second).seconds()
+            yield from warn_if_inverted(
+                path, _Reader(source, frames_per_second).seconds()
+            )
 
-    return warn_if_inverted(path, seconds())
+    return seconds()
 
 
 def warn_if_inverted(
     path: str | os.PathLike[str], seconds: Iterator[Second]
 ) -> Iterator[Second]:
-    """Yield a video's seconds, and log a warning at the first inverted one."""
+    """Return a video's seconds, and log a warning at the first inverted one."""
     has_warned = False
-    for second in seconds:
+
+    def check(second: Second) -> Second:
+        nonlocal has_warned
         if second.is_inverted and not has_warned:
             has_warned = True
             _LOGGER.warning(
@@ -117,7 +121,10 @@ def warn_if_inverted(
                 "inverted. Their difference is used where that is so.",
                 printable(os.fsdecode(path)),
             )
-        yield second
+        return second
+
+    # A generator would hold the second until the next one.
+    return map(check, seconds)
 
 
 class _Reader:
