@@ -3,6 +3,8 @@
 Their cross-modality network is a Keras 2 file. Their localization networks are PyTorch
 modules, whose state is a mapping of names to arrays:
 
+    torch.nn.RNNBase._flat_weights = ()  # Modules pickled in 2018 lack it.
+    module = torch.load("AV_att.pt", map_location="cpu", weights_only=False)
     state = {name: array.numpy() for name, array in module.state_dict().items()}
     model = convert_avel(state, categories)
 """

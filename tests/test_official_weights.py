@@ -1,5 +1,10 @@
 """The authors' PyTorch states, converted, against their networks in NumPy."""
 
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -141,3 +146,63 @@ def test_a_state_that_does_not_fit_is_one_message(rng):
         convert_avel(state, CATEGORIES)
     with pytest.raises(ValueError, match="a matrix"):
         convert_avel({**state, "affine_v.weight": np.zeros(3)}, CATEGORIES)
+
+
+# Their module, pickled whole as PyTorch of 2018 did: without what was added since.
+PICKLE_AS_IN_2018 = """
+import torch
+from models import att_Net
+
+def state(module):
+    kept = "_modules _parameters _buffers _backward_hooks _forward_hooks "
+    kept += "_forward_pre_hooks training _all_weights mode input_size hidden_size "
+    kept += "num_layers bias batch_first dropout bidirectional in_features out_features"
+    values = vars(module)
+    return {name: values[name] for name in kept.split() if name in values}
+
+torch.nn.Module.__getstate__ = torch.nn.RNNBase.__getstate__ = state
+torch.save(att_Net(), "AV_att.pt", _use_new_zipfile_serialization=False)
+"""
+THEIR_MODULE = """
+from torch import nn
+
+class att_Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name, width in (("audio", 128), ("video", 512)):
+            lstm = nn.LSTM(width, 128, 1, batch_first=True, bidirectional=True)
+            setattr(self, f"lstm_{name}", lstm)
+            setattr(self, f"affine_{name}", nn.Linear(width, 512))
+        self.affine_v = nn.Linear(512, 49, bias=False)
+        self.affine_g = nn.Linear(512, 49, bias=False)
+        self.affine_h = nn.Linear(49, 1, bias=False)
+        self.L1 = nn.Linear(512, 64)
+        self.L2 = nn.Linear(64, 29)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="without PyTorch")
+def test_the_page_converts_a_module_that_was_pickled_in_2018(tmp_path):
+    def run(program):
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    (tmp_path / "models.py").write_text(THEIR_MODULE)
+    done = run(PICKLE_AS_IN_2018)
+    assert done.returncode == 0, done.stderr
+    page = pathlib.Path(__file__).parents[1] / "docs" / "migration.md"
+    (block,) = (b for b in page.read_text().split("\n\n") if "torch.load(" in b)
+    program = "\n".join(line.removeprefix("    ") for line in block.splitlines())
+    done = run(program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("avel ")
+    model = keras.models.load_model(tmp_path / "avel_att.keras")
+    assert len(model.categories) == 28
+    # Without the line that mends it, PyTorch fails.
+    mend = "torch.nn.RNNBase._flat_weights = ()\n"
+    assert "'_flat_weights'" in run(program.replace(mend, "")).stderr
