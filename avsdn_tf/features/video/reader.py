@@ -10,6 +10,7 @@ past it.
 """
 
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -127,6 +128,12 @@ def warn_if_inverted(
     return map(check, seconds)
 
 
+def _may_be_chosen(clock: Clock, picture: Picture, start_fl: int, end_fl: int) -> bool:
+    """Return whether a frame shown between two timestamps may be needed."""
+    zero_fl = clock.zero_fl
+    return zero_fl is None or picture.is_chosen(start_fl - zero_fl, end_fl - zero_fl)
+
+
 class _Reader:
     """Read a file once and put its seconds together."""
 
@@ -136,9 +143,10 @@ class _Reader:
         self._clock = Clock(source.stated_end_fl)
         self._sound = Sound() if source.sound else None
         self._picture = Picture(frames_per_second) if source.picture else None
-        self._decoder = (
-            PictureDecoder(source, self._may_be_chosen) if source.picture else None
-        )
+        # A method of this object would keep it, and its frames, in memory until Python
+        # collects cycles.
+        is_chosen = functools.partial(_may_be_chosen, self._clock, self._picture)
+        self._decoder = PictureDecoder(source, is_chosen) if source.picture else None
         self._num_done = 0
         # Up to where each stream is known; infinite after its end.
         self._sound_until_fl: int | float = -math.inf if source.sound else math.inf
@@ -243,13 +251,6 @@ class _Reader:
                 raise ValueError("its picture holds no frame")
             self._picture_until_fl = math.inf
 
-    def _may_be_chosen(self, start_fl: int, end_fl: int) -> bool:
-        """Return whether a frame shown between two timestamps may be needed."""
-        zero_fl = self._clock.zero_fl
-        return zero_fl is None or self._picture.is_chosen(
-            start_fl - zero_fl, end_fl - zero_fl
-        )
-
     def _show(self, frames: list[tuple[av.VideoFrame, int | None]]) -> None:
         stream, picture = self._source.picture, self._picture
         for frame, timestamp in frames:
@@ -299,7 +300,10 @@ class _Reader:
             raise ValueError(f"its {stream.type} stream is damaged")
         end_fl = self._end_fl
         if self._clock.zero_fl is not None:
-            self._source.reached_s = (end_fl - self._clock.zero_fl) / SECOND_FL
+            # The latest frame may end far behind those that are missing.
+            shown_fl = self._picture.shown_fl if self._picture else -math.inf
+            reached_fl = max(shown_fl, self._sound.end_fl if self._sound else shown_fl)
+            self._source.reached_s = (reached_fl - self._clock.zero_fl) / SECOND_FL
         if timestamp is None:
             return max(0, next_fl)
         time_fl = to_flicks(timestamp, stream.time_base)
