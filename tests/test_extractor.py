@@ -9,7 +9,7 @@ import pytest
 
 import avsdn_tf
 from avsdn_tf import videos
-from avsdn_tf.backbones import Backbones
+from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import extractor as extractor_module
 from avsdn_tf.features.extractor import MODALITIES, Extractor, build_extractor
@@ -362,7 +362,7 @@ def test_the_backbones_of_a_model_are_loaded(monkeypatch, extractor):
         return extractor
 
     monkeypatch.setattr(videos, "build_extractor", build)
-    made_by = {"visual_network": "small", "vggish": "own", "visual_weights": "w.h5"}
+    made_by = {"visual_network": "small", "vggish": VGGISH, "visual_weights": IMAGENET}
     model = model_of(made_by)
     videos.extractor_for(model)
     videos.extractor_for(model, empty="audio", vggish="mine", visual_weights=None)

@@ -174,8 +174,13 @@ def extract_videos(
             if todo:
                 # Load before the folder is claimed: backbones that can't be loaded
                 # must not become its description.
-                width = _load(backbones, empty).audio.width
+                extractor = _load(backbones, empty)
+                width = extractor.audio.width
                 check_fixed(config, "vggish", backbones, width, config.audio_width)
+                # With the checksums of what was loaded.
+                backbones = backbones.override(**extractor.backbones.to_dict())
+            else:
+                backbones = backbones.resolve()
             claim_folder(out, backbones)
             _remove_leftovers(out)
             if todo:

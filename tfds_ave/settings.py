@@ -47,7 +47,7 @@ def read_settings(
         name: _locate(getattr(backbones, name), name, folder)
         for name in ("vggish", "visual_weights")
     }
-    return backbones.override(**located).resolve(), empty
+    return backbones.override(**located), empty
 
 
 def _locate(value: str, name: str, folder: pathlib.Path) -> str:

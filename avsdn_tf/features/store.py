@@ -9,7 +9,6 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import threading
@@ -30,6 +29,7 @@ from avsdn_tf.features.extractor import (
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.features.video.process import end_idle
 from avsdn_tf.files import atomic_write, write_json
+from avsdn_tf.schemas import MAX_JSON_BYTES, parse_json, read_bytes, read_json
 
 _BACKBONES = "extract.json"
 _READ_BYTES = 2**20
@@ -73,8 +73,8 @@ def read_source(out: pathlib.Path, key: str) -> Source | None:
     if not all(map(os.path.isfile, feature_paths(out, key))):
         return None
     try:
-        return Source(**json.loads(_source_path(out, key).read_text()))
-    except (OSError, ValueError, TypeError):
+        return read_json(_source_path(out, key), Source, "the source of features")
+    except UserError:
         return None
 
 
@@ -149,8 +149,9 @@ def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
     """Raise UserError if a folder holds features of other backbones."""
     path = out / _BACKBONES
     try:
-        found = Backbones.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        content = read_bytes(path, MAX_JSON_BYTES)
+        found = Backbones.from_dict(parse_json(content, dict[str, str | None]))
+    except ValueError as error:
         raise UserError(
             f"{path}: expected the backbones of the features beside it. Received: "
             f"{error}. Choose another folder, or remove this one."

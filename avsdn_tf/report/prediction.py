@@ -6,7 +6,6 @@ A file that is not recorded, or changed since, is a person's: it is never overwr
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,12 @@ from avsdn_tf.files import expand_user, explain_unwritable, lock, write_json
 from avsdn_tf.report import figures
 from avsdn_tf.report.event_files import write_event_files
 from avsdn_tf.report.player import write_player_page
+from avsdn_tf.schemas import read_json
 from avsdn_tf.text import printable
 
 _RECORD = ".predictions.json"
+# A kilobyte for each of 60,000 videos.
+_MAX_RECORD_BYTES = 64 * 2**20
 _SUFFIXES = (".html", ".png", ".vtt", ".events.json", ".events.csv")
 _Entry = dict[str, str | None]
 _ELSEWHERE = "Choose another folder for out."
@@ -99,14 +101,17 @@ def _check(path: pathlib.Path, source: str, entry: _Entry | None) -> None:
 def _read_record(out: pathlib.Path) -> dict[str, _Entry]:
     """Return the record of a folder; one that can't be read owns no file."""
     try:
-        record = json.loads((out / _RECORD).read_text(encoding="utf-8"))
-        return {
-            name: {"video": entry["video"], "sha256": entry["sha256"]}
-            for name, entry in record.items()
-            if isinstance(entry["video"], str)
-        }
-    except (OSError, ValueError, AttributeError, LookupError, TypeError):
+        what = "the record of predictions"
+        record = read_json(
+            out / _RECORD, dict[str, _Entry], what, max_bytes=_MAX_RECORD_BYTES
+        )
+    except UserError:
         return {}
+    return {
+        name: {"video": entry["video"], "sha256": entry.get("sha256")}
+        for name, entry in record.items()
+        if entry.get("video") is not None
+    }
 
 
 def _sha256(path: pathlib.Path) -> str | None:
