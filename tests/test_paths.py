@@ -97,9 +97,8 @@ def test_pathlib_does_not_expand_what_a_person_gives():
 
 
 def test_a_run_keeps_absolute_paths(home):
-    config = Config(data_dir="data", encoders="~/run", model="dmrn")
-    assert config.data_dir == str(home / "data")
-    assert config.encoders == str(home / "run")
+    assert Config(data_dir="data").data_dir == str(home / "data")
+    assert Config(data_dir="~/data").data_dir == str(home / "data")
     assert Config(data_dir="gs://bucket/data").data_dir == "gs://bucket/data"
     assert Config(data_dir=pathlib.Path("data")).data_dir == str(home / "data")
 

@@ -20,11 +20,11 @@ from avsdn_tf.version import __version__
 
 COMMANDS = {
     "train": train,
-    "build": build,
     "evaluate": evaluate,
     "predict": predict,
     "extract": extract,
     "export": export,
+    "build": build,
 }
 _DEFAULT = "train"
 _EPILOG = """\

@@ -180,10 +180,9 @@ class Config:
             self._check_mode(field)
         self._check_ranges()
         # A run is evaluated from any folder.
-        for name in ("data_dir", "encoders"):
-            path = getattr(self, name)
-            if path is not None and "://" not in os.fspath(path):
-                object.__setattr__(self, name, os.path.abspath(expand_user(path)))
+        if self.data_dir is not None and "://" not in os.fspath(self.data_dir):
+            data_dir = os.path.abspath(expand_user(self.data_dir))
+            object.__setattr__(self, "data_dir", data_dir)
 
     def _check_choice(self, field: dataclasses.Field[Any]) -> None:
         value, choices = getattr(self, field.name), field.metadata["choices"]
