@@ -60,12 +60,12 @@ def write_packets(file, codec, content, times_s, size=(64, 48), pix_fmt="yuvj420
             container.mux(packet)
 
 
-def jpeg():
-    """The bytes of a small picture."""
+def jpeg(size=(64, 48)):
+    """The bytes of a picture."""
     encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = 64, 48, "yuvj420p"
+    encoder.width, encoder.height, encoder.pix_fmt = *size, "yuvj420p"
     encoder.time_base = Fraction(1, 10)
-    frame = av.VideoFrame.from_ndarray(grey_image(3), "rgb24").reformat(
+    frame = av.VideoFrame.from_ndarray(grey_image(3, size), "rgb24").reformat(
         format="yuvj420p"
     )
     frame.pts = 0
@@ -230,6 +230,7 @@ def assert_equal(seconds, expected):
     assert [second.index for second in seconds] == [each.index for each in expected]
     for second, other in zip(seconds, expected, strict=True):
         assert (second.start_s, second.end_s) == (other.start_s, other.end_s)
+        assert second.is_inverted is other.is_inverted
         for name in ("frames", "waveform"):
             array, wanted = getattr(second, name), getattr(other, name)
             if wanted is None:
@@ -342,13 +343,13 @@ def test_no_child_is_left_after_extraction(tmp_path, children):
 
 @needs_linux
 def test_memory_is_limited_and_the_next_video_is_read(tmp_path, children):
-    large = str(tmp_path / "large.mkv")
-    write(large, images=[grey_image(3, (7680, 4320))] * 2, codecs=("mjpeg", "flac"))
+    large, size = tmp_path / "large.mkv", (7680, 4320)
+    write_packets(large, "mjpeg", jpeg(size), [0, 0.1], size)
     small = write_clip(tmp_path / "small.mp4", 2)
-    limits = Limits(memory_bytes=150 << 20)
-    with pytest.raises(video.VideoError, match=r"large.mkv: .*0.146 GiB of memory"):
+    limits = Limits(memory_bytes=130 << 20)
+    with pytest.raises(video.VideoError, match=r"large.mkv: .*0.127 GiB of memory"):
         list(read_in_child(large, limits=limits))
-    assert len(list(read_in_child(small, limits=limits))) == 2
+    assert len(list(read_in_child(small))) == 2
     # The limit is of a video, not of a child.
     assert len(list(read_in_child(large))) == 1
     assert len(children) == 2
@@ -377,6 +378,19 @@ def test_a_child_that_dies_is_one_failed_video(tmp_path, children, number):
     children[1].wait()
     assert len(list(read_in_child(file))) == 9
     assert len(children) == 3
+
+
+def test_a_child_that_can_not_start_says_why(tmp_path, children, monkeypatch):
+    file = write_clip(tmp_path / "a.mp4", 1)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "av.py").write_text("raise ImportError('no PyAV here')")
+    monkeypatch.setattr(process, "_SYS_PATH", [str(broken), *process._SYS_PATH])
+    with pytest.raises(video.VideoError, match=r"a.mp4: .*no PyAV here"):
+        describe_in_child(file)
+    monkeypatch.setattr(process.multiprocessing.spawn, "get_executable", lambda: "no")
+    with pytest.raises(video.VideoError, match=r"a.mp4: no process can be started"):
+        describe_in_child(file)
 
 
 def test_children_of_several_threads(tmp_path, children):
@@ -482,16 +496,33 @@ def test_a_child_ends_with_its_parent_and_prints_nothing(tmp_path, number):
 
 def test_frames_are_freed_without_the_cyclic_collector(tmp_path):
     file = str(tmp_path / "video.mkv")
-    write(file, images=[grey_image(index) for index in range(40)])
+    write(
+        file,
+        images=[grey_image(index) for index in range(40)],
+        waveform=click(1, 4, 44_100),
+    )
+    step = tmp_path / "step.mp4"
+    write_long_step(step)
+
+    def count_frames():
+        return sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+
     gc.collect()
     gc.disable()
     try:
-        seconds = list(video.read_seconds(file, 16))
-        alive = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+        seconds = video.read_seconds(file, 16)
+        assert max(count_frames() for _ in seconds) < 10
+        assert count_frames() == 0
+        seconds = video.read_seconds(file, 16)
+        next(seconds)
+        seconds.close()
+        video.describe(file)
+        with pytest.raises(video.VideoError):
+            list(video.read_seconds(step))
+        del seconds
+        assert count_frames() == 0
     finally:
         gc.enable()
-    assert len(seconds) == 4
-    assert alive < 10
 
 
 class Recorder(Brightness):

@@ -81,7 +81,8 @@ def _limit_memory(num_bytes: int) -> None:
 
 
 def _explain(error: Exception, path: str, memory_bytes: int) -> str:
-    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+    # A thread that gets no memory for its stack is a BlockingIOError.
+    if isinstance(error.__cause__ or error, (MemoryError, BlockingIOError)):
         return (
             f"{path}: takes more than {memory_bytes / _GIB:.3g} GiB of memory, which "
             "is the limit. Convert the video to a smaller size, or leave it out."

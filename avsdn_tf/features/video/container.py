@@ -201,7 +201,8 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Source]:
             f"{path}: cannot be read{where}: {' '.join(str(reason).split())}. Expected "
             "a whole video of a format that FFmpeg reads. Does a player show it to its "
             "end? If not, download or convert it again, or leave it out."
-        ) from error
+            # The traceback, in a cycle with contextlib's variables, holds all frames.
+        ) from error.with_traceback(None)
 
 
 def _open(path: str) -> av.container.InputContainer:
