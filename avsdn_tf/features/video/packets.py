@@ -62,6 +62,10 @@ class Packets:
             packet = next(alone, None) if alone else self._read_until(stream)
         return packet, packet is not None and self._is_doubtful(stream, packet)
 
+    def end_of(self, stream: av.stream.Stream) -> int:
+        """Return where the stream's latest packet ends in the order of decoding."""
+        return self._continuity[stream][0]
+
     def _read_until(self, wanted: av.stream.Stream) -> av.Packet | None:
         """Return a stream's next packet; let those of the other stream wait."""
         for packet in self._shared:

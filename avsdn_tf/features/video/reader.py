@@ -168,10 +168,17 @@ class _Reader:
             ):
                 yield self._take()
         zero_fl, end_fl = self._clock.zero_fl, self._end_fl
-        ends_fl = [each.end_fl for each in (self._picture, self._sound) if each]
-        self._source.check_complete(
-            zero_fl, max(end_fl, self._packets.others_end_fl), ends_fl
-        )
+        # A packet may state that it lasts longer than what it holds.
+        ends_fl = [
+            max(part.end_fl, self._packets.end_of(stream))
+            for part, stream in (
+                (self._picture, self._source.picture),
+                (self._sound, self._source.sound),
+            )
+            if part
+        ]
+        longest_fl = max(*ends_fl, self._packets.others_end_fl)
+        self._source.check_complete(zero_fl, longest_fl, ends_fl)
         num_seconds = -((_DROPPED_TAIL_FL - (end_fl - zero_fl)) // SECOND_FL)
         while self._num_done < max(1, num_seconds):
             yield self._take()
