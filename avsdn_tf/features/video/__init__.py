@@ -1,4 +1,7 @@
-"""Read videos second by second: `reader`. `picture` says which frames are chosen."""
+"""Read videos second by second: `reader`, which `process` runs in a child process.
+
+`picture` says which frames are chosen.
+"""
 
 from avsdn_tf.features.video.container import (
     VideoError,
