@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import StringConstraints
+from pydantic import JsonValue, StringConstraints
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import (
@@ -41,7 +41,7 @@ _Sentence = Annotated[str, StringConstraints(max_length=2000)]
 
 
 class _ConfigFile(Schema, extra="ignore"):
-    config: dict[str, str | int | float | bool | None]
+    config: dict[str, JsonValue]
     versions: dict[str, str]
     dataset_hash: str | None = None
 

@@ -245,13 +245,13 @@ def open_predictor(
     from avsdn_tf.videos import extractor_for, predict_video
 
     folder, config, model = open_run(run, labels_segments=True)
-    extractor = extractor_for(model, empty, **backbones)
+    disclaimer = _predictions_disclaimer(folder, config, model, backbones)
     return functools.partial(
         predict_video,
         model,
-        extractor,
+        extractor_for(model, empty, **backbones),
         min_score=min_score,
-        disclaimer=_predictions_disclaimer(folder, config, model, backbones),
+        disclaimer=disclaimer,
     )
 
 
