@@ -160,9 +160,9 @@ class TerminalHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def logging_terminal() -> Iterator[Console]:
+def logging_terminal(console: Console | None = None) -> Iterator[Console]:
     """Yield the terminal, on which the package's log appears inside the block."""
-    console, logger = Console(), logging.getLogger("avsdn_tf")
+    console, logger = console or Console(), logging.getLogger("avsdn_tf")
     handler, before = TerminalHandler(console), (logger.level, logger.propagate)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
