@@ -133,8 +133,8 @@ def test_wrong_data_are_one_error_of_a_user(own):
 
 
 def test_options_of_the_pipeline_are_handed_on(own):
-    args = app.parse(["build", "custom", "--beam_pipeline_options=a=1,runner=Own"])
-    config = build._download_config(args, "my_data")
+    words = ("--manual_dir=my_data", "--beam_pipeline_options=a=1,runner=Own")
+    config = build._download_config(app.parse(["build", "custom", *words]))
     assert isinstance(config.beam_options, PipelineOptions)
     assert config.beam_options.get_all_options(drop_default=True)["runner"] == "Own"
     assert config.manual_dir == "my_data"

@@ -99,6 +99,15 @@ def test_a_second_build_waits_and_uses_what_the_first_has_built(tmp_path):
     assert len(examples(waiting, "train")) == 3
 
 
+def test_reading_takes_no_lock(tmp_path):
+    make_custom(tmp_path / "own")
+    folder = pathlib.Path(build(tmp_path / "own", tmp_path, "custom").data_path)
+    with lock(folder.parent):
+        loaded = tfds.load("tfds_ave/custom", split="train", data_dir=tmp_path)
+        assert len(loaded) == 3
+        build(tmp_path / "own", tmp_path, "custom")
+
+
 def test_what_killed_builds_left_is_removed(tmp_path, loaded):
     rows = make_custom_videos(tmp_path / "own")
     config, features = tmp_path / "data/tfds_ave/custom", tmp_path / "own/features"

@@ -44,16 +44,25 @@ def lock_folder(
         yield
 
 
+def find_leftovers(data_path: os.PathLike[str]) -> list[pathlib.Path]:
+    """Return the folders beside a data set of builds that go on or were killed."""
+    path = pathlib.Path(data_path)
+    if is_address(data_path) or not path.parent.is_dir():
+        return []
+    return [
+        other
+        for other in path.parent.iterdir()
+        if (_INCOMPLETE.fullmatch(other.name) or other.name == _REPLACED + path.name)
+        and not other.is_symlink()
+    ]
+
+
 def _remove_leftovers(path: pathlib.Path) -> None:
     """Restore a data set that a killed build set aside; remove unfinished ones."""
-    replaced = path.with_name(_REPLACED + path.name)
-    if replaced.exists():
-        if path.exists():
-            shutil.rmtree(replaced)
+    for other in find_leftovers(path):
+        if other.name.startswith(_REPLACED) and not path.exists():
+            other.rename(path)
         else:
-            replaced.rename(path)
-    for other in path.parent.iterdir():
-        if _INCOMPLETE.fullmatch(other.name) and not other.is_symlink():
             shutil.rmtree(other)
 
 

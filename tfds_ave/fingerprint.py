@@ -106,13 +106,16 @@ def find_changes(
 
     Args:
         fingerprint: The fingerprint of a built data set.
-        folder: The folder to compare with it; default: the one that it names.
+        folder: The folder to compare with it; default: the one that it names, if that
+            is there.
         read_data: Whether to compare the checksums of features and videos, and to name
             missing files. Without, only the sizes of those that are there are compared.
     """
+    if folder is not None and not folder.is_dir():
+        return [f"{folder} is missing"]
     folder = folder or pathlib.Path(fingerprint.folder)
     if not folder.is_dir():
-        return [f"{folder} is missing"] if read_data else []
+        return []
     changes = []
     for entry in fingerprint.files:
         path = folder / entry.name

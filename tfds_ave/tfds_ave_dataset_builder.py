@@ -23,7 +23,7 @@ from tfds_ave import (
     videos,
 )
 from tfds_ave.categories import CATEGORIES
-from tfds_ave.clips import Clip, wrong_lengths_message
+from tfds_ave.clips import Clip
 from tfds_ave.configs import (
     BACKGROUND,
     CONFIGS,
@@ -180,58 +180,78 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # Absolute, since Beam's workers may have another working folder.
         self._manual_dir = pathlib.Path(expand_user(manual_dir)).resolve()
         self._download_config = options
-        mode = options.download_mode
         folder = self.data_path
-        with explain_build_errors(folder), building.lock_folder(folder, self.say):
-            is_there = folder.exists()
-            if is_there and not mode.overwrite_dataset:
-                if mode != tfds.download.GenerateMode.UPDATE_DATASET_INFO:
-                    self._check_built(options.manual_dir is not None)
-                super().download_and_prepare(download_config=options, **kwargs)
-                if not self.info.splits:  # Another process has built it meanwhile.
-                    self.info.read_from_directory(self.data_dir)
+        with explain_build_errors(folder):
+            # One that is only read needs no lock, which a read-only disk has not.
+            if not building.find_leftovers(folder) and self._reuse(download_config):
                 return
-            is_default = download_dir is None
-            with (
-                building.set_aside(folder),
-                building.remove_empty(downloads, is_default=is_default),
-            ):
-                # Its info must hold nothing of the data set that it replaces.
-                builder = type(self)(**self._original_state) if is_there else self
-                vars(builder).update(
-                    _manual_dir=self._manual_dir,
-                    _download_config=options,
-                    say=self.say,
-                    on_progress=self.on_progress,
-                )
-                self.on_progress("starting", 0, 0)
-                super(Builder, builder).download_and_prepare(
-                    download_dir=downloads, download_config=options, **kwargs
-                )
-            if builder is not self:
-                self._successor = builder
+            with building.lock_folder(folder, self.say):
+                if self._reuse(download_config):
+                    return
+                is_default = download_dir is None
+                with (
+                    building.set_aside(folder),
+                    building.remove_empty(downloads, is_default=is_default),
+                ):
+                    self._build(downloads, **kwargs)
 
-    def _check_built(self, has_manual_dir: bool) -> None:
-        """Check that the data set was built from what a person names."""
+    def _reuse(self, options: tfds.download.DownloadConfig | None) -> bool:
+        """Return whether the data set is there, and is to be used as it is.
+
+        Who gives options, as programs that build do, names a source: it is compared.
+        """
+        mode = options.download_mode if options else None
+        if not self.data_path.exists() or (mode and mode.overwrite_dataset):
+            return False
+        if mode == tfds.download.GenerateMode.UPDATE_DATASET_INFO:
+            super().download_and_prepare(download_config=options)
+            return True
         if not self.is_prepared():
             raise DatasetError(
                 f"{self.data_path}: expected a data set, or no such folder. Remove it, "
                 "or add --overwrite."
             )
-        if not has_manual_dir or self.builder_config.source == "simulated":
-            return
+        if options and self.builder_config.source != "simulated":
+            self._check_source(self._manual_dir if options.manual_dir else None)
+        if not self.info.splits:  # Another process has built it meanwhile.
+            self.info.read_from_directory(self.data_dir)
+        return True
+
+    def _check_source(self, folder: pathlib.Path | None) -> None:
+        """Check that the data set was built from what is in a folder.
+
+        Without a folder: that its source is as it was.
+        """
+        self.on_progress("comparing files", 0, 0)
         source = fingerprint.read_fingerprint(self.data_path)
-        if source is None:
-            changes = [f"no {fingerprint.SOURCE}, which names its source"]
+        if source:
+            changes = fingerprint.find_changes(source, folder, read_data=True)
         else:
-            changes = fingerprint.find_changes(source, self._manual_dir, read_data=True)
+            changes = [f"no {fingerprint.SOURCE} names its source"] if folder else []
         if changes:
             origin = source.folder if source else "unknown files"
             raise DatasetError(
-                f"{self.data_path} was built from {origin}, and {self._manual_dir} is "
+                f"{self.data_path} was built from {origin}, and {folder or 'that'} is "
                 f"not what it was built from: {', '.join(shorten(changes, 5))}. Add "
                 "--overwrite to build it again, or choose another data_dir."
             )
+
+    def _build(self, downloads: str, **kwargs: Any) -> None:
+        """Build the data set, which is not there."""
+        # Its info must hold nothing of a data set that it replaces.
+        builder = type(self)(**self._original_state) if self.info.splits else self
+        vars(builder).update(
+            _manual_dir=self._manual_dir,
+            _download_config=self._download_config,
+            say=self.say,
+            on_progress=self.on_progress,
+        )
+        self.on_progress("starting", 0, 0)
+        super(Builder, builder).download_and_prepare(
+            download_dir=downloads, download_config=self._download_config, **kwargs
+        )
+        if builder is not self:
+            self._successor = builder
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
@@ -270,15 +290,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         names.append(videos.SETTINGS)
         self._record_source(names, [video.path for video in found])
         self._warn(data.warnings)
-
-        def look_first(lengths_s: Mapping[str, float]) -> list[str]:
-            num_segments = self.builder_config.num_segments
-            named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
-            _, wrong = look.find_wrong_lengths(named_s, num_segments)
-            if not wrong:
-                return []
-            return [wrong_lengths_message(wrong, len(found), num_segments)]
-
+        look_first = functools.partial(
+            videos.look_first, self.builder_config.num_segments, len(found)
+        )
         return videos.VideoData(data, self._extract(found, look_first))
 
     def _open_custom(self) -> custom.CustomData:

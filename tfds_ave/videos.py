@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from tfds_ave.clips import (
     cut_warnings,
     read_segments,
     read_shape,
+    wrong_lengths_message,
 )
 from tfds_ave.errors import DatasetError, shorten
+from tfds_ave.look import find_wrong_lengths
 from tfds_ave.official import OfficialData
 
 ARCHIVE = "AVE_Dataset.zip"
@@ -52,6 +54,15 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
             f"{', '.join(shorten(missing))}."
         )
     return [found[video_id] for video_id in wanted]
+
+
+def look_first(
+    num_segments: int, num_videos: int, lengths_s: Mapping[str, float]
+) -> list[str]:
+    """Return what is surely wrong with videos that state these lengths, by id."""
+    named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
+    _, wrong = find_wrong_lengths(named_s, num_segments)
+    return [wrong_lengths_message(wrong, num_videos, num_segments)] if wrong else []
 
 
 def _list_videos(folder: pathlib.Path) -> dict[str, Video]:

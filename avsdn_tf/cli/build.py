@@ -85,23 +85,19 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from avsdn_tf.data.dataset import build_dataset, find_builder, open_dataset
-    from avsdn_tf.report.terminal import print_plainly
+    from avsdn_tf.report.terminal import logging_terminal, print_plainly
 
     # Not the present sys.stdout, since TFDS's output is kept from it.
     terminal = Console(file=sys.stdout)
     builder = find_builder(args.dataset, args.data_dir)
     was_built = builder.is_prepared() and not args.overwrite
-    manual_dir = args.manual_dir
-    if was_built and not manual_dir:
-        source = open_dataset(args.dataset, args.data_dir).source
-        manual_dir = source.folder if source and os.path.isdir(source.folder) else None
-    with _progress(terminal) as on_progress:
+    with logging_terminal(terminal), _progress(terminal) as on_progress:
         builder.on_progress = on_progress
         builder.say = lambda text: print_plainly(terminal, text, style="yellow")
         build_dataset(
             builder,
             download_dir=args.download_dir,
-            download_config=_download_config(args, manual_dir),
+            download_config=_download_config(args),
         )
     dataset = open_dataset(args.dataset, args.data_dir)
     print_plainly(
@@ -113,10 +109,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _download_config(args: argparse.Namespace, manual_dir: str | None) -> Any:
+def _download_config(args: argparse.Namespace) -> Any:
     import tensorflow_datasets as tfds
 
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    config = tfds.download.DownloadConfig(manual_dir=args.manual_dir)
     if args.overwrite:
         config.download_mode = tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
     if args.beam_pipeline_options:

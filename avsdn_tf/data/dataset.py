@@ -182,11 +182,14 @@ def open_dataset(
             )
         stdout, path = sys.stdout, builder.data_path
 
+        def say(text: str) -> None:
+            print(text, file=stdout, flush=True)
+
         def announce(stage: str, *_: int) -> None:
             if stage == "starting":  # No other process builds it.
-                print(f"Building {name} in {path}", file=stdout, flush=True)
+                say(f"Building {name} in {path}")
 
-        builder.on_progress = announce
+        builder.say, builder.on_progress = say, announce
         build_dataset(builder)
         builder = find_builder(name, data_dir)
     return _describe(name, builder)
