@@ -474,3 +474,39 @@ def test_the_graph_takes_the_same_windows(window, rng):
     found = end_to_end._stitch(model, tf.constant(audio), tf.constant(visual), window)
     expected = events.stitch_logits(model, [(audio, visual)], window)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+RUN_ONNX = """
+import sys, numpy as np, onnxruntime
+
+session = onnxruntime.InferenceSession(sys.argv[1])
+for clips, segments in ((0, 5), (0, 0), (2, 0), (2, 3)):
+    inputs = {
+        each.name: np.zeros((clips, segments, *each.shape[2:]), np.float32)
+        for each in session.get_inputs()
+    }
+    try:
+        print(session.run(["logits"], inputs)[0].shape)
+    except Exception as error:
+        print("refused", *str(error).split())
+"""
+
+
+def test_a_batch_of_no_clips_does_not_end_the_process(tmp_path, rng):
+    pytest.importorskip("onnxruntime")
+    model = small_models()["both ways"]
+    clips = [make_clips(model, rng)]
+    path, _ = export.export_model(model, "onnx", tmp_path, METADATA, clips)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ONNX, path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *without_clips, without_segments, whole = done.stdout.splitlines()
+    for line in without_clips:
+        assert line.startswith("refused")
+        assert "of_one_clip_or_more" in line
+    assert without_segments.startswith("refused")
+    assert whole == "(2, 3, 4)"
