@@ -83,6 +83,7 @@ class Packets:
                 self._waiting[stream].append(packet)
                 self._num_waiting_bytes[stream] += packet.size + _PACKET_BYTES
                 if self._num_waiting_bytes[stream] > _MAX_WAITING_BYTES:
+                    stream.discard = av.stream.Discard.all
                     self._alone[stream] = self._read_alone(stream)
         return None
 
@@ -90,7 +91,10 @@ class Packets:
         """Yield a stream's packets after those of the shared container."""
         num_skipped = self._num_shared[stream]
         with self._source.reopen() as container:
-            for packet in container.demux(container.streams[stream.index]):
+            own = container.streams[stream.index]
+            for other in set(container.streams) - {own}:
+                other.discard = av.stream.Discard.all
+            for packet in container.demux(own):
                 if packet.size and num_skipped:
                     num_skipped -= 1
                 elif packet.size:
