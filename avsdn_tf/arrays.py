@@ -16,9 +16,8 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from avsdn_tf.files import open_regular
+from avsdn_tf.files import MAX_FILE_BYTES, open_regular
 
-MAX_ARRAY_BYTES = 2**30
 _NPY_VERSIONS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -58,19 +57,19 @@ def open_npy(path: pathlib.Path) -> StoredArray:
         return _describe(file, num_bytes, lambda: open_regular(path))
 
 
-def open_npz(file: BinaryIO) -> dict[str, StoredArray]:
+def open_npz(file: BinaryIO, max_bytes: int = MAX_FILE_BYTES) -> dict[str, StoredArray]:
     """Return the arrays of a file of `np.savez`, by name. Reading needs the open file.
 
     Raises:
         OSError: If the file can't be read.
         ValueError: If it is no archive of uncompressed arrays of numbers, whose sizes
-            are those of their headers, or has more than `MAX_ARRAY_BYTES`.
+            are those of their headers, or has more than `max_bytes`.
     """
     num_bytes = os.fstat(file.fileno()).st_size
     try:
         archive = zipfile.ZipFile(file)
         total = sum(member.file_size for member in archive.infolist())
-        if total > min(num_bytes, MAX_ARRAY_BYTES):
+        if total > min(num_bytes, max_bytes):
             raise ValueError(f"arrays of {total:,} bytes in {num_bytes:,}")
         found = {}
         for member in archive.infolist():

@@ -17,6 +17,8 @@ from avsdn_tf.errors import UserError
 LOCK = ".lock"
 _TMP_PREFIX = ".tmp-"
 _READ_BYTES = 2**20
+# The largest model or archive of arrays that is read: it may be anybody's.
+MAX_FILE_BYTES = 4 * 2**30
 
 
 def expand_user(path: str | os.PathLike[str]) -> str:
@@ -103,10 +105,17 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return file
 
 
-def hash_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a regular file, in hexadecimal; raise as `open_regular`."""
+def hash_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> str:
+    """Return the SHA-256 of a regular file, in hexadecimal.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is no regular file, or longer than `max_bytes`.
+    """
     found = hashlib.sha256()
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise ValueError(f"more than {max_bytes:,} bytes")
         while content := file.read(_READ_BYTES):
             found.update(content)
     return found.hexdigest()

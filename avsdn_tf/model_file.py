@@ -23,11 +23,10 @@ from pydantic import Field
 from avsdn_tf.arrays import check_hdf5
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError, first_line
-from avsdn_tf.files import open_regular
+from avsdn_tf.files import MAX_FILE_BYTES, open_regular
 from avsdn_tf.models.audio_visual import AudioVisualModel
 from avsdn_tf.schemas import MAX_JSON_BYTES, Schema, parse_json
 
-MAX_MODEL_BYTES = 2**30
 # Trained weights hardly compress, but the frame of a small file does.
 _SMALL_BYTES = 64 * 2**20
 # The windows that a video is seen in have as many.
@@ -94,7 +93,7 @@ def _check(file: Any) -> None:
         if len(names) < len(members) or names - _MEMBERS:
             raise ValueError(f"other members than {', '.join(sorted(_MEMBERS))}")
         total = sum(member.file_size for member in members)
-        limit = min(max(2 * num_bytes, _SMALL_BYTES), MAX_MODEL_BYTES)
+        limit = min(max(2 * num_bytes, _SMALL_BYTES), MAX_FILE_BYTES)
         if total > limit:
             raise ValueError(
                 f"{total:,} bytes, unpacked from {num_bytes:,}. Expected at most "

@@ -502,6 +502,20 @@ def test_a_link_in_a_run_folder_leads_nowhere(run_folder, tmp_path, name, exists
     assert not exists or victim.read_text() == "precious"
 
 
+def test_files_that_are_mostly_holes_are_not_read(run_folder):
+    folder = RunFolder(run_folder)
+    os.truncate(folder.model, 2**40)
+    with pytest.raises(UserError, match="more than"):
+        folder.load_model()
+    checkpoints = Checkpoints(folder.checkpoints)
+    os.truncate(checkpoints.paths()[-1], 2**40)
+    with pytest.raises(UserError, match="larger than the network"):
+        checkpoints.restore([keras.Variable(np.eye(2))])
+    os.truncate(folder.predictions, 2**40)
+    with pytest.raises(ValueError, match="Expected predictions"):
+        Predictions.load(folder.predictions)
+
+
 def test_a_run_folder_itself_may_be_a_link(run_folder, tmp_path):
     link = tmp_path / "latest"
     link.symlink_to(run_folder)

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import pathlib
 from typing import Annotated, Any, BinaryIO
 
@@ -24,6 +26,10 @@ _MAGIC = b"avsdn_tf checkpoint 1\n"
 _HEADER_BYTES = len(_MAGIC) + 2 * hashlib.sha256().digest_size + 1
 _READ_BYTES = 1 << 20
 _NUM_KEPT = 3
+# 100,000 epochs.
+_MAX_PROGRESS_BYTES = 16 * 2**20
+# What an archive adds to each array.
+_MEMBER_BYTES = 1024
 _NAMES = "epoch-[0-9]*-step-[0-9]*.ckpt"
 
 
@@ -163,11 +169,17 @@ def _read(
         f"v{i}": (tuple(variable.shape), np.dtype(variable.dtype))
         for i, variable in enumerate(variables)
     }
+    arrays_bytes = sum(
+        math.prod(shape) * dtype.itemsize for shape, dtype in expected.values()
+    )
+    frame_bytes = _MAX_PROGRESS_BYTES + _MEMBER_BYTES * len(variables)
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > arrays_bytes + frame_bytes:
+            raise ValueError("it is larger than the network and its optimizer")
         header = file.read(_HEADER_BYTES)
         if header != _MAGIC + _checksum(file) + b"\n":
             raise ValueError("its checksum is not that of its content")
-        found = open_npz(file)
+        found = open_npz(file, max_bytes=arrays_bytes + frame_bytes)
         state = read_npz(found, {"progress": (None, np.dtype(np.uint8))})["progress"]
         stored = parse_json(state.tobytes(), _StoredProgress)
         shapes = {name: array.shape for name, array in found.items()}
