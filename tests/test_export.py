@@ -251,6 +251,10 @@ def test_the_scripts_of_the_page_need_no_avsdn_tf(run, number):
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert done.returncode == 0, done.stderr
+    # A line a second: its number, its class and the probability of that.
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == list(map(str, range(10)))
+    assert all(0 < float(line[-1]) <= 1 for line in lines)
     assert "avsdn_tf" not in scripts[number].replace("avsdn_tf.json", "")
 
 

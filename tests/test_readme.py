@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+TITLE = "Use a trained model in another program"
 
 
 def programs(title):
@@ -21,9 +23,42 @@ def programs(title):
     ]
 
 
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """A folder in which the command that the programs' run comes from was called."""
+    folder = tmp_path_factory.mktemp("readme")
+    section = (ROOT / "README.md").read_text().split(f"\n## {TITLE}\n\n")[1]
+    (command,) = (line for line in section.splitlines() if "--run=runs/first" in line)
+    words = command.split()[1:]
+    words += ["--epochs=8", f"--data_dir={data_dir}"]
+    subprocess.run([sys.executable, *words], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        # Clip, start and end of an event, category and score.
+        (0, r"^\d \d+\.\d \d+\.\d [A-Z].+ 0\.\d+$"),
+        (3, r"Trainable params: [\d,]+"),
+    ],
+)
+def test_programs_print_what_a_trained_run_finds(data_dir, trained, number, shown):
+    done = subprocess.run(
+        [sys.executable, "-c", programs(TITLE)[number]],
+        cwd=trained,
+        env={**os.environ, "TFDS_DATA_DIR": data_dir},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(shown, done.stdout, re.MULTILINE)
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_networks_fit_as_keras_models(data_dir, tmp_path, number):
-    program = programs("Use a trained model in another program")[number]
+    program = programs(TITLE)[number]
     assert "model.fit(" in program
     assert len(program.splitlines()) <= 10
     done = subprocess.run(
