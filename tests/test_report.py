@@ -424,3 +424,31 @@ def test_extraction_prints_a_line_per_video_without_a_terminal():
         on_done(pathlib.Path("videos/[b]1.mp4"), None)
         on_done(pathlib.Path("2.mp4"), "no sound")
     assert console.file.getvalue() == "1/2 [b]1.mp4\n2/2 2.mp4: failed\n"
+
+
+def test_one_clip_has_no_interval(predictions):
+    one = evaluation.Predictions(
+        *(getattr(predictions, name)[1:] for name in predictions.DTYPES)
+    )
+    scores = evaluation.evaluate(one, CATEGORIES)
+    assert scores["interval"] is None
+    report = {
+        **scores,
+        **{"model": "avsdn", "mode": "weak", "dataset": "own", "disclaimer": None},
+        **{"validation_accuracy": 0.5, "selected_epoch": 1, "epochs_run": 1},
+        "seconds": 1.0,
+    }
+    console = Console(width=80, file=io.StringIO())
+    console.print(results_table(report))
+    assert "100.0 %" in console.file.getvalue()
+    assert " to " not in console.file.getvalue()
+    figure = figures.learning_curves(HISTORY, 1)
+    page = run_report.render_page(
+        report,
+        dict.fromkeys(("learning_curves", "timelines", "confusion"), figure),
+        title="own",
+        command="avsdn",
+        settings={},
+        versions={},
+    )
+    assert " % to " not in page

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.text import printable_lines
 
 _MAX_NAMED = 20
 
@@ -75,7 +76,7 @@ def install_excepthook() -> None:
 
     def hook(kind: Any, error: BaseException, trace: Any) -> None:
         if isinstance(error, DatasetError):
-            print(f"tfds_ave: {error}", file=sys.stderr)
+            print(f"tfds_ave: {printable_lines(str(error))}", file=sys.stderr)
         else:
             previous_hook(kind, error, trace)
 

@@ -22,7 +22,7 @@ def start(args: argparse.Namespace) -> None:
     """
     config = getattr(args, "config", None)
     if config is not None:
-        _check_dataset(config.dataset)
+        _check_dataset(config.dataset, config.data_dir)
         if config.encoders is not None:
             _check_run(config.encoders, "encoders")
     elif getattr(args, "run", None) is not None:
@@ -48,13 +48,24 @@ def _check_run(path: str, field: str) -> None:
     Config.from_dict(folder.read_settings(), folder.config)
 
 
-def _check_dataset(name: str) -> None:
+def _check_dataset(name: str, data_dir: str | None) -> None:
     package, _, config = name.partition("/")
     config = config.partition(":")[0]
     if package != "tfds_ave" or (config and config not in DATASETS):
         message = f"Expected tfds_ave/CONFIG, with a config of {', '.join(DATASETS)}."
         message += did_you_mean(config or package, DATASETS, "tfds_ave/")
         raise UserError(message, field="dataset", value=name)
+    # TFDS's own default. An address is left to TFDS.
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = os.path.join(os.path.expanduser(data_dir), package, config)
+    is_simulated = config in ("", DATASETS[0])
+    if not (is_simulated or "://" in data_dir or os.path.isdir(folder)):
+        raise UserError(
+            f"Not built in {folder}. Build it first:\n  avsdn build "
+            f"--config={config} --manual_dir=FOLDER",
+            field="dataset",
+            value=name,
+        )
 
 
 def _check_backbones(args: argparse.Namespace) -> None:

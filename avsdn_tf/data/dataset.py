@@ -23,7 +23,7 @@ from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import expand_user
 from avsdn_tf.schemas import Schema, describe
-from avsdn_tf.text import short_name
+from avsdn_tf.text import printable, short_name
 from tfds_ave import fingerprint
 
 _NAME = "tfds_ave"
@@ -183,7 +183,7 @@ def open_dataset(
         stdout, path = sys.stdout, builder.data_path
 
         def say(text: str) -> None:
-            print(text, file=stdout, flush=True)
+            print(printable(text), file=stdout, flush=True)
 
         def announce(stage: str, *_: int) -> None:
             if stage == "starting":  # No other process builds it.
