@@ -459,7 +459,7 @@ MISSING = [
     ("--dataset=mnist", "--dataset=mnist: "),
     (
         "--dataset=tfds_ave/custom --data_dir=empty",
-        "Not built in empty/tfds_ave/custom",
+        "empty/tfds_ave/custom. Build it first",
     ),
     ("--model=dmrn --encoders=nope", "--encoders=nope: "),
 ]
