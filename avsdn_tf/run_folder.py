@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import (
@@ -42,7 +42,7 @@ _Sentence = Annotated[str, StringConstraints(max_length=2000)]
 
 class _ConfigFile(Schema, extra="ignore"):
     config: dict[str, JsonValue]
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(default_factory=dict)
     dataset_hash: str | None = None
 
 
