@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 # TFDS finds the data set by name once this package has registered it.
 import tfds_ave
 from avsdn_tf.backbones import Backbones
+from avsdn_tf.data.damage import check_sizes, damage_error, find_damaged_files
 from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import expand_user
 from avsdn_tf.schemas import Schema, describe
@@ -287,7 +288,7 @@ class _Metadata(Schema):
     model_config = pydantic.ConfigDict(extra="ignore")
 
     audio_width: pydantic.PositiveInt
-    visual_shape: list[pydantic.PositiveInt]
+    visual_shape: list[pydantic.PositiveInt] = pydantic.Field(min_length=1)
     num_segments: pydantic.PositiveInt
     segment_s: pydantic.PositiveFloat
     disclaimer: str | None
@@ -298,10 +299,17 @@ class _Metadata(Schema):
 def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
     """Return what the builder's metadata say of a data set."""
     try:
-        found = (builder.info.metadata or {}).items()
-        metadata = _Metadata.model_validate(dict(found))
-        names = builder.info.features["clip_label"].names
-        backbones = Backbones.from_dict(metadata.backbones)
+        metadata = _Metadata.model_validate(dict((builder.info.metadata or {}).items()))
+        fields = {
+            **dict(metadata),
+            "visual_shape": tuple(metadata.visual_shape),
+            "backbones": Backbones.from_dict(metadata.backbones),
+            "categories": tuple(builder.info.features["clip_label"].names[:-1]),
+        }
+        dataset = Dataset(name=name, builder=builder, **fields)
+        if lacking := {"train", "validation", "test"} - set(dataset.splits):
+            raise ValueError(f"No split {', '.join(sorted(lacking))}")
+        check_sizes(builder, dataset.clip_bytes)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         is_schema = isinstance(error, pydantic.ValidationError)
         reason = describe(error) if is_schema else first_line(error)
@@ -310,36 +318,7 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
             f"{tfds.builder_cls(_NAME).VERSION}. {type(error).__name__}: {reason}. "
             "Remove the folder and build the data set again."
         ) from error
-    fields = {**dict(metadata), "visual_shape": tuple(metadata.visual_shape)}
-    fields["backbones"] = backbones
-    dataset = Dataset(
-        name=name, builder=builder, categories=tuple(names[:-1]), **fields
-    )
-    _check_sizes(dataset)
     return dataset
-
-
-def _check_sizes(dataset: Dataset) -> None:
-    """Check that files hold as many bytes as the metadata claim, which anyone may say.
-
-    Raises:
-        UserError: If a file is missing, or has fewer.
-    """
-    info = dataset.builder.info
-    if info.file_format != tfds.core.FileFormat.TFRECORD:
-        return  # Others may be compressed.
-    small = [
-        str(path)
-        for split in info.splits.values()
-        for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
-        if length * dataset.clip_bytes > _size(path)
-    ]
-    if small:
-        raise _damage_error(small)
-
-
-def _size(path: Any) -> int:
-    return path.stat().length if path.exists() else 0
 
 
 def _build_command(
@@ -367,34 +346,13 @@ def explain_damage(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        damaged = _damaged_files(dataset.builder)
+        damaged = find_damaged_files(dataset.builder)
         if not damaged:
             raise
-        raise _damage_error(damaged) from error
+        raise damage_error(damaged) from error
 
 
 def _shorten(names: Iterable[str]) -> str:
     shown = list(names)
     more = len(shown) - _SHOWN
     return "; ".join(shown[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _damage_error(paths: list[str]) -> UserError:
-    return UserError(
-        f"{', '.join(paths)}: damaged or missing examples. Remove the folder and build "
-        "the data set again."
-    )
-
-
-def _damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """Return the files that can't be read, or hold another number of examples."""
-    damaged = []
-    for split in builder.info.splits.values():
-        for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
-            try:
-                found = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
-            except tf.errors.OpError:
-                found = None
-            if found != length:
-                damaged.append(str(path))
-    return damaged

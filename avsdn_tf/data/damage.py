@@ -1,0 +1,52 @@
+"""Files of a data set that are damaged, missing or smaller than its metadata say."""
+
+import os
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from avsdn_tf.errors import UserError
+
+
+def check_sizes(builder: tfds.core.DatasetBuilder, clip_bytes: int) -> None:
+    """Check that files hold as many bytes as the metadata claim, which anyone may say.
+
+    Args:
+        builder: The builder of the data set.
+        clip_bytes: Size of a clip's features.
+
+    Raises:
+        UserError: If a file is missing, or has fewer.
+    """
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        return  # Others may be compressed.
+    small = [
+        os.fspath(path)
+        for split in builder.info.splits.values()
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+        if length * clip_bytes > (path.stat().length if path.exists() else 0)
+    ]
+    if small:
+        raise damage_error(small)
+
+
+def damage_error(paths: list[str]) -> UserError:
+    """Return the error about damaged files."""
+    return UserError(
+        f"{', '.join(paths)}: damaged or missing examples. Remove the folder and build "
+        "the data set again."
+    )
+
+
+def find_damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """Return the files that can't be read, or hold another number of examples."""
+    damaged = []
+    for split in builder.info.splits.values():
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
+            try:
+                found = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
+            except tf.errors.OpError:
+                found = None
+            if found != length:
+                damaged.append(str(path))
+    return damaged
