@@ -45,8 +45,10 @@ class Packets:
         # Packets of each stream that were read through the shared container.
         self._num_shared = dict.fromkeys(source.streams, 0)
         self._alone: dict[av.stream.Stream, Iterator[av.Packet]] = {}
-        # End of each stream's latest packet, and how many packets are still doubtful.
-        self._continuity = dict.fromkeys(source.streams, (math.inf, 0))
+        self._latest: dict[av.stream.Stream, av.Packet] = {}
+        # How many of the next packets are doubtful.
+        self._num_doubtful = dict.fromkeys(source.streams, 0)
+        self._is_mpegts = source.container.format.name == "mpegts"
 
     def next(self, stream: av.stream.Stream) -> tuple[av.Packet | None, bool]:
         """Return the stream's next packet, and whether bytes may be missing in it.
@@ -60,11 +62,17 @@ class Packets:
         else:
             alone = self._alone.get(stream)
             packet = next(alone, None) if alone else self._read_until(stream)
-        return packet, packet is not None and self._is_doubtful(stream, packet)
+        if packet is None:
+            return None, False
+        is_doubtful = self._is_doubtful(stream, packet)
+        self._latest[stream] = packet
+        return packet, is_doubtful
 
     def end_of(self, stream: av.stream.Stream) -> int:
         """Return where the stream's latest packet ends in the order of decoding."""
-        return self._continuity[stream][0]
+        packet = self._latest[stream]
+        end = (packet.dts or 0) + (packet.duration or 0)
+        return to_flicks(end, packet.time_base)
 
     def _read_until(self, wanted: av.stream.Stream) -> av.Packet | None:
         """Return a stream's next packet; let those of the other stream wait."""
@@ -109,18 +117,19 @@ class Packets:
             self.others_end_fl = max(self.others_end_fl, end_fl)
 
     def _is_doubtful(self, stream: av.stream.Stream, packet: av.Packet) -> bool:
-        if packet.is_corrupt and self._source.container.format.name != "mpegts":
-            raise ValueError("a part of it is damaged or cut off")
-        end_fl, num_doubtful = self._continuity[stream]
-        dts_fl = to_flicks(packet.dts or 0, packet.time_base)
-        if num_doubtful and dts_fl > end_fl + _MAX_SEAM_FL:
-            raise ValueError(
-                f"{(dts_fl - end_fl) / SECOND_FL:.1f} s are missing in the middle"
-            )
-        if dts_fl < end_fl - _MAX_ROUNDING_FL:
+        if not self._is_mpegts:
+            if packet.is_corrupt:
+                raise ValueError("a part of it is damaged or cut off")
+            return False
+        num_doubtful = self._num_doubtful[stream]
+        if num_doubtful:
+            gap_fl = to_flicks(packet.dts or 0, packet.time_base) - self.end_of(stream)
+            if gap_fl > _MAX_SEAM_FL:
+                gap_s = gap_fl / SECOND_FL
+                raise ValueError(f"{gap_s:.1f} s are missing in the middle")
             # What was joined starts earlier. `Clock` checks by how much.
-            num_doubtful = 0
-        end_fl = dts_fl + to_flicks(packet.duration or 0, packet.time_base)
-        num_doubtful = _NUM_DOUBTFUL if packet.is_corrupt else max(0, num_doubtful - 1)
-        self._continuity[stream] = (end_fl, num_doubtful)
+            num_doubtful = 0 if gap_fl < -_MAX_ROUNDING_FL else num_doubtful - 1
+        if packet.is_corrupt:
+            num_doubtful = _NUM_DOUBTFUL
+        self._num_doubtful[stream] = num_doubtful
         return num_doubtful > 0

@@ -281,13 +281,15 @@ class _Reader:
         frames: one may have that of a long pause.
         """
         stream = self._source.picture
+        end_fl = start_fl + to_flicks(frame.duration or 0, stream.time_base)
+        if start_fl < end_fl <= self._stated_picture_end_fl:
+            return end_fl
         if self._durations_fl:
             usual_fl = statistics.median_low(self._durations_fl)
         else:
             usual_fl = to_flicks(1, 1 / (stream.average_rate or Fraction(25)))
         if not frame.duration:
             return start_fl + usual_fl
-        end_fl = start_fl + to_flicks(frame.duration, stream.time_base)
         return min(end_fl, max(self._stated_picture_end_fl, start_fl + usual_fl))
 
     def _check_time(
