@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # The command line checks its words before it imports TensorFlow, which takes seconds.
 if not is_command_line():
-    from avsdn_tf import metrics
+    from avsdn_tf import metrics, zero_shot
     from avsdn_tf.backbones import Backbones
     from avsdn_tf.errors import UserError
     from avsdn_tf.events import Event, events_from_logits
@@ -56,6 +56,7 @@ __all__ = [
     "metrics",
     "predict",
     "train",
+    "zero_shot",
 ]
 
 

@@ -13,7 +13,7 @@ import av
 import keras
 import numpy as np
 
-from avsdn_tf.features.audio import FrontEnd
+from avsdn_tf.features.vggish import FRONT_END
 from avsdn_tf.losses import SoftmaxBinaryCrossentropy
 from avsdn_tf.models.avsdn import AVSDN
 
@@ -23,7 +23,7 @@ DISCLAIMER = (
 )
 CATEGORIES = ("Bell", "Engine", "Bird")
 
-_RATE_HZ = FrontEnd.sample_rate_hz
+_RATE_HZ = FRONT_END.sample_rate_hz
 _FRAME_RATE = 12
 _HEIGHT, _WIDTH = 180, 320
 _LEVELS = 4

@@ -45,6 +45,7 @@ class VideoPrediction:
         disclaimer: Text that must accompany every result, or None.
         start_s: Start of the first segment on the clock of players, in seconds: 0 in
             most videos, else the first timestamp. See `features.video.Second.start_s`.
+        heard_only: Names of the categories that were not looked for in the picture.
 
     Raises:
         ValueError: If there is no segment, the probabilities don't fit the categories
@@ -59,6 +60,7 @@ class VideoPrediction:
     events: tuple[Event, ...]
     disclaimer: str | None
     start_s: float = 0.0
+    heard_only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = np.shape(self.probabilities)

@@ -11,6 +11,7 @@ import numpy as np
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import Event, events_from_logits
 from avsdn_tf.files import expand_user
+from avsdn_tf.hub import fetch_run, is_address
 from avsdn_tf.model_file import load_model_file
 from avsdn_tf.models import AVDLN, SegmentClassifier
 from avsdn_tf.run_folder import RunFolder
@@ -26,8 +27,9 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     checked.
 
     Args:
-        path: A run folder, or a `.keras` file. The model of a run is compared with the
-            checksum beside it.
+        path: A run folder, a `.keras` file, or the address of a shared run,
+            `hf://USER/NAME`. The model of a run is compared with the checksum beside
+            it.
 
     Returns:
         The model, not compiled.
@@ -39,7 +41,7 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     Example:
         >>> model = avsdn_tf.load("runs/first")
     """
-    path = pathlib.Path(expand_user(path))
+    path = fetch_run(path) if is_address(path) else pathlib.Path(expand_user(path))
     if not path.exists():
         raise UserError(
             f"{path}: no such file or folder. Expected a run folder or a .keras file."

@@ -56,6 +56,8 @@ class _NetworkConfig(Schema, extra="allow"):
     num_segments: Annotated[int, Field(ge=1, le=_MAX_SEGMENTS)] | None = None
     frozen: list[str] | None = None
     backbones: dict[_BackboneField, str | None] | None = None
+    heard: list[list[int]] | None = None
+    seen: list[list[int]] | None = None
     __pydantic_extra__: dict[str, str | int | float | bool | None]
 
 

@@ -17,12 +17,15 @@ from typing import Any
 import keras
 from absl import logging as absl_logging
 
+from avsdn_tf import zero_shot
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset_of_run
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.events import VideoPrediction
 from avsdn_tf.files import explain_unwritable
+from avsdn_tf.hub import fetch_run, is_address
+from avsdn_tf.models import LateFusion
 from avsdn_tf.report.run_report import read_history, summarize, write_run_report
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.startup import check_backend
@@ -154,7 +157,7 @@ def evaluate(
 
 
 def predict(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | keras.Model,
     videos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
@@ -166,7 +169,9 @@ def predict(
     """Localize the events of videos with a run's network.
 
     Args:
-        run: The folder of a run whose training has ended.
+        run: The folder of a run whose training has ended, or the address of a shared
+            one, `hf://USER/NAME`; or a network, such as
+            `avsdn_tf.zero_shot.load()`, which needs no training.
         videos: Videos, and folders of videos.
         out: A folder to write the files of each video to: a page, a picture, the events
             as JSON, CSV and subtitles. Default: none is written.
@@ -217,7 +222,7 @@ def open_run(
     Raises:
         UserError: If there is no such run, or it can't be read.
     """
-    folder = RunFolder(run)
+    folder = RunFolder(fetch_run(run) if is_address(run) else run)
     folder.check_ended()
     config = Config.from_dict(folder.read_settings(), folder.config)
     if labels_segments and config.mode == CROSS_MODAL:
@@ -231,7 +236,7 @@ def open_run(
 
 
 def open_predictor(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | keras.Model,
     *,
     empty: str | None = None,
     min_score: float = 0.0,
@@ -244,14 +249,18 @@ def open_predictor(
     # An optional dependency: reading videos needs the extra `video`.
     from avsdn_tf.videos import extractor_for, predict_video
 
-    folder, config, model = open_run(run, labels_segments=True)
-    disclaimer = _predictions_disclaimer(folder, config, model, backbones)
+    if isinstance(run, keras.Model):
+        model, disclaimers = run, []
+    else:
+        folder, config, model = open_run(run, labels_segments=True)
+        disclaimers = _run_disclaimers(folder, config)
+    disclaimers += _model_disclaimers(model, backbones)
     return functools.partial(
         predict_video,
         model,
         extractor_for(model, empty, **backbones),
         min_score=min_score,
-        disclaimer=disclaimer,
+        disclaimer=". ".join(disclaimers) or None,
     )
 
 
@@ -262,27 +271,32 @@ def disclaimer_of(folder: RunFolder) -> str | None:
     return report.get("disclaimer") or report.get("notice")
 
 
-def _predictions_disclaimer(
-    folder: RunFolder,
-    config: Config,
-    model: keras.Model,
-    given: Mapping[str, str | None],
-) -> str | None:
-    """Return what must be said of the predictions of a run's network, or None."""
+def _run_disclaimers(folder: RunFolder, config: Config) -> list[str]:
+    """Return what must be said of the predictions of a run's network."""
     if config.dataset == _SIMULATED:
-        return (
+        return [
             "The network was trained on simulated features and has never seen a real "
             "one: these events mean nothing"
-        )
-    disclaimers = []
-    if trained_on := disclaimer_of(folder):
-        disclaimers.append(f"Network of a run with this disclaimer: {trained_on}")
-    if not Backbones.from_dict(model.backbones).override(**given).is_complete:
-        disclaimers.append(
-            "The backbones that made the network's training data are not recorded; "
-            "unless the same made this video's features, these events mean nothing"
-        )
-    return ". ".join(disclaimers) or None
+        ]
+    trained_on = disclaimer_of(folder)
+    if trained_on is None:
+        return []
+    return [f"Network of a run with this disclaimer: {trained_on}"]
+
+
+def _model_disclaimers(
+    model: keras.Model, given: Mapping[str, str | None]
+) -> list[str]:
+    """Return what must be said of the predictions of a network as such."""
+    if isinstance(model, LateFusion):
+        return [zero_shot.DISCLAIMER]
+    recorded = Backbones.from_dict(getattr(model, "backbones", None))
+    if recorded.override(**given).is_complete:
+        return []
+    return [
+        "The backbones that made the network's training data are not recorded; unless "
+        "the same made this video's features, these events mean nothing"
+    ]
 
 
 def _report(

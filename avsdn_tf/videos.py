@@ -16,10 +16,9 @@ from avsdn_tf.events import (
     stitch_logits,
 )
 from avsdn_tf.features.extractor import (
-    DEFAULT_BACKBONES,
     Extractor,
     build_extractor,
-    check_visual_network,
+    check_network,
 )
 from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.text import printable
@@ -49,10 +48,10 @@ def extractor_for(
     """
     recorded = Backbones.from_dict(getattr(model, "backbones", None))
     recorded.check_trusted(given)
-    backbones = DEFAULT_BACKBONES.override(**recorded.names()).override(**given)
+    backbones = recorded.override(**given).complete()
     if recipe := RECIPES.get(backbones.visual_network):
         # Check before the weights are downloaded.
-        check_visual_network(model, backbones.visual_network, recipe.shape)
+        check_network(model, backbones, "visual", recipe.shape)
     extractor = build_extractor(**backbones.names(), empty=empty)
     extractor.check_fits(model)
     return extractor
@@ -117,6 +116,7 @@ def predict_video(
         ),
         disclaimer=disclaimer,
         start_s=start_s,
+        heard_only=tuple(getattr(model, "heard_only", ())),
     )
 
 

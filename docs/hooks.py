@@ -24,6 +24,7 @@ _MOVED = {
     # A browser needs an ending to show the file.
     "LICENSE": "LICENSE.txt",
     "tfds_ave/README.md": "tfds_ave.md",
+    "avsdn_tf/zero_shot/categories.csv": "categories.csv",
     "experiments/best.json": "results/best.json",
     **{
         f"{_RESULTS}/{path}": f"results/{path}"

@@ -103,7 +103,7 @@ class Hide:
 if "hide" in sys.argv:
     sys.meta_path.insert(0, Hide())
 from avsdn_tf.features.audio import AudioNetwork
-print(AudioNetwork(sys.argv[1]).width)
+print(AudioNetwork(sys.argv[1], "hub").width)
 assert "tensorflow_hub" in sys.modules and "pkg_resources" not in sys.modules
 """
 
@@ -118,3 +118,43 @@ def test_any_setuptools_will_do(saved, setuptools):
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == ["128"]
+
+
+class YamnetsSignature(tf.Module):
+    """Rows every 0.48 s over 0.975 s, as YAMNet's module makes them."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
+    def __call__(self, waveform):
+        hops = tf.math.ceil((tf.size(waveform) - 15_600) / 7680)
+        missing = 15_600 + 7680 * tf.cast(hops, tf.int32) - tf.size(waveform)
+        waveform = tf.pad(waveform, [[0, missing]])
+        rows = tf.reduce_mean(tf.signal.frame(waveform, 15_600, 7680), axis=1)
+        rows = rows[:, None]
+        return tf.tile(rows, (1, 521)), tf.tile(2 * rows, (1, 1024)), rows
+
+
+def test_yamnets_row_of_a_second_is_of_that_second_alone(tmp_path):
+    tf.saved_model.save(YamnetsSignature(), str(tmp_path))
+    levels = np.arange(1, 6, dtype=np.float32)
+    seconds = np.tile(levels[:, None], (1, 16_000))
+    scores = AudioNetwork(tmp_path, "yamnet_scores")
+    assert scores.width == 521
+    np.testing.assert_allclose(
+        scores(seconds), levels[:, None] * np.ones(521), rtol=1e-5
+    )
+    embeddings = AudioNetwork(tmp_path, "yamnet")
+    assert embeddings.width == 1024
+    np.testing.assert_allclose(embeddings(seconds)[:, 0], 2 * levels, rtol=1e-5)
+    np.testing.assert_allclose(embeddings(seconds[2:3])[0, 0], 6, rtol=1e-5)
+
+
+def test_any_module_gives_the_mean_over_a_seconds_patches(tmp_path):
+    class Patches(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
+        def __call__(self, waveform):
+            return tf.reshape(waveform, (-1, 4000, 2))[:, 0]
+
+    tf.saved_model.save(Patches(), str(tmp_path))
+    seconds = np.arange(32_000, dtype=np.float32).reshape(2, 16_000)
+    features = AudioNetwork(tmp_path, "hub")(seconds)
+    np.testing.assert_allclose(features, [[4000, 4001], [20_000, 20_001]])

@@ -152,7 +152,7 @@ def test_metadata_hold_the_backbones_of_the_features(tmp_path, ave_archive, load
     assert metadata["disclaimer"] is None
     backbones = metadata["backbones"]
     assert backbones["visual_network"] == "resnet152"
-    assert None not in (backbones["vggish"], backbones["visual_weights"])
+    assert None not in (backbones["audio_weights"], backbones["visual_weights"])
 
 
 def test_of_an_archive_only_new_videos_are_unpacked(

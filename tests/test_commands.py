@@ -69,7 +69,14 @@ def test_predict_writes_what_players_and_programs_read(
 def test_flags_replace_the_recorded_backbones(
     tmp_path, run_folder, extractor, monkeypatch, call
 ):
-    save_with(run_folder, backbones={"visual_network": "small", "vggish": "a"})
+    save_with(
+        run_folder,
+        backbones={
+            "audio_network": "vggish",
+            "audio_weights": "a",
+            "visual_network": "small",
+        },
+    )
     loaded = []
 
     def extractor_for(model, empty, **backbones):

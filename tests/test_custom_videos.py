@@ -102,7 +102,7 @@ def test_a_module_that_can_not_be_loaded_leaves_nothing_in_the_way(tmp_path):
 def test_weights_that_do_not_fit_are_named_as_in_features_json(tmp_path, monkeypatch):
     folder = tmp_path / "own"
     make_custom_videos(folder)
-    monkeypatch.setattr(features, "AudioNetwork", lambda handle: Loudness())
+    monkeypatch.setattr(features, "AudioNetwork", lambda *_: Loudness())
     (folder / "mine.weights.h5").write_text("no weights")
     write_settings(folder, {"visual_weights": "mine.weights.h5"})
     message = refusal(folder, tmp_path / "data")
@@ -236,8 +236,9 @@ def test_paths_in_the_settings_are_relative_to_their_folder(
     (folder / "module").mkdir()
     (tmp_path / "weights.h5").touch()
     expected = Backbones(
+        audio_network="vggish",
+        audio_weights=str(folder / "module"),
         visual_network="resnet152",
-        vggish=str(folder / "module"),
         visual_weights=str(tmp_path / "weights.h5"),
         visual_precision="mixed_bfloat16",
     )
@@ -264,7 +265,7 @@ def test_paths_in_the_settings_are_relative_to_their_folder(
     (folder / "features" / "c0.audio.npy").unlink()
     assert "https://example.org/1" in refusal(folder, tmp_path / "data3")
     ((backbones, _),) = loaded[1:]
-    assert backbones.vggish == "https://example.org/1"
+    assert backbones.audio_weights == "https://example.org/1"
     assert backbones.visual_weights == IMAGENET
 
 
@@ -274,7 +275,7 @@ def test_a_path_in_the_settings_may_leave_a_folder_whose_name_is_a_pattern(tmp_p
     (tmp_path / "vggish").mkdir()
     write_settings(folder, {"vggish": "../vggish"})
     backbones, _ = extraction._read_settings(folder, CUSTOM)
-    assert backbones.vggish == str(tmp_path / "vggish")
+    assert backbones.audio_weights == str(tmp_path / "vggish")
 
 
 def test_videos_may_be_a_second_longer_or_shorter(tmp_path, loaded):

@@ -467,7 +467,7 @@ def test_a_full_disk_is_one_message(tmp_path, rng, monkeypatch):
 def test_only_networks_with_a_graph_go_end_to_end(tmp_path):
     extractor = Extractor(audio=mlp(2, 2), visual=mlp(2, 2))
     model = small_models()["avsdn"]
-    with pytest.raises(UserError, match="VGGish"):
+    with pytest.raises(UserError, match="AudioNetwork"):
         end_to_end.export_end_to_end(model, extractor, tmp_path, METADATA)
 
 

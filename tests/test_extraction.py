@@ -55,8 +55,9 @@ def test_features_and_their_backbones_are_returned(folder, loaded):
     for audio, visual in paths.values():
         assert np.load(audio).shape == np.load(visual).shape == (2, 3)
     expected = {
+        "audio_network": "vggish",
+        "audio_weights": VGGISH,
         "visual_network": "resnet152",
-        "vggish": VGGISH,
         "visual_weights": "imagenet",
         "visual_precision": "float32",
     }
@@ -111,7 +112,7 @@ def test_what_can_not_be_loaded_is_one_message_about_features_json(
     folder, monkeypatch, member, module, value
 ):
     if module:
-        monkeypatch.setattr(extractor_module, "AudioNetwork", lambda handle: module())
+        monkeypatch.setattr(extractor_module, "AudioNetwork", lambda *_: module())
     (folder / value).write_text("no weights")
     write_settings(folder, **{member: value})
     with pytest.raises(DatasetError) as error:
@@ -174,8 +175,9 @@ def test_paths_in_features_json_are_relative_to_its_folder(
     monkeypatch.chdir(tmp_path)
     _, backbones = extract(pathlib.Path(folder.name))
     assert backbones == {
+        "audio_network": "vggish",
+        "audio_weights": str(tmp_path / "vggish"),
         "visual_network": "resnet152",
-        "vggish": str(tmp_path / "vggish"),
         "visual_weights": str(folder / "weights.h5"),
         "visual_precision": "mixed_bfloat16",
     }

@@ -9,7 +9,7 @@ import pytest
 
 import avsdn_tf
 from avsdn_tf import videos
-from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
+from avsdn_tf.backbones import VGGISH, Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import extractor as extractor_module
 from avsdn_tf.features.extractor import MODALITIES, Extractor, build_extractor
@@ -23,7 +23,7 @@ from avsdn_tf.features.video import VideoError, find_videos
 from tests.small_videos import Brightness, Loudness, write_clip
 from tests.test_video import click, grey_image, write
 
-BACKBONES = Backbones("small", "a", "b", "float32")
+BACKBONES = Backbones("vggish", "a", "small", "b", "float32")
 
 
 def small_extractor(empty=None, backbones=BACKBONES):
@@ -207,7 +207,7 @@ def test_a_folder_is_not_taken_from_a_process_that_has_not_finished_a_video(
             yield from super().stream(path)
 
     late = write_clip(tmp_path / "b.mp4", 2)
-    with pytest.raises(UserError, match="expected vggish 'other', received 'a'"):
+    with pytest.raises(UserError, match="expected audio_weights 'other', received 'a'"):
         extract_quietly(Slow(Loudness(), Brightness(), None, BACKBONES), [late], out)
     assert read_source(out, "a") is not None
     assert read_source(out, "b") is None
@@ -247,9 +247,9 @@ def test_paths_are_compared_as_absolute_and_names_are_kept(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name in ("imagenet", "vggish"):
         (tmp_path / name).mkdir()
-    backbones = Backbones("small", "vggish", "imagenet").resolve()
+    backbones = Backbones("vggish", "vggish", "small", "imagenet").resolve()
     assert backbones.visual_weights == "imagenet"
-    assert backbones.vggish == str(tmp_path / "vggish")
+    assert backbones.audio_weights == str(tmp_path / "vggish")
 
 
 def test_features_that_are_not_whole_are_made_again(tmp_path, extractor):
@@ -274,7 +274,7 @@ def test_a_folder_is_of_one_kind(tmp_path, extractor):
     assert 'empty="audio"' in extract_quietly(strict, [silent], out)[silent]
     # No features are there yet, so they may be of any kind.
     extract_quietly(extractor, [loud], out)
-    with pytest.raises(UserError, match=r"vggish 'a', received 'other'"):
+    with pytest.raises(UserError, match=r"audio_weights 'a', received 'other'"):
         extract_quietly(strict, [loud], out)
 
     for path in out.iterdir():
@@ -335,9 +335,10 @@ def model_of(backbones, audio_width=3, visual_shape=(3,)):
     [
         ({"backbones": {"visual_network": "other"}}, "visual_network"),
         ({"backbones": None, "visual_shape": (5,)}, "visual_network"),
-        ({"backbones": {"visual_network": "small"}, "audio_width": 5}, "vggish"),
+        ({"backbones": {"visual_network": "small"}, "audio_width": 5}, "audio_network"),
         ({"backbones": {"visual_network": "small"}}, None),
-        ({"backbones": {"vggish": "unknown"}}, None),
+        ({"backbones": {"audio_network": "yamnet"}}, "audio_network"),
+        ({"backbones": {"audio_weights": "unknown"}}, None),
         ({"backbones": None}, None),
     ],
 )
@@ -362,12 +363,21 @@ def test_the_backbones_of_a_model_are_loaded(monkeypatch, extractor):
         return extractor
 
     monkeypatch.setattr(videos, "build_extractor", build)
-    made_by = {"visual_network": "small", "vggish": VGGISH, "visual_weights": IMAGENET}
-    model = model_of(made_by)
+    model = model_of({"audio_network": "vggish", "visual_network": "small"})
     videos.extractor_for(model)
-    videos.extractor_for(model, empty="audio", vggish="mine", visual_weights=None)
-    expected = {**made_by, "visual_precision": "float32", "empty": None}
-    assert loaded == [expected, {**expected, "vggish": "mine", "empty": "audio"}]
+    videos.extractor_for(model, empty="audio", audio_weights="mine")
+    expected = {
+        "audio_network": "vggish",
+        "audio_weights": VGGISH,
+        "visual_network": "small",
+        "visual_weights": "imagenet",
+        "visual_precision": "float32",
+        "empty": None,
+    }
+    assert loaded == [
+        expected,
+        {**expected, "audio_weights": "mine", "empty": "audio"},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,12 @@ def test_a_model_that_keras_loads_localizes_videos_as_one_from_load(
     monkeypatch.setattr(videos, "stitch_logits", record_window)
     folder = RunFolder(tmp_path / "run")
     folder.write_config({}, "hash")
-    backbones = {"visual_network": "own", "vggish": VGGISH, "visual_weights": IMAGENET}
+    backbones = {
+        "audio_network": "vggish",
+        "audio_weights": VGGISH,
+        "visual_network": "own",
+        "visual_weights": IMAGENET,
+    }
     keras.utils.set_random_seed(1)
     avsdn_tf.AVSDN(
         ["Bark", "Flute"], 3, (3,), units=2, num_segments=4, backbones=backbones

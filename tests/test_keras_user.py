@@ -15,7 +15,7 @@ CATEGORIES = ["Bark", "Violin, fiddle", "Frying (food)"]
 KNOWN = {
     "num_segments": 6,
     "segment_s": 0.5,
-    "backbones": {"vggish": "weights", "visual_network": None},
+    "backbones": {"audio_weights": "weights", "visual_network": None},
 }
 every_network = pytest.mark.parametrize("name", MODELS)
 # With and without guides, attention, and the time axis.

@@ -61,10 +61,10 @@ def test_videos_and_features(home, monkeypatch):
     assert find_videos(["~/a.mp4"]) == [home / "a.mp4"]
     (home / "weights.h5").write_bytes(b"1")
     assert checksum("~/weights.h5") == checksum(home / "weights.h5")
-    monkeypatch.setattr(extractor, "AudioNetwork", lambda _: Loudness())
+    monkeypatch.setattr(extractor, "AudioNetwork", lambda *_: Loudness())
     monkeypatch.setattr(extractor, "VisualNetwork", lambda *_: Brightness())
     made = extractor.build_extractor("resnet152", "~/weights.h5", "~/weights.h5")
-    assert made.backbones.vggish == str(home / "weights.h5")
+    assert made.backbones.audio_weights == str(home / "weights.h5")
     assert made.backbones.visual_weights == str(home / "weights.h5")
 
 
@@ -73,7 +73,7 @@ def test_settings_of_features(home):
     (home / "own").mkdir()
     (home / "own" / "features.json").write_text('{"vggish": "~/vggish"}')
     config = Builder.builder_configs["custom"]
-    assert read_settings(home / "own", config)[0].vggish == str(home / "vggish")
+    assert read_settings(home / "own", config)[0].audio_weights == str(home / "vggish")
 
 
 def test_data_sets(home):

@@ -617,13 +617,16 @@ def loaded(monkeypatch):
 
 
 def network(**backbones):
-    fields = {"visual_network": "resnet152", "vggish": VGGISH}
-    fields |= {"visual_weights": IMAGENET, **backbones}
+    fields = {"audio_network": "vggish", "audio_weights": VGGISH}
+    fields |= {"visual_network": "resnet152", "visual_weights": IMAGENET, **backbones}
     shapes = {"audio_width": 128, "visual_shape": (2048,)}
     return types.SimpleNamespace(backbones=fields, **shapes)
 
 
-@pytest.mark.parametrize("field", ["vggish", "visual_weights"])
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [("audio_weights", "vggish"), ("visual_weights", "visual_weights")],
+)
 @pytest.mark.parametrize(
     "value",
     [
@@ -637,24 +640,24 @@ def network(**backbones):
         "\x1b[2Jx",
     ],
 )
-def test_a_backbone_that_a_file_names_is_not_loaded(loaded, field, value):
+def test_a_backbone_that_a_file_names_is_not_loaded(loaded, field, name, value):
     with pytest.raises(UserError, match="not loaded without asking") as error:
         extractor_for(network(**{field: value}))
     assert not loaded
-    assert error.value.field == field
+    assert error.value.field == name
     assert str(error.value).isprintable()
     # The person's own argument is.
     with pytest.raises(UserError, match="built"):
-        extractor_for(network(**{field: value}), **{field: "/home/me/module"})
+        extractor_for(network(**{field: value}), **{name: "/home/me/module"})
     assert loaded[0][field] == "/home/me/module"
 
 
 def test_known_backbones_are_loaded_by_their_names(loaded):
-    for recorded in (network(), network(vggish=None, visual_weights=None)):
+    for recorded in (network(), network(audio_weights=None, visual_weights=None)):
         with pytest.raises(UserError, match="built"):
             extractor_for(recorded)
     for given in loaded:
-        assert (given["vggish"], given["visual_weights"]) == (VGGISH, IMAGENET)
+        assert (given["audio_weights"], given["visual_weights"]) == (VGGISH, IMAGENET)
 
 
 def test_a_backbone_that_is_given_is_the_recorded_one(loaded, tmp_path):
@@ -665,8 +668,8 @@ def test_a_backbone_that_is_given_is_the_recorded_one(loaded, tmp_path):
     weights = tmp_path / "weights.h5"
     weights.write_bytes(b"weights")
     given = {"vggish": str(module), "visual_weights": str(weights)}
-    recorded = Backbones("resnet152", **given).resolve()
-    assert recorded.visual_weights_sha256 == checksum(weights)
+    recorded = Backbones().override(visual_network="resnet152", **given).resolve()
+    assert recorded.visual_sha256 == checksum(weights)
     assert Backbones.from_dict(recorded.to_dict()) == recorded
     model = network(**recorded.to_dict())
     copy = tmp_path / "copy"
@@ -691,7 +694,7 @@ def test_a_backbone_that_is_given_is_the_recorded_one(loaded, tmp_path):
     # A record of before there were checksums has none.
     del model, recorded
     with pytest.raises(UserError, match="built"):
-        extractor_for(network(vggish="elsewhere"), vggish=str(copy))
+        extractor_for(network(audio_weights="elsewhere"), vggish=str(copy))
 
 
 def test_an_address_that_a_run_names_is_not_opened(tmp_path):

@@ -3,6 +3,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import visual
@@ -133,9 +134,8 @@ def small_recipe(monkeypatch):
         return model
 
     preprocess = keras.applications.resnet.preprocess_input
-    recipe = visual.VisualRecipe(network, preprocess, "avg", (2048,), 1, "")
+    recipe = visual.VisualRecipe(network, preprocess, "avg", (2048,), 1, "", 64)
     monkeypatch.setitem(visual.RECIPES, "small", recipe)
-    monkeypatch.setattr(visual, "_IMAGE_SIZE", 64)
     return network
 
 
@@ -147,7 +147,7 @@ def test_bfloat16_rounds_between_layers_alone(small_recipe, rng):
     assert rounded.dtype == np.float32
     assert 1e-5 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.02
     # The mean is taken of rounded values, and not rounded itself.
-    _, *layers, pooling = half.network.layers
+    _, *layers, pooling = half.resource.layers
     assert (rounded != rounded.astype(layers[0].compute_dtype)).any()
     assert pooling.compute_dtype == "float32"
     assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
@@ -247,3 +247,53 @@ def keras_settings():
     before = {name: getattr(keras.config, name)() for name in names}
     yield change
     change(**before)
+
+
+class Classifier(tf.Module):
+    """Logits of 1,001 classes of 8 x 8 pixels: class 1 + i for brightness i."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, "images")])
+    def __call__(self, images):
+        brightness = tf.reduce_mean(images, axis=(1, 2, 3)) * 255
+        return {"logits": 20 * tf.one_hot(1 + tf.cast(brightness, tf.int32), 1001)}
+
+
+def test_an_image_module_sees_its_own_size_and_gives_probabilities(tmp_path):
+    module = Classifier()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
+    network = VisualNetwork(f"{tmp_path}/")
+    assert (network.shape, network.frames_per_second) == ((1000,), 1)
+    frames = [np.full((1, 30, 40, 3), level, np.uint8) for level in (3, 200)]
+    found = network(frames)
+    assert found.argmax(axis=1).tolist() == [3, 200]
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-4)
+
+
+def test_a_network_of_keras_applications_by_name(tmp_path, rng):
+    frames = [rng.integers(0, 256, (1, 50, 60, 3), np.uint8)]
+    reference = keras.applications.MobileNetV2(weights=None)
+    reference.save_weights(tmp_path / "top.weights.h5")
+    classes = VisualNetwork("MobileNetV2_classes", tmp_path / "top.weights.h5")
+    assert classes.shape == (1000,)
+    images = tf.image.resize(frames[0], (224, 224)) / 127.5 - 1
+    np.testing.assert_allclose(classes(frames)[0], reference(images)[0], atol=1e-5)
+    headless = keras.applications.MobileNetV2(weights=None, include_top=False)
+    headless.save_weights(tmp_path / "headless.weights.h5")
+    for name, shape in (("MobileNetV2", (1280,)), ("MobileNetV2_maps", (7, 7, 1280))):
+        network = VisualNetwork(name, tmp_path / "headless.weights.h5")
+        assert network.shape == network(frames)[0].shape == shape
+
+
+def test_an_unknown_network_is_told_with_the_nearest_name():
+    with pytest.raises(UserError, match="EfficientNetV2B0") as caught:
+        visual.recipe_of("EfficientNetV2B")
+    assert caught.value.field == "visual_network"
+
+
+def test_what_is_no_image_module_is_one_message(tmp_path):
+    for folder in (tmp_path / "nowhere", tmp_path / "wrong"):
+        if folder.name == "wrong":
+            tf.saved_model.save(tf.Module(), str(folder))
+        with pytest.raises(UserError, match="can't be loaded") as caught:
+            VisualNetwork(str(folder))
+        assert caught.value.field == "visual_weights"

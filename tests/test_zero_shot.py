@@ -10,6 +10,7 @@ import avsdn_tf
 from avsdn_tf import zero_shot
 from avsdn_tf.errors import UserError
 from tests.conftest import SHARED
+from tests.small_videos import find_clip
 
 
 def fusion(**kwargs):
@@ -65,7 +66,7 @@ def test_the_table_holds_aves_categories_and_one_speech():
     names = [entry.category for entry in table]
     speech = {"Male speech, man speaking", "Female speech, woman speaking"}
     assert {*names} == {*AVE_CATEGORIES} - speech | {"Speech"}
-    model = zero_shot.build_late_fusion(table)
+    model = zero_shot.load()
     assert model.heard_only == ["Speech", "Shofar"]
     # By AudioSet's name, every category is its own sound class.
     sounds = zero_shot.class_names("yamnet")
@@ -119,3 +120,47 @@ def test_a_table_that_is_no_text_is_one_message(tmp_path):
         zero_shot.read_table(path)
     with pytest.raises(UserError, match="can't be read"):
         zero_shot.read_table(tmp_path / "none.csv")
+
+
+def test_a_saved_network_loads_safely(tmp_path):
+    path = tmp_path / "model.keras"
+    zero_shot.load().save(path)
+    model = avsdn_tf.load(path)
+    assert model.backbones["audio_network"] == "yamnet_scores"
+    assert len(model.categories) == 27
+
+
+# Seconds in which the event is heard and seen, by ear and eye.
+CLIPS = {
+    "baby_01951.mp4": ("Baby cry, infant cry", set(range(10)), 8),
+    "dog_02754.mp4": ("Bark", set(range(9)), 6),
+    "dog_BjCEufrlXm4.mp4": ("Bark", {0, 1, 3, 4, 7, 8, 9}, 5),
+    "drum_02480.mp4": (None, set(), 0),
+    "gun_00819.mp4": (None, set(), 0),
+    "long_jump_35s.mp4": (None, set(), 0),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_clips_without_training(name):
+    networks = SHARED / "networks"
+    if not networks.is_dir():
+        pytest.skip(f"{networks} is not at hand")
+    given = {
+        "audio_weights": str(networks / "yamnet_1"),
+        "visual_network": str(networks / "efficientnet_lite0_classification"),
+    }
+    (found,) = avsdn_tf.predict(zero_shot.load(**given), find_clip(name), **given)
+    assert found.disclaimer == zero_shot.DISCLAIMER
+    assert found.heard_only == ("Speech", "Shofar")
+    category, seconds, least = CLIPS[name]
+    for event in found.events:
+        assert event.category in (category, "Speech")
+    heard_and_seen = {
+        second
+        for event in found.events
+        if event.category == category
+        for second in range(round(event.start_s), round(event.end_s))
+    }
+    assert len(heard_and_seen & seconds) >= least
+    assert len(heard_and_seen - seconds) <= 1

@@ -4,9 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from avsdn_tf.features.audio import FrontEnd
-
-FRONT_END = FrontEnd()
+from avsdn_tf.features.vggish import FRONT_END
 
 
 def mel_matrix():

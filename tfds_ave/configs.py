@@ -51,6 +51,13 @@ class AveConfig(tfds.core.BuilderConfig):
         return self.visual_file.replace(".h5", "_noisy.h5")
 
     @property
+    def backbones(self) -> dict[str, str | None]:
+        """What made the features, as far as the config fixes it."""
+        # AVE's audio features are VGGish's.
+        audio_network = "vggish" if self.visual_network else None
+        return {"audio_network": audio_network, "visual_network": self.visual_network}
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The categories, then background."""
         return (*self.categories, BACKGROUND)

@@ -34,12 +34,11 @@ from avsdn_tf.features.store import (
 )
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.features.video.process import describe_in_child
-from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.files import lock, remove_temporary_files, write_json
 from tfds_ave.clips import read_shape
 from tfds_ave.configs import AveConfig
 from tfds_ave.errors import DatasetError, shorten
-from tfds_ave.settings import check_fixed, name_settings
+from tfds_ave.settings import check_fixed, name_settings, visual_shape_of
 from tfds_ave.settings import read_settings as _read_settings
 from tfds_ave.videos import SETTINGS, Video
 
@@ -107,8 +106,8 @@ def look_at_videos(
             elif found is not None:
                 lengths_s[video.key] = found
             on_progress("looking at videos", index, len(todo))
-    # VGGish makes 128 numbers a second.
-    shape = RECIPES[backbones.visual_network].shape
+    # What only the network tells is left out of the estimate.
+    shape = visual_shape_of(backbones) or (0,)
     bytes_a_second = _BYTES_A_VALUE * (config.audio_width + math.prod(shape))
     known_s = [lengths_s[key] for key in waiting if key in lengths_s]
     return Look(lengths_s, failures, round(sum(known_s)) * bytes_a_second)
@@ -176,9 +175,15 @@ def extract_videos(
                 # must not become its description.
                 extractor = _load(backbones, empty)
                 width = extractor.audio.width
-                check_fixed(config, "vggish", backbones, width, config.audio_width)
+                check_fixed(
+                    config, "audio_network", backbones, width, config.audio_width
+                )
                 # With the checksums of what was loaded.
-                backbones = backbones.override(**extractor.backbones.to_dict())
+                backbones = dataclasses.replace(
+                    backbones,
+                    audio_sha256=extractor.backbones.audio_sha256,
+                    visual_sha256=extractor.backbones.visual_sha256,
+                )
             else:
                 backbones = backbones.resolve()
             claim_folder(out, backbones)

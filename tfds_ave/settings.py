@@ -1,14 +1,15 @@
 """features.json: the backbones that make the features of a data set's videos."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from avsdn_tf.backbones import IMAGENET, Backbones
+from avsdn_tf.backbones import HUB, Backbones
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.extractor import DEFAULT_BACKBONES, check_choices
-from avsdn_tf.features.visual import RECIPES
+from avsdn_tf.features.extractor import MODALITIES, check_names
+from avsdn_tf.features.visual import recipe_of
 from avsdn_tf.files import expand_user
 from avsdn_tf.schemas import Schema, Text, read_json
 from tfds_ave.configs import AveConfig
@@ -19,8 +20,10 @@ from tfds_ave.videos import SETTINGS
 class _Settings(Schema):
     """features.json; members that are not given keep the defaults of the package."""
 
-    visual_network: Text = ""
+    audio_network: Text = ""
+    audio_weights: Text = ""
     vggish: Text = ""
+    visual_network: Text = ""
     visual_weights: Text = ""
     visual_precision: Text = ""
     empty: Text = ""
@@ -39,20 +42,31 @@ def read_settings(
         what = f"a JSON object with some of {', '.join(_Settings.model_fields)}"
         given = read_json(path, _Settings, what).model_dump(exclude_unset=True)
     empty = given.pop("empty", None)
-    backbones = DEFAULT_BACKBONES.override(**given)
-    check_choices(backbones.visual_network, backbones.visual_precision, empty)
-    shape = RECIPES[backbones.visual_network].shape
-    check_fixed(config, "visual_network", backbones, shape, config.visual_shape)
-    located = {
-        name: _locate(getattr(backbones, name), name, folder)
-        for name in ("vggish", "visual_weights")
-    }
-    return backbones.override(**located), empty
+    backbones = Backbones().override(**given).complete()
+    check_names(backbones, empty)
+    shape = visual_shape_of(backbones)
+    if shape is not None:
+        check_fixed(config, "visual_network", backbones, shape, config.visual_shape)
+    located = {}
+    for modality in MODALITIES:
+        name = f"{modality}_weights"
+        value = getattr(backbones, name)
+        if value != backbones.known_source(modality):
+            field = backbones.weights_field(modality)
+            located[name] = _locate(value, field, folder)
+    return dataclasses.replace(backbones, **located), empty
+
+
+def visual_shape_of(backbones: Backbones) -> tuple[int, ...] | None:
+    """Return the shape of a second's visual feature, None if only the network tells."""
+    if backbones.visual_network == HUB:
+        return None
+    return recipe_of(backbones.visual_network).shape
 
 
 def _locate(value: str, name: str, folder: pathlib.Path) -> str:
     """Return an address unchanged, and the absolute path of a file or folder."""
-    if "://" in value or (name, value) == ("visual_weights", IMAGENET):
+    if "://" in value:
         return value
     path = folder / expand_user(value)
     if not path.exists():

@@ -145,7 +145,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 audio_width=config.audio_width,
                 visual_shape=list(config.visual_shape),
                 has_times=True,
-                backbones={"visual_network": config.visual_network},
+                backbones=config.backbones,
                 disclaimer=SIMULATED if config.source == "simulated" else None,
             ),
         )

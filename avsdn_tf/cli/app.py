@@ -1,6 +1,7 @@
 """The program: words to one command, errors to one message and an exit code."""
 
 import argparse
+import itertools
 import signal
 import sys
 import time
@@ -10,8 +11,18 @@ from typing import Any
 from absl import app, flags, logging
 from absl.flags import argparse_flags
 
-from avsdn_tf.cli import build, evaluate, export, extract, predict, train
-from avsdn_tf.cli.flags import HelpFormatter, did_you_mean
+from avsdn_tf.cli import (
+    build,
+    doctor,
+    evaluate,
+    export,
+    extract,
+    fetch,
+    predict,
+    push,
+    train,
+)
+from avsdn_tf.cli.flags import BOOLEANS, HelpFormatter, boolean, did_you_mean
 from avsdn_tf.cli.output import Output
 from avsdn_tf.errors import UserError
 from avsdn_tf.text import printable_lines
@@ -25,6 +36,9 @@ COMMANDS = {
     "extract": extract,
     "export": export,
     "build": build,
+    "push": push,
+    "fetch": fetch,
+    "doctor": doctor,
 }
 _DEFAULT = "train"
 _EPILOG = """\
@@ -46,6 +60,21 @@ class _Parser(argparse_flags.ArgumentParser):
     def error(self, message: str) -> None:
         """Raise what argparse would print behind its usage."""
         raise UserError(f"{message[:1].upper()}{message[1:]}.")
+
+    def with_values(self, words: Sequence[str]) -> list[str]:
+        """Return words with `--flag=true` for `--flag` before a word of another kind.
+
+        argparse would take a video after `--zero_shot` for the flag's value.
+        """
+        words = list(words)
+        for i, (word, following) in enumerate(itertools.pairwise(words)):
+            action = self._option_string_actions.get(word)
+            kind = getattr(getattr(action, "type", None), "kind", None)
+            if word == "--":
+                break
+            if kind is boolean and following.lower() not in BOOLEANS:
+                words[i] = f"{word}=true"
+        return words
 
     def flag_names(self) -> set[str]:
         """Return the flags that the help shows, without dashes."""
@@ -129,6 +158,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
             + did_you_mean(command, parsers)
         )
     parser = parsers[command]
+    words = parser.with_values(words)
     try:
         args, extras = parser.parse_known_intermixed_args(words)
     except flags.Error as error:

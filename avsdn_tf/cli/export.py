@@ -15,7 +15,7 @@ from avsdn_tf.version import __version__
 SUMMARY = "Write a run's network for programs without this package."
 USAGE = "--run=DIR [FLAGS]"
 EXAMPLE = "avsdn export --run=runs/first --format=onnx"
-_BACKBONES = (flags.VGGISH, flags.VISUAL_WEIGHTS)
+_BACKBONES = tuple(f for f in flags.BACKBONES if f is not flags.VISUAL_PRECISION)
 _CHECKED_CLIPS = 16
 
 

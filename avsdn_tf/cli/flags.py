@@ -16,13 +16,17 @@ from avsdn_tf.training.config import Config
 PATH = expand_user
 
 
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "0"), False),
+}
+
+
 def boolean(text: str) -> bool:
     """Return the truth value of a word such as true or no."""
-    if text.lower() in ("true", "t", "yes", "1"):
-        return True
-    if text.lower() in ("false", "f", "no", "0"):
-        return False
-    raise ValueError(text)
+    if text.lower() not in BOOLEANS:
+        raise ValueError(text)
+    return BOOLEANS[text.lower()]
 
 
 def positive(text: str) -> int:
@@ -98,9 +102,6 @@ MODELS = Registry(
         "dmrn",
         "avdln",
     ),
-)
-VISUAL_NETWORKS = Registry(
-    "avsdn_tf.features.visual", "RECIPES", ("resnet152", "resnet152_maps", "vgg19")
 )
 FORMATS = Registry(
     "avsdn_tf.export", "FORMATS", ("savedmodel", "onnx", "litert", "keras")
@@ -224,33 +225,35 @@ EMPTY = Flag(
     "A modality that a video may lack: zeros stand in for its features.",
     choices=("audio", "visual"),
 )
+AUDIO_NETWORK = Flag(
+    "audio_network",
+    "vggish, yamnet, yamnet_scores, or a module's address or folder.",
+    shown_default="vggish",
+)
+AUDIO_WEIGHTS = Flag("audio_weights", "Its module, or VGGish's checkpoint.", PATH)
+VGGISH = Flag("vggish", "Short for --audio_weights of vggish.", PATH)
 VISUAL_NETWORK = Flag(
     "visual_network",
-    "The visual backbone.",
-    choices=VISUAL_NETWORKS,
+    "resnet152, resnet152_maps, vgg19, a network of keras.applications, or a module's "
+    "address or folder.",
     shown_default="resnet152",
-)
-VGGISH = Flag(
-    "vggish",
-    "The VGGish module: its address, or its folder if downloaded.",
-    PATH,
-    shown_default=backbones.VGGISH,
 )
 VISUAL_WEIGHTS = Flag(
     "visual_weights",
-    f"Weights of the visual backbone: {backbones.IMAGENET} to download them, or a "
-    "local weights file without the top.",
+    "A weights file of keras.applications.",
     PATH,
-    shown_default=backbones.IMAGENET,
+    shown_default=f"{backbones.IMAGENET}, downloaded",
 )
 VISUAL_PRECISION = Flag(
     "visual_precision",
-    "What the visual backbone computes in: float32, or mixed_bfloat16, which is faster "
-    "on processors that have bfloat16 and rounds between layers.",
+    "mixed_bfloat16 is faster where the processor has it, and rounds.",
     choices=("float32", "mixed_bfloat16"),
     shown_default="float32",
 )
-BACKBONES = (VISUAL_NETWORK, VGGISH, VISUAL_WEIGHTS, VISUAL_PRECISION)
+BACKBONES = (
+    *(AUDIO_NETWORK, AUDIO_WEIGHTS, VGGISH),
+    *(VISUAL_NETWORK, VISUAL_WEIGHTS, VISUAL_PRECISION),
+)
 
 
 def given(args: argparse.Namespace, wanted: Iterable[Flag]) -> dict[str, Any]:

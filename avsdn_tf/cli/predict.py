@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,17 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.files import atomic_write, explain_unwritable
 from avsdn_tf.text import printable
 
-SUMMARY = "Localize events in videos; --demo needs no run and no video."
-USAGE = "--run=DIR VIDEO [VIDEO ...] [FLAGS]"
-EXAMPLE = "avsdn predict --run=runs/first dog.mp4 more_videos --out=predictions"
+SUMMARY = "Localize events in videos; --zero_shot and --demo need no run."
+USAGE = "(--run=DIR | --zero_shot) VIDEO [VIDEO ...] [FLAGS]"
+EXAMPLE = """avsdn predict --zero_shot dog.mp4 more_videos
+  avsdn predict --run=runs/first dog.mp4 more_videos --out=predictions"""
+_ZERO_SHOT = Flag(
+    "zero_shot",
+    "Without training, by two public classifiers.",
+    flags.boolean,
+    False,
+)
+_CLASSES = Flag("classes", "A table of categories for --zero_shot.", flags.PATH)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     demo = "A rendered video and stand-in networks, without any download."
     for flag in (
         flags.RUN,
+        _ZERO_SHOT,
+        _CLASSES,
         dataclasses.replace(flags.OUT, default="predictions"),
         Flag("demo", demo, flags.boolean, False),
         Flag("min_score", "Leave out events of a lower score.", flags.share, 0.0),
@@ -34,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         flag.add_to(parser)
     group = parser.add_argument_group(
-        "backbones", "For runs that don't record what made their features."
+        "backbones",
+        "For runs that don't record what made their features, and for --zero_shot.",
     )
     for flag in flags.BACKBONES:
         # The names alone: their summaries would wait for TensorFlow.
@@ -43,15 +55,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Check what the parser can't."""
-    if not args.demo:
-        flags.require_run(args, ", and videos; or --demo")
-        if not args.videos:
-            raise UserError("predict: expected a video, or a folder of videos.")
+    if args.demo:
+        unread = (flags.RUN, _CLASSES, *flags.BACKBONES, flags.EMPTY)
+        flags.refuse(args, unread, "predict --demo")
+        if args.videos or args.zero_shot:
+            message = (
+                "predict --demo brings its own video and network. Leave out yours."
+            )
+            raise UserError(message)
         return
-    unread = (flags.RUN, *flags.BACKBONES, flags.EMPTY)
-    flags.refuse(args, unread, "predict --demo")
-    if args.videos:
-        raise UserError("predict --demo brings its own video. Leave out yours.")
+    if args.zero_shot:
+        flags.refuse(args, (flags.RUN,), "predict --zero_shot")
+        if args.classes and not os.path.isfile(args.classes):
+            message = "No such file. Expected a table of categories."
+            raise UserError(message, field="classes", value=args.classes)
+    else:
+        flags.require_run(args, ", and videos; or --zero_shot; or --demo")
+        flags.refuse(args, (_CLASSES,), "predict without --zero_shot")
+    if not args.videos:
+        raise UserError("predict: expected a video, or a folder of videos.")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,13 +118,16 @@ def _prepare(
     args: argparse.Namespace, out: pathlib.Path
 ) -> tuple[Callable[[pathlib.Path], Any], list[pathlib.Path]]:
     """Return a function that predicts a video, and the videos."""
-    from avsdn_tf import runs
+    from avsdn_tf import runs, zero_shot
     from avsdn_tf.features.video import find_videos
 
     videos = find_videos(args.videos)
     given = flags.given(args, flags.BACKBONES)
+    network = args.run
+    if args.zero_shot:
+        network = zero_shot.load(args.classes, **given)
     predictor = runs.open_predictor(
-        args.run, empty=args.empty, min_score=args.min_score, **given
+        network, empty=args.empty, min_score=args.min_score, **given
     )
     # Before the first video, whose features take minutes.
     with explain_unwritable(out, "Choose another folder by --out."):

@@ -4,13 +4,14 @@ import argparse
 import os
 import pathlib
 
-from avsdn_tf.backbones import IMAGENET
 from avsdn_tf.cli.flags import did_you_mean
 from avsdn_tf.errors import UserError
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
-# A test compares them with the configs of tfds_ave, whose import takes TensorFlow.
+# A test compares them with the registries, whose import takes TensorFlow.
+AUDIO_NETWORKS = ("vggish", "yamnet", "yamnet_scores")
+VISUAL_NETWORKS = ("resnet152", "resnet152_maps", "vgg19")
 DATASETS = ("synthetic", "resnet152", "vgg19", "resnet152_maps", "videos", "custom")
 
 
@@ -20,6 +21,7 @@ def start(args: argparse.Namespace) -> None:
     Raises:
         UserError: If one is missing; the message is there within a second.
     """
+    _check_networks(args)
     config = getattr(args, "config", None)
     if config is not None:
         _check_dataset(config.dataset, config.data_dir)
@@ -40,6 +42,8 @@ def start(args: argparse.Namespace) -> None:
 def _check_run(path: str, field: str) -> None:
     from avsdn_tf.run_folder import RunFolder
 
+    if "://" in path:
+        return  # A shared run, which is downloaded later.
     folder = RunFolder(path)
     if not os.path.exists(folder.path):
         message = "No such folder. Expected the folder of a finished run."
@@ -68,16 +72,39 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
         )
 
 
+def _check_networks(args: argparse.Namespace) -> None:
+    """Check the names of backbones.
+
+    Names of keras.applications, which begin with a capital, are checked later.
+    """
+    for field, known in (
+        ("audio_network", AUDIO_NETWORKS),
+        ("visual_network", VISUAL_NETWORKS),
+    ):
+        name = getattr(args, field, None)
+        if name and "/" not in name and name not in known and not name[0].isupper():
+            message = f"Expected one of {', '.join(known)}, or as its help says."
+            message += did_you_mean(name, known)
+            raise UserError(message, field=field, value=name)
+
+
 def _check_backbones(args: argparse.Namespace) -> None:
-    vggish = getattr(args, "vggish", None)
-    if vggish and "://" not in vggish and not os.path.isdir(vggish):
-        message = "No such folder. Expected the VGGish module's address or folder."
-        raise UserError(message, field="vggish", value=vggish)
-    weights = getattr(args, "visual_weights", None) or IMAGENET
-    # A name without a suffix may be one that keras.applications knows.
-    if pathlib.Path(weights).suffix and not os.path.isfile(weights):
-        message = f"No such file. Expected {IMAGENET}, or a weights file."
-        raise UserError(message, field="visual_weights", value=weights)
+    """Check the paths of backbones and of their weights."""
+    paths = ("audio_weights", "vggish")
+    for name in (*paths, "audio_network", "visual_network", "visual_weights"):
+        value = getattr(args, name, None)
+        # Of the others, what has neither slash nor suffix may be a name.
+        is_path = value and (
+            name in paths or "/" in value or pathlib.Path(value).suffix
+        )
+        if is_path and "://" not in value and not _exists(value):
+            message = "No such file or folder."
+            raise UserError(message, field=name, value=value)
+
+
+def _exists(path: str) -> bool:
+    """Return whether there is a file, a folder, or a checkpoint of several files."""
+    return os.path.exists(path) or os.path.exists(f"{path}.index")
 
 
 def _check_out(args: argparse.Namespace, field: str) -> None:

@@ -20,8 +20,9 @@ from avsdn_tf.export.checked import (
 )
 from avsdn_tf.export.format import Exportable
 from avsdn_tf.export.savedmodel import events_of_clips, write_metadata
-from avsdn_tf.features.audio import AudioNetwork, FrontEnd
+from avsdn_tf.features.audio import AudioNetwork
 from avsdn_tf.features.extractor import Extractor
+from avsdn_tf.features.vggish import FRONT_END
 from avsdn_tf.features.visual import VisualNetwork
 from avsdn_tf.files import expand_user, without_patterns
 
@@ -59,13 +60,13 @@ def export_end_to_end(
     if not isinstance(extractor.audio, AudioNetwork) or not isinstance(
         extractor.visual, VisualNetwork
     ):
-        raise UserError("Expected VGGish and a network of keras.applications.")
+        raise UserError("Expected an AudioNetwork and a VisualNetwork.")
     extractor.check_fits(model)
     window = int(metadata["num_segments"])
     exportable = Exportable(model)
     metadata = {
         **metadata,
-        "sample_rate_hz": FrontEnd().sample_rate_hz,
+        "sample_rate_hz": FRONT_END.sample_rate_hz,
         "frames_per_second": extractor.visual.frames_per_second,
     }
     random = np.random.default_rng(seed)
@@ -77,7 +78,7 @@ def export_end_to_end(
             with without_patterns(tmp_path) as name:
                 predict = tf.saved_model.load(name).signatures["serving_default"]
         for num_seconds in (1, window, 2 * window + window // 2 + 1):
-            seconds = random.uniform(-1, 1, (num_seconds, FrontEnd().sample_rate_hz))
+            seconds = random.uniform(-1, 1, (num_seconds, FRONT_END.sample_rate_hz))
             seconds = seconds.astype(np.float32)
             seconds[-1, -999:] = 0
             shape = (num_seconds, extractor.visual.frames_per_second, 90, 120, 3)
@@ -100,7 +101,7 @@ def _write_end_to_end(
     metadata: Mapping[str, Any],
 ) -> None:
     audio, visual = extractor.audio, extractor.visual
-    rate_hz, window = FrontEnd().sample_rate_hz, int(metadata["num_segments"])
+    rate_hz, window = FRONT_END.sample_rate_hz, int(metadata["num_segments"])
     # One second at a time, so that memory grows with the features alone.
     heard = functools.partial(
         tf.map_fn,
@@ -132,7 +133,7 @@ def _write_end_to_end(
         return {"logits": logits, "probabilities": probabilities, **events}
 
     archive = keras.export.ExportArchive()
-    for resource in (exportable, audio.module, visual.network):
+    for resource in (exportable, audio.resource, visual.resource):
         archive.track(resource)
     frames_shape = (None, visual.frames_per_second, None, None, 3)
     archive.add_endpoint(

@@ -1,114 +1,155 @@
-"""Make audio features as AVE's were made: VGGish on each second."""
+"""Make audio features of seconds of sound: VGGish, YAMNet, and any other module.
 
-import contextlib
+A feature depends on its own second alone, so that it is the same in every window and
+chunk of a video.
+"""
+
 import dataclasses
 import os
-import sys
-import types
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from avsdn_tf.backbones import VGGISH
+from avsdn_tf.backbones import HUB, Backbones
 from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.features import vggish
+from avsdn_tf.features.sources import resolve, tensorflow_hub
 from avsdn_tf.files import expand_user, without_patterns
+
+_RATE_HZ = 16_000
+# YAMNet returns a row every 0.48 s. Three such hops hold a second.
+_YAMNET_HOPS = 3
+_YAMNET_HOP_SAMPLES = 7680
+_SECONDS = tf.TensorSpec((None, _RATE_HZ), tf.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class FrontEnd:
-    """The constants of VGGish's log-mel front end (Hershey et al., ICASSP 2017).
+class AudioRecipe:
+    """How a network makes features, with a line for `--help`.
 
-    The module of TensorFlow Hub includes the front end; these constants are for
-    programs that rebuild it.
-
-    A Hann window of `window_samples` moves by `hop_samples`; the magnitudes of an FFT
-    of `fft_samples` are summed in `mel_bands` triangles, evenly spaced between the two
-    frequencies on the mel scale 1127 ln(1 + f / 700); `log(mel + log_offset)` of
-    `num_frames` windows is the network's input: 15,600 samples, 0.975 s.
+    `load` takes an address or a path, and returns what to call on seconds of sound
+    `(num_seconds, 16000)` in a graph, and what holds its variables.
     """
 
-    sample_rate_hz: int = 16_000
-    window_samples: int = 400
-    hop_samples: int = 160
-    fft_samples: int = 512
-    mel_bands: int = 64
-    lowest_hz: float = 125.0
-    highest_hz: float = 7500.0
-    log_offset: float = 0.01
-    num_frames: int = 96
+    load: Callable[[str], tuple[Callable[[tf.Tensor], tf.Tensor], Any]]
+    summary: str
 
-    @property
-    def patch_samples(self) -> int:
-        """Samples from the start of a patch to the start of the next patch."""
-        return self.num_frames * self.hop_samples
+
+def _load_vggish(source: str) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
+    path = resolve(source)
+    network = vggish.build_network()
+    with without_patterns(path) as name:
+        try:
+            vggish.load_weights(network, name)
+        except ValueError:
+            # Another network of VGGish's signature, such as a smaller one.
+            if not tf.saved_model.contains_saved_model(name):
+                raise
+            embeddings_of, module = _load_hub(path)
+            return lambda seconds: tf.nn.relu(embeddings_of(seconds)), module
+    return lambda seconds: tf.nn.relu(network(vggish.log_mel(seconds))), network
+
+
+def _load_yamnet(
+    source: str, output: int
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
+    module = load_module(source)
+
+    def features_of(seconds: tf.Tensor) -> tf.Tensor:
+        # One call for all seconds: each starts a slot of three hops, whose first row is
+        # of the second's first 0.975 s. The other rows hold the padding.
+        padding = _YAMNET_HOPS * _YAMNET_HOP_SAMPLES - _RATE_HZ
+        padded = tf.pad(seconds, [(0, 0), (0, padding)])
+        rows = module(tf.reshape(padded, [-1]))[output][::_YAMNET_HOPS]
+        return rows[: tf.shape(seconds)[0]]
+
+    return features_of, module
+
+
+def _load_hub(source: str) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
+    module = load_module(source)
+
+    def features_of_second(second: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(module(second), axis=0)
+
+    def features_of(seconds: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(features_of_second, seconds)
+
+    return features_of, module
+
+
+AUDIO_NETWORKS = {
+    "vggish": AudioRecipe(_load_vggish, "VGGish with a final ReLU, as AVE's: 128"),
+    "yamnet": AudioRecipe(
+        lambda source: _load_yamnet(source, 1), "YAMNet's embeddings: 1024"
+    ),
+    "yamnet_scores": AudioRecipe(
+        lambda source: _load_yamnet(source, 0),
+        "YAMNet's scores of 521 classes of AudioSet",
+    ),
+    HUB: AudioRecipe(
+        _load_hub,
+        "any module of TensorFlow Hub or SavedModel from a waveform at 16 kHz to "
+        "(patches, width): the mean over a second's patches",
+    ),
+}
 
 
 class AudioNetwork:
-    """VGGish with a final ReLU, which AVE's features have and the module lacks.
-
-    The module cuts a longer waveform into patches of 0.96 s, which drift away from the
-    seconds. Therefore each second is padded with silence to two patches, and the second
-    patch is dropped. One call for all seconds takes two thirds of the time of a call
-    for each, since the weights of the dense layers (270 MB) are read once.
+    """An audio network on seconds of sound.
 
     Args:
-        handle: Address of a TensorFlow Hub module, or the folder of a SavedModel of the
-            same signature: `(samples,)` float32 at 16 kHz, mono, in [-1, 1], to
-            `(patches, width)`.
+        weights: Address or folder of the network's module; of VGGish also its
+            checkpoint. Default: where the network's publisher keeps it.
+        network: A name of `AUDIO_NETWORKS`.
 
     Attributes:
         width: Width of the features.
-        module: The TensorFlow Hub module.
         features_of: `__call__` as a `tf.function`, from a tensor to a tensor.
+        resource: The module or network, for exports to track.
 
     Raises:
-        UserError: If the module can't be loaded, or has another signature.
+        UserError: If there is no such network, or it can't be loaded, or has another
+            signature.
 
     Reference:
-        Hershey et al., "CNN architectures for large-scale audio classification", ICASSP
-        2017, https://arxiv.org/abs/1609.09430.
+        VGGish: Hershey et al., ICASSP 2017, https://arxiv.org/abs/1609.09430. YAMNet:
+        https://github.com/tensorflow/models/tree/master/research/audioset/yamnet.
     """
 
-    def __init__(self, handle: str | os.PathLike[str] = VGGISH) -> None:
-        self.handle = expand_user(handle)
+    def __init__(
+        self, weights: str | os.PathLike[str] | None = None, network: str = "vggish"
+    ) -> None:
+        made = Backbones(audio_network=network)
+        source = expand_user(weights or made.known_source("audio"))
+        where = {"field": made.weights_field("audio"), "value": source}
         try:
-            with _replaced_pkg_resources():
-                # Training doesn't need it, and the import takes half a second.
-                import tensorflow_hub as hub
-
-            with without_patterns(self.handle) as name:
-                module = hub.load(name)
+            function, self.resource = AUDIO_NETWORKS[network].load(source)
         # Errors of many types: no network, no such file, no model.
         except Exception as error:
             raise UserError(
                 f"can't be loaded ({type(error).__name__}: {first_line(error)}). "
-                f"Expected a network connection to {VGGISH}, or the folder of that "
-                "module, downloaded and unpacked.",
-                field="vggish",
-                value=self.handle,
+                f"Expected a network connection to {made.known_source('audio')}, or "
+                "the folder of that module, downloaded and unpacked.",
+                **where,
             ) from error
-
-        rate_hz, patch_samples = FrontEnd().sample_rate_hz, FrontEnd().patch_samples
-
-        @tf.function(input_signature=[tf.TensorSpec((None, rate_hz), tf.float32)])
-        def features_of(seconds: tf.Tensor) -> tf.Tensor:
-            padded = tf.pad(seconds, [(0, 0), (0, 2 * patch_samples - rate_hz)])
-            return tf.nn.relu(module(tf.reshape(padded, [-1]))[::2])
-
-        self.module, self.features_of = module, features_of
+        self.features_of = tf.function(function, input_signature=[_SECONDS])
         try:
-            num_rows, self.width = features_of(np.zeros((2, rate_hz), np.float32)).shape
-            if num_rows != 2:
-                raise ValueError(f"expected 2 patches of two seconds, got {num_rows}")
+            found = self.features_of(np.zeros((2, _RATE_HZ), np.float32))
+            num_rows, self.width = found.shape
+            if num_rows != 2 or found.dtype != tf.float32:
+                raise ValueError(
+                    f"{num_rows} rows of {found.dtype.name} for two seconds"
+                )
         # Errors of many types: a module may hold any graph.
         except Exception as error:
             raise UserError(
-                "Expected a module that makes (patches, width) of a waveform "
-                "(samples,) at 16 kHz, a patch every 0.96 s. Received a module that "
-                f"fails: {first_line(error)}",
-                field="vggish",
-                value=self.handle,
+                "Expected a module that makes (patches, width) float32 of a waveform "
+                "(samples,) at 16 kHz. Received a module that fails: "
+                f"{first_line(error)}",
+                **where,
             ) from error
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
@@ -118,27 +159,12 @@ class AudioNetwork:
             seconds: `(num_seconds, 16000)` float32, mono, in [-1, 1].
 
         Returns:
-            `(num_seconds, width)` float32, at least 0.
+            `(num_seconds, width)` float32.
         """
         return self.features_of(seconds).numpy()
 
 
-@contextlib.contextmanager
-def _replaced_pkg_resources() -> Iterator[None]:
-    """Replace pkg_resources, of which tensorflow_hub 0.16.1 takes one function.
-
-    Setuptools 82 lacks pkg_resources, and earlier versions warn on its import.
-    """
-    name = "pkg_resources"
-    if name in sys.modules:
-        yield
-        return
-    # A dependency of TensorFlow.
-    from packaging.version import parse
-
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].parse_version = parse
-    try:
-        yield
-    finally:
-        del sys.modules[name]
+def load_module(source: str) -> Any:
+    """Load a module of TensorFlow Hub, or the SavedModel in a folder."""
+    with without_patterns(resolve(source)) as name:
+        return tensorflow_hub().load(name)

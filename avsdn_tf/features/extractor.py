@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from avsdn_tf.backbones import IMAGENET, VGGISH, Backbones
+from avsdn_tf.backbones import HUB, Backbones
 from avsdn_tf.errors import UserError, call_all
-from avsdn_tf.features.audio import AudioNetwork
+from avsdn_tf.features.audio import AUDIO_NETWORKS, AudioNetwork
 from avsdn_tf.features.video import Second, VideoError
 from avsdn_tf.features.video.process import (
     DEFAULT_LIMITS,
@@ -18,12 +18,15 @@ from avsdn_tf.features.video.process import (
     describe_in_child,
     read_in_child,
 )
-from avsdn_tf.features.visual import PRECISIONS, RECIPES, VisualNetwork
-from avsdn_tf.files import expand_user
+from avsdn_tf.features.visual import (
+    PRECISIONS,
+    RECIPES,
+    VisualNetwork,
+    recipe_of,
+)
 from avsdn_tf.startup import check_backend
 
 MODALITIES = ("audio", "visual")
-DEFAULT_BACKBONES = Backbones("resnet152", VGGISH, IMAGENET, PRECISIONS[0])
 # Seconds that go through the backbones together: enough to keep them busy, and few
 # enough that memory depends on neither the video's length nor the size of its frames.
 _CHUNK_S = 16
@@ -68,18 +71,11 @@ class Extractor:
         """Check that a model reads features of these backbones.
 
         Raises:
-            UserError: If the model was trained on another visual network, or reads
+            UserError: If the model was trained on features of another network, or reads
                 another width or shape.
         """
-        name = self.backbones.visual_network
-        check_visual_network(model, name, tuple(self.visual.shape))
-        if self.audio.width != model.audio_width:
-            raise UserError(
-                f"Expected audio features of width {model.audio_width}, which the model"
-                f" reads. Received: width {self.audio.width}",
-                field="vggish",
-                value=self.backbones.vggish,
-            )
+        check_network(model, self.backbones, "audio", (self.audio.width,))
+        check_network(model, self.backbones, "visual", tuple(self.visual.shape))
 
     def find_missing(self, path: str | os.PathLike[str]) -> str | None:
         """Return the modality that a video lacks, or None.
@@ -166,72 +162,94 @@ def _concatenate(parts: deque[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def check_visual_network(model: Any, name: str | None, shape: tuple[int, ...]) -> None:
-    """Raise UserError if a model reads features of another visual network or shape.
-
-    `name` is None if the network is unknown.
-    """
-    recorded = Backbones.from_dict(getattr(model, "backbones", None)).visual_network
-    expected = tuple(model.visual_shape)
-    if recorded and name and recorded != name:
-        raise UserError(
-            f"Expected {recorded}, which made the features that the model was trained "
-            f"on. Received: {name}",
-            field="visual_network",
-            value=name,
-        )
-    if shape != expected:
-        fitting = [name for name, recipe in RECIPES.items() if recipe.shape == expected]
-        raise UserError(
-            f"Expected visual features of shape {expected}, which the model reads "
-            f"({', '.join(fitting) or 'no visual network makes them'}). "
-            f"Received: shape {shape}",
-            field="visual_network",
-            value=name,
-        )
-
-
-def check_choices(
-    visual_network: str, visual_precision: str, empty: str | None
+def check_network(
+    model: Any, backbones: Backbones, modality: str, shape: tuple[int, ...]
 ) -> None:
-    """Raise UserError if an argument of `build_extractor` is unknown."""
+    """Check that a model reads features of a modality's network, and of a shape.
+
+    Raises:
+        UserError: If it doesn't.
+    """
+    name = f"{modality}_network"
+    recorded = Backbones.from_dict(getattr(model, "backbones", None))
+    expected, received = getattr(recorded, name), getattr(backbones, name)
+    where = {"field": name, "value": received}
+    if None not in (expected, received) and expected != received:
+        raise UserError(
+            f"Expected {expected}, which made the features that the model was trained "
+            f"on. Received: {received}",
+            **where,
+        )
+    shapes = {"audio": (model.audio_width,), "visual": tuple(model.visual_shape)}
+    if shape != shapes[modality]:
+        hint = ""
+        if modality == "visual":
+            fitting = [
+                n for n, recipe in RECIPES.items() if recipe.shape == shapes[modality]
+            ]
+            hint = f", such as those of {', '.join(fitting)}" if fitting else ""
+        raise UserError(
+            f"Expected {modality} features of shape {shapes[modality]}, which the "
+            f"model reads{hint}. Received: shape {shape}",
+            **where,
+        )
+
+
+def check_names(backbones: Backbones, empty: str | None) -> None:
+    """Raise UserError if there is no such network, precision or modality."""
     for field, value, known in (
-        ("visual_network", visual_network, RECIPES),
-        ("visual_precision", visual_precision, PRECISIONS),
+        ("audio_network", backbones.audio_network, AUDIO_NETWORKS),
+        ("visual_precision", backbones.visual_precision, PRECISIONS),
         ("empty", empty, (None, *MODALITIES)),
     ):
         if value not in known:
             names = ", ".join(name for name in known if name)
             raise UserError(f"Expected one of {names}", field=field, value=value)
+    if backbones.visual_network != HUB:
+        recipe_of(backbones.visual_network)
 
 
 def build_extractor(
     visual_network: str = "resnet152",
-    vggish: str = VGGISH,
-    visual_weights: str = IMAGENET,
+    vggish: str | None = None,
+    visual_weights: str | None = None,
     empty: str | None = None,
     visual_precision: str = PRECISIONS[0],
+    *,
+    audio_network: str = "vggish",
+    audio_weights: str | None = None,
 ) -> Extractor:
     """Load the backbones that make features.
 
     Args:
-        visual_network: A name of `RECIPES`.
-        vggish: See `AudioNetwork`.
+        visual_network: See `VisualNetwork`.
+        vggish: Short for `audio_weights` of the network VGGish.
         visual_weights: See `VisualNetwork`.
         empty: See `Extractor`.
         visual_precision: See `VisualNetwork`.
+        audio_network: See `AudioNetwork`.
+        audio_weights: See `AudioNetwork`.
 
     Raises:
         UserError: If an argument is unknown, a backbone can't be loaded, or Keras runs
             on another backend than TensorFlow.
     """
     check_backend()
-    check_choices(visual_network, visual_precision, empty)
-    vggish, visual_weights = expand_user(vggish), expand_user(visual_weights)
-    backbones = Backbones(visual_network, vggish, visual_weights, visual_precision)
+    made = Backbones().override(
+        audio_network=audio_network,
+        audio_weights=audio_weights,
+        vggish=vggish,
+        visual_network=visual_network,
+        visual_weights=visual_weights,
+        visual_precision=visual_precision,
+    )
+    made = made.complete()
+    check_names(made, empty)
     # Where both have to be downloaded first, one message names both.
     audio, visual = call_all(
-        lambda: AudioNetwork(vggish),
-        lambda: VisualNetwork(visual_network, visual_weights, visual_precision),
+        lambda: AudioNetwork(made.audio_weights, made.audio_network),
+        lambda: VisualNetwork(
+            made.visual_network, made.visual_weights, visual_precision
+        ),
     )
-    return Extractor(audio, visual, empty, backbones.resolve())
+    return Extractor(audio, visual, empty, made.resolve())

@@ -21,13 +21,13 @@ import numpy as np
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extractor import (
-    DEFAULT_BACKBONES,
     MODALITIES,
     Chunk,
     Extractor,
 )
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.features.video.process import end_idle
+from avsdn_tf.features.visual import PRECISIONS
 from avsdn_tf.files import atomic_write, write_json
 from avsdn_tf.schemas import MAX_JSON_BYTES, parse_json, read_bytes, read_json
 
@@ -157,9 +157,8 @@ def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
             f"{error}. Choose another folder, or remove this one."
         ) from error
     # Features of 0.1.0 don't state their precision.
-    unstated = DEFAULT_BACKBONES.visual_precision
     expected, received = (
-        {**each.to_dict(), "visual_precision": each.visual_precision or unstated}
+        {**each.to_dict(), "visual_precision": each.visual_precision or PRECISIONS[0]}
         for each in (found, backbones)
     )
     other = [

@@ -10,6 +10,7 @@ from keras import ops
 from avsdn_tf.models.base import SegmentClassifier
 
 _SMALLEST = 1e-7
+_MAX_INDICES = 10**7
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
@@ -32,7 +33,8 @@ class LateFusion(SegmentClassifier):
         heard: Indices of the sound classes of each category, one or more.
         seen: Indices of the image classes of each category; none for a category that is
             heard only.
-        temperature: Divides the logits. It changes scores, and no decision.
+        temperature: Divides the logits. It changes scores, and no decision. At 1, an
+            event at the background level has a score of about a half.
         background_level: Evidence in (0, 1) above which a segment is an event.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
             `SegmentClassifier`, and those of `keras.Model`.
@@ -58,7 +60,7 @@ class LateFusion(SegmentClassifier):
         *,
         heard: Sequence[Sequence[int]],
         seen: Sequence[Sequence[int]],
-        temperature: float = 0.25,
+        temperature: float = 1.0,
         background_level: float = 0.2,
         **kwargs: Any,
     ) -> None:
@@ -80,12 +82,10 @@ class LateFusion(SegmentClassifier):
             raise ValueError("Expected at least one sound class of each category")
         self.temperature = float(temperature)
         self.background_level = float(background_level)
-        longest = max(map(len, self.heard))
-        # A repeated index doesn't change a maximum.
-        self._heard = np.array([i + i[:1] * (longest - len(i)) for i in self.heard])
-        self._seen = np.zeros((self.visual_shape[0], len(categories)), np.float32)
-        for category, indices in enumerate(self.seen):
-            self._seen[list(indices), category] = 1
+        # A repeated index doesn't change a maximum, and zero doesn't change a sum: the
+        # image classes get one more, of probability 0.
+        self._heard = _pad([(indices, indices[0]) for indices in self.heard])
+        self._seen = _pad([(indices, self.visual_shape[0]) for indices in self.seen])
         self.build()
 
     @property
@@ -102,8 +102,9 @@ class LateFusion(SegmentClassifier):
         audio = ops.cast(inputs["audio"], self.variable_dtype)
         visual = ops.cast(inputs["visual"], self.variable_dtype)
         heard = ops.max(ops.take(audio, self._heard, axis=-1), axis=-1)
-        seen = ops.matmul(visual, ops.cast(self._seen, self.variable_dtype))
-        seen = ops.where(self._seen.any(axis=0), seen, heard)
+        visual = ops.concatenate([visual, ops.zeros_like(visual[..., :1])], axis=-1)
+        seen = ops.sum(ops.take(visual, self._seen, axis=-1), axis=-1)
+        seen = ops.where(np.array([bool(i) for i in self.seen]), seen, heard)
         evidence = 0.5 * (_log(heard) + _log(seen))
         background = ops.full_like(
             evidence[..., :1], float(np.log(self.background_level))
@@ -124,6 +125,20 @@ class LateFusion(SegmentClassifier):
 
 def _log(values: Any) -> Any:
     return ops.log(ops.maximum(values, _SMALLEST))
+
+
+def _pad(rows: list[tuple[tuple[int, ...], int]]) -> np.ndarray:
+    """Return indices with a padding each as a matrix."""
+    longest = max(1, *(len(indices) for indices, _ in rows))
+    # A model file may hold any lists.
+    if len(rows) * longest > _MAX_INDICES:
+        raise ValueError(
+            f"Expected at most {_MAX_INDICES:,} indices, categories times classes. "
+            f"Received: {len(rows):,} times {longest:,}"
+        )
+    return np.array(
+        [indices + (padding,) * (longest - len(indices)) for indices, padding in rows]
+    )
 
 
 def _as_indices(

@@ -29,7 +29,8 @@ def write_event_files(
 
     The disclaimer is a member of the JSON, a column of the CSV, and a line at the top
     of the picture throughout the video. Row i of the JSON's `probabilities` belongs to
-    the segment that starts at `start_s + i * segment_s`. Of more than
+    the segment that starts at `start_s + i * segment_s`. Categories in `heard_only`
+    were not looked for in the picture. Of more than
     `MAX_PROBABILITIES`, `most_probable` holds each segment's five largest in their
     place, as pairs of a class's index and its probability. Each file is written
     atomically.
@@ -44,6 +45,7 @@ def write_event_files(
         "disclaimer": prediction.disclaimer,
         "segment_s": prediction.segment_s,
         "start_s": prediction.start_s,
+        "heard_only": list(prediction.heard_only),
         "events": [event._asdict() for event in prediction.events],
         "classes": prediction.classes,
     }

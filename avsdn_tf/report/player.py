@@ -69,6 +69,7 @@ def write_player_page(
         num_segments=len(prediction.probabilities),
         lanes=_lanes(prediction, colors),
         events=prediction.events,
+        heard_only=prediction.heard_only,
         color_of=dict(zip(prediction.categories, colors, strict=True)),
         data=_script_data(prediction, colors),
     )

@@ -4,7 +4,14 @@ import contextlib
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 import keras
@@ -61,14 +68,26 @@ def events_table(prediction: VideoPrediction) -> Table:
     table.add_column("event")
     table.add_column("score", justify="right", no_wrap=True)
     for event in prediction.events:
+        mark = " (heard only)" if event.category in prediction.heard_only else ""
         table.add_row(
             f"{event.start_s:.1f} s",
             f"{event.end_s:.1f} s",
-            Text(short_name(event.category)),
+            Text(short_name(event.category) + mark),
             percent(event.score),
         )
     if not prediction.events:
         table.add_row("", "", "none: background throughout", "")
+    return table
+
+
+def rows_table(title: str, columns: Sequence[str], rows: Iterable[Any]) -> Table:
+    """Return rows of values as a table."""
+    table = _empty_table(title, None)
+    table.show_header = any(columns)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(str(value))) for value in row))
     return table
 
 

@@ -25,10 +25,9 @@ from typing import Any
 
 from rich.console import Console
 
-from avsdn_tf.backbones import IMAGENET, VGGISH
 from avsdn_tf.data.dataset import Dataset, open_dataset
 from avsdn_tf.errors import UserError
-from avsdn_tf.features.visual import PRECISIONS, RECIPES
+from avsdn_tf.features.visual import PRECISIONS
 from avsdn_tf.files import explain_unwritable, write_json, write_text
 from avsdn_tf.report import figures
 from avsdn_tf.training.config import Config
@@ -61,9 +60,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--out", default="benchmark", help="the folder to write (benchmark)")
     add("--videos", nargs="+", default=[], help="video: files or folders")
     add("--workers", type=positive, default=2, help="video: videos at once (2)")
-    add("--vggish", default=VGGISH, help="video: folder or address of VGGish")
-    add("--visual_weights", default=IMAGENET, help="video: random ones will do")
-    add("--visual_network", choices=list(RECIPES), default="resnet152")
+    for name in ("audio_network", "audio_weights", "visual_network", "visual_weights"):
+        add(f"--{name}", help="video: as extract's; random weights will do")
     add("--visual_precision", choices=PRECISIONS, default=PRECISIONS[0])
     args = parser.parse_args(argv)
     defaults = [name for name in PARTS if name not in _TO_NAME]

@@ -37,12 +37,11 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
             field="videos",
         )
     videos = find_videos(args.videos)
-    extractor = build_extractor(
-        visual_network=args.visual_network,
-        vggish=args.vggish,
-        visual_weights=args.visual_weights,
-        visual_precision=args.visual_precision,
-    )
+    names = ("audio_network", "audio_weights", "visual_network", "visual_weights")
+    given = {name: getattr(args, name) for name in (*names, "visual_precision")}
+    given = {name: value for name, value in given.items() if value is not None}
+    extractor = build_extractor(**given)
+    made = extractor.backbones
     rate = extractor.visual.frames_per_second
     seconds = [s for v in videos for s in read_seconds(v, rate)]
     waveforms = np.stack([second.waveform for second in seconds])
@@ -61,8 +60,8 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
         args.repeats,
     )
     title = (
-        f"{len(seconds)} s of video, {args.visual_network}, "
-        f"{args.visual_precision}, {args.workers} videos at once"
+        f"{len(seconds)} s of video, {made.audio_network} and {made.visual_network}, "
+        f"{made.visual_precision}, {args.workers} videos at once"
     )
     yield Comparison(
         title,

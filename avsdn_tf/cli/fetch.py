@@ -1,0 +1,85 @@
+"""avsdn fetch: download the public backbones before they are needed."""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from avsdn_tf.cli.flags import PATH, Flag
+from avsdn_tf.errors import UserError
+from avsdn_tf.files import explain_unwritable
+from avsdn_tf.startup import start_tensorflow
+
+SUMMARY = "Download the public networks that extract and predict need."
+USAGE = "[NETWORK ...] [FLAGS]"
+EXAMPLE = "avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"
+WHEN_STOPPED = " Repeat the command for the rest."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's flags."""
+    parser.add_argument(
+        "names", nargs="*", metavar="NETWORK", help="A network. Default: all."
+    )
+    to = "A folder to carry to a machine without network. Default: the usual caches."
+    Flag("to", to, PATH).add_to(parser)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check what the parser can't."""
+    del args
+
+
+def states_table(wanted: Sequence[Any], states: Sequence[Any]) -> Any:
+    """Return what became of downloads as a table."""
+    from avsdn_tf.report.terminal import rows_table
+
+    rows = []
+    for download, state in zip(wanted, states, strict=True):
+        size = f"{state.num_bytes / 2**20:,.0f} MB" if state.path else "-"
+        missing = "failed" if state.failure else "not downloaded"
+        where = state.path or missing
+        rows.append((download.name, download.needed_by, size, where))
+    return rows_table("networks", ("network", "for", "size", "where"), rows)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch what is missing and print a table; return 1 if one failed, else 0."""
+    variables = {}
+    if args.to:
+        to = pathlib.Path(args.to).absolute()
+        with explain_unwritable(to, "Choose another folder."):
+            to.mkdir(parents=True, exist_ok=True)
+        variables = {"TFHUB_CACHE_DIR": str(to / "tfhub"), "KERAS_HOME": str(to)}
+        # Before Keras starts, which reads its own.
+        os.environ |= variables
+    start_tensorflow()
+    # These import TensorFlow.
+    from avsdn_tf.features import downloads
+    from avsdn_tf.report.terminal import logging_terminal, print_plainly
+
+    known = {download.name: download for download in downloads.downloads()}
+    if unknown := [name for name in args.names if name not in known]:
+        raise UserError(
+            f"fetch: expected some of {', '.join(known)}. Received: {unknown[0]}."
+        )
+    wanted = [known[name] for name in dict.fromkeys(args.names or known)]
+    states = []
+    with logging_terminal() as terminal:
+        for download in wanted:
+            print_plainly(terminal, f"{download.name}: {download.addresses[0]}")
+            states.append(downloads.fetch(download))
+        terminal.print(states_table(wanted, states))
+        for download, state in zip(wanted, states, strict=True):
+            if state.failure:
+                text = f"{download.name} failed: {state.failure}"
+                print_plainly(terminal, text, style="red")
+        if variables and any(state.path for state in states):
+            text = " ".join(f"{name}={value}" for name, value in variables.items())
+            print_plainly(
+                terminal,
+                "Copy the folder, and set these to where it lies there:\n"
+                f"  export {text}",
+            )
+    return 1 if any(state.failure for state in states) else 0

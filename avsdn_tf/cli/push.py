@@ -1,0 +1,36 @@
+"""avsdn push: share a run on Hugging Face's hub."""
+
+import argparse
+
+from avsdn_tf.cli import flags
+from avsdn_tf.cli.start import start
+from avsdn_tf.errors import UserError
+
+SUMMARY = "Share a run on Hugging Face's hub, with a model card of its report."
+USAGE = "--run=DIR hf://USER/NAME"
+EXAMPLE = "avsdn push --run=runs/first hf://USER/NAME"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's flags."""
+    parser.add_argument("address", nargs="?", metavar="hf://USER/NAME")
+    flags.RUN.add_to(parser)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check what the parser can't."""
+    flags.require_run(args, ", and where to share it: hf://USER/NAME")
+    if not (args.address or "").startswith("hf://"):
+        raise UserError("push: expected an address such as hf://USER/NAME.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Share the run, and print its page."""
+    start(args)
+    # These import TensorFlow.
+    from avsdn_tf.hub import push_run
+    from avsdn_tf.report.terminal import logging_terminal, print_plainly
+
+    with logging_terminal() as terminal:
+        print_plainly(terminal, f"Page: {push_run(args.run, args.address)}")
+    return 0

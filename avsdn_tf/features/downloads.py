@@ -1,0 +1,109 @@
+"""What the backbones download, what of it is there, and fetching the rest."""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable
+
+import keras
+
+from avsdn_tf.backbones import VGGISH, YAMNET
+from avsdn_tf.errors import first_line
+from avsdn_tf.features import sources
+from avsdn_tf.features.visual import recipe_of
+
+_KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Download:
+    """A network that commands download when they first need it.
+
+    Attributes:
+        name: What `avsdn fetch` calls it.
+        needed_by: The commands that need it.
+        addresses: Where it comes from, in the order in which they are tried.
+        find: Returns where it lies, or None.
+        fetch: Downloads it.
+    """
+
+    name: str
+    needed_by: str
+    addresses: tuple[str, ...]
+    find: Callable[[], pathlib.Path | None]
+    fetch: Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What became of a download: where it lies, its size, and why it failed."""
+
+    path: pathlib.Path | None
+    num_bytes: int = 0
+    failure: str | None = None
+
+
+def _module(name: str, needed_by: str, address: str) -> Download:
+    addresses = (address, *sources.ALTERNATIVES[address])
+    return Download(
+        name,
+        needed_by,
+        addresses,
+        find=lambda: next(filter(None, map(sources.cached, addresses)), None),
+        fetch=lambda: sources.resolve(address),
+    )
+
+
+def _keras(name: str, needed_by: str, file: str) -> Download:
+    path = sources.keras_cache() / "models" / file
+
+    def fetch() -> keras.Model:
+        recipe = recipe_of(name)
+        return recipe.network(
+            include_top=recipe.include_top,
+            weights="imagenet",
+            pooling=recipe.pooling,
+            input_shape=(recipe.size, recipe.size, 3),
+        )
+
+    return Download(
+        name,
+        needed_by,
+        (_KERAS_WEIGHTS,),
+        find=lambda: path if path.is_file() else None,
+        fetch=fetch,
+    )
+
+
+def downloads() -> list[Download]:
+    """Return all downloads of the default backbones."""
+    zero_shot, trained = "predict --zero_shot", "extract, predict --run"
+    kernels = "weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return [
+        _module("yamnet", zero_shot, YAMNET),
+        _keras("EfficientNetV2B0_classes", zero_shot, "efficientnetv2-b0.h5"),
+        _module("vggish", trained, VGGISH),
+        _keras("resnet152", trained, f"resnet152_{kernels}"),
+        _keras("vgg19", f"{trained} (maps)", f"vgg19_{kernels}"),
+    ]
+
+
+def look(download: Download) -> State:
+    """Return the state of a download."""
+    path = download.find()
+    if path is None:
+        return State(None)
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return State(path, sum(file.stat().st_size for file in files))
+
+
+def fetch(download: Download) -> State:
+    """Download what is missing; a failure is part of the state."""
+    if download.find() is None:
+        try:
+            download.fetch()
+        # Errors of many types: no network, no archive, a full disk.
+        except Exception as error:
+            logging.getLogger(__name__).debug("%s", download.name, exc_info=error)
+            return State(None, failure=first_line(error))
+    return look(download)
