@@ -127,7 +127,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a run on the test split again, and write its report anew.
 
-    If the folder can't be written, a warning is logged and the scores are returned.
+    If the folder is read-only, a warning is logged and the scores are returned.
 
     Args:
         run: The folder of a run whose training has ended.
@@ -138,7 +138,7 @@ def evaluate(
 
     Raises:
         UserError: If the run or its data set can't be read or don't fit each other,
-            or outputs are not finite.
+            outputs are not finite, or the disk is full.
     """
     check_backend()
     folder, config, model = open_run(run)
@@ -153,7 +153,7 @@ def evaluate(
                 "from other data.",
                 config.dataset,
             )
-        return _report(folder, config, dataset, model, must_write=False)
+        return _report(folder, config, dataset, model, must_write=can_write)
 
 
 def predict(

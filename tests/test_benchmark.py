@@ -406,7 +406,7 @@ def test_stages_of_videos_can_be_measured(extractor, tmp_path, monkeypatch):
     monkeypatch.setattr(video, "build_extractor", lambda **_: extractor)
     args = command.parse(["video", "--repeats=2", "--videos", str(tmp_path)])
     speed, shares = video.measure_video(args, None)
-    assert speed.title.startswith("4 s of video, resnet152")
+    assert speed.title.startswith("4 s of video, vggish and resnet152")
     stages = ["the whole", "decode", "audio features", "visual features"]
     assert list(speed.values) == list(shares.values) == stages
     assert shares.medians["the whole"] == pytest.approx(100)

@@ -59,6 +59,8 @@ def test_the_config_that_a_person_means(own, words, expected):
         (["custom", "videos"], ["custom", "videos"]),
         (["--manual_dir=empty"], ["custom", "empty", "manifest.csv"]),
         (["empty"], ["empty", "manifest.csv"]),
+        (["custom", "--manual_dir=empty"], ["empty", "manifest.csv"]),
+        (["my_dta"], ["my_dta", "the folder of your data"]),
         (["custom", "--manual_dir=gone"], ["manual_dir", "gone"]),
     ],
 )
@@ -66,6 +68,12 @@ def test_a_wrong_word_is_told(own, words, parts):
     with pytest.raises(UserError) as error:
         parsed(*words)
     assert all(part in str(error.value) for part in parts)
+
+
+def test_missing_data_are_told_before_tensorflow_starts(own, monkeypatch):
+    monkeypatch.setattr(build, "start", pytest.fail)
+    with pytest.raises(UserError, match=r"--manual_dir=FOLDER.*manifest\.csv"):
+        avsdn("build", "custom", "--data_dir=data")
 
 
 def test_the_command_knows_all_configs():

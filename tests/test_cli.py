@@ -118,7 +118,8 @@ def test_wrong_words_are_told_before_tensorflow_starts():
             raise AssertionError(line)
     """
     lines = ["--help", "predict --help", "trian", "--mode=magic", "--epochs=0"]
-    done = python("-c", program, input="\n".join([*lines, "predict --rnu=x a.mp4"]))
+    lines += ["--run=", "fetch yamnte", "predict --rnu=x a.mp4"]
+    done = python("-c", program, input="\n".join(lines))
     assert done.returncode == 0, done.stderr
 
 
@@ -139,6 +140,9 @@ def test_wrong_words_are_told_before_tensorflow_starts():
         ("--bidirectional=perhaps", "Expected true or false"),
         ("extract --workers=0 a.mp4", "Expected a positive integer"),
         ("--run", "--run"),
+        ("build --manual_dir=", "--manual_dir: expected a path"),
+        ("evaluate --run=", "--run: expected a path"),
+        ("fetch yamnte", "Did you mean yamnet?"),
         ("--epochs=0", "--epochs=0: "),
         ("--mod=weak", "no flag --mod"),
         ("fly", "train, evaluate, predict, extract, export"),

@@ -216,6 +216,7 @@ def is_worker(pid, parent, index):
     [
         (None, "TF_CONFIG: expected the addresses.*local_workers.*: nothing"),
         ("{", "TF_CONFIG: expected the addresses.*such as"),
+        ("[]", r"Received: \[\]$"),
         ('{"cluster": {}}', "Received: no 'worker' in "),
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',

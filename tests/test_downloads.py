@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from avsdn_tf.cli import fetch
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import downloads, sources
 from avsdn_tf.features.audio import AudioNetwork
@@ -98,6 +99,10 @@ def test_a_module_from_an_address_is_loaded(server):
     assert network(np.ones((2, 16_000), np.float32)).shape == (2, 5)
 
 
+def test_the_command_knows_all_downloads():
+    assert fetch.NETWORKS == tuple(known.name for known in downloads.downloads())
+
+
 def test_fetch_says_what_is_there_and_what_failed(server, monkeypatch, capsys):
     address, _ = server
     made = [
@@ -111,6 +116,7 @@ def test_fetch_says_what_is_there_and_what_failed(server, monkeypatch, capsys):
         for name in ("whole", "forbidden")
     ]
     monkeypatch.setattr(downloads, "downloads", lambda: made)
+    monkeypatch.setattr(fetch, "NETWORKS", ("whole", "forbidden"))
     assert avsdn("fetch") == 1
     shown = capsys.readouterr().out
     assert "forbidden failed: " in shown

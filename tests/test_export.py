@@ -420,8 +420,8 @@ def test_what_goes_end_to_end_computes_in_float32(run, tmp_path, monkeypatch):
         videos, "extractor_for", lambda model, **given: loaded.append(given)
     )
     monkeypatch.setattr(end_to_end, "export_end_to_end", lambda *_: (tmp_path, 0.0))
-    avsdn("export", f"--run={run}", "--end_to_end", "--vggish=other")
-    assert loaded == [{"vggish": "other", "visual_precision": "float32"}]
+    avsdn("export", f"--run={run}", "--end_to_end", f"--vggish={tmp_path}")
+    assert loaded == [{"vggish": str(tmp_path), "visual_precision": "float32"}]
 
 
 def test_networks_that_make_other_features_do_not_go_end_to_end(tmp_path, monkeypatch):

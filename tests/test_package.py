@@ -54,7 +54,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     sections = config["options"]["install_requires"]
-    for extra in ("export", "video"):
+    for extra in ("export", "hub", "video"):
         sections += config["options.extras_require"][extra]
     declared = set(re.findall(r"^([\w-]+)\b", sections, re.MULTILINE))
     distributions = importlib.metadata.packages_distributions()

@@ -177,7 +177,7 @@ def test_metadata_and_features_of_every_config(tmp_path, config):
         "audio_width": 128,
         "visual_shape": list(SHAPES[config]),
         "has_times": True,
-        "backbones": {"visual_network": config},
+        "backbones": {"audio_network": "vggish", "visual_network": config},
         "disclaimer": None,
     }
     # Maps are stored as float16.
@@ -221,7 +221,7 @@ def test_metadata_of_custom_data_hold_a_hash_of_the_labels(tmp_path):
     assert metadata["has_times"] is True
     assert metadata["disclaimer"] is None
     # Feature files don't record their network.
-    assert metadata["backbones"] == {"visual_network": None}
+    assert metadata["backbones"] == {"audio_network": None, "visual_network": None}
 
 
 def test_shapes_follow_the_config(tmp_path, monkeypatch):

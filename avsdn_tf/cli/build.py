@@ -9,7 +9,7 @@ from typing import Any
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag, did_you_mean
-from avsdn_tf.cli.start import DATASETS, start
+from avsdn_tf.cli.start import DATASETS, find_data_dir, start
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import expand_user
 from avsdn_tf.text import short_name
@@ -58,7 +58,8 @@ def check(args: argparse.Namespace) -> None:
             args.manual_dir = word
             continue
         if name not in DATASETS or config not in (None, name):
-            expected = f"one of {', '.join(DATASETS)}" if config is None else config
+            known = f"one of {', '.join(DATASETS)}, or the folder of your data"
+            expected = known if config is None else config
             raise UserError(
                 f"build: expected {expected}. Received: {word}."
                 + did_you_mean(name, DATASETS)
@@ -75,11 +76,31 @@ def check(args: argparse.Namespace) -> None:
                 f"{folder} holds no {_MANIFEST}."
             )
         config = "custom"
+    if config == "custom" and folder:
+        path = os.path.join(folder, _MANIFEST)
+        if not os.path.isfile(path):
+            raise UserError(f"{path}: no such file. Expected that of your data.")
     args.dataset = f"tfds_ave/{config or DATASETS[0]}"
+
+
+def _check_own(args: argparse.Namespace) -> None:
+    """Check that data without --manual_dir are built, or where TFDS expects them."""
+    if args.dataset != "tfds_ave/custom" or args.manual_dir:
+        return
+    data_dir = find_data_dir(args.data_dir)
+    downloads = args.download_dir or os.path.join(data_dir, "downloads")
+    manifest = os.path.join(downloads, "manual", _MANIFEST)
+    built = os.path.join(data_dir, args.dataset)
+    if not ("://" in manifest or os.path.exists(manifest) or os.path.isdir(built)):
+        raise UserError(
+            "build custom: expected --manual_dir=FOLDER, the folder of your data, "
+            f"since there is no {manifest}."
+        )
 
 
 def run(args: argparse.Namespace) -> int:
     """Build the data set, and print what it holds; return the exit code."""
+    _check_own(args)
     start(args)
     # These import TensorFlow.
     from rich.console import Console

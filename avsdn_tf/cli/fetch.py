@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from avsdn_tf.cli.flags import PATH, Flag
+from avsdn_tf.cli.flags import PATH, Flag, did_you_mean
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.startup import start_tensorflow
@@ -14,6 +14,8 @@ from avsdn_tf.startup import start_tensorflow
 SUMMARY = "Download the public networks that extract and predict need."
 USAGE = "[NETWORK ...] [FLAGS]"
 EXAMPLE = "avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"
+# A test compares them with the downloads, whose import takes TensorFlow.
+NETWORKS = ("yamnet", "EfficientNetV2B0_classes", "vggish", "resnet152", "vgg19")
 WHEN_STOPPED = " Repeat the command for the rest."
 
 
@@ -27,8 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check what the parser can't."""
-    del args
+    """Check the names of networks."""
+    for name in args.names:
+        if name not in NETWORKS:
+            raise UserError(
+                f"fetch: expected some of {', '.join(NETWORKS)}. Received: {name}."
+                + did_you_mean(name, NETWORKS)
+            )
 
 
 def states_table(wanted: Sequence[Any], states: Sequence[Any]) -> Any:
@@ -60,10 +67,6 @@ def run(args: argparse.Namespace) -> int:
     from avsdn_tf.report.terminal import logging_terminal, print_plainly
 
     known = {download.name: download for download in downloads.downloads()}
-    if unknown := [name for name in args.names if name not in known]:
-        raise UserError(
-            f"fetch: expected some of {', '.join(known)}. Received: {unknown[0]}."
-        )
     wanted = [known[name] for name in dict.fromkeys(args.names or known)]
     states = []
     with logging_terminal() as terminal:

@@ -151,6 +151,9 @@ class Flag:
         if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
             message = "Expected a name in UTF-8, which TensorFlow needs."
             raise UserError(message, field=self.name, value=text)
+        if self.kind is PATH and not text:
+            # Of a shell's variable that is not set. pathlib takes it for `.`.
+            raise UserError(f"--{self.name}: expected a path. Received nothing.")
         try:
             value = self.kind(text)
         except ValueError as error:

@@ -6,6 +6,7 @@ import pathlib
 
 from avsdn_tf.cli.flags import did_you_mean
 from avsdn_tf.errors import UserError
+from avsdn_tf.files import expand_user
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
@@ -59,9 +60,9 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
         message = f"Expected tfds_ave/CONFIG, with a config of {', '.join(DATASETS)}."
         message += did_you_mean(config or package, DATASETS, "tfds_ave/")
         raise UserError(message, field="dataset", value=name)
-    # TFDS's own default. An address is left to TFDS.
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    folder = os.path.join(os.path.expanduser(data_dir), package, config)
+    # An address is left to TFDS.
+    data_dir = find_data_dir(data_dir)
+    folder = os.path.join(data_dir, package, config)
     is_simulated = config in ("", DATASETS[0])
     if not (is_simulated or "://" in data_dir or os.path.isdir(folder)):
         raise UserError(
@@ -70,6 +71,12 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
             field="dataset",
             value=name,
         )
+
+
+def find_data_dir(data_dir: str | None) -> str:
+    """Return the folder of data sets that was given, or TFDS's own default."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return expand_user(data_dir or default)
 
 
 def _check_networks(args: argparse.Namespace) -> None:
@@ -113,6 +120,9 @@ def _check_out(args: argparse.Namespace, field: str) -> None:
     path = pathlib.Path(out) if out else None
     if path is None or os.path.isdir(path):
         return
+    if "://" in out:
+        message = "Expected a folder on this machine. `avsdn push` shares a run."
+        raise UserError(message, field=field, value=out)
     exists = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not os.path.isdir(exists):
         message = f"{exists} is no folder. Expected a folder to write, or a new one."

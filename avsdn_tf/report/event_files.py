@@ -45,10 +45,11 @@ def write_event_files(
         "disclaimer": prediction.disclaimer,
         "segment_s": prediction.segment_s,
         "start_s": prediction.start_s,
-        "heard_only": list(prediction.heard_only),
         "events": [event._asdict() for event in prediction.events],
         "classes": prediction.classes,
     }
+    if prediction.heard_only:
+        content["heard_only"] = list(prediction.heard_only)
     if probabilities.size <= MAX_PROBABILITIES:
         # Six decimals take a third of the space of all.
         rounded = probabilities.astype(np.float64).round(6)

@@ -165,6 +165,8 @@ def _read_cluster(text: str | None) -> tuple[list[str], int]:
         if not text:
             raise ValueError("nothing")
         cluster = json.loads(text)
+        if not isinstance(cluster, dict):
+            raise ValueError(text)
         workers = cluster["cluster"]["worker"]
         kind, index = cluster["task"]["type"], int(cluster["task"]["index"])
         if set(cluster["cluster"]) != {"worker"} or kind != "worker":

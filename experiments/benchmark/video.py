@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extractor import Extractor, build_extractor
 from avsdn_tf.features.store import extract_all
@@ -41,7 +42,7 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
     given = {name: getattr(args, name) for name in (*names, "visual_precision")}
     given = {name: value for name, value in given.items() if value is not None}
     extractor = build_extractor(**given)
-    made = extractor.backbones
+    made = Backbones().override(**given).complete()
     rate = extractor.visual.frames_per_second
     seconds = [s for v in videos for s in read_seconds(v, rate)]
     waveforms = np.stack([second.waveform for second in seconds])
