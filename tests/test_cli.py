@@ -142,6 +142,7 @@ def test_wrong_words_are_told_before_tensorflow_starts():
         ("--run", "--run"),
         ("build --manual_dir=", "--manual_dir: expected a path"),
         ("evaluate --run=", "--run: expected a path"),
+        ("--run=hf://a/b", "a folder on this machine"),
         ("fetch yamnte", "Did you mean yamnet?"),
         ("--epochs=0", "--epochs=0: "),
         ("--mod=weak", "no flag --mod"),

@@ -100,7 +100,7 @@ def test_a_module_from_an_address_is_loaded(server):
 
 
 def test_the_command_knows_all_downloads():
-    assert fetch.NETWORKS == tuple(known.name for known in downloads.downloads())
+    assert tuple(known.name for known in downloads.downloads()) == fetch.NETWORKS
 
 
 def test_fetch_says_what_is_there_and_what_failed(server, monkeypatch, capsys):

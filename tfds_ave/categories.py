@@ -53,7 +53,7 @@ def read_categories(path: pathlib.Path, text: str) -> tuple[str, ...]:
         if not name or is_comment(name):
             continue
         if reason := _find_fault(name, names):
-            wrong.append(f"line {number}, {name!a}, {reason}")
+            wrong.append(f"line {number}, {line.strip()!a}, {reason}")
         names.setdefault(name, number)
     if wrong or not names:
         raise DatasetError(

@@ -230,10 +230,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             changes = [f"no {fingerprint.SOURCE} names its source"] if folder else []
         if changes:
             origin = source.folder if source else "unknown files"
+            is_other = folder and str(folder) != origin
+            other = f"not from {folder}" if is_other else "which has changed since"
             raise DatasetError(
-                f"{self.data_path} was built from {origin}, and {folder or 'that'} is "
-                f"not what it was built from: {', '.join(shorten(changes, 5))}. Add "
-                "--overwrite to build it again, or choose another data_dir."
+                f"{self.data_path} was built from {origin}, {other}: "
+                f"{', '.join(shorten(changes, 5))}. Add --overwrite to build it again, "
+                "or choose another data_dir."
             )
 
     def _build(self, downloads: str, **kwargs: Any) -> None:
