@@ -69,7 +69,7 @@ def _without_tfds_warnings() -> Iterator[None]:
 
 @_without_tfds_warnings()
 def train(
-    config: Config | None = None,
+    config: Config | Mapping[str, Any] | None = None,
     *,
     run: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -80,7 +80,7 @@ def train(
     """Train a network, score the test split once, and write a run folder.
 
     Args:
-        config: The settings; default: a `Config` of `settings`.
+        config: The settings, or a dictionary of them; default: those of `settings`.
         run: The run folder; default: a new one below runs/.
         resume: Whether an interrupted run of the same settings is resumed.
         allow_stale_data: Whether the source of the data set, such as manifest.csv, may
@@ -105,7 +105,11 @@ def train(
             f"Received: {', '.join(settings)} beside a Config"
         )
     check_backend()
-    config = config or Config(**settings)
+    if not isinstance(config, Config):
+        config = Config(**(config or settings))
+    if run is not None and is_address(run):
+        message = "Expected a folder on this machine. `avsdn push` shares a run."
+        raise UserError(message, field="run", value=run)
 
     def finish(folder: RunFolder, dataset: Dataset, training: Training) -> TrainedRun:
         report = _report(folder, config, dataset, training.model)

@@ -1,6 +1,8 @@
 import dataclasses
+import json
 import typing
 
+import numpy as np
 import pytest
 
 from avsdn_tf.errors import UserError
@@ -57,3 +59,26 @@ def test_settings_survive_json():
     for settings in ({"spin": 1}, {"epochs": "many"}, {"seed": []}):
         with pytest.raises(UserError):
             Config.from_dict(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "3"),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("units", [3]),
+        ("learning_rate", "0.1"),
+        ("bidirectional", "false"),
+        ("bidirectional", 1),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value):
+    with pytest.raises(UserError, match=f"^{name}.*Expected a value of type"):
+        Config(**{name: value})
+
+
+def test_numbers_of_numpy_become_python_s():
+    config = Config(epochs=np.int64(3), dropout=np.float32(0.5), mode=np.str_("weak"))
+    assert (config.epochs, config.dropout) == (3, 0.5)
+    json.dumps(config.to_dict())

@@ -41,6 +41,16 @@ def test_a_config_and_its_fields_are_not_given_together():
         avsdn_tf.train(avsdn_tf.Config(), units=3)
 
 
+def test_settings_may_be_a_dictionary():
+    with pytest.raises(UserError, match=r"^epochs=0: "):
+        avsdn_tf.train({"epochs": 0})
+
+
+def test_a_run_is_not_trained_at_an_address():
+    with pytest.raises(UserError, match=r"^run=hf://a/b: Expected a folder"):
+        avsdn_tf.train(epochs=1, run="hf://a/b")
+
+
 def test_training_logs_each_epoch_and_prints_nothing(
     data_dir, tmp_path, caplog, capsys
 ):

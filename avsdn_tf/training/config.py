@@ -168,6 +168,7 @@ class Config:
             if getattr(self, field.name) is None and CROSS_MODAL in field.metadata:
                 default = field.metadata[CROSS_MODAL if is_cross_modal else "default"]
                 object.__setattr__(self, field.name, default)
+            self._check_type(field)
             self._check_choice(field)
         if is_cross_modal != (self.model == AVDLN):
             raise UserError(
@@ -183,6 +184,16 @@ class Config:
         if self.data_dir is not None and "://" not in os.fspath(self.data_dir):
             data_dir = os.path.abspath(expand_user(self.data_dir))
             object.__setattr__(self, "data_dir", data_dir)
+
+    def _check_type(self, field: dataclasses.Field[Any]) -> None:
+        """Check numbers and booleans, since "false" is true; convert NumPy's."""
+        value, kind = getattr(self, field.name), field.metadata["kind"]
+        if getattr(value, "shape", None) == ():
+            value = value.item()
+            object.__setattr__(self, field.name, value)
+        if kind in (bool, int, float) and not _has_type(value, field):
+            message = f"Expected a value of type {kind.__name__}."
+            raise UserError(message, field=field.name, value=value)
 
     def _check_choice(self, field: dataclasses.Field[Any]) -> None:
         value, choices = getattr(self, field.name), field.metadata["choices"]
