@@ -196,7 +196,12 @@ class Backbones:
                 f"Expected texts named {', '.join(sorted(known))}. "
                 f"Received: {', '.join(wrong)}"
             )
-        return cls(**fields)
+        # An address or folder in the place of a network's name is a source like any
+        # other, which `check_trusted` must see.
+        networks = {
+            f"{each}_network": fields.get(f"{each}_network") for each in _MODALITIES
+        }
+        return cls(**{**fields, **as_fields(**networks)})
 
 
 def as_fields(**given: str | None) -> dict[str, str | None]:

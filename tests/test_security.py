@@ -648,6 +648,17 @@ def test_a_backbone_that_a_file_names_is_not_loaded(loaded, field, name, value):
     assert loaded[0][field] == "/home/me/module"
 
 
+@pytest.mark.parametrize("modality", ["audio", "visual"])
+@pytest.mark.parametrize("value", ["https://example.org/x/1", "/home/me/x", "./x"])
+def test_a_network_that_a_file_names_by_its_address_is_not_loaded(
+    loaded, modality, value
+):
+    recorded = network(**{f"{modality}_network": value, f"{modality}_weights": None})
+    with pytest.raises(UserError, match="not loaded without asking"):
+        extractor_for(recorded)
+    assert not loaded
+
+
 def test_known_backbones_are_loaded_by_their_names(loaded):
     for recorded in (network(), network(audio_weights=None, visual_weights=None)):
         with pytest.raises(UserError, match="built"):
