@@ -198,7 +198,7 @@ def predict(
     check_backend()
     # An optional dependency: reading videos needs the extra `video`.
     from avsdn_tf.features.video import VideoError, find_videos
-    from avsdn_tf.report.prediction import write_prediction
+    from avsdn_tf.report.prediction import check_prediction, write_prediction
 
     is_one = isinstance(videos, (str, os.PathLike))
     found_videos = find_videos([videos] if is_one else videos)
@@ -206,6 +206,8 @@ def predict(
     predictions = []
     for video in found_videos:
         try:
+            if out is not None:
+                check_prediction(out, video)
             found = predictor(video)
             if out is not None:
                 write_prediction(out, video, found)

@@ -181,6 +181,16 @@ def test_videos_of_one_name_keep_their_files_apart(run_folder, tmp_path):
     avsdn_tf.predict(run_folder, second, out=out)
 
 
+def test_what_may_not_be_written_is_told_before_a_video_is_read(
+    run_folder, tmp_path, monkeypatch
+):
+    video = write_clip(tmp_path / "a.mp4", 2)
+    (tmp_path / "a.vtt").write_text("mine")
+    monkeypatch.setattr(videos, "predict_video", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UserError, match=r"a\.vtt"):
+        avsdn_tf.predict(run_folder, video, out=tmp_path)
+
+
 def test_a_link_is_not_followed(run_folder, tmp_path):
     video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
     out.mkdir()

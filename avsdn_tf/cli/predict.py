@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     from avsdn_tf.features.video import VideoError
-    from avsdn_tf.report.prediction import write_prediction
+    from avsdn_tf.report.prediction import check_prediction, write_prediction
     from avsdn_tf.report.terminal import (
         events_table,
         list_failures,
@@ -99,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         for video in videos:
             try:
                 with terminal.status(f"[bold]{escape(printable(video.name))}"):
+                    check_prediction(out, video)
                     found = predictor(video)
                     page = write_prediction(out, video, found)
             except (UserError, VideoError) as error:

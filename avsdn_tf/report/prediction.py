@@ -56,6 +56,22 @@ def write_prediction(
     return page
 
 
+def check_prediction(
+    out: str | os.PathLike[str], video: str | os.PathLike[str]
+) -> None:
+    """Check, before a video is read, that the files of its prediction may be written.
+
+    Raises:
+        UserError: If one would replace a file that is not of an earlier prediction of
+            this video.
+    """
+    out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
+    record = _read_record(out)
+    for suffix in _SUFFIXES:
+        name = f"{video.stem}{suffix}"
+        _check(out / name, os.path.abspath(video), record.get(name))
+
+
 @contextlib.contextmanager
 def own_files(out: pathlib.Path, names: Sequence[str], video: pathlib.Path) -> Iterator:
     """Lock a folder while files of a video are written, and record them.
