@@ -15,7 +15,7 @@ import filelock
 from avsdn_tf.errors import UserError
 
 LOCK = ".lock"
-_TMP_PREFIX = ".tmp-"
+TMP_PREFIX = ".tmp-"
 _READ_BYTES = 2**20
 # The largest model or archive of arrays that is read: it may be anybody's.
 MAX_FILE_BYTES = 4 * 2**30
@@ -48,7 +48,7 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         OSError: If the file can't be written.
     """
-    with tempfile.TemporaryDirectory(prefix=_TMP_PREFIX, dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=TMP_PREFIX, dir=path.parent) as folder:
         tmp_path = pathlib.Path(folder) / path.name
         yield tmp_path
         with tmp_path.open("rb") as file:
@@ -64,7 +64,7 @@ def remove_temporary_files(folder: pathlib.Path, *patterns: str) -> None:
         *patterns: Names of the files that are written there, such as `*.png`. A
             temporary folder that holds anything else is not ours, and stays.
     """
-    for tmp_dir in folder.glob(f"{_TMP_PREFIX}*"):
+    for tmp_dir in folder.glob(f"{TMP_PREFIX}*"):
         with contextlib.suppress(OSError):
             if tmp_dir.is_symlink() or not tmp_dir.is_dir():
                 continue

@@ -26,6 +26,7 @@ from avsdn_tf.events import VideoPrediction
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.hub import fetch_run, is_address
 from avsdn_tf.models import LateFusion
+from avsdn_tf.report.prediction import check_prediction, write_prediction
 from avsdn_tf.report.run_report import read_history, summarize, write_run_report
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.startup import check_backend
@@ -198,7 +199,6 @@ def predict(
     check_backend()
     # An optional dependency: reading videos needs the extra `video`.
     from avsdn_tf.features.video import VideoError, find_videos
-    from avsdn_tf.report.prediction import check_prediction, write_prediction
 
     is_one = isinstance(videos, (str, os.PathLike))
     found_videos = find_videos([videos] if is_one else videos)
@@ -206,11 +206,10 @@ def predict(
     predictions = []
     for video in found_videos:
         try:
-            if out is not None:
-                check_prediction(out, video)
-            found = predictor(video)
-            if out is not None:
-                write_prediction(out, video, found)
+            if out is None:
+                found = predictor(video)
+            else:
+                found, _ = predict_to(out, predictor, video)
         except (UserError, VideoError) as error:
             if not skip_errors:
                 raise
@@ -218,6 +217,20 @@ def predict(
             continue
         predictions.append(found)
     return predictions
+
+
+def predict_to(
+    out: str | os.PathLike[str],
+    predictor: Callable[[pathlib.Path], VideoPrediction],
+    video: pathlib.Path,
+) -> tuple[VideoPrediction, pathlib.Path]:
+    """Predict a video and write its files; return the prediction and its page.
+
+    Errors are those of `predict`.
+    """
+    check_prediction(out, video)
+    found = predictor(video)
+    return found, write_prediction(out, video, found)
 
 
 def open_run(

@@ -23,6 +23,21 @@ def programs(title):
     ]
 
 
+def run_program(number, folder, data_dir, *flags):
+    """Runs a program of the README; returns it and what it prints."""
+    program = programs(TITLE)[number]
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", program],
+        cwd=folder,
+        env={**os.environ, "TFDS_DATA_DIR": data_dir},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return program, done.stdout
+
+
 @pytest.fixture(scope="module")
 def trained(data_dir, tmp_path_factory):
     """A folder in which the command that the programs' run comes from was called."""
@@ -44,30 +59,14 @@ def trained(data_dir, tmp_path_factory):
     ],
 )
 def test_programs_print_what_a_trained_run_finds(data_dir, trained, number, shown):
-    done = subprocess.run(
-        [sys.executable, "-c", programs(TITLE)[number]],
-        cwd=trained,
-        env={**os.environ, "TFDS_DATA_DIR": data_dir},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(shown, done.stdout, re.MULTILINE)
+    _, printed = run_program(number, trained, data_dir)
+    assert re.search(shown, printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_networks_fit_as_keras_models(data_dir, tmp_path, number):
-    program = programs(TITLE)[number]
+    flags = ("-W", "error::UserWarning")
+    program, printed = run_program(number, tmp_path, data_dir, *flags)
     assert "model.fit(" in program
     assert len(program.splitlines()) <= 10
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "TFDS_DATA_DIR": data_dir},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "loss: " in done.stdout
+    assert "loss: " in printed

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -200,6 +202,41 @@ def test_a_link_is_not_followed(run_folder, tmp_path):
     with pytest.raises(UserError, match=r"a\.html"):
         avsdn_tf.predict(run_folder, video, out=out)
     assert victim.read_text() == "mine"
+
+
+def test_a_video_whose_name_is_not_utf8_is_predicted_again(run_folder, tmp_path):
+    video = write_clip(tmp_path / os.fsdecode(b"caf\xe9.mp4"), 2)
+    for _ in range(2):
+        avsdn_tf.predict(run_folder, video, out=tmp_path / "out")
+    other = write_clip(tmp_path / "b.mp4", 2)
+    for _ in range(2):
+        avsdn_tf.predict(run_folder, other, out=tmp_path / "out")
+
+
+def test_a_killed_predict_owns_no_file_that_a_person_edits(
+    run_folder, tmp_path, monkeypatch
+):
+    video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
+    avsdn_tf.predict(run_folder, video, out=out)
+    replace = pathlib.Path.replace
+
+    def kill(path, target):
+        if path.name == "a.vtt":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as context:
+        context.setattr(pathlib.Path, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            avsdn_tf.predict(run_folder, video, out=out)
+    avsdn_tf.predict(run_folder, video, out=out)
+    with monkeypatch.context() as context:
+        context.setattr(pathlib.Path, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            avsdn_tf.predict(run_folder, video, out=out)
+    (out / "a.vtt").write_text("mine")
+    with pytest.raises(UserError, match="changed"):
+        avsdn_tf.predict(run_folder, video, out=out)
 
 
 def test_a_stopped_predict_may_be_repeated(run_folder, tmp_path, monkeypatch):

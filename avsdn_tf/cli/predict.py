@@ -12,7 +12,7 @@ from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
-from avsdn_tf.files import atomic_write, explain_unwritable
+from avsdn_tf.files import explain_unwritable
 from avsdn_tf.text import printable
 
 SUMMARY = "Localize events in videos; --zero_shot and --demo need no run."
@@ -83,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     from avsdn_tf.features.video import VideoError
-    from avsdn_tf.report.prediction import check_prediction, write_prediction
     from avsdn_tf.report.terminal import (
         events_table,
         list_failures,
         logging_terminal,
         print_plainly,
     )
+    from avsdn_tf.runs import predict_to
 
     out = pathlib.Path(args.out)
     failures: list[str] = []
@@ -99,9 +99,7 @@ def run(args: argparse.Namespace) -> int:
         for video in videos:
             try:
                 with terminal.status(f"[bold]{escape(printable(video.name))}"):
-                    check_prediction(out, video)
-                    found = predictor(video)
-                    page = write_prediction(out, video, found)
+                    found, page = predict_to(out, predictor, video)
             except (UserError, VideoError) as error:
                 is_ours = isinstance(error, UserError)
                 failures.append(error.render("--") if is_ours else str(error))
@@ -147,8 +145,8 @@ def _prepare_demo(
 
     print("Rendering a video and training a network on similar ones", flush=True)
     video = out / "demo.mp4"
-    with own_files(out, [video.name], video), atomic_write(video) as tmp_path:
-        demo.write_video(tmp_path)
+    with own_files(out, [video.name], video) as folder:
+        demo.write_video(folder / video.name)
     extractor = Extractor(demo.DemoAudio(), demo.DemoVisual())
     model = demo.train_network(extractor.audio, extractor.visual)
     predictor = functools.partial(

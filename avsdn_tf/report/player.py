@@ -49,11 +49,13 @@ def write_player_page(
     path: str | os.PathLike[str],
     prediction: VideoPrediction,
     video: str | os.PathLike[str],
+    folder: pathlib.Path | None = None,
 ) -> None:
     """Write the page of a video atomically; the page asks nothing of the network.
 
     The page embeds a video of at most `EMBEDDED_BYTES_MAX` bytes. It refers to a larger
-    one by its path relative to the page, so that both must be moved together.
+    one by its path relative to `folder`, where the page will lie (by default its own):
+    both must be moved together.
     """
     path, video = pathlib.Path(path), pathlib.Path(video)
     is_embedded = video.stat().st_size <= EMBEDDED_BYTES_MAX
@@ -63,7 +65,9 @@ def write_player_page(
         title=prediction.name,
         disclaimer=prediction.disclaimer,
         is_embedded=is_embedded,
-        source=_embed(video) if is_embedded else _relative_url(video, path.parent),
+        source=_embed(video)
+        if is_embedded
+        else _relative_url(video, folder or path.parent),
         start_s=f"{prediction.start_s:.9g}",
         last_s=f"{prediction.end_s - prediction.segment_s:.9g}",
         num_segments=len(prediction.probabilities),

@@ -8,11 +8,22 @@ import contextlib
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from typing_extensions import TypedDict
 
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import VideoPrediction
-from avsdn_tf.files import expand_user, explain_unwritable, lock, write_json
+from avsdn_tf.files import (
+    TMP_PREFIX,
+    expand_user,
+    explain_unwritable,
+    lock,
+    write_json,
+)
 from avsdn_tf.report import figures
 from avsdn_tf.report.event_files import write_event_files
 from avsdn_tf.report.player import write_player_page
@@ -23,8 +34,19 @@ _RECORD = ".predictions.json"
 # A kilobyte for each of 60,000 videos.
 _MAX_RECORD_BYTES = 64 * 2**20
 _SUFFIXES = (".html", ".png", ".vtt", ".events.json", ".events.csv")
-_Entry = dict[str, str | None]
 _ELSEWHERE = "Choose another folder for out."
+
+
+class _Entry(NamedTuple):
+    """The video of a file, and the hashes of what was written there."""
+
+    video: str
+    hashes: list[str | None]
+
+
+class _StoredEntry(TypedDict):
+    video: str
+    sha256: list[str | None]
 
 
 def write_prediction(
@@ -47,13 +69,12 @@ def write_prediction(
     """
     out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
     stem = video.stem
-    page = out / f"{stem}.html"
-    with own_files(out, [f"{stem}{suffix}" for suffix in _SUFFIXES], video):
-        write_event_files(out, stem, prediction)
+    with own_files(out, _names(video), video) as folder:
+        write_event_files(folder, stem, prediction)
         picture = figures.prediction(prediction)
-        figures.save(picture, out / f"{stem}.png", prediction.disclaimer)
-        write_player_page(page, prediction, video)
-    return page
+        figures.save(picture, folder / f"{stem}.png", prediction.disclaimer)
+        write_player_page(folder / f"{stem}.html", prediction, video, out)
+    return out / f"{stem}.html"
 
 
 def check_prediction(
@@ -66,34 +87,47 @@ def check_prediction(
             this video.
     """
     out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
-    record = _read_record(out)
-    for suffix in _SUFFIXES:
-        name = f"{video.stem}{suffix}"
-        _check(out / name, os.path.abspath(video), record.get(name))
+    _check_all(out, _names(video), video, _read_record(out))
 
 
 @contextlib.contextmanager
-def own_files(out: pathlib.Path, names: Sequence[str], video: pathlib.Path) -> Iterator:
-    """Lock a folder while files of a video are written, and record them.
+def own_files(
+    out: pathlib.Path, names: Sequence[str], video: pathlib.Path
+) -> Iterator[pathlib.Path]:
+    """Yield a folder for files of a video, which move to `out` at the end of the block.
 
     Raises:
         UserError: As in `write_prediction`.
     """
-    source = os.path.abspath(video)
     with explain_unwritable(out / names[0], _ELSEWHERE):
         out.mkdir(parents=True, exist_ok=True)
-        with lock(out):
-            record = _read_record(out)
-            for name in names:
-                _check(out / name, source, record.get(name))
-            # Until the hashes are known, None stands for any content: the process may
-            # be killed in between.
-            record |= {name: {"video": source, "sha256": None} for name in names}
-            write_json(out / _RECORD, record)
-            yield
-            for name in names:
-                record[name] = {"video": source, "sha256": _sha256(out / name)}
-            write_json(out / _RECORD, record)
+        with tempfile.TemporaryDirectory(prefix=TMP_PREFIX, dir=out) as tmp_dir:
+            folder = pathlib.Path(tmp_dir)
+            yield folder
+            with lock(out):
+                record = _read_record(out)
+                _check_all(out, names, video, record)
+                # Before the files move: of a killed process, either hash is recorded.
+                for name in names:
+                    hashes = [_sha256(out / name), _sha256(folder / name)]
+                    record[name] = _Entry(os.path.abspath(video), hashes)
+                _write_record(out, record)
+                for name in names:
+                    (folder / name).replace(out / name)
+
+
+def _names(video: pathlib.Path) -> list[str]:
+    return [f"{video.stem}{suffix}" for suffix in _SUFFIXES]
+
+
+def _check_all(
+    out: pathlib.Path,
+    names: Sequence[str],
+    video: pathlib.Path,
+    record: Mapping[str, _Entry],
+) -> None:
+    for name in names:
+        _check(out / name, os.path.abspath(video), record.get(name))
 
 
 def _check(path: pathlib.Path, source: str, entry: _Entry | None) -> None:
@@ -102,9 +136,9 @@ def _check(path: pathlib.Path, source: str, entry: _Entry | None) -> None:
         return
     if entry is None:
         reason = "is not a file of an earlier prediction"
-    elif entry["video"] != source and os.path.exists(entry["video"]):
-        reason = f"belongs to another video of that name, {entry['video']}"
-    elif entry["sha256"] not in (None, _sha256(path)):
+    elif entry.video != source and os.path.exists(entry.video):
+        reason = f"belongs to another video of that name, {printable(entry.video)}"
+    elif not path.is_file() or _sha256(path) not in entry.hashes:
         reason = "was changed after an earlier prediction wrote it"
     else:
         return
@@ -119,15 +153,31 @@ def _read_record(out: pathlib.Path) -> dict[str, _Entry]:
     try:
         what = "the record of predictions"
         record = read_json(
-            out / _RECORD, dict[str, _Entry], what, max_bytes=_MAX_RECORD_BYTES
+            out / _RECORD, dict[str, _StoredEntry], what, max_bytes=_MAX_RECORD_BYTES
         )
     except UserError:
         return {}
     return {
-        name: {"video": entry["video"], "sha256": entry.get("sha256")}
+        _from_json(name): _Entry(_from_json(entry["video"]), entry["sha256"])
         for name, entry in record.items()
-        if entry.get("video") is not None
     }
+
+
+def _write_record(out: pathlib.Path, record: Mapping[str, _Entry]) -> None:
+    content = {
+        _to_json(name): {"video": _to_json(entry.video), "sha256": entry.hashes}
+        for name, entry in record.items()
+    }
+    write_json(out / _RECORD, content)
+
+
+def _to_json(name: str) -> str:
+    """Return the name of a file as an address writes it: it need not be UTF-8."""
+    return urllib.parse.quote(os.fsencode(name))
+
+
+def _from_json(name: str) -> str:
+    return os.fsdecode(urllib.parse.unquote_to_bytes(name))
 
 
 def _sha256(path: pathlib.Path) -> str | None:
