@@ -70,7 +70,7 @@ class Backbones:
         return "vggish" if is_vggish else f"{modality}_weights"
 
     def resolve(self) -> "Backbones":
-        """Return the same with absolute paths and checksums of what lies there.
+        """Return a copy with absolute paths, and with checksums of local files.
 
         Equal files compare equal then.
         """
@@ -86,7 +86,7 @@ class Backbones:
         return dataclasses.replace(self, **found)
 
     def override(self, **given: str | None) -> "Backbones":
-        """Return the same with what is given and not None in place of its fields.
+        """Return a copy whose fields are replaced by those that are given and not None.
 
         A network without weights of its own takes those of its known source.
 
@@ -104,7 +104,7 @@ class Backbones:
         return dataclasses.replace(self, **fields)
 
     def complete(self) -> "Backbones":
-        """Return the same with defaults for the fields that are not recorded.
+        """Return a copy with defaults for the fields that are not recorded.
 
         They are VGGish and pooled ResNet-152 with their public weights, in float32.
         """
@@ -155,8 +155,9 @@ class Backbones:
                 is_same = False
             if not is_same:
                 raise UserError(
-                    f"Expected what made the features, with SHA-256 {expected[:16]}... "
-                    "Received another checksum, or no local file or folder.",
+                    "Expected the weights that made the features, of SHA-256 "
+                    f"{expected[:16]}... Received another checksum, or no local file "
+                    "or folder.",
                     field=field,
                     value=value,
                 )
@@ -205,7 +206,7 @@ class Backbones:
 
 
 def as_fields(**given: str | None) -> dict[str, str | None]:
-    """Return arguments as `Backbones.override` takes them as fields of `Backbones`."""
+    """Return the fields of `Backbones` that the arguments of `override` stand for."""
     fields = {n: expand_user(value) for n, value in given.items() if value is not None}
     if (vggish := fields.pop("vggish", None)) is not None:
         fields |= {"audio_network": "vggish", "audio_weights": vggish}

@@ -62,6 +62,7 @@ def test_the_config_that_a_person_means(own, words, expected):
         (["custom", "--manual_dir=empty"], ["empty", "manifest.csv"]),
         (["my_dta"], ["my_dta", "the folder of your data"]),
         (["custom", "--manual_dir=gone"], ["manual_dir", "gone"]),
+        (["synthetic", "--manual_dir=empty"], ["manual_dir", "simulated"]),
     ],
 )
 def test_a_wrong_word_is_told(own, words, parts):

@@ -308,8 +308,8 @@ def test_an_export_needs_no_data(run, data_dir, tmp_path, monkeypatch, capsys):
 
     for index, (opening, reason) in enumerate(
         (
-            (lambda *_, **__: other, "audio_width 128"),
-            (damaged, "damaged"),
+            (lambda *_, **__: other, "is not the run's here"),
+            (damaged, "is not the run's here"),
             (absent, "is not built here"),
         )
     ):

@@ -80,6 +80,9 @@ def check(args: argparse.Namespace) -> None:
         path = os.path.join(folder, _MANIFEST)
         if not os.path.isfile(path):
             raise UserError(f"{path}: no such file. Expected that of your data.")
+    if config == DATASETS[0] and folder:
+        message = f"{config} is simulated and reads no files. Leave it out."
+        raise UserError(message, field="manual_dir", value=folder)
     args.dataset = f"tfds_ave/{config or DATASETS[0]}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
 from avsdn_tf.cli.start import start
-from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.errors import UserError
 from avsdn_tf.startup import quiet_startup
 from avsdn_tf.training.config import Config
 from avsdn_tf.version import __version__
@@ -127,8 +127,8 @@ def _clips_to_check(
         if data_dir:
             raise
         is_built = not isinstance(error, NotBuiltError)
-        reason = first_line(error) if is_built else f"{name} is not built here"
-        return clips, f"{checked} ({reason})"
+        reason = "is not the run's here" if is_built else "is not built here"
+        return clips, f"{checked} ({name} {reason})"
     # Maps are stored in half precision, which exported networks don't take.
     clips.append({name: real[name].astype(np.float32) for name in shapes})
     return clips, f"{checked} and {len(real['row'])} of {name}'s test split"

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Whatever Keras's own setting is: the weights are of this order.
+# The order of the weights, which Keras's own setting must not change.
 _LAST = "channels_last"
 
 
