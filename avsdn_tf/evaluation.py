@@ -59,14 +59,21 @@ class ClipArrays:
 class Predictions(ClipArrays):
     """The logits and the labels of the clips of a split.
 
+    Clips shorter than the longest are padded at their end. In padding, labels are -1
+    and logits mean nothing.
+
     Attributes:
         row: Row of each clip in Annotations.txt, `(num_clips,)` int64.
-        logits: `(num_clips, num_segments, K + 1)` float32, background last.
-        labels: True class of each segment, `(num_clips, num_segments)` int64.
+        logits: `(num_clips, num_segments, K + 1)` float32, background last; of
+            multi-label networks `(num_clips, num_segments, K)`.
+        labels: True class of each segment, `(num_clips, num_segments)` int64; of
+            multi-label data 1 where a category is active, else 0, `(num_clips,
+            num_segments, K)` int8.
         clip_labels: True class of each clip, `(num_clips,)` int64.
 
     Raises:
-        ValueError: If the shapes don't fit each other.
+        ValueError: If the shapes don't fit each other, or multi-label labels are not in
+            -1, 0 and 1.
     """
 
     DTYPES: ClassVar = {
@@ -83,18 +90,28 @@ class Predictions(ClipArrays):
     def __post_init__(self) -> None:
         """Convert the arrays to their dtypes and check their shapes."""
         super().__post_init__()
+        shape = self.logits.shape
         fits = (
             self.logits.ndim == 3
-            and self.labels.shape == self.logits.shape[:2]
-            and self.row.shape == self.clip_labels.shape == self.logits.shape[:1]
+            and self.labels.shape == (shape if self.multi_label else shape[:2])
+            and self.row.shape == self.clip_labels.shape == shape[:1]
         )
         if not fits:
             raise ValueError(
                 "Expected row (N,), logits (N, T, K + 1), labels (N, T) and "
-                f"clip_labels (N,). Received: row {self.row.shape}, "
-                f"logits {self.logits.shape}, labels {self.labels.shape}, "
+                "clip_labels (N,), or logits and labels (N, T, K). Received: row "
+                f"{self.row.shape}, logits {shape}, labels {self.labels.shape}, "
                 f"clip_labels {self.clip_labels.shape}"
             )
+        if self.multi_label:
+            if self.labels.size and (self.labels.min() < -1 or self.labels.max() > 1):
+                raise ValueError("Expected multi-label labels of -1, 0 and 1.")
+            object.__setattr__(self, "labels", self.labels.astype(np.int8))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether segments may have several categories."""
+        return self.labels.ndim == 3
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float | None:

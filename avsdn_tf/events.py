@@ -1,7 +1,10 @@
 """Events with a start and an end, from the probabilities of every segment.
 
-An event is a maximal run of segments of one category. Background, the class after the
-last category, separates events and is never an event.
+An event is a maximal run of segments in which one category is active. Of a softmax over
+categories and background, the most probable class alone is active, and background, the
+class after the last category, is never an event. With multi-label probabilities, one
+sigmoid a category, each category is active where its probability reaches its threshold:
+events of different categories may overlap, and background is where none is active.
 """
 
 import dataclasses
@@ -39,18 +42,23 @@ class VideoPrediction:
     Attributes:
         name: File name of the video, as people see it.
         categories: Names of the categories, without background.
-        probabilities: `(num_segments, num_categories + 1)`, background last.
+        probabilities: `(num_segments, num_categories + 1)`, background last; if
+            `multi_label`, `(num_segments, num_categories)`.
         segment_s: Length of a segment in seconds.
         events: The localized events, in order of time.
         disclaimer: Text that must accompany every result, or None.
         start_s: Start of the first segment on the clock of players, in seconds: 0 in
             most videos, else the first timestamp. See `features.video.Second.start_s`.
         heard_only: Names of the categories that were not looked for in the picture.
+        multi_label: Whether each category has a probability of its own, so that events
+            of different categories may overlap.
+        thresholds: If `multi_label`, the probability from which each category is
+            active; None for 0.5 each.
 
     Raises:
-        ValueError: If there is no segment, the probabilities don't fit the categories
-            or aren't finite, `segment_s` is not positive, `start_s` is negative or not
-            finite, or an event is of another category.
+        ValueError: If there is no segment, the probabilities or thresholds don't fit
+            the categories or aren't finite, `segment_s` is not positive, `start_s` is
+            negative or not finite, or an event is of another category.
     """
 
     name: str
@@ -61,10 +69,12 @@ class VideoPrediction:
     disclaimer: str | None
     start_s: float = 0.0
     heard_only: tuple[str, ...] = ()
+    multi_label: bool = False
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.probabilities)
-        num_classes = len(self.categories) + 1
+        num_classes = len(self.classes)
         if len(shape) != 2 or shape[0] == 0 or shape[1] != num_classes:
             raise ValueError(
                 f"Expected probabilities of shape (num_segments, {num_classes}), of at "
@@ -88,11 +98,16 @@ class VideoPrediction:
                 f"Expected events of the {len(self.categories)} categories. "
                 f"Received: {sorted(unknown)}"
             )
+        if self.multi_label:
+            thresholds = check_thresholds(self.thresholds, len(self.categories))
+            object.__setattr__(self, "thresholds", tuple(thresholds.tolist()))
+        elif self.thresholds is not None:
+            raise ValueError("Expected thresholds for multi_label predictions alone.")
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the columns of `probabilities`."""
-        return (*self.categories, "Background")
+        return self.categories if self.multi_label else (*self.categories, "Background")
 
     @property
     def duration_s(self) -> float:
@@ -113,18 +128,59 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the sigmoid of logits, in float64."""
+    # Neither exponential overflows; sigmoid(0) is exactly 0.5.
+    logits = np.asarray(logits, dtype=np.float64)
+    exponentials = np.exp(-np.abs(logits))
+    return np.where(logits < 0, exponentials, 1.0) / (1 + exponentials)
+
+
+def check_thresholds(
+    thresholds: Sequence[float] | None, num_categories: int
+) -> np.ndarray:
+    """Return the threshold of each category, `(num_categories,)` float64.
+
+    Raises:
+        ValueError: If they are not one number in (0, 1) a category, nor None.
+    """
+    if thresholds is None:
+        return np.full(num_categories, 0.5)
+    values = np.asarray(thresholds, dtype=np.float64)
+    if values.shape != (num_categories,) or not ((values > 0) & (values < 1)).all():
+        raise ValueError(
+            f"Expected thresholds to be {num_categories} numbers in (0, 1), one a "
+            f"category. Received: {thresholds}"
+        )
+    return values
+
+
+def active_categories(
+    probabilities: np.ndarray, thresholds: Sequence[float] | None = None
+) -> np.ndarray:
+    """Return where each category is active, of the shape of `probabilities`.
+
+    `probabilities` are multi-label, `(..., num_categories)`, and `thresholds` those of
+    `check_thresholds`.
+    """
+    probabilities = np.asarray(probabilities)
+    return probabilities >= check_thresholds(thresholds, probabilities.shape[-1])
+
+
 def number_events(classes: np.ndarray, background: int) -> np.ndarray:
     """Number the events of clips: the maximal runs of one non-background class.
 
     Args:
-        classes: Class index of every segment, `(num_clips, num_segments)`.
+        classes: Class index of every segment, `(num_clips, num_segments)`; -1 in
+            padding.
         background: Index of the background class.
 
     Returns:
         Number of the event that each segment belongs to, of the same shape: 0, 1, ...
-        in order of clip and time, never shared by two clips; -1 for background.
+        in order of clip and time, never shared by two clips; -1 for background and
+        padding.
     """
-    is_event = classes != background
+    is_event = (classes != background) & (classes >= 0)
     starts = is_event.copy()
     starts[:, 1:] &= classes[:, 1:] != classes[:, :-1]
     numbers = np.cumsum(starts).reshape(starts.shape) - 1
@@ -134,7 +190,7 @@ def number_events(classes: np.ndarray, background: int) -> np.ndarray:
 def event_spans(classes: np.ndarray, background: int) -> list[tuple[int, int]]:
     """Return the first segment of each event of a clip, and the one after its last.
 
-    `classes` holds the class index of every segment, `(num_segments,)`.
+    `classes` holds the class index of every segment, `(num_segments,)`; -1 in padding.
     """
     numbers = number_events(classes[np.newaxis], background)[0]
     segments = np.flatnonzero(numbers >= 0)
@@ -145,27 +201,52 @@ def event_spans(classes: np.ndarray, background: int) -> list[tuple[int, int]]:
     return list(zip(firsts.tolist(), (firsts + lengths).tolist(), strict=True))
 
 
+def active_spans(active: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return first segment, segment after the last, and category of a clip's events.
+
+    They are in order of first segment, then of category. `active` is where each
+    category is active, `(num_segments, num_categories)`.
+    """
+    padded = np.pad(np.asarray(active).T > 0, [(0, 0), (1, 1)])
+    changes = padded[:, 1:] != padded[:, :-1]
+    # Category by category, starts and ends alternate.
+    categories, edges = np.nonzero(changes)
+    firsts, ends, categories = edges[::2], edges[1::2], categories[::2]
+    spans = zip(firsts.tolist(), ends.tolist(), categories.tolist(), strict=True)
+    return sorted(spans, key=lambda span: (span[0], span[2]))
+
+
 def events_from_probabilities(
-    probabilities: np.ndarray, categories: Sequence[str], segment_s: float = 1.0
+    probabilities: np.ndarray,
+    categories: Sequence[str],
+    segment_s: float = 1.0,
+    multi_label: bool = False,
+    thresholds: Sequence[float] | None = None,
 ) -> list[Event]:
     """Localize the events of one clip.
 
-    Every segment takes its most probable class; runs of one category become events.
+    Every segment takes its most probable class, or, if `multi_label`, all categories
+    whose probability reaches their threshold; runs of one category become events.
 
     Args:
-        probabilities: `(num_segments, num_categories + 1)`, background last.
+        probabilities: `(num_segments, num_categories + 1)`, background last; if
+            `multi_label`, `(num_segments, num_categories)`.
         categories: Names of the categories.
         segment_s: Length of a segment in seconds.
+        multi_label: Whether each category has a probability of its own.
+        thresholds: If `multi_label`, the probability from which each category is
+            active; None for 0.5 each.
 
     Returns:
-        The clip's events in order of time; empty if all is background.
+        The clip's events in order of time, those that start together in the order of
+        `categories`; empty if all is background.
 
     Raises:
-        ValueError: If the shape doesn't fit the categories, a probability is not in
-            [0, 1], or `segment_s` is not positive.
+        ValueError: If the shape or the thresholds don't fit the categories, a
+            probability is not in [0, 1], or `segment_s` is not positive.
     """
     probabilities = np.asarray(probabilities)
-    _check_shape("probabilities", probabilities, categories)
+    _check_shape("probabilities", probabilities, categories, multi_label)
     # A softmax in half precision may pass 1 by a rounding.
     if not ((probabilities >= 0) & (probabilities <= 1.01)).all():
         raise ValueError(
@@ -176,55 +257,75 @@ def events_from_probabilities(
         raise ValueError(
             f"Expected segment_s to be positive. Received: segment_s={segment_s}"
         )
-    classes = probabilities.argmax(axis=1)
+    if multi_label:
+        spans = active_spans(active_categories(probabilities, thresholds))
+    else:
+        classes = probabilities.argmax(axis=1)
+        spans = [
+            (first, end, int(classes[first]))
+            for first, end in event_spans(classes, background=len(categories))
+        ]
     return [
         Event(
             start_s=float(first * segment_s),
             end_s=float(end * segment_s),
-            category=categories[classes[first]],
-            score=min(1.0, float(probabilities[first:end, classes[first]].mean())),
+            category=categories[category],
+            score=min(1.0, float(probabilities[first:end, category].mean())),
         )
-        for first, end in event_spans(classes, background=len(categories))
+        for first, end, category in spans
     ]
 
 
-def _check_shape(what: str, values: np.ndarray, categories: Sequence[str]) -> None:
-    num_classes = len(categories) + 1
+def _check_shape(
+    what: str, values: np.ndarray, categories: Sequence[str], multi_label: bool
+) -> None:
+    num_classes = len(categories) + (not multi_label)
     if values.ndim != 2 or values.shape[1] != num_classes:
+        background = "" if multi_label else " and background"
         raise ValueError(
             f"Expected {what} of one clip, of shape (num_segments, {num_classes}): "
-            f"{len(categories)} categories and background. "
+            f"{len(categories)} categories{background}. "
             f"Received: shape {values.shape}"
         )
 
 
 def events_from_logits(
-    logits: np.ndarray, categories: Sequence[str], segment_s: float = 1.0
+    logits: np.ndarray,
+    categories: Sequence[str],
+    segment_s: float = 1.0,
+    multi_label: bool = False,
+    thresholds: Sequence[float] | None = None,
 ) -> list[Event]:
     """Localize the events of one clip from its logits.
 
     Args:
         logits: `(num_segments, num_categories + 1)`, before the softmax, background
-            last.
+            last; if `multi_label`, `(num_segments, num_categories)`, before the
+            sigmoid.
         categories: Names of the categories.
         segment_s: Length of a segment in seconds.
+        multi_label: As in `events_from_probabilities`, as are the `thresholds`.
+        thresholds: The model's, if `multi_label`; None for 0.5 each.
 
     Returns:
         The clip's events in order of time; empty if all is background.
 
     Raises:
-        ValueError: If the shape doesn't fit the categories, a logit is not finite, or
-            `segment_s` is not positive.
+        ValueError: If the shape or the thresholds don't fit the categories, a logit is
+            not finite, or `segment_s` is not positive.
 
     Example:
         >>> logits = model.predict({"audio": audio, "visual": visual})
         >>> events = [events_from_logits(clip, model.categories) for clip in logits]
     """
     logits = np.asarray(logits)
-    _check_shape("logits", logits, categories)
+    _check_shape("logits", logits, categories, multi_label)
     if not np.isfinite(logits).all():
         raise ValueError("Expected finite logits. Received: NaN or infinite logits")
-    return events_from_probabilities(softmax(logits), categories, segment_s)
+    probabilities = sigmoid(logits) if multi_label else softmax(logits)
+    return events_from_probabilities(
+        probabilities, categories, segment_s, multi_label, thresholds
+    )
 
 
 def stitch_logits(
@@ -246,7 +347,7 @@ def stitch_logits(
         window: Segments a window, at least 1. Windows of 1 segment don't overlap.
 
     Returns:
-        Logits of every segment, `(num_segments, num_categories + 1)`.
+        Logits of every segment, `(num_segments, num_classes)`.
 
     Raises:
         ValueError: If there is no segment, the features don't fit the model, or

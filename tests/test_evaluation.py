@@ -379,8 +379,24 @@ def test_broken_files_are_named(tmp_path, spoil):
 
 
 def test_predictions_refuse_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"labels \(N, T\).*labels \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"labels \(N, T\).* labels \(3, 3\)"):
         Predictions(np.arange(3), as_logits(PREDICTED), LABELS[:, :3], CLIP_LABELS)
+
+
+def test_multi_label_predictions_survive_the_file(tmp_path):
+    labels = np.array([[[0, 1], [1, 1], [-1, -1]]])
+    predictions = Predictions([7], np.zeros((1, 3, 2)), labels, [0])
+    assert predictions.multi_label
+    predictions.save(tmp_path / "predictions.npz")
+    loaded = Predictions.load(tmp_path / "predictions.npz")
+    assert loaded.multi_label
+    assert loaded.labels.dtype == np.int8
+    np.testing.assert_array_equal(loaded.labels, labels)
+    assert not predictions_of(LABELS, PREDICTED, CLIP_LABELS).multi_label
+    with pytest.raises(ValueError, match="-1, 0 and 1"):
+        Predictions([7], np.zeros((1, 3, 2)), 2 * labels, [0])
+    with pytest.raises(ValueError, match=r"labels \(N, T, K\)"):
+        Predictions([7], np.zeros((1, 3, 3)), labels, [0])
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import avsdn_tf
 from avsdn_tf.events import (
     Event,
+    VideoPrediction,
     events_from_logits,
     events_from_probabilities,
     number_events,
@@ -283,3 +284,61 @@ def test_a_video_without_segments_has_no_logits():
     empty = np.zeros((0, 3), np.float32)
     with pytest.raises(ValueError, match="at least one segment"):
         stitch_logits(PositionNetwork(), [(empty, empty)])
+
+
+@pytest.mark.parametrize("thresholds", [None, (0.7, 0.2)])
+def test_multi_label_events_overlap_and_come_in_order_of_time(thresholds):
+    probabilities = np.array([[0.6, 0.5], [0.8, 0.4], [0.1, 0.6], [0.9, 0.1]])
+    events = events_from_probabilities(
+        probabilities, CATEGORIES, multi_label=True, thresholds=thresholds
+    )
+    # A probability of exactly the threshold is active.
+    expected = {
+        None: [(0, 2, "Bark"), (0, 1, "Violin, fiddle"), (2, 3, "Violin, fiddle")],
+        (0.7, 0.2): [(0, 3, "Violin, fiddle"), (1, 2, "Bark")],
+    }[thresholds]
+    expected.append((3, 4, "Bark"))
+    assert [event[:3] for event in events] == expected
+    assert events[-1].score == pytest.approx(0.9)
+    logits = np.log(probabilities / (1 - probabilities))
+    from_logits = events_from_logits(
+        logits, CATEGORIES, multi_label=True, thresholds=thresholds
+    )
+    assert [event[:3] for event in from_logits] == expected
+
+
+def test_multi_label_scores_are_means_of_their_own_category():
+    logits = np.array([[0.0, -900.0], [np.log(3), 900.0]])
+    events = events_from_logits(logits, CATEGORIES, 0.5, multi_label=True)
+    assert events == [
+        Event(0.0, 1.0, "Bark", 0.625),
+        Event(0.5, 1.0, "Violin, fiddle", 1.0),
+    ]
+    assert events_from_logits(logits - 2000, CATEGORIES, multi_label=True) == []
+
+
+@pytest.mark.parametrize("thresholds", [(0.5,), (0.0, 0.5), (0.5, 1.0), (0.5, np.nan)])
+def test_thresholds_are_one_a_category(thresholds):
+    with pytest.raises(ValueError, match="thresholds to be 2 numbers"):
+        events_from_logits(
+            np.zeros((1, 2)), CATEGORIES, multi_label=True, thresholds=thresholds
+        )
+
+
+def test_padding_is_no_event():
+    classes = np.array([[0, 0, -1], [2, -1, -1]])
+    np.testing.assert_array_equal(
+        number_events(classes, BACKGROUND), [[0, 0, -1], [-1, -1, -1]]
+    )
+
+
+def test_a_multi_label_prediction_has_no_background_column():
+    values = ("a.mp4", tuple(CATEGORIES), np.full((3, 2), 0.5), 1.0, (), None)
+    found = VideoPrediction(*values, multi_label=True)
+    assert found.classes == tuple(CATEGORIES)
+    assert found.thresholds == (0.5, 0.5)
+    assert VideoPrediction(*values, multi_label=True, thresholds=(0.1, 0.2)).thresholds
+    with pytest.raises(ValueError, match="num_segments, 3"):
+        VideoPrediction(*values)
+    with pytest.raises(ValueError, match="thresholds"):
+        VideoPrediction(*values, multi_label=True, thresholds=(0.1,))
