@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 # Control characters, which command a terminal; marks that reorder the text around
@@ -11,6 +13,8 @@ _UNSHOWABLE = re.compile(
 )
 # What begins a formula in spreadsheets; the last four are the same in full width.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+# Characters that nothing shows, beside those of Unicode's category Cf.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa0]")
 # Long enough for names of AudioSet, short enough for a table.
 _LONGEST_NAME = 60
 
@@ -61,3 +65,21 @@ def _is_formula(text: str) -> bool:
         float(text)
         return False
     return text.lstrip().startswith(_FORMULA)
+
+
+def normalize(name: str) -> str:
+    """Return a name in Unicode's composed form, as most keyboards write it."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def skeleton(name: str) -> str:
+    """Return what a name shows, without case."""
+    shown = (c for c in name if unicodedata.category(c) != "Cf")
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", "".join(shown)))
+    return " ".join(text.casefold().split())
+
+
+def find_look_alike(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that differs in case, spaces or invisible characters alone."""
+    own = skeleton(name)
+    return next((other for other in names if skeleton(other) == own), None)
