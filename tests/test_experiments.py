@@ -114,6 +114,10 @@ def test_every_network_trains_a_step_is_saved_and_loaded(config, shape, rng, tmp
         disclaimer=None,
         has_times=True,
         backbones=Backbones(),
+        is_padded=False,
+        train_segments=4,
+        longest_segments=4,
+        multi_label=False,
     )
     task = build_task(config, dataset)
     is_pairs = config.mode == CROSS_MODAL

@@ -6,26 +6,34 @@ whatever their number: the order of the shards is fixed, and the order within a 
 follows from (seed, epoch). A shard that is much larger than its shuffle buffer is read
 in slices, whose order is random too. Every batch has one static size, padded with zeros
 of weight 0: graphs are compiled once, and replicas share a batch evenly.
+
+Where lengths differ, clips are padded at their end, and a batch holds the lengths.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from avsdn_tf.data.dataset import Dataset
+from avsdn_tf.data.targets import (
+    Example,
+    add_target,
+    has_events,
+    score_labels,
+    target_feature,
+)
 
 NUM_SHARDS = 8
 # Bytes of features that wait in the shuffle buffers, whatever the number of clips. That
 # is half of AVE's pooled vectors, but a fiftieth of its largest maps.
 _SHUFFLE_BYTES = 128 * 2**20
+# Bytes of a batch of whole clips, where these may be long.
+_BATCH_BYTES = 256 * 2**20
 _MAX_SLICES = 4
-
-Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +101,16 @@ def training_batches(
     seed: int,
     epochs: Sequence[int] = (1,),
     shard: InputShard = ALL,
+    multi_label: bool = False,
 ) -> tf.data.Dataset:
     """Return the batches of epochs, each in an order that (seed, epoch) decides.
 
     Only the label that is asked for is decoded: weak training can't read segment
     labels. Of several splits, each is spread evenly over the epoch.
+
+    Where lengths differ (`dataset.is_padded`), `num_segments` is
+    `dataset.train_segments`. Shorter examples are padded with zeros at their end, where
+    `target` is 0 too.
 
     Args:
         dataset: The data.
@@ -109,22 +122,19 @@ def training_batches(
         epochs: The epochs, one after the other, counted from 1.
         shard: Part of every batch to return. Its replicas take turns: the first batch
             is the first replica's part.
+        multi_label: Whether several categories may be active at once.
 
     Returns:
         Dictionaries of `audio` `(batch, num_segments, audio_width)`, `visual` `(batch,
         num_segments, *visual_shape)` in their stored dtype, `row` and `weight`
-        `(batch,)`, and `target`, a distribution over the classes: `(batch,
-        num_segments, num_classes)` for segment labels, else `(batch, num_classes)`.
+        `(batch,)`; where lengths differ, `length` `(batch,)` int64, 0 for padding of
+        the batch; and `target`, a distribution over the classes: `(batch, num_segments,
+        num_classes)` for segment labels, else `(batch, num_classes)`. Several
+        categories of a clip label share it equally. With `multi_label`, `target` has no
+        column for background, and is 1 for each active category; of a mean, the share
+        of the clip's segments that a category is active in.
     """
-    num_classes = len(dataset.categories) + 1
-
-    def add_target(batch: Example) -> Example:
-        target = batch.pop(label)
-        if label != "segment_label_mean":
-            target = tf.one_hot(target, num_classes)
-        return {**batch, "target": target}
-
-    names = ("audio", "visual", "row", label)
+    names = ("audio", "visual", "row", target_feature(dataset, label, multi_label))
     shards = [
         Shard(index, [(read(dataset, part, names), size) for part, size in parts])
         for split in splits
@@ -138,28 +148,49 @@ def training_batches(
         seed=seed,
         epochs=epochs,
         shard=shard,
-        finish=add_target,
+        finish=add_target(dataset, label, multi_label),
+        padded_shapes=_shapes(dataset, dataset.train_segments),
     ).prefetch(1)
 
 
 def scoring_batches(
-    dataset: Dataset, split: str, batch_size: int = 64, shard: InputShard = ALL
+    dataset: Dataset,
+    split: str,
+    batch_size: int = 64,
+    shard: InputShard = ALL,
+    *,
+    multi_label: bool = False,
 ) -> tf.data.Dataset:
     """Return a split's batches in stored order, with the labels to score by.
 
     Args:
         dataset: The data.
         split: Name of the split.
-        batch_size: Clips in a batch; the last one is smaller.
+        batch_size: Clips in a batch; the last one is smaller, and all are where long
+            clips would take much memory.
         shard: Part of the split to return: each worker scores its own.
+        multi_label: Whether several categories may be active at once.
 
     Returns:
         Dictionaries of `audio`, `visual` and `row` as in training, `segment_labels`
-        `(batch, num_segments)` and `clip_label` `(batch,)`.
+        `(batch, num_segments)` and `clip_label` `(batch,)`; where lengths differ, they
+        are padded to the longest clip of the batch, `segment_labels` with -1, and
+        `length` `(batch,)` is there. With `multi_label`, `segment_labels` is `(batch,
+        num_segments, num_categories)` int8 of 0 and 1, -1 in padding.
     """
-    names = ("audio", "visual", "row", "segment_labels", "clip_label")
+    names = ["audio", "visual", "row", "segment_labels", "clip_label"]
+    if multi_label and has_events(dataset):
+        names.append("events")
     part, _ = slices(dataset, split, shard.num_workers)[shard.worker]
-    return read(dataset, part, names).batch(batch_size).prefetch(1)
+    examples = read(dataset, part, names)
+    if dataset.is_padded:
+        segment_bytes = dataset.segment_bytes + multi_label * len(dataset.categories)
+        most = _BATCH_BYTES // (dataset.longest_segments * segment_bytes)
+        batch_size = max(1, min(batch_size, most))
+    batches = _batch(examples, batch_size, _shapes(dataset, None))
+    if multi_label:
+        batches = batches.map(score_labels(dataset))
+    return batches.prefetch(1)
 
 
 def shard_slices(dataset: Dataset, split: str) -> list[list[tuple[str, int]]]:
@@ -201,6 +232,7 @@ def shuffled_batches(
     epochs: Sequence[int],
     shard: InputShard,
     finish: Callable[[Example], Example] = dict,
+    padded_shapes: Mapping[str, Sequence[int | None]] | None = None,
 ) -> tf.data.Dataset:
     """Return a worker's part of the batches of epochs.
 
@@ -212,13 +244,17 @@ def shuffled_batches(
         epochs: The epochs, counted from 1.
         shard: The part to return.
         finish: Changes every batch.
+        padded_shapes: Shapes to pad examples to, by name, if their shapes differ.
     """
     own = [i for i, s in enumerate(shards) if _reader_of(s, shard) == shard.worker]
     choices = _choices(shards, batch_size, shard)
     total = sum(s.size for s in shards)
     spec = shards[own[0]].slices[0][0].element_spec
     padding = tf.data.Dataset.from_tensors(
-        {name: tf.zeros(entry.shape, entry.dtype) for name, entry in spec.items()}
+        {
+            name: tf.zeros([size or 0 for size in entry.shape], entry.dtype)
+            for name, entry in spec.items()
+        }
     ).repeat()
     next_shard = tf.data.Dataset.from_tensor_slices(choices.reshape(-1))
     weights = tf.data.Dataset.from_tensor_slices(
@@ -237,14 +273,49 @@ def shuffled_batches(
             for i in own
         ]
         chosen = tf.data.Dataset.choose_from_datasets([*shuffled, padding], next_shard)
-        return (
-            tf.data.Dataset.zip(chosen, weights)
-            .batch(local_size, drop_remainder=True)
-            .map(lambda batch, weight: {**finish(batch), "weight": weight})
-        )
+        return tf.data.Dataset.zip(
+            _batch(chosen, local_size, padded_shapes, drop_remainder=True),
+            weights.batch(local_size, drop_remainder=True),
+        ).map(lambda batch, weight: {**finish(batch), "weight": weight})
 
     seeds = np.array([_epoch_seed(seed, epoch) for epoch in epochs], np.int64)
     return tf.data.Dataset.from_tensor_slices(seeds).flat_map(epoch_batches)
+
+
+def _batch(
+    examples: tf.data.Dataset,
+    batch_size: int,
+    shapes: Mapping[str, Sequence[int | None]] | None,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Return batches of examples, padded at their end if their shapes differ.
+
+    Classes are padded with -1, which is none, all else with 0.
+    """
+    spec = examples.element_spec
+    if all(entry.shape.is_fully_defined() for entry in spec.values()):
+        return examples.batch(batch_size, drop_remainder=drop_remainder)
+    values = dict.fromkeys(("segment_labels", "clip_categories"), -1)
+    return examples.padded_batch(
+        batch_size,
+        {name: shapes.get(name, entry.shape) for name, entry in spec.items()},
+        {name: tf.cast(values.get(name, 0), each.dtype) for name, each in spec.items()},
+        drop_remainder=drop_remainder,
+    )
+
+
+def _shapes(
+    dataset: Dataset, num_segments: int | None
+) -> dict[str, tuple[int | None, ...]]:
+    """Return the shapes of features whose first axis is time, and of events."""
+    return {
+        "audio": (num_segments, dataset.audio_width),
+        "visual": (num_segments, *dataset.visual_shape),
+        "segment_labels": (num_segments,),
+        "segment_label_mean": (len(dataset.categories) + 1,),
+        "events": (None, 3),
+        "clip_categories": (None,),
+    }
 
 
 def _reader_of(shard: Shard, workers: InputShard) -> int:
@@ -303,19 +374,19 @@ def read(dataset: Dataset, split: str, names: Sequence[str]) -> tf.data.Dataset:
             override_buffer_size=2**20,
         ),
     )
-    shapes = {
-        "audio": (dataset.num_segments, dataset.audio_width),
-        "visual": (dataset.num_segments, *dataset.visual_shape),
-        "segment_labels": (dataset.num_segments,),
-        "segment_label_mean": (len(dataset.categories) + 1,),
-    }
+    shapes = _shapes(dataset, None if dataset.is_padded else dataset.num_segments)
 
     def set_shapes(example: Example) -> Example:
         # Config `custom` stores flat features without static shapes.
-        return {
-            name: tf.reshape(value, shapes[name]) if name in shapes else value
+        shaped = {
+            name: tf.reshape(value, [-1 if n is None else n for n in shapes[name]])
+            if name in shapes
+            else value
             for name, value in example.items()
         }
+        if dataset.is_padded and "audio" in shaped:
+            shaped["length"] = tf.shape(shaped["audio"], tf.int64)[0]
+        return shaped
 
     return examples.map(set_shapes)
 

@@ -53,12 +53,16 @@ class Dataset:
         categories: Names of the event categories, without background.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
-        num_segments: Segments a clip.
+        num_segments: Segments a clip; where lengths differ, segments a window.
         segment_s: Length of a segment in seconds.
         disclaimer: What must be said wherever a result on it appears, or None.
         has_times: Whether every event has a start and an end. If not, some clips can
             only be learnt from their category.
         backbones: What made its features, as far as it is recorded.
+        is_padded: Whether lengths of examples differ, so that batches are padded.
+        train_segments: Segments of the longest training example.
+        longest_segments: Segments of the longest clip.
+        multi_label: Whether segments of two categories overlap anywhere.
     """
 
     name: str
@@ -71,6 +75,10 @@ class Dataset:
     disclaimer: str | None
     has_times: bool
     backbones: Backbones
+    is_padded: bool
+    train_segments: int
+    longest_segments: int
+    multi_label: bool
 
     @property
     def splits(self) -> list[str]:
@@ -82,14 +90,19 @@ class Dataset:
         return self.builder.info.splits[split].num_examples
 
     @property
-    def clip_bytes(self) -> int:
-        """Size of a clip's features in bytes, as they are stored."""
+    def segment_bytes(self) -> int:
+        """Size of a segment's features in bytes, as they are stored."""
         features = self.builder.info.features
         widths = {"audio": self.audio_width, "visual": math.prod(self.visual_shape)}
         return sum(
-            self.num_segments * width * np.dtype(features[name].np_dtype).itemsize
+            width * np.dtype(features[name].np_dtype).itemsize
             for name, width in widths.items()
         )
+
+    @property
+    def clip_bytes(self) -> int:
+        """Size of the features of the longest training example in bytes."""
+        return self.train_segments * self.segment_bytes
 
     @property
     def source(self) -> fingerprint.Fingerprint | None:
@@ -294,6 +307,11 @@ class _Metadata(Schema):
     disclaimer: str | None
     has_times: bool
     backbones: dict[str, str | None]
+    # Config `custom` alone has these.
+    is_padded: bool = False
+    train_segments: pydantic.PositiveInt | None = None
+    longest_segments: pydantic.PositiveInt | None = None
+    multi_label: bool = False
 
 
 def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
@@ -305,6 +323,8 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
             "visual_shape": tuple(metadata.visual_shape),
             "backbones": Backbones.from_dict(metadata.backbones),
             "categories": tuple(builder.info.features["clip_label"].names[:-1]),
+            "train_segments": metadata.train_segments or metadata.num_segments,
+            "longest_segments": metadata.longest_segments or metadata.num_segments,
         }
         dataset = Dataset(name=name, builder=builder, **fields)
         if lacking := {"train", "validation", "test"} - set(dataset.splits):
