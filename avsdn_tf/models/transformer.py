@@ -1,0 +1,336 @@
+"""Transformer blocks over segments, within a modality and between the two."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+# PyTorch's default, with which the published networks were trained.
+LAYER_NORM_EPSILON = 1e-5
+
+
+def _attention(
+    units: int, num_heads: int, dropout: float, dtype: Any
+) -> keras.layers.MultiHeadAttention:
+    if units % num_heads:
+        raise ValueError(
+            "Expected a width that the number of heads divides. Received: "
+            f"width={units}, num_heads={num_heads}"
+        )
+    # Keras's default counts the heads as further inputs, which makes the weights of a
+    # (width, heads, width / heads) kernel four times as small as PyTorch's.
+    limit = math.sqrt(1.5 / units)
+    layer = keras.layers.MultiHeadAttention(
+        num_heads,
+        units // num_heads,
+        dropout=dropout,
+        kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+        dtype=dtype,
+    )
+    layer.build((None, None, units), (None, None, units))
+    return layer
+
+
+def _layer_norm(units: int, dtype: Any) -> keras.layers.LayerNormalization:
+    layer = keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, dtype=dtype)
+    layer.build((None, None, units))
+    return layer
+
+
+def _dense(inputs: int, units: int, dtype: Any, **kwargs: Any) -> keras.layers.Dense:
+    layer = keras.layers.Dense(units, dtype=dtype, **kwargs)
+    layer.build((None, None, inputs))
+    return layer
+
+
+def _attention_mask(mask: Any) -> Any:
+    """Return the mask of all queries, `(batch, 1, memory length)`, of that of keys."""
+    return None if mask is None else ops.cast(mask, "bool")[:, None, :]
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class TransformerBlock(keras.layers.Layer):
+    """Attention to a memory, and a feed-forward network, each normalized afterwards.
+
+        x = norm(query + dropout(attention(query, memory)))
+        y = norm(x + dropout(dense(dropout(relu(dense(x))))))
+
+    Normalization after the sum is that of Vaswani et al. There is no position code.
+
+    Args:
+        num_heads: Number of attention heads.
+        feed_forward: Width of the feed-forward network.
+        dropout: Share that training drops, of the attention weights as well.
+
+    Call arguments:
+        query: `(batch, num_segments, width)`.
+        memory: `(batch, memory_length, width)`; the query itself for self-attention.
+        mask: `(batch, memory_length)`, nonzero where the memory is real, or None.
+
+    Returns:
+        `(batch, num_segments, width)`.
+
+    Raises:
+        ValueError: If the number of heads doesn't divide the width.
+
+    Reference:
+        Xu et al., ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581.
+    """
+
+    def __init__(
+        self,
+        num_heads: int = 4,
+        feed_forward: int = 2048,
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.feed_forward = feed_forward
+        self.dropout = dropout
+
+    def build(
+        self,
+        query_shape: tuple[int | None, ...],
+        memory_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        """Create the weights."""
+        del memory_shape
+        units, dtype = query_shape[-1], self.dtype_policy
+        self.attention = _attention(units, self.num_heads, self.dropout, dtype)
+        self.attention_norm = _layer_norm(units, dtype)
+        self.hidden = _dense(units, self.feed_forward, dtype, activation="relu")
+        self.output_projection = _dense(self.feed_forward, units, dtype)
+        self.output_norm = _layer_norm(units, dtype)
+        # One for each place: they draw different values.
+        self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
+        self.hidden_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
+        self.output_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
+        self.built = True
+
+    def call(
+        self, query: Any, memory: Any, mask: Any = None, training: bool = False
+    ) -> Any:
+        """Attend to the memory."""
+        attended = self.attention(
+            query, memory, attention_mask=_attention_mask(mask), training=training
+        )
+        attended = self.attention_dropout(attended, training=training)
+        x = self.attention_norm(query + attended)
+        hidden = self.hidden_dropout(self.hidden(x), training=training)
+        y = self.output_dropout(self.output_projection(hidden), training=training)
+        return self.output_norm(x + y)
+
+    def compute_output_shape(
+        self,
+        query_shape: tuple[int | None, ...],
+        memory_shape: tuple[int | None, ...] | None = None,
+    ) -> tuple[int | None, ...]:
+        """Return the shape of the query."""
+        del memory_shape
+        return query_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "feed_forward": self.feed_forward,
+            "dropout": self.dropout,
+        }
+
+
+class _Projected(keras.layers.Layer):
+    """Base of a dense layer before transformer blocks."""
+
+    def __init__(
+        self,
+        units: int = 256,
+        num_heads: int = 4,
+        feed_forward: int = 2048,
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.num_heads = num_heads
+        self.feed_forward = feed_forward
+        self.dropout = dropout
+
+    def build(
+        self,
+        x_shape: tuple[int | None, ...],
+        memory_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        """Create the weights."""
+        del memory_shape
+        self.projection = _dense(x_shape[-1], self.units, self.dtype_policy)
+        self.block = self._create_block()
+        self.built = True
+
+    def _create_block(self) -> TransformerBlock:
+        block = TransformerBlock(
+            self.num_heads, self.feed_forward, self.dropout, dtype=self.dtype_policy
+        )
+        block.build((None, None, self.units))
+        return block
+
+    def compute_output_shape(
+        self,
+        x_shape: tuple[int | None, ...],
+        memory_shape: tuple[int | None, ...] | None = None,
+    ) -> tuple[int | None, ...]:
+        """Return the shape of the projected segments."""
+        del memory_shape
+        return (*x_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "num_heads": self.num_heads,
+            "feed_forward": self.feed_forward,
+            "dropout": self.dropout,
+        }
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class SegmentEncoder(_Projected):
+    """Dense layer and two blocks of self-attention over the segments of a modality.
+
+    Args:
+        units: Width of the encoding.
+        num_heads: As in `TransformerBlock`.
+        feed_forward: As in `TransformerBlock`.
+        dropout: As in `TransformerBlock`.
+
+    Call arguments:
+        x: `(batch, num_segments, width)`.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None.
+
+    Returns:
+        `(batch, num_segments, units)`.
+
+    Reference:
+        Xu et al., ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581.
+    """
+
+    def build(self, x_shape: tuple[int | None, ...]) -> None:
+        """Create the weights."""
+        super().build(x_shape)
+        self.second_block = self._create_block()
+
+    def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
+        """Encode the segments."""
+        x = self.projection(x)
+        x = self.block(x, x, mask=mask, training=training)
+        return self.second_block(x, x, mask=mask, training=training)
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class CrossModalDecoder(_Projected):
+    """Dense layer and a block whose memory is the other modality's encoding and itself.
+
+        query = dense(x);  y = block(query, [memory ; query] along time)
+
+    Args:
+        units: Width of the result, and of the memory.
+        num_heads: As in `TransformerBlock`.
+        feed_forward: As in `TransformerBlock`.
+        dropout: As in `TransformerBlock`.
+
+    Call arguments:
+        x: `(batch, num_segments, width)`.
+        memory: The other modality's encoding, `(batch, num_segments, units)`.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None.
+
+    Returns:
+        `(batch, num_segments, units)`.
+
+    Reference:
+        Xu et al., ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581.
+    """
+
+    def call(
+        self, x: Any, memory: Any, mask: Any = None, training: bool = False
+    ) -> Any:
+        """Attend to both modalities."""
+        query = self.projection(x)
+        memory = ops.concatenate([memory, query], axis=1)
+        mask = None if mask is None else ops.concatenate([mask, mask], axis=1)
+        return self.block(query, memory, mask=mask, training=training)
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class CrossModalInteraction(keras.layers.Layer):
+    """Attention of the product of two modalities to both.
+
+        g = first * second
+        y = norm(g + dropout(attention(g, [second ; first] along time)))
+
+    Args:
+        num_heads: Number of attention heads.
+        dropout: Share of the attention weights that training drops; of the attended
+            features, it is 0.1.
+
+    Call arguments:
+        first: `(batch, num_segments, width)`.
+        second: `(batch, num_segments, width)`.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None.
+
+    Returns:
+        `(batch, num_segments, width)`.
+
+    Reference:
+        Xu et al., ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581.
+    """
+
+    def __init__(self, num_heads: int = 4, dropout: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.dropout = dropout
+
+    def build(
+        self,
+        first_shape: tuple[int | None, ...],
+        second_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        """Create the weights."""
+        del second_shape
+        units, dtype = first_shape[-1], self.dtype_policy
+        self.attention = _attention(units, self.num_heads, self.dropout, dtype)
+        self.attended_dropout = keras.layers.Dropout(0.1, dtype=dtype)
+        self.norm = _layer_norm(units, dtype)
+        self.built = True
+
+    def call(
+        self, first: Any, second: Any, mask: Any = None, training: bool = False
+    ) -> Any:
+        """Attend to both modalities."""
+        product = first * second
+        memory = ops.concatenate([second, first], axis=1)
+        mask = None if mask is None else ops.concatenate([mask, mask], axis=1)
+        attended = self.attention(
+            product, memory, attention_mask=_attention_mask(mask), training=training
+        )
+        attended = self.attended_dropout(attended, training=training)
+        return self.norm(product + attended)
+
+    def compute_output_shape(
+        self,
+        first_shape: tuple[int | None, ...],
+        second_shape: tuple[int | None, ...] | None = None,
+    ) -> tuple[int | None, ...]:
+        """Return the shape of a modality."""
+        del second_shape
+        return first_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+        }
