@@ -25,7 +25,7 @@ if not is_command_line():
         SoftMarginLoss,
         SoftmaxBinaryCrossentropy,
     )
-    from avsdn_tf.metrics import BackgroundRecall, EventF1, SegmentAccuracy
+    from avsdn_tf.metrics import BackgroundRecall, EventF1, SegmentAccuracy, SegmentF1
     from avsdn_tf.models import AVDLN, AVEL, AVSDN, DMRN, LateFusion
 
 _OF_RUNS = ("Config", "TrainedRun", "evaluate", "predict", "train")
@@ -44,6 +44,7 @@ __all__ = [
     "EventF1",
     "LateFusion",
     "SegmentAccuracy",
+    "SegmentF1",
     "SoftMarginLoss",
     "SoftmaxBinaryCrossentropy",
     "TrainedRun",

@@ -9,13 +9,25 @@ from avsdn_tf.metrics import (
     BackgroundRecall,
     EventF1,
     SegmentAccuracy,
+    SegmentF1,
     count_events,
 )
+
+
+def segment_f1(labels, predicted, average="micro"):
+    """Plain F1 of the segments of classes 0 to 2, one class after the other."""
+    parts = [2 * ((labels == k) & (predicted == k)).sum() for k in range(3)]
+    wholes = [(labels == k).sum() + (predicted == k).sum() for k in range(3)]
+    if average == "micro":
+        return sum(parts) / sum(wholes)
+    return np.mean([p / w for p, w in zip(parts, wholes, strict=True) if w])
+
 
 METRICS = {
     SegmentAccuracy: evaluation.accuracy,
     BackgroundRecall: lambda *args: evaluation.background_recall(*args, 3),
     EventF1: lambda *args: evaluation.event_f1(*args, 3),
+    SegmentF1: segment_f1,
 }
 every_metric = pytest.mark.parametrize("kind", METRICS)
 
@@ -121,3 +133,110 @@ def test_what_does_not_fit_is_refused(split):
         SegmentAccuracy().update_state(labels[:, 0], logits)
     with pytest.raises(ValueError, match="num_segments"):
         SegmentAccuracy().update_state(labels, logits[:, 0])
+
+
+def padded(labels, logits, padding):
+    """Return labels, logits and weights with three padded segments at the end."""
+    weights = np.pad(np.ones(labels.shape[:2]), [(0, 0), (0, 3)])
+    widths = [(0, 0), (0, 3)]
+    logits = np.pad(logits, [*widths, (0, 0)], constant_values=7)
+    widths += [(0, 0)] * (labels.ndim - 2)
+    return np.pad(labels, widths, constant_values=padding), logits, weights
+
+
+@every_metric
+@pytest.mark.parametrize("form", ["index -1", "zero rows", "weight 0", "clip weights"])
+def test_padding_counts_nowhere(kind, form, split):
+    labels, logits = split
+    one_hot = np.eye(4)[labels]
+    # Events that end with their clip would grow into padding.
+    y_true, y_pred, weights = padded(
+        one_hot if form == "zero rows" else labels,
+        logits,
+        {"index -1": -1, "zero rows": 0}.get(form, 2),
+    )
+    if form == "clip weights":
+        weights *= 2.5
+    metric = kind()
+    is_weighted = form in ("weight 0", "clip weights")
+    metric.update_state(y_true, y_pred, weights if is_weighted else None)
+    expected = METRICS[kind](labels, logits.argmax(-1))
+    assert float(metric.result()) == pytest.approx(expected)
+
+
+def test_events_of_short_clips_count_as_much_as_those_of_long_ones():
+    # The first clip has one real segment, whose event is found; the second's is not.
+    labels = np.array([[0, 0, 0, 0], [0, 2, 2, 2]])
+    logits = 5 * np.eye(3)[[[0, 0, 0, 0], [2, 2, 2, 2]]]
+    metric = EventF1()
+    metric.update_state(labels, logits, [[1, 0, 0, 0], [1, 1, 1, 1]])
+    assert float(metric.result()) == pytest.approx(2 / 3)
+
+
+def test_segment_f1_averages_by_hand():
+    # Category 0: 1 of 2 found, nothing else said. 1: said once, never true. 2: absent.
+    labels = np.array([[0, 0, 3, 3]])
+    logits = np.eye(4)[[[0, 3, 1, 3]]]
+    for average, expected in (("micro", 2 / 4), ("macro", (2 / 3 + 0) / 2)):
+        metric = SegmentF1(average)
+        assert float(metric.result()) == 0
+        metric.update_state(labels, logits)
+        assert float(metric.result()) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="micro or macro"):
+        SegmentF1("weighted")
+
+
+@pytest.mark.parametrize("average", ["micro", "macro"])
+@pytest.mark.parametrize("padding", ["none", "-1", "weights"])
+def test_multi_label_scores_are_those_of_each_category_alone(average, padding, rng):
+    shape = (20, 10, 3)
+    y_true = rng.integers(0, 2, shape)
+    logits = 2 * (y_true - 0.5) + rng.normal(size=shape)
+    thresholds = [0.3, 0.5, 0.8]
+    found = 1 / (1 + np.exp(-logits)) >= thresholds
+    # As class 0 of clips of their own; class 1 is background.
+    true_lanes, found_lanes = (
+        1 - np.moveaxis(x, 2, 1).reshape(60, 10) for x in (y_true, found)
+    )
+    events = evaluation.event_f1(true_lanes, found_lanes, 1)
+    part, whole = 2 * (y_true * found).sum((0, 1)), (y_true + found).sum((0, 1))
+    segments = part.sum() / whole.sum() if average == "micro" else (part / whole).mean()
+    weights = None
+    if padding != "none":
+        value = -1 if padding == "-1" else 1
+        y_true, logits, weights = padded(y_true, logits, value)
+        weights = weights if padding == "weights" else None
+    for metric, expected in (
+        (EventF1(multi_label=True, thresholds=thresholds), events),
+        (SegmentF1(average, multi_label=True, thresholds=thresholds), segments),
+    ):
+        for clips in (slice(0, 7), slice(7, 20)):
+            part = None if weights is None else weights[clips]
+            metric.update_state(y_true[clips], logits[clips], part)
+        assert float(metric.result()) == pytest.approx(expected)
+        again = type(metric).from_config(metric.get_config())
+        assert again.get_config() == metric.get_config()
+    probabilities = SegmentF1(average, multi_label=True, from_logits=False)
+    probabilities.update_state(y_true, softmax(logits))
+    assert 0 < float(probabilities.result()) < 1
+
+
+def test_multi_label_metrics_refuse_what_does_not_fit():
+    metric = SegmentF1(multi_label=True)
+    with pytest.raises(ValueError, match="multi-hot"):
+        metric.update_state(np.zeros((2, 4), int), np.zeros((2, 4, 3)))
+    with pytest.raises(ValueError, match="thresholds in"):
+        EventF1(multi_label=True, thresholds=[0.0, 0.5])
+
+
+def test_fit_updates_metrics_of_every_category():
+    model = keras.Sequential([keras.Input((4, 5)), keras.layers.Dense(3)])
+    metrics = [SegmentF1("macro", multi_label=True), EventF1(multi_label=True)]
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile("sgd", loss, weighted_metrics=metrics)
+    y = np.zeros((6, 4, 3))
+    y[:, :2] = 1
+    history = model.fit(
+        np.ones((6, 4, 5)), y, sample_weight=np.ones((6, 4)), epochs=2, verbose=0
+    ).history
+    assert set(history) == {"loss", "segment_f1", "event_f1"}
