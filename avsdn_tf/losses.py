@@ -18,6 +18,31 @@ def float32_or_wider(x: Any) -> Any:
     return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
 
 
+def mean_over_segments(values: Any, mask: Any = None) -> Any:
+    """Return the mean over the real segments of every clip.
+
+    Args:
+        values: `(batch, num_segments, ...)`.
+        mask: `(batch, num_segments)`, nonzero where a segment is real; None: all are.
+
+    Returns:
+        `(batch, ...)`; 0 for a clip without any real segment.
+    """
+    if mask is None:
+        return ops.mean(values, axis=1)
+    real = _like_segments(mask, values)
+    num_real = ops.sum(ops.cast(real, values.dtype), axis=1)
+    return ops.sum(ops.where(real, values, 0), axis=1) / ops.maximum(num_real, 1)
+
+
+def _like_segments(mask: Any, values: Any) -> Any:
+    """Return a mask as booleans that broadcast against values of the segments."""
+    real = ops.cast(mask, "bool")
+    for _ in values.shape[2:]:
+        real = ops.expand_dims(real, -1)
+    return real
+
+
 def as_distribution(y_true: Any, y_pred: Any) -> Any:
     """Return a target as a distribution over the classes, in the dtype of the logits.
 
@@ -144,19 +169,24 @@ class ClipLoss(keras.losses.Loss):
     With it, `fit` learns from clip labels alone (weak learning).
 
     Args:
-        loss: The loss of the pooled logits, a `keras.losses.Loss`.
+        loss: The loss of the pooled logits or probabilities, a `keras.losses.Loss`.
         pooling: `"average"` (Lin et al.) or `"max"` (Tian et al.) over the segments.
+        activation: None to pool logits. `"sigmoid"` to pool the probabilities of a
+            multi-label network, with a loss of probabilities such as
+            `keras.losses.BinaryCrossentropy()`.
 
     Call arguments:
         y_true: Clip target, `(batch, num_classes)`, one-hot or a distribution such as
             the mean of the segment labels; or class indices, `(batch,)`.
-        y_pred: Segment logits, `(batch, num_segments, num_classes)`.
+        y_pred: Segment logits, `(batch, num_segments, num_classes)`, or what `pool`
+            made of them, `(batch, num_classes)`.
 
     Returns:
         The loss, averaged over the batch (or `(batch,)` for `reduction=None`).
 
     Raises:
-        ValueError: If `pooling` is none of the two, or the shapes don't fit each other.
+        ValueError: If `pooling` or `activation` is none of those, or the shapes don't
+            fit each other.
 
     Example:
         >>> model.compile("adam", ClipLoss(SoftmaxBinaryCrossentropy()))
@@ -170,6 +200,7 @@ class ClipLoss(keras.losses.Loss):
         self,
         loss: keras.losses.Loss,
         pooling: str = "average",
+        activation: str | None = None,
         name: str = "clip_loss",
         **kwargs: Any,
     ) -> None:
@@ -178,17 +209,40 @@ class ClipLoss(keras.losses.Loss):
             raise ValueError(
                 f"Expected one of {{'average', 'max'}}. Received: pooling={pooling!r}"
             )
+        if activation not in (None, "sigmoid"):
+            raise ValueError(
+                f"Expected None or 'sigmoid'. Received: activation={activation!r}"
+            )
         self.loss = loss
         self.pooling = pooling
+        self.activation = activation
 
-    def pool(self, logits: Any) -> Any:
-        """Return clip logits, `(batch, num_classes)`, of segment logits."""
-        reduce = ops.mean if self.pooling == "average" else ops.max
-        return reduce(logits, axis=1)
+    def activate(self, logits: Any) -> Any:
+        """Return what is pooled, and what `loss` takes: logits or probabilities."""
+        return logits if self.activation is None else ops.sigmoid(logits)
+
+    def pool(self, logits: Any, mask: Any = None) -> Any:
+        """Return clip logits or probabilities of segment logits.
+
+        Args:
+            logits: `(batch, num_segments, num_classes)`.
+            mask: `(batch, num_segments)`, nonzero where a segment is real; None: all
+                are.
+
+        Returns:
+            `(batch, num_classes)`, pooled over the real segments.
+        """
+        values = self.activate(logits)
+        if self.pooling == "average":
+            return mean_over_segments(values, mask)
+        if mask is not None:
+            values = ops.where(_like_segments(mask, values), values, -1e9)
+        return ops.max(values, axis=1)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of every clip."""
-        pooled = self.pool(ops.convert_to_tensor(y_pred))
+        y_pred = ops.convert_to_tensor(y_pred)
+        pooled = y_pred if len(y_pred.shape) == 2 else self.pool(y_pred)
         if not isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy):
             y_true = as_distribution(y_true, pooled)
         return self.loss.call(y_true, pooled)
@@ -199,6 +253,7 @@ class ClipLoss(keras.losses.Loss):
             **super().get_config(),
             "loss": keras.saving.serialize_keras_object(self.loss),
             "pooling": self.pooling,
+            "activation": self.activation,
         }
 
     @classmethod

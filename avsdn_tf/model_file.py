@@ -55,6 +55,7 @@ class _NetworkConfig(Schema, extra="allow"):
     visual_shape: list[int] | None = None
     num_segments: Annotated[int, Field(ge=1, le=_MAX_SEGMENTS)] | None = None
     frozen: list[str] | None = None
+    thresholds: list[float] | None = None
     backbones: dict[_BackboneField, str | None] | None = None
     heard: list[list[int]] | None = None
     seen: list[list[int]] | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 _MODALITIES = ("audio", "visual")
+_INPUTS = (*_MODALITIES, "mask")
 
 
 class AudioVisualModel(keras.Model):
@@ -104,8 +105,8 @@ class AudioVisualModel(keras.Model):
         """Do nothing: a model has its weights as soon as it exists."""
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Call the model on a dictionary, a pair, or `audio=` and `visual=`."""
-        named = {name: kwargs.pop(name) for name in _MODALITIES if name in kwargs}
+        """Call the model on a dictionary, a pair, or `audio=`, `visual=`, `mask=`."""
+        named = {name: kwargs.pop(name) for name in _INPUTS if name in kwargs}
         if named and inputs is not None:
             raise ValueError(
                 "Expected either `inputs` or audio and visual. Received: both"
@@ -116,7 +117,8 @@ class AudioVisualModel(keras.Model):
         """Return the inputs as a dictionary, after a check of their shapes.
 
         Args:
-            inputs: A dictionary with `"audio"` and `"visual"`, or the pair of the two.
+            inputs: A dictionary with `"audio"`, `"visual"` and perhaps `"mask"`, or the
+                pair of the first two.
 
         Raises:
             ValueError: If an input is missing or its last axes don't fit the network.
@@ -137,6 +139,11 @@ class AudioVisualModel(keras.Model):
                     f"Expected {name} of shape (batch, num_segments, "
                     f"{', '.join(map(str, wanted[name]))}). Received: {shape}"
                 )
+        if "mask" in inputs and len(inputs["mask"].shape) != 2:
+            raise ValueError(
+                "Expected a mask of shape (batch, num_segments). "
+                f"Received: {tuple(inputs['mask'].shape)}"
+            )
         return inputs
 
     def category_layers(self) -> list[keras.layers.Layer]:
@@ -168,6 +175,8 @@ class AudioVisualModel(keras.Model):
         """
         config = {**self.get_config(), "categories": list(categories)}
         del config["name"]
+        # They were chosen for the old head.
+        config.pop("thresholds", None)
         heads = self.category_layers()
         paths = [path for path, layer in _sublayers(self) if layer in heads]
         # A frozen layer freezes what it contains.

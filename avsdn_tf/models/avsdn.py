@@ -163,13 +163,17 @@ class AVSDN(SegmentClassifier):
         return outputs
 
     def extra_losses(
-        self, loss: keras.losses.Loss, target: Any, outputs: Mapping[str, Any]
+        self,
+        loss: keras.losses.Loss,
+        target: Any,
+        outputs: Mapping[str, Any],
+        mask: Any = None,
     ) -> Any:
         """Return the guides' losses, `(batch,)`, or None without guides."""
         if not self.label_guided:
             return None
         names = ["audio_clip_logits", "visual_clip_logits"]
-        return guide_losses(loss, target, outputs, names)
+        return guide_losses(loss, target, outputs, names, mask)
 
     def category_layers(self) -> list[keras.layers.Layer]:
         """Return the head, and the guides if there are any."""

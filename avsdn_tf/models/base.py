@@ -7,12 +7,17 @@ from typing import Any
 import keras
 from keras import ops
 
-from avsdn_tf.losses import ClipLoss, as_distribution, float32_or_wider
+from avsdn_tf.losses import (
+    ClipLoss,
+    as_distribution,
+    float32_or_wider,
+    mean_over_segments,
+)
 from avsdn_tf.models.audio_visual import AudioVisualModel
 
 
 class SegmentClassifier(AudioVisualModel):
-    """Base of the networks that give every segment of a clip its class.
+    """Base of the networks that give every segment of a clip its class or classes.
 
     A subclass creates its layers in `__init__`, implements `compute_outputs` and
     `category_layers`, and ends `__init__` with `self.build()`.
@@ -28,15 +33,23 @@ class SegmentClassifier(AudioVisualModel):
         segment_s: Length of a segment in seconds, or None if unknown.
         backbones: Description of the networks that made the features, a dictionary of
             texts or None, or None if unknown.
+        multi_label: Boolean. False: softmax over the categories and background, one
+            class a segment. True: one sigmoid a category, so that events of several
+            categories may overlap; there is no background class.
+        thresholds: Probability from which on a segment is an event of the category, one
+            number in (0, 1) a category, for multi-label networks; None: 0.5 each. It
+            can be set later.
 
     Call arguments:
         inputs: Dictionary with `"audio"`, `(batch, num_segments, audio_width)`, and
             `"visual"`, `(batch, num_segments, *visual_shape)`, or the pair of the two.
-            Dimensionless.
+            Dimensionless. Clips of different lengths are padded at their end; `"mask"`,
+            `(batch, num_segments)`, is then nonzero where a segment is real.
         training: Boolean. Whether dropout is active.
 
     Returns:
         Segment logits, `(batch, num_segments, num_classes)`, the background class last.
+        Those of padding are finite and mean nothing.
 
     Raises:
         ValueError: If there are no categories, or an argument is out of its range.
@@ -53,6 +66,9 @@ class SegmentClassifier(AudioVisualModel):
         categories: Sequence[str],
         audio_width: int = 128,
         visual_shape: Sequence[int] = (2048,),
+        *,
+        multi_label: bool = False,
+        thresholds: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(categories, audio_width, visual_shape, **kwargs)
@@ -61,19 +77,51 @@ class SegmentClassifier(AudioVisualModel):
                 "Expected `categories` to be a list of at least one name. "
                 f"Received: categories={categories!r}"
             )
+        self.multi_label = bool(multi_label)
+        self.thresholds = thresholds
         # The outputs of the call that `compute_loss` belongs to. Concurrent calls and
         # the replicas of a strategy are threads.
         self._call_outputs = threading.local()
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: the categories and background."""
-        return len(self.categories) + 1
+        """Number of classes: the categories, and background unless multi-label."""
+        return len(self.categories) + (not self.multi_label)
+
+    @property
+    def thresholds(self) -> list[float] | None:
+        """Thresholds of a multi-label network, one a category; None: 0.5 each."""
+        return None if self._thresholds is None else list(self._thresholds)
+
+    @thresholds.setter
+    def thresholds(self, thresholds: Sequence[float] | None) -> None:
+        if thresholds is None:
+            self._thresholds = None
+            return
+        thresholds = tuple(map(float, thresholds))
+        if not self.multi_label:
+            raise ValueError(
+                "Expected no thresholds: the network is not multi-label. "
+                f"Received: thresholds={list(thresholds)}"
+            )
+        if len(thresholds) != len(self.categories) or not all(
+            0 < threshold < 1 for threshold in thresholds
+        ):
+            raise ValueError(
+                f"Expected {len(self.categories)} thresholds in (0, 1), one a "
+                f"category. Received: thresholds={list(thresholds)}"
+            )
+        self._thresholds = thresholds
 
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return `"logits"`, and by name what else the network's training needs."""
+        """Return `"logits"`, and by name what else the network's training needs.
+
+        Args:
+            inputs: As in the call, `"mask"` included if there is one.
+            training: Boolean. Whether dropout is active.
+        """
         raise NotImplementedError
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -84,7 +132,11 @@ class SegmentClassifier(AudioVisualModel):
         return logits
 
     def clip_losses(
-        self, loss: keras.losses.Loss, target: Any, outputs: dict[str, Any]
+        self,
+        loss: keras.losses.Loss,
+        target: Any,
+        outputs: dict[str, Any],
+        mask: Any = None,
     ) -> Any:
         """Return the training loss of every clip.
 
@@ -96,17 +148,29 @@ class SegmentClassifier(AudioVisualModel):
                 num_classes)` for a `ClipLoss`; class indices are `(batch,
                 num_segments)` and `(batch,)`.
             outputs: What `compute_outputs` returned.
+            mask: `(batch, num_segments)`, nonzero where a segment is real; None: all
+                are. The target of padding may be any value.
 
         Returns:
-            `(batch,)`: the mean over the segments, plus what the network adds.
+            `(batch,)`: the mean over the real segments, plus what the network adds. A
+            clip without any real segment has a finite loss.
         """
         outputs = {name: float32_or_wider(x) for name, x in outputs.items()}
-        losses = _mean_per_clip(loss.call(target, outputs["logits"]))
-        extra = self.extra_losses(loss, target, outputs)
+        logits = outputs["logits"]
+        if isinstance(loss, ClipLoss):
+            logits = loss.pool(logits, mask)
+        losses = loss.call(target, logits)
+        if len(losses.shape) > 1:
+            losses = mean_over_segments(losses, mask)
+        extra = self.extra_losses(loss, target, outputs, mask)
         return losses if extra is None else losses + extra
 
     def extra_losses(
-        self, loss: keras.losses.Loss, target: Any, outputs: dict[str, Any]
+        self,
+        loss: keras.losses.Loss,
+        target: Any,
+        outputs: dict[str, Any],
+        mask: Any = None,
     ) -> Any:
         """Return what the network adds to the loss of every clip, or None.
 
@@ -114,6 +178,7 @@ class SegmentClassifier(AudioVisualModel):
             loss: As in `clip_losses`.
             target: As in `clip_losses`.
             outputs: As in `clip_losses`.
+            mask: As in `clip_losses`.
 
         Returns:
             `(batch,)`, or None.
@@ -131,7 +196,7 @@ class SegmentClassifier(AudioVisualModel):
         """Return the loss of `fit`: the compiled one plus `extra_losses`.
 
         Args:
-            x: Inputs; unused.
+            x: Inputs. Their mask, if there is one, hides the padding.
             y: Target, as in `clip_losses`.
             y_pred: Segment logits of the call before.
             sample_weight: `(batch,)` or `(batch, num_segments)`.
@@ -141,14 +206,15 @@ class SegmentClassifier(AudioVisualModel):
             A scalar.
         """
         extra_outputs = vars(self._call_outputs).pop("extra", {})
+        mask = x.get("mask") if isinstance(x, Mapping) else None
         loss = getattr(self, "loss", None)
         loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-        weight = sample_weight
-        if weight is not None and not isinstance(loss, ClipLoss):
-            # Keras would broadcast weights of clips along the segments.
-            weight = ops.convert_to_tensor(weight)
-            weight = weight[:, None] if len(weight.shape) == 1 else weight
-        total = super().compute_loss(x, y, y_pred, weight, training)
+        weight, scored = sample_weight, y_pred
+        if isinstance(loss, ClipLoss):
+            scored = y_pred if mask is None else loss.pool(y_pred, mask)
+        else:
+            weight = _segment_weights(sample_weight, mask, y_pred)
+        total = super().compute_loss(x, y, scored, weight, training)
         if not extra_outputs:
             return total
         if not isinstance(loss, keras.losses.Loss):
@@ -160,11 +226,41 @@ class SegmentClassifier(AudioVisualModel):
             name: float32_or_wider(x)
             for name, x in {**extra_outputs, "logits": y_pred}.items()
         }
-        extra = self.extra_losses(loss, y, outputs)
+        extra = self.extra_losses(loss, y, outputs, mask)
         if sample_weight is not None:
-            extra *= _mean_per_clip(ops.cast(sample_weight, extra.dtype))
+            weight = ops.cast(sample_weight, extra.dtype)
+            is_of_clips = len(weight.shape) == 1
+            extra *= weight if is_of_clips else mean_over_segments(weight, mask)
         reduce = ops.sum if loss.reduction == "sum" else ops.mean
         return total + ops.cast(reduce(extra), total.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "multi_label": self.multi_label,
+            "thresholds": self.thresholds,
+        }
+
+
+def _segment_weights(weight: Any, mask: Any, logits: Any) -> Any:
+    """Return the weights of segments for Keras's loss, or None.
+
+    Args:
+        weight: Weights, `(batch,)` or `(batch, num_segments)`, or None.
+        mask: As in `SegmentClassifier.clip_losses`, or None.
+        logits: `(batch, num_segments, num_classes)`.
+    """
+    if weight is not None:
+        # Keras would broadcast weights of clips along the segments.
+        weight = ops.convert_to_tensor(weight)
+        weight = weight[:, None] if len(weight.shape) == 1 else weight
+    if mask is None:
+        return weight
+    # Keras divides by the number of segments, padding included.
+    real = ops.cast(ops.cast(mask, "bool"), logits.dtype)
+    real /= ops.maximum(ops.mean(real, axis=1, keepdims=True), keras.config.epsilon())
+    return real if weight is None else real * ops.cast(weight, real.dtype)
 
 
 def feature_dropout(rate: float, width: int, dtype: Any) -> keras.layers.Dropout:
@@ -184,11 +280,15 @@ def feature_dropout(rate: float, width: int, dtype: Any) -> keras.layers.Dropout
 
 
 def guide_losses(
-    loss: keras.losses.Loss, target: Any, outputs: Mapping[str, Any], names: list[str]
+    loss: keras.losses.Loss,
+    target: Any,
+    outputs: Mapping[str, Any],
+    names: list[str],
+    mask: Any = None,
 ) -> Any:
     """Return the summed losses `(batch,)` of clip logits that the clip's label guides.
 
-    The clip's target is the target itself for a `ClipLoss`, else the mean over the
+    The clip's target is the target itself for a `ClipLoss`, else the mean over the real
     segments.
 
     Args:
@@ -196,19 +296,16 @@ def guide_losses(
         target: As in `SegmentClassifier.clip_losses`.
         outputs: `"logits"` of the segments, and clip logits `(batch, num_classes)`.
         names: Names of the clip logits.
+        mask: As in `SegmentClassifier.clip_losses`.
     """
+    clip_logits = [outputs[name] for name in names]
     if isinstance(loss, ClipLoss):
-        guide, target = loss.loss, as_distribution(target, outputs[names[0]])
+        guide, target = loss.loss, as_distribution(target, clip_logits[0])
+        clip_logits = [loss.activate(logits) for logits in clip_logits]
     else:
         guide = loss
-        target = ops.mean(as_distribution(target, outputs["logits"]), axis=1)
+        target = mean_over_segments(as_distribution(target, outputs["logits"]), mask)
     if isinstance(guide, keras.losses.SparseCategoricalCrossentropy):
         # It takes class indices, and the segments' mean is a distribution.
         guide = keras.losses.CategoricalCrossentropy(from_logits=guide.from_logits)
-    return sum(guide.call(target, outputs[name]) for name in names)
-
-
-def _mean_per_clip(values: Any) -> Any:
-    """Return the mean of `(batch, ...)` over all axes but the first."""
-    axes = tuple(range(1, len(values.shape)))
-    return ops.mean(values, axis=axes) if axes else values
+    return sum(guide.call(target, logits) for logits in clip_logits)
