@@ -47,7 +47,7 @@ class TrainedRun:
         folder: The run folder.
         model: The model of the selected epoch.
         history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
-            `validation_accuracy`, `seconds`.
+            `validation_accuracy` (`validation_f1` of a multi-label network), `seconds`.
         report: Scores of the test split, as in report.json.
     """
 
@@ -332,14 +332,15 @@ def _report(
     task = restore_task(model, config, dataset)
     history = read_history(folder)
     scores, outputs = task.evaluate("test")
-    right, total = task.score_validation()
+    validation = task.score_validation(task.count_validation())
     summary = {
         "disclaimer": dataset.disclaimer,
         "settings": config.to_dict(),
         "history": history,
         "scores": {
             **scores,
-            "validation_accuracy": float(right / total),
+            task.selection: validation,
+            "selection": task.selection,
             "dataset_hash": dataset.content_hash(),
         },
     }

@@ -18,7 +18,8 @@ from avsdn_tf.data import batches
 from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import RunFolder
-from avsdn_tf.training import loop, tasks
+from avsdn_tf.training import loop
+from avsdn_tf.training.tasks import segments
 from avsdn_tf.training.build import build_optimizer
 from avsdn_tf.training.checkpoints import Checkpoints, Progress
 from avsdn_tf.training.config import Config
@@ -456,7 +457,7 @@ def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
 ):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    make_predict = tasks.make_predict
+    make_predict = segments.make_predict
 
     def predict_badly(model):
         def predict(batches):
@@ -466,7 +467,7 @@ def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
 
         return predict
 
-    monkeypatch.setattr(tasks, "make_predict", predict_badly)
+    monkeypatch.setattr(segments, "make_predict", predict_badly)
     with pytest.raises(UserError, match=r"tfds_ave/synthetic, test: .*finite"):
         commands.evaluate(str(run))
 
@@ -604,7 +605,7 @@ def test_mixed_precision_trains_and_saves_what_loads_anywhere(
     assert result.history[1]["loss"] < result.history[0]["loss"]
     assert {weight.dtype for weight in result.model.weights} == {"float32"}
     scored = batches.scoring_batches(dataset, "test")
-    assert tasks.make_predict(result.model)(scored).logits.dtype == np.float32
+    assert segments.make_predict(result.model)(scored).logits.dtype == np.float32
     assert keras.config.dtype_policy().name == "float32"
 
 

@@ -19,7 +19,8 @@ from avsdn_tf.models.avdln import embedding_distance
 from avsdn_tf.official_weights import load_official_weights
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import CROSS_MODAL, Config
-from avsdn_tf.training.tasks import build_task, make_measure
+from avsdn_tf.training.tasks import build_task
+from avsdn_tf.training.tasks.cross_modality import make_measure
 from tests import commands
 
 
@@ -348,7 +349,7 @@ def test_a_split_without_a_clip_to_score_is_one_message(dataset, monkeypatch):
 
     monkeypatch.setattr(pairs, "scoring_clips", whole_events)
     with pytest.raises(UserError, match=r"validation: .*none in 96 clips"):
-        task.score_validation()
+        task.count_validation()
 
 
 def test_the_gradient_of_a_small_distance_is_finite_in_half_precision():

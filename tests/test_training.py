@@ -19,7 +19,8 @@ from avsdn_tf.training import run as training_run
 from avsdn_tf.training.build import build_model, build_optimizer
 from avsdn_tf.training.config import Config
 from avsdn_tf.training.loop import train
-from avsdn_tf.training.tasks import build_task, make_predict
+from avsdn_tf.training.tasks import build_task
+from avsdn_tf.training.tasks.segments import make_predict
 from tests import commands, small_datasets
 
 

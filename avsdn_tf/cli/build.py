@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from avsdn_tf.cli.flags import Flag, did_you_mean
 from avsdn_tf.cli.start import DATASETS, find_data_dir, start
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import expand_user
+from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.text import short_name
 
 SUMMARY = "Build a data set: your own, AVE, or the simulated one."
@@ -20,6 +22,19 @@ EXAMPLE = "avsdn build custom --manual_dir=my_data"
 WHEN_STOPPED = " Features made so far are kept. Repeat the command to go on."
 _MANIFEST = "manifest.csv"
 _SHOWN_CATEGORIES = 8
+OWN_DATA = "tfds_ave/custom"
+WINDOW_S = Flag(
+    "window_s",
+    "Your own data: seconds of the windows that training clips are cut into.",
+    flags.positive,
+    shown_default=10,
+)
+HOP_S = Flag(
+    "hop_s",
+    "Your own data: seconds from one window to the next.",
+    flags.positive,
+    shown_default="the window's",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Flag(
             "manual_dir", f"The folder of {_MANIFEST}, or of AVE's files.", flags.PATH
         ),
+        WINDOW_S,
+        HOP_S,
         Flag("data_dir", "Where TFDS keeps data sets.", flags.PATH),
         Flag("download_dir", "Where downloads go, else to the data sets.", flags.PATH),
         Flag(
@@ -77,18 +94,32 @@ def check(args: argparse.Namespace) -> None:
             )
         config = "custom"
     if config == "custom" and folder:
-        path = os.path.join(folder, _MANIFEST)
-        if not os.path.isfile(path):
-            raise UserError(f"{path}: no such file. Expected that of your data.")
+        check_manifest(folder, "manual_dir")
+    elif config != "custom":
+        flags.refuse(args, (WINDOW_S, HOP_S), f"build {config or DATASETS[0]}")
     if config == DATASETS[0] and folder:
         message = f"{config} is simulated and reads no files. Leave it out."
         raise UserError(message, field="manual_dir", value=folder)
     args.dataset = f"tfds_ave/{config or DATASETS[0]}"
 
 
+def check_manifest(folder: str, field: str) -> None:
+    """Check that a folder holds one's own data.
+
+    Raises:
+        UserError: If it, or its manifest.csv, is missing.
+    """
+    if not os.path.isdir(folder):
+        message = "No such folder. Expected that of your data."
+        raise UserError(message, field=field, value=folder)
+    path = os.path.join(folder, _MANIFEST)
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such file. Expected that of your data.")
+
+
 def _check_own(args: argparse.Namespace) -> None:
     """Check that data without --manual_dir are built, or where TFDS expects them."""
-    if args.dataset != "tfds_ave/custom" or args.manual_dir:
+    if args.dataset != OWN_DATA or args.manual_dir:
         return
     data_dir = find_data_dir(args.data_dir)
     downloads = args.download_dir or os.path.join(data_dir, "downloads")
@@ -105,6 +136,11 @@ def run(args: argparse.Namespace) -> int:
     """Build the data set, and print what it holds; return the exit code."""
     _check_own(args)
     start(args)
+    _build(args)
+    return 0
+
+
+def _build(args: argparse.Namespace) -> None:
     # These import TensorFlow.
     from rich.console import Console
 
@@ -114,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
     # Not the present sys.stdout, since TFDS's output is kept from it.
     terminal = Console(file=sys.stdout)
     builder = find_builder(args.dataset, args.data_dir)
+    if args.dataset == OWN_DATA:
+        builder.window_s, builder.hop_s = args.window_s, args.hop_s
     was_built = builder.is_prepared() and not args.overwrite
     with logging_terminal(terminal), _progress(terminal) as on_progress:
         builder.on_progress = on_progress
@@ -130,7 +168,49 @@ def run(args: argparse.Namespace) -> int:
     for name, text in _summarize(dataset):
         style = "yellow" if name == "warning" else None
         print_plainly(terminal, f"  {name:10}  {text}", style=style)
-    return 0
+
+
+def build_own(
+    folder: str, data_dir: str, window_s: int | None, hop_s: int | None
+) -> None:
+    """Build one's own data for a training, again if they have changed.
+
+    Args:
+        folder: The folder of manifest.csv.
+        data_dir: TFDS's folder of data sets.
+        window_s: As --window_s of `avsdn build`.
+        hop_s: As --hop_s of `avsdn build`.
+    """
+    start_tensorflow()
+    windows = {"window_s": window_s, "hop_s": hop_s}
+    _build(
+        argparse.Namespace(
+            dataset=OWN_DATA,
+            manual_dir=folder,
+            data_dir=data_dir,
+            download_dir=None,
+            beam_pipeline_options=None,
+            overwrite=_is_outdated(folder, data_dir, windows),
+            **windows,
+        )
+    )
+
+
+def _is_outdated(folder: str, data_dir: str, windows: dict[str, int | None]) -> bool:
+    """Return whether a data set is there, and built from other files or windows."""
+    from avsdn_tf.data.dataset import NotBuiltError, open_dataset
+    from tfds_ave.fingerprint import find_changes
+
+    try:
+        dataset = open_dataset(OWN_DATA, data_dir, build=False)
+    except NotBuiltError:
+        return False
+    except UserError:
+        return True  # It can't be read.
+    metadata = dataset.builder.info.metadata
+    is_other = any(value not in (None, metadata[n]) for n, value in windows.items())
+    source, now = dataset.source, pathlib.Path(folder).resolve()
+    return is_other or not source or bool(find_changes(source, now, read_data=True))
 
 
 def _download_config(args: argparse.Namespace) -> Any:

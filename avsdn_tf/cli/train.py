@@ -5,6 +5,7 @@ import dataclasses
 import os
 
 from avsdn_tf.cli import flags
+from avsdn_tf.cli.build import HOP_S, WINDOW_S, build_own, check_manifest
 from avsdn_tf.cli.flags import Flag
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
@@ -12,7 +13,18 @@ from avsdn_tf.training.config import Config
 
 SUMMARY = "Train, score the test split once, and write a run folder."
 USAGE = "[FLAGS]"
-EXAMPLE = "avsdn --mode=weak --dataset=tfds_ave/custom --run=runs/first"
+EXAMPLE = """avsdn --mode=weak --run=runs/first
+  avsdn train --manifest=my_data --run=runs/mine"""
+
+
+_OWN_DATA = "tfds_ave/custom"
+# Of several data sets of one's own, each is built beside its manifest.
+_BUILT = "tensorflow_datasets"
+_MANIFEST = Flag(
+    "manifest",
+    "Build the data set of your own data first: the folder of manifest.csv.",
+    flags.PATH,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "changed since it was built.",
             *(flags.boolean, False),
         ),
+        _MANIFEST,
+        WINDOW_S,
+        HOP_S,
         Flag(
             "local_workers",
             "Start so many workers on this machine, which train one model together.",
@@ -46,7 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     """Check the settings, and keep them as `args.config`."""
     names = {flag.name for flag in flags.SETTINGS}
-    args.config = Config(**{n: v for n, v in vars(args).items() if n in names})
+    settings = {n: v for n, v in vars(args).items() if n in names}
+    if args.manifest is None:
+        flags.refuse(args, (WINDOW_S, HOP_S), "train without --manifest")
+    else:
+        if settings.setdefault("dataset", _OWN_DATA) != _OWN_DATA:
+            message = f"Expected {_OWN_DATA} together with --manifest."
+            raise UserError(message, field="dataset", value=settings["dataset"])
+        settings.setdefault("data_dir", os.path.join(args.manifest, _BUILT))
+        check_manifest(args.manifest, "manifest")
+    args.config = Config(**settings)
     if args.local_workers and args.config.strategy not in ("auto", "multi_worker"):
         raise UserError(
             "Expected multi_worker together with --local_workers.",
@@ -57,6 +81,8 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and report, in workers of this machine if asked; return the exit code."""
+    if args.manifest is not None:
+        build_own(args.manifest, args.config.data_dir, args.window_s, args.hop_s)
     start(args)
     # These import TensorFlow.
     from avsdn_tf import runs

@@ -7,17 +7,23 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.models import DMRN
 from avsdn_tf.models.registry import MODEL_OPTIONS, MODELS, ModelEntry
 from avsdn_tf.run_folder import RunFolder
-from avsdn_tf.training.config import Config
+from avsdn_tf.training.config import CROSS_MODAL, Config
 
 
-def build_optimizer(config: Config) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: Config, steps_per_epoch: int = 1
+) -> keras.optimizers.Optimizer:
     """Return Adam with the settings' schedule, decay and average of weights."""
     learning_rate = config.learning_rate
+    steps = [epoch * steps_per_epoch for epoch in config.decay_boundaries]
+    values = [learning_rate * config.decay_factor**n for n in range(1 + len(steps))]
     if config.decay_steps:
+        steps, values = [config.decay_steps], [learning_rate, learning_rate / 10]
+    if steps:
         learning_rate = keras.optimizers.schedules.PiecewiseConstantDecay(
             # Keras's boundary is the last step of a value, counted from 0.
-            [config.decay_steps - 1],
-            [learning_rate, learning_rate / 10],
+            [step - 1 for step in steps],
+            values,
         )
     return keras.optimizers.Adam(
         learning_rate,
@@ -50,6 +56,17 @@ def build_model(config: Config, dataset: Dataset) -> keras.Model:
                 field=name,
                 value=getattr(config, name),
             )
+    options = {name: getattr(config, name) for name in entry.options}
+    if is_multi_label(config, dataset):
+        options["multi_label"] = True
+    if config.mode == "weak":
+        if entry.weak is None:
+            raise UserError(
+                f"{config.model} has no weakly supervised variant.",
+                field="mode",
+                value=config.mode,
+            )
+        options |= entry.weak
     try:
         model = entry.network(
             dataset.categories,
@@ -58,7 +75,7 @@ def build_model(config: Config, dataset: Dataset) -> keras.Model:
             num_segments=dataset.num_segments,
             segment_s=dataset.segment_s,
             backbones=dataset.backbones.to_dict(),
-            **{name: getattr(config, name) for name in entry.options},
+            **options,
             **entry.fixed,
         )
     except ValueError as error:
@@ -72,9 +89,26 @@ def build_model(config: Config, dataset: Dataset) -> keras.Model:
     return model
 
 
+def is_multi_label(config: Config, dataset: Dataset) -> bool:
+    """Return whether a segment has any number of categories, not one class.
+
+    Raises:
+        UserError: If it must have one class, and events of the data overlap.
+    """
+    if config.labels == "single" and dataset.multi_label:
+        raise UserError(
+            f"Events of {config.dataset} overlap: a segment has several categories. "
+            "Expected multi, or auto.",
+            field="labels",
+            value=config.labels,
+        )
+    # Cross-modality localization learns no categories.
+    is_wanted = config.labels == "multi" or dataset.multi_label
+    return is_wanted and config.mode != CROSS_MODAL
+
+
 def _remedy(entry: ModelEntry, dataset: Dataset) -> str:
-    attends = entry.fixed.get("attention") or entry.network is DMRN
-    if attends and len(dataset.visual_shape) == 1:
+    if entry.needs_maps and len(dataset.visual_shape) == 1:
         return ". Take feature maps, such as tfds_ave/vgg19, or model avel"
     return ""
 

@@ -14,7 +14,7 @@ CROSS_MODAL = "cross_modal"
 AVDLN = "avdln"
 MODES = ("supervised", "weak", CROSS_MODAL)
 # Settings of the modes that predict classes.
-_CLASS_SETTINGS = ("loss", "label_smoothing")
+_CLASS_SETTINGS = ("labels", "loss", "label_smoothing")
 # Settings of weak mode.
 _WEAK_SETTINGS = ("weak_label", "pooling")
 _POSITIVE = (
@@ -22,13 +22,14 @@ _POSITIVE = (
     "patience",
     "batch_size",
     "learning_rate",
+    "decay_factor",
     "units",
     "checkpoint_minutes",
 )
 _COUNTS = ("epochs", "patience", "batch_size", "units", "decay_steps")
 _SHARES = ("dropout", "label_smoothing", "ema")
 _NOT_NEGATIVE = ("weight_decay", "decay_steps", "clip_norm")
-WEAK_LABELS = ("average", "mil", "mil_background")
+WEAK_LABELS = ("average", "average_background", "mil", "mil_background")
 
 
 def _setting(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
@@ -77,6 +78,12 @@ class Config:
     data_dir: str | None = _setting(
         None, "Where TFDS keeps data sets; TFDS's own default if not given."
     )
+    labels: str = _setting(
+        "auto",
+        "Whether a segment has one class (single) or any number of categories at once "
+        "(multi); multi where events of the data overlap (auto).",
+        ("auto", "single", "multi"),
+    )
     epochs: int = _setting_by_mode(300, 20, "Most epochs to train.")
     patience: int = _setting(
         20, "Epochs without a better validation accuracy after which training stops."
@@ -88,6 +95,12 @@ class Config:
     decay_steps: int = _setting(
         0, "Steps after which the learning rate falls to a tenth; 0: never."
     )
+    decay_epochs: str = _setting(
+        "",
+        "Epochs after which the learning rate is multiplied by decay_factor, such as "
+        "10,20,30.",
+    )
+    decay_factor: float = _setting(0.5, "What decay_epochs multiply by.")
     weight_decay: float = _setting(0.0, "Decoupled weight decay (AdamW) if positive.")
     ema: float = _setting(
         0.0,
@@ -107,7 +120,7 @@ class Config:
     weak_label: str = _setting(
         "average",
         "Clip label of weak mode: mean of the segment labels (average, the paper's), "
-        "the clip's category (mil), or that and background clips (mil_background).",
+        "the clip's category (mil), or either and background clips (..._background).",
         WEAK_LABELS,
     )
     pooling: str = _setting(
@@ -180,6 +193,7 @@ class Config:
         for field in dataclasses.fields(self):
             self._check_mode(field)
         self._check_ranges()
+        self._check_decay()
         # A run is evaluated from any folder.
         if self.data_dir is not None and "://" not in os.fspath(self.data_dir):
             data_dir = os.path.abspath(expand_user(self.data_dir))
@@ -216,6 +230,24 @@ class Config:
         else:
             return
         raise UserError(reason, field=field.name, value=value)
+
+    @property
+    def decay_boundaries(self) -> list[int]:
+        """The epochs of `decay_epochs`."""
+        return [int(epoch) for epoch in self.decay_epochs.split(",") if epoch]
+
+    def _check_decay(self) -> None:
+        """Check that `decay_epochs` are ascending numbers, and the only decay."""
+        where = {"field": "decay_epochs", "value": self.decay_epochs}
+        try:
+            epochs = self.decay_boundaries
+        except (AttributeError, ValueError):
+            epochs = [0]
+        if epochs != sorted(set(epochs)) or min(epochs, default=1) < 1:
+            message = "Expected ascending epochs from 1 with commas, such as 10,20,30."
+            raise UserError(message, **where)
+        if epochs and self.decay_steps:
+            raise UserError("Expected decay_epochs or decay_steps, not both.", **where)
 
     def _check_ranges(self) -> None:
         ranges: list[tuple[str, Callable[[Any], bool], tuple[str, ...]]] = [

@@ -25,7 +25,6 @@ from avsdn_tf.training.step import STEPS_PER_CALL, make_train_steps
 from avsdn_tf.training.tasks import Task, build_task
 from avsdn_tf.training.tensorboard import TensorBoard
 
-_SELECTION = "validation_accuracy"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -37,8 +36,8 @@ class Training:
         model: The model of the selected epoch, as the chief loads it from the run
             folder; in the other workers the model of the last epoch.
         history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
-            `validation_accuracy`, `seconds`.
-        selected_epoch: The epoch with the best validation accuracy, from 1.
+            the task's `selection`, `seconds`.
+        selected_epoch: The epoch with the best validation score, from 1.
     """
 
     model: keras.Model
@@ -79,7 +78,7 @@ def train(
     placement = placement or Placement(tf.distribute.get_strategy())
     with placement.strategy.scope(), precision_policy(config.precision):
         task = build_task(config, dataset)
-        optimizer = build_optimizer(config)
+        optimizer = build_optimizer(config, task.num_batches)
         optimizer.build(task.model.trainable_variables)
     return _Loop(config, task, optimizer, folder, placement, stop_request).run(
         callbacks
@@ -117,7 +116,7 @@ class _Loop:
         self.stop_request = stop_request or StopRequest()
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.variables = [*task.model.variables, *optimizer.variables]
-        self.progress = self.checkpoints.restore(self.variables, _SELECTION)
+        self.progress = self.checkpoints.restore(self.variables, task.selection)
         _check_same_checkpoint(placement, self.progress, folder)
         _separate_random_states(placement, task.model)
         self.train_steps = make_train_steps(task, optimizer, placement, config.xla)
@@ -126,7 +125,7 @@ class _Loop:
     def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> Training:
         """Train to the end."""
         save_best = SaveBest(
-            self.folder.model, self.progress, _SELECTION, self.checkpoints
+            self.folder.model, self.progress, self.task.selection, self.checkpoints
         )
         how_to_resume = self.checkpoints.how_to_resume
         tensorboard = TensorBoard(self.folder.tensorboard, how_to_resume)
@@ -135,6 +134,7 @@ class _Loop:
         # The process may have been killed between a checkpoint and its model.
         if self.progress.history and not self.progress.step:
             with self._averaged_weights():
+                self._validate()  # Chooses thresholds, which no checkpoint holds.
                 if self.placement.is_chief:
                     save_best.on_epoch_end(self.progress.epoch - 2)
         model = self.task.model
@@ -152,10 +152,11 @@ class _Loop:
         if self.stop_request.is_set:
             raise self._interrupted()
         history = self.progress.history
+        scores = [row[self.task.selection] for row in history]
         return Training(
             model=self.folder.load_model() if self.placement.is_chief else model,
             history=history,
-            selected_epoch=1 + int(np.argmax([row[_SELECTION] for row in history])),
+            selected_epoch=1 + int(np.argmax(scores)),
         )
 
     def _begin(
@@ -164,7 +165,7 @@ class _Loop:
         """Return the callbacks, after replaying the epochs that are done already."""
         progress = self.progress
         stopping = keras.callbacks.EarlyStopping(
-            monitor=_SELECTION, mode="max", patience=self.config.patience
+            monitor=self.task.selection, mode="max", patience=self.config.patience
         )
         # Callbacks expect these of a model that fit trains. The optimizer stays ours: a
         # model saves the state of its own.
@@ -216,7 +217,7 @@ class _Loop:
         # The weights that are validated are those that are saved; training continues
         # with the last ones.
         with self._averaged_weights():
-            logs = {**progress.means(), _SELECTION: self._validate()}
+            logs = {**progress.means(), self.task.selection: self._validate()}
             seconds = time.monotonic() - start
             progress.history.append({"epoch": epoch, **logs, "seconds": seconds})
             if self.placement.is_chief:
@@ -227,7 +228,7 @@ class _Loop:
         self._save()
         with self._averaged_weights():
             callbacks.on_epoch_end(epoch - 1, logs)
-        *before, last = (row[_SELECTION] for row in progress.history)
+        *before, last = (row[self.task.selection] for row in progress.history)
         self._log(
             "epoch %3d/%d   loss %.4f   accuracy %5.1f%%   validation %5.1f%%%s",
             epoch,
@@ -258,14 +259,15 @@ class _Loop:
             raise UserError(self._describe_broken_loss())
 
     def _validate(self) -> float:
-        """Return the validation accuracy; every worker scores its part of the split."""
-        counts = self.task.score_validation(self.placement.shard)
-        right, total = np.rint(self.placement.sum_over_workers(counts))
-        if not total:
+        """Return the validation score; every worker counts its part of the split."""
+        counts = self.task.count_validation(self.placement.shard)
+        total = np.rint(self.placement.sum_over_workers(counts))
+        score = self.task.score_validation(total)
+        if score is None:
             raise UserError(
                 f"{self.config.dataset}, validation: there is nothing to score."
             )
-        return float(right / total)
+        return score
 
     def _save(self) -> None:
         if self.placement.is_chief:
@@ -326,7 +328,7 @@ class _Loop:
         rows = batch["row"].numpy()[kept]
         named = f"rows {rows.tolist()}"
         # Background clips have row numbers of their own.
-        if self.config.weak_label == "mil_background":
+        if self.config.weak_label.endswith("_background"):
             target = batch["target"].numpy()[kept]
             is_background = target.argmax(axis=-1) == target.shape[-1] - 1
             named = (

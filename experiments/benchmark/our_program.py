@@ -17,7 +17,8 @@ from avsdn_tf.training.build import build_optimizer
 from avsdn_tf.training.config import Config
 from avsdn_tf.training.distribution import Placement
 from avsdn_tf.training.loop import precision_policy
-from avsdn_tf.training.tasks import build_task, make_logits
+from avsdn_tf.training.tasks import build_task
+from avsdn_tf.training.tasks.segments import make_logits
 from experiments.benchmark.batch import AUDIO_WIDTH, NUM_CLASSES, Batch
 
 # Optimisations of a step, by the name of their replacement: an attribute of a module,

@@ -1,0 +1,305 @@
+"""The task of labelling segments, supervised or weak, with one label each or many."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from avsdn_tf import evaluation, losses
+from avsdn_tf.data import batches
+from avsdn_tf.data.batches import ALL, InputShard
+from avsdn_tf.data.dataset import Dataset
+from avsdn_tf.errors import UserError
+from avsdn_tf.evaluation import Predictions
+from avsdn_tf.models import SegmentClassifier
+from avsdn_tf.training.config import Config
+from avsdn_tf.training.tasks import thresholds
+from avsdn_tf.training.tasks.base import Batch, Task, collect
+
+_SPLITS = ("train", "validation", "test")
+_WINDOWS_A_BATCH = 64
+
+
+class SegmentTask(Task):
+    """Learns the class of every segment, from segment labels or from clip labels.
+
+    Scores are those of `evaluation.evaluate`. A multi-label network learns which
+    categories are active, and validation chooses its thresholds.
+
+    Raises:
+        UserError: If the data set lacks times or background clips that the settings
+            ask for.
+    """
+
+    def __init__(
+        self, model: SegmentClassifier, config: Config, dataset: Dataset
+    ) -> None:
+        super().__init__(model, config, dataset)
+        self._label = training_label(config, dataset)
+        self._splits = _training_splits(config, dataset)
+        self._loss = build_loss(config, model.multi_label)
+        self._predict = make_predict(model)
+        if model.multi_label:
+            self.selection = "validation_f1"
+
+    @property
+    def num_clips(self) -> dict[str, int]:
+        """Clips of each split."""
+        return {split: self._dataset.num_clips(split) for split in _SPLITS}
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch."""
+        num_clips = sum(map(self._dataset.num_clips, self._splits))
+        return -(-num_clips // self._config.batch_size)
+
+    def training_batches(
+        self, epochs: Sequence[int] = (1,), shard: InputShard = ALL
+    ) -> tf.data.Dataset:
+        """Return a worker's part of the batches of epochs."""
+        return batches.training_batches(
+            self._dataset,
+            self._splits,
+            self._label,
+            batch_size=self._config.batch_size,
+            seed=self._config.seed,
+            epochs=epochs,
+            shard=shard,
+            multi_label=self.model.multi_label,
+        )
+
+    def score_batch(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return each clip's loss, and the share of its labels that is right."""
+        inputs, mask = _inputs_of(batch)
+        outputs = self.model.compute_outputs(inputs, training=True)
+        target = batch["target"]
+        smoothing = self._config.label_smoothing
+        # Of one label, the share is spread over all classes; of many, over yes and no.
+        spread = 2 if self.model.multi_label else self.model.num_classes
+        smooth = (1 - smoothing) * target + smoothing / spread
+        loss_values = self.model.clip_losses(self._loss, smooth, outputs, mask)
+        return loss_values, self._share_right(target, outputs["logits"], mask)
+
+    def _share_right(
+        self, target: tf.Tensor, logits: tf.Tensor, mask: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Return the share of each clip's labels that is right, `(batch,)`."""
+        is_pooled = isinstance(self._loss, losses.ClipLoss)
+        scored = self._loss.pool(logits, mask) if is_pooled else logits
+        if self.model.multi_label:
+            # Pooled are probabilities, others are logits.
+            is_active = scored > (0.5 if is_pooled else 0.0)
+            right = tf.cast(is_active == (target > 0.5), tf.float32)
+            right = tf.reduce_mean(right, axis=-1)
+        else:
+            is_right = tf.argmax(scored, -1) == tf.argmax(target, -1)
+            right = tf.cast(is_right, tf.float32)
+        if right.shape.rank == 1:
+            return right
+        if mask is None:
+            return tf.reduce_mean(right, axis=1)
+        real = tf.cast(mask, right.dtype)
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(right * real, axis=1), tf.reduce_sum(real, axis=1)
+        )
+
+    def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
+        """Return how many of the validation split's segments are right, of how many.
+
+        For a multi-label network: the counts that thresholds are chosen by.
+        """
+        predictions = self._predict(self._validation(shard))
+        if self.model.multi_label:
+            return thresholds.count(predictions.logits, predictions.labels)
+        right = predictions.labels == predictions.logits.argmax(axis=-1)
+        return np.array([right.sum(), (predictions.labels >= 0).sum()])
+
+    def score_validation(self, counts: np.ndarray) -> float | None:
+        """Return the score that selects the epoch; choose a network's thresholds."""
+        if not self.model.multi_label:
+            return super().score_validation(counts)
+        self.model.thresholds, score = thresholds.choose(counts)
+        return score
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 A task lives as long as its process.
+    def _validation(self, shard: InputShard) -> tf.data.Dataset:
+        return self._scored("validation", self._config.batch_size, shard)
+
+    def _scored(self, split: str, *args: Any) -> tf.data.Dataset:
+        return batches.scoring_batches(
+            self._dataset, split, *args, multi_label=self.model.multi_label
+        )
+
+    def evaluate(self, split: str) -> tuple[dict[str, Any], Predictions]:
+        """Return a split's scores, ready for JSON, and the predictions."""
+        predictions = self._predict(self._scored(split))
+        with self._named(split):
+            thresholds_of = [self.model.thresholds] if self.model.multi_label else []
+            scores = evaluation.evaluate(
+                predictions, self._dataset.categories, *thresholds_of
+            )
+        return scores, predictions
+
+
+def build_loss(config: Config, multi_label: bool = False) -> keras.losses.Loss:
+    """Return the loss: on segments if supervised, on pooled clips if weak.
+
+    Raises:
+        UserError: If a multi-label network can't learn by it.
+    """
+    is_weak = config.mode == "weak"
+    if not multi_label:
+        loss = losses.LOSSES[config.loss]()
+        return losses.ClipLoss(loss, config.pooling) if is_weak else loss
+    if config.loss != "binary_crossentropy":
+        raise UserError(
+            "Expected binary_crossentropy: a multi-label network has no softmax.",
+            field="loss",
+            value=config.loss,
+        )
+    if is_weak:
+        loss = keras.losses.BinaryCrossentropy()
+        return losses.ClipLoss(loss, config.pooling, activation="sigmoid")
+    return keras.losses.BinaryCrossentropy(from_logits=True)
+
+
+def training_label(config: Config, dataset: Dataset) -> str:
+    """Return the feature that becomes the target.
+
+    Raises:
+        UserError: If clips lack the times that it is made of.
+    """
+    if config.mode == "weak" and config.weak_label.startswith("mil"):
+        return "clip_label"
+    if not dataset.has_times:
+        raise UserError(
+            "This data set has clips without start and end. Expected mode weak with "
+            "weak_label mil, which learns from their category alone. Received mode "
+            f"{config.mode}, weak_label {config.weak_label}.",
+            field="dataset",
+            value=config.dataset,
+        )
+    return "segment_labels" if config.mode == "supervised" else "segment_label_mean"
+
+
+def _training_splits(config: Config, dataset: Dataset) -> tuple[str, ...]:
+    if config.mode != "weak" or not config.weak_label.endswith("_background"):
+        return ("train",)
+    if "background" not in dataset.splits:
+        raise UserError(
+            f"{config.dataset} has no background clips. Take mil, or build AVE's "
+            "feature files with the noisy ones in the manual folder.",
+            field="weak_label",
+            value=config.weak_label,
+        )
+    return ("train", "background")
+
+
+def _inputs_of(batch: Batch) -> tuple[Batch, tf.Tensor | None]:
+    """Return a network's inputs, and their mask if clips differ in length."""
+    inputs = {"audio": batch["audio"], "visual": batch["visual"]}
+    if "length" not in batch:
+        return inputs, None
+    mask = tf.sequence_mask(batch["length"], tf.shape(batch["audio"])[1])
+    return {**inputs, "mask": mask}, mask
+
+
+def make_logits(model: SegmentClassifier) -> Callable[[Batch], tf.Tensor]:
+    """Return a graph of segment logits, traced once for all batch sizes."""
+
+    # Layers hold no data-dependent Python; skip AutoGraph.
+    @tf.function(reduce_retracing=True, autograph=False)
+    def logits_of(inputs: Batch) -> tf.Tensor:
+        return model(inputs, training=False)
+
+    return logits_of
+
+
+def make_predict(
+    model: SegmentClassifier,
+) -> Callable[[tf.data.Dataset], Predictions]:
+    """Return a function from `batches.scoring_batches` to predictions."""
+    logits_of = make_logits(model)
+
+    def predict(scored: tf.data.Dataset) -> Predictions:
+        names, spec = ["audio", "visual"], dict(scored.element_spec)
+        is_padded = "length" in spec
+        if is_padded:
+            window = model.num_segments
+            for name in names:
+                shape = (None, window, *spec[name].shape[2:])
+                spec[name] = tf.TensorSpec(shape, spec[name].dtype)
+            spec["mask"] = tf.TensorSpec((None, window), tf.bool)
+            names.append("mask")
+        # Traced by the spec, whose batch size is free: the last batch is smaller.
+        graph = logits_of.get_concrete_function({name: spec[name] for name in names})
+
+        def outputs_of(batch: Batch) -> dict[str, Any]:
+            if is_padded:
+                logits = _stitch(graph, batch, window)
+            else:
+                logits = graph({name: batch[name] for name in names})
+            return {
+                "row": batch["row"],
+                "logits": logits,
+                "labels": batch["segment_labels"],
+                "clip_labels": batch["clip_label"],
+            }
+
+        padding = {"logits": 0, "labels": -1}
+        return Predictions(**collect(scored, outputs_of, padding))
+
+    return predict
+
+
+def _stitch(
+    graph: Callable[[Mapping[str, Any]], tf.Tensor], batch: Batch, window: int
+) -> np.ndarray:
+    """Return the logits of clips of any length, as `events.stitch_logits` does.
+
+    The windows of all clips of the batch are computed together.
+
+    Args:
+        graph: Returns the logits of windows with a mask.
+        batch: Clips, padded to the longest.
+        window: Segments of a window.
+
+    Returns:
+        `(batch, num_segments, num_classes)`; padded segments are 0.
+    """
+    lengths = batch["length"].numpy()
+    pairs = [
+        (clip, start)
+        for clip, length in enumerate(lengths)
+        for start in window_starts(length, window)
+    ]
+    clips, starts = np.array(pairs).T
+    segments = starts[:, None] + np.arange(window)
+    mask = segments < lengths[clips, None]
+    audio, visual = batch["audio"].numpy(), batch["visual"].numpy()
+    segments = np.minimum(segments, audio.shape[1] - 1)
+    sums, counts = None, np.zeros(audio.shape[:2])
+    for first in range(0, len(clips), _WINDOWS_A_BATCH):
+        part = slice(first, first + _WINDOWS_A_BATCH)
+        where = clips[part, None], segments[part]
+        inputs = {"audio": audio[where], "visual": visual[where], "mask": mask[part]}
+        logits = graph({n: tf.constant(v) for n, v in inputs.items()}).numpy()
+        if sums is None:
+            sums = np.zeros((*audio.shape[:2], logits.shape[2]), np.float32)
+        is_real = mask[part]
+        where = tuple(np.broadcast_to(w, is_real.shape)[is_real] for w in where)
+        np.add.at(sums, where, logits[is_real])
+        np.add.at(counts, where, 1)
+    return sums / np.maximum(counts, 1)[..., None].astype(np.float32)
+
+
+def window_starts(length: int, window: int) -> list[int]:
+    """Return the first segments of windows that overlap by half and cover a clip.
+
+    The last window ends with the clip; a shorter clip is one window.
+    """
+    last = max(0, length - window)
+    return [*range(0, last, max(1, window // 2)), last]
