@@ -125,17 +125,19 @@ class AVEL(SegmentClassifier):
         Returns:
             One tensor a modality, `(batch, num_segments, 2 * units)`, audio first.
         """
-        encoded = []
+        encoded, mask = [], inputs.get("mask")
         if self.modalities != "visual":
             audio = self.feature_dropout(inputs["audio"], training=training)
-            encoded.append(self.audio_encoder(audio, training=training)[0])
+            outputs, _, _ = self.audio_encoder(audio, mask=mask, training=training)
+            encoded.append(outputs)
         if self.modalities != "audio":
             if self.attention:
                 visual, _ = self.visual_pooling(inputs["audio"], inputs["visual"])
             else:
                 visual = self.visual_pooling(inputs["visual"])
             visual = self.feature_dropout(visual, training=training)
-            encoded.append(self.visual_encoder(visual, training=training)[0])
+            outputs, _, _ = self.visual_encoder(visual, mask=mask, training=training)
+            encoded.append(outputs)
         return encoded
 
     def classify(self, encoded: list[Any], training: bool = False) -> Any:

@@ -138,17 +138,20 @@ class AVSDN(SegmentClassifier):
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Return the segment `"logits"`, and clip logits if label guided."""
+        mask = inputs.get("mask")
         audio = self.audio_dropout(inputs["audio"], training=training)
         visual = self.visual_dropout(
             self.spatial_mean(inputs["visual"]), training=training
         )
         outputs = {}
         if self.initial_state != "visual":
-            _, audio_hidden, audio_cell = self.audio_encoder(audio, training=training)
+            _, audio_hidden, audio_cell = self.audio_encoder(
+                audio, mask=mask, training=training
+            )
             hidden_state, cell_state = audio_hidden, audio_cell
         if self.initial_state != "audio":
             _, visual_hidden, visual_cell = self.visual_encoder(
-                visual, training=training
+                visual, mask=mask, training=training
             )
             hidden_state, cell_state = visual_hidden, visual_cell
         if self.initial_state == "fusion":
@@ -158,7 +161,7 @@ class AVSDN(SegmentClassifier):
             outputs["audio_clip_logits"] = self.audio_guide(audio_hidden)
             outputs["visual_clip_logits"] = self.visual_guide(visual_hidden)
         outputs["logits"] = self.decoder(
-            audio, visual, hidden_state, cell_state, training=training
+            audio, visual, hidden_state, cell_state, mask=mask, training=training
         )
         return outputs
 

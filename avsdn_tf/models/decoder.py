@@ -6,17 +6,18 @@ import keras
 from keras import ops
 
 from avsdn_tf.models.lstm import SequenceLSTM
+from avsdn_tf.models.masking import MaskedLayer
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
-class Decoder(keras.layers.Layer):
+class Decoder(MaskedLayer):
     """LSTM that starts from the clip's global state and labels every segment.
 
         y = LSTM([audio_t; visual_t], initial state = (hidden_state, cell_state))
         logits = dense(y)
 
     Args:
-        num_classes: Number of classes, background included.
+        num_classes: Number of logits a segment.
         units: Width of the LSTM in each direction.
         bidirectional: Boolean. Whether a second LSTM reads backwards; the states are
             then `2 * units` wide.
@@ -29,6 +30,7 @@ class Decoder(keras.layers.Layer):
         visual: `(batch, num_segments, visual_width)`.
         hidden_state: `(batch, state_width)`, the clip's global hidden state.
         cell_state: The same for the cell state.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None.
 
     Returns:
         Segment logits, `(batch, num_segments, num_classes)`.
@@ -80,6 +82,7 @@ class Decoder(keras.layers.Layer):
         visual: Any,
         hidden_state: Any,
         cell_state: Any,
+        mask: Any = None,
         training: bool = False,
     ) -> Any:
         """Label the segments."""
@@ -91,6 +94,7 @@ class Decoder(keras.layers.Layer):
             ops.concatenate(local, axis=-1),
             hidden_state,
             cell_state,
+            mask=mask,
             training=training,
         )
         return self.head(self.output_dropout(outputs, training=training))

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from avsdn_tf.models.masking import MaskedLayer
+
 # Longer loops are not unrolled: they would take too long to compile.
 _MAX_UNROLLED = 32
 _CELL = {
@@ -17,7 +19,7 @@ _CELL = {
 }
 
 
-class _UnrolledLoop(keras.layers.RNN):
+class _UnrolledLoop(MaskedLayer, keras.layers.RNN):
     """Unrolled loop over few segments, with one product for the inputs of all.
 
     Keras's loop multiplies every segment's input by the kernel in turn. A training step
@@ -31,19 +33,29 @@ class _UnrolledLoop(keras.layers.RNN):
         num_segments = sequences.shape[1]
         # A free axis is None, or a symbol of JAX.
         is_short = isinstance(num_segments, int) and num_segments <= self.max_unrolled
-        if not is_short or mask is not None:
+        if not is_short:
             return super().inner_loop(sequences, initial_state, mask, training)
         projected = ops.matmul(sequences, self.cell.kernel) + self.cell.bias
         segments = ops.unstack(projected, num_segments, axis=1)
-        hidden_state, cell_state = initial_state
+        is_real = [None] * num_segments
+        if mask is not None:
+            real = ops.expand_dims(ops.cast(mask, "bool"), -1)
+            is_real = ops.unstack(real, num_segments, axis=1)
+        steps = list(zip(segments, is_real, strict=True))
+        states = initial_state
         outputs = []
-        for segment in reversed(segments) if self.go_backwards else segments:
+        for segment, real in reversed(steps) if self.go_backwards else steps:
+            hidden_state, cell_state = states
             gates = segment + ops.matmul(hidden_state, self.cell.recurrent_kernel)
             i, f, g, o = ops.split(gates, 4, axis=-1)
             cell_state = ops.sigmoid(f) * cell_state + ops.sigmoid(i) * ops.tanh(g)
             hidden_state = ops.sigmoid(o) * ops.tanh(cell_state)
-            outputs.append(hidden_state)
-        return hidden_state, ops.stack(outputs, axis=1), [hidden_state, cell_state]
+            new = [hidden_state, cell_state]
+            if real is not None:
+                new = [ops.where(real, *both) for both in zip(new, states, strict=True)]
+            states = new
+            outputs.append(states[0])
+        return states[0], ops.stack(outputs, axis=1), states
 
 
 # `keras.layers.LSTM.inner_loop` tries cuDNN, then calls `super().inner_loop`. As the
@@ -61,9 +73,10 @@ class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
 
     Call arguments:
         sequences: `(batch, num_segments, width)`.
+        mask: `(batch, num_segments)`, as in `keras.layers.LSTM`, or None.
 
     Returns:
-        As `keras.layers.LSTM`.
+        As `keras.layers.LSTM`. No mask is attached to the outputs.
 
     Raises:
         ValueError: If the arguments ask for another cell.
@@ -110,7 +123,7 @@ def _segment_lstms(model: keras.Model) -> list[SegmentLSTM]:
     return [layer for layer in layers if isinstance(layer, SegmentLSTM)]
 
 
-class _BothDirections(keras.layers.Layer):
+class _BothDirections(MaskedLayer):
     """Two LSTMs, of which the second reads backwards; all results are concatenated.
 
     `keras.layers.Bidirectional` serializes the layer that it copies. While a model is
@@ -129,7 +142,11 @@ class _BothDirections(keras.layers.Layer):
             layer.build(sequences_shape)
 
     def call(
-        self, sequences: Any, initial_state: Any = None, training: bool = False
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
     ) -> list[Any]:
         """Run over the sequences."""
         states = [None, None]
@@ -137,10 +154,10 @@ class _BothDirections(keras.layers.Layer):
             halves = [ops.split(state, 2, axis=-1) for state in initial_state]
             states = [list(state) for state in zip(*halves, strict=True)]
         outputs, *forward = self.forward_layer(
-            sequences, initial_state=states[0], training=training
+            sequences, initial_state=states[0], mask=mask, training=training
         )
         reversed_outputs, *backward = self.backward_layer(
-            sequences, initial_state=states[1], training=training
+            sequences, initial_state=states[1], mask=mask, training=training
         )
         pairs = [
             (outputs, ops.flip(reversed_outputs, axis=1)),
@@ -156,7 +173,7 @@ def _lstm(units: int, dtype: Any, **kwargs: Any) -> SegmentLSTM:
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
-class SequenceLSTM(keras.layers.Layer):
+class SequenceLSTM(MaskedLayer):
     """LSTM over segments, in one direction or both, that takes and returns states.
 
     One direction, per segment (Eq. 1 of Lin et al., whose `U x_t` in the gates is read
@@ -175,6 +192,8 @@ class SequenceLSTM(keras.layers.Layer):
         sequence: `(batch, num_segments, width)`.
         hidden_state: Initial state `(batch, output_width)`, or None for zeros.
         cell_state: The same. Given if and only if `hidden_state` is.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None: all
+            are. States pass over padding, at the end of a clip, unchanged.
 
     Returns:
         A tuple of the outputs, `(batch, num_segments, output_width)`, and the final
@@ -222,6 +241,7 @@ class SequenceLSTM(keras.layers.Layer):
         sequence: Any,
         hidden_state: Any = None,
         cell_state: Any = None,
+        mask: Any = None,
         training: bool = False,
     ) -> tuple[Any, Any, Any]:
         """Run over the sequence."""
@@ -231,7 +251,14 @@ class SequenceLSTM(keras.layers.Layer):
                 f"hidden_state={hidden_state}, cell_state={cell_state}"
             )
         states = None if hidden_state is None else [hidden_state, cell_state]
-        return tuple(self.lstm(sequence, initial_state=states, training=training))
+        if mask is not None:
+            mask = ops.cast(mask, "bool")
+            # cuDNN can't read a clip without segments: read such a clip's padding.
+            is_empty = ops.logical_not(ops.any(mask, axis=1, keepdims=True))
+            mask = ops.logical_or(mask, is_empty)
+        return tuple(
+            self.lstm(sequence, initial_state=states, mask=mask, training=training)
+        )
 
     def compute_output_shape(
         self,

@@ -1,0 +1,12 @@
+"""Layers that are told which segments of a batch are real."""
+
+from typing import Any
+
+import keras
+
+
+class MaskedLayer(keras.layers.Layer):
+    """Base of the layers that take a `mask`, `(batch, num_segments)`."""
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Attach no mask to the outputs: losses would apply it a second time."""
