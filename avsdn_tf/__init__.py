@@ -26,7 +26,7 @@ if not is_command_line():
         SoftmaxBinaryCrossentropy,
     )
     from avsdn_tf.metrics import BackgroundRecall, EventF1, SegmentAccuracy, SegmentF1
-    from avsdn_tf.models import AVDLN, AVEL, AVSDN, DMRN, LateFusion
+    from avsdn_tf.models import AVDLN, AVEL, AVSDN, CPSP, DMRN, PSP, LateFusion
 
 _OF_RUNS = ("Config", "TrainedRun", "evaluate", "predict", "train")
 
@@ -34,7 +34,9 @@ __all__ = [
     "AVDLN",
     "AVEL",
     "AVSDN",
+    "CPSP",
     "DMRN",
+    "PSP",
     "Backbones",
     "BackgroundRecall",
     "ClipLoss",

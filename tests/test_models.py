@@ -208,7 +208,7 @@ def make_model(name, visual_shape, **options):
 CLASSIFIERS = [
     name for name in MODELS if issubclass(MODELS[name].network, SegmentClassifier)
 ]
-NEED_MAPS = {"avel_att", "dmrn"}
+NEED_MAPS = {name for name in MODELS if MODELS[name].needs_maps}
 EVERY_MODEL = [
     (name, shape, {})
     for name in CLASSIFIERS

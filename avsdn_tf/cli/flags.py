@@ -100,6 +100,8 @@ MODELS = Registry(
         "avel",
         "avel_att",
         "dmrn",
+        "psp",
+        "cpsp",
         "avdln",
     ),
 )

@@ -8,7 +8,9 @@ from avsdn_tf.models.avdln import AVDLN
 from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.avsdn import AVSDN
 from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.cpsp import CPSP
 from avsdn_tf.models.dmrn import DMRN
+from avsdn_tf.models.psp import PSP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +22,16 @@ class ModelEntry:
         summary: One line for the help of the command line.
         options: Names of the settings that the constructor takes.
         fixed: Constructor arguments of this variant.
+        weak: Further ones in weak mode; None where there is no weak variant.
+        needs_maps: Whether it attends to feature maps, and takes no pooled features.
     """
 
     network: type[SegmentClassifier] | type[AVDLN]
     summary: str
     options: tuple[str, ...]
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weak: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+    needs_maps: bool = False
 
 
 _AVSDN_OPTIONS = (
@@ -82,11 +88,27 @@ MODELS = {
         "AVEL with audio-guided attention on feature maps",
         _AVEL_OPTIONS,
         {"attention": True},
+        needs_maps=True,
     ),
     "dmrn": ModelEntry(
         DMRN,
         "AVEL with attention, fused by a residual network",
         _AVEL_OPTIONS,
+        needs_maps=True,
+    ),
+    "psp": ModelEntry(
+        PSP,
+        "positive-sample propagation between the modalities",
+        ("units",),
+        weak={"weak": True},
+        needs_maps=True,
+    ),
+    "cpsp": ModelEntry(
+        CPSP,
+        "PSP with two heads, contrasting clips",
+        ("units",),
+        weak={"weak": True},
+        needs_maps=True,
     ),
     "avdln": ModelEntry(AVDLN, "AVDLN, for cross-modality localization", ()),
 }

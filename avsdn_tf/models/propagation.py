@@ -1,0 +1,327 @@
+"""Positive-sample propagation between the segments of both modalities."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from avsdn_tf.losses import float32_or_wider, mean_over_segments
+from avsdn_tf.models.attention import AudioGuidedAttention
+from avsdn_tf.models.lstm import SequenceLSTM
+from avsdn_tf.models.masking import MaskedLayer
+
+# The published programs'. An even share of AVE's ten segments is 0.1.
+THRESHOLD = 0.099
+WEAK_THRESHOLD = 0.095
+_EPSILON = 1e-8
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class PositiveSamplePropagation(MaskedLayer):
+    """Add to each segment the segments of the other modality that belong to it.
+
+        v1, v2, a1, a2 = dropout(relu(dense(v))), ..., without bias
+        b = relu(v2 a1^T / sqrt(units))
+        G_va = b with rows of sum 1, without entries up to the threshold, rows of sum 1
+        G_av = the same of b^T
+        v <- v + G_va a2,  a <- a + G_av v1
+        v <- norm(dropout(relu(dense(v)))),  a likewise;  fused = (v + a) / 2
+
+    Args:
+        units: Width of the inputs, of all projections and of the outputs.
+        threshold: Shares up to this one are set to zero.
+        reduced: Boolean. True: the weakly supervised variant, which doesn't divide rows
+            a second time, and normalizes without the last dense layers.
+        dropout: Share that training drops after each dense layer.
+
+    Call arguments:
+        audio: `(batch, num_segments, units)`.
+        visual: `(batch, num_segments, units)`.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None. Padded
+            segments neither give nor receive anything.
+        training: Boolean. Whether dropout is active.
+
+    Returns:
+        The fused, the visual and the audio segments, `(batch, num_segments, units)`.
+
+    Reference:
+        Zhou et al., "Positive sample propagation along the audio-visual event line",
+        CVPR 2021, https://arxiv.org/abs/2104.00239, section 3.2, and its program.
+    """
+
+    def __init__(
+        self,
+        units: int = 256,
+        threshold: float = THRESHOLD,
+        reduced: bool = False,
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= threshold < 1:
+            raise ValueError(
+                f"Expected threshold to be in [0, 1). Received: threshold={threshold}"
+            )
+        self.units = units
+        self.threshold = threshold
+        self.reduced = reduced
+        self.dropout = dropout
+        dtype = self.dtype_policy
+
+        def dense() -> keras.layers.Dense:
+            return keras.layers.Dense(
+                units, activation="relu", use_bias=False, dtype=dtype
+            )
+
+        # v1, v2, a1, a2 of the equations.
+        self.visual_value, self.visual_key = dense(), dense()
+        self.audio_key, self.audio_value = dense(), dense()
+        if not reduced:
+            self.visual_output, self.audio_output = dense(), dense()
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype)
+        self.dropped = keras.layers.Dropout(dropout, dtype=dtype)
+
+    def build(
+        self,
+        audio_shape: tuple[int | None, ...],
+        visual_shape: tuple[int | None, ...],
+    ) -> None:
+        """Create the weights."""
+        for names, shape in (("audio", audio_shape), ("visual", visual_shape)):
+            for part in ("key", "value", *(() if self.reduced else ("output",))):
+                getattr(self, f"{names}_{part}").build(shape)
+        output_shape = (*audio_shape[:2], self.units)
+        self.norm.build(output_shape)
+        self.dropped.build(output_shape)
+        self.built = True
+
+    def call(
+        self, audio: Any, visual: Any, mask: Any = None, training: bool = False
+    ) -> tuple[Any, Any, Any]:
+        """Propagate and fuse."""
+
+        def project(layer: keras.layers.Dense, x: Any) -> Any:
+            return self.dropped(layer(x), training=training)
+
+        visual_key = project(self.visual_key, visual)
+        audio_key = project(self.audio_key, audio)
+        affinity = ops.matmul(visual_key, ops.transpose(audio_key, (0, 2, 1)))
+        affinity = ops.relu(float32_or_wider(affinity)) / self.units**0.5
+        if mask is not None:
+            real = ops.cast(ops.cast(mask, "bool"), affinity.dtype)
+            affinity *= real[:, :, None] * real[:, None, :]
+
+        def receive(affinity: Any, layer: keras.layers.Dense, other: Any) -> Any:
+            sent = project(layer, other)
+            return ops.matmul(ops.cast(self._shares(affinity), sent.dtype), sent)
+
+        from_audio = receive(affinity, self.audio_value, audio)
+        to_audio = ops.transpose(affinity, (0, 2, 1))
+        from_visual = receive(to_audio, self.visual_value, visual)
+        visual, audio = visual + from_audio, audio + from_visual
+        if not self.reduced:
+            visual = project(self.visual_output, visual)
+            audio = project(self.audio_output, audio)
+        visual, audio = self.norm(visual), self.norm(audio)
+        return (visual + audio) / 2, visual, audio
+
+    def _shares(self, affinity: Any) -> Any:
+        """Return the rows of affinities as shares, without small ones."""
+        shares = _rows_of_sum_1(affinity)
+        shares = ops.where(shares > self.threshold, shares, ops.zeros_like(shares))
+        return shares if self.reduced else _rows_of_sum_1(shares)
+
+    def compute_output_shape(
+        self,
+        audio_shape: tuple[int | None, ...],
+        visual_shape: tuple[int | None, ...],
+    ) -> tuple[tuple[int | None, ...], ...]:
+        """Return the shapes of the three outputs."""
+        del visual_shape
+        return ((*audio_shape[:2], self.units),) * 3
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "threshold": self.threshold,
+            "reduced": self.reduced,
+            "dropout": self.dropout,
+        }
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class PSPEncoder(MaskedLayer):
+    """Encode both modalities, and propagate between them.
+
+        a = dense(dense(audio)),  v = dense(dense(attention(a, visual))), without bias
+        fused, v, a = propagation(BiLSTM(a), BiLSTM(v))
+
+    Args:
+        units: Width of a and v, and of each LSTM, in each direction; the first dense
+            layers are twice as wide.
+        threshold: As in `PositiveSamplePropagation`.
+        reduced: Boolean. True: the weakly supervised variant of PSP, which has no dense
+            layers for audio and one, with bias, for visual features, and
+            `PositiveSamplePropagation(reduced=True)`.
+        audio_axis: As in `AudioGuidedAttention`.
+        dropout: As in `PositiveSamplePropagation`.
+
+    Call arguments:
+        audio: `(batch, num_segments, audio_width)`.
+        visual: `(batch, num_segments, rows, columns, visual_width)`.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None.
+        training: Boolean. Whether dropout is active.
+
+    Returns:
+        The fused, the visual and the audio segments, `(batch, num_segments, 2 *
+        units)`.
+
+    Reference:
+        Zhou et al., CVPR 2021, https://arxiv.org/abs/2104.00239, and its program.
+    """
+
+    def __init__(
+        self,
+        units: int = 128,
+        threshold: float = THRESHOLD,
+        reduced: bool = False,
+        audio_axis: str = "hidden",
+        dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.threshold = threshold
+        self.reduced = reduced
+        self.audio_axis = audio_axis
+        self.dropout = dropout
+        dtype = self.dtype_policy
+
+        def dense(width: int, use_bias: bool = False) -> keras.layers.Dense:
+            return keras.layers.Dense(width, use_bias=use_bias, dtype=dtype)
+
+        if not reduced:
+            self.audio_hidden, self.audio_projection = dense(2 * units), dense(units)
+            self.visual_hidden = dense(2 * units)
+        self.visual_projection = dense(units, use_bias=reduced)
+        self.visual_pooling = AudioGuidedAttention(audio_axis=audio_axis, dtype=dtype)
+        self.audio_encoder = SequenceLSTM(units, bidirectional=True, dtype=dtype)
+        self.visual_encoder = SequenceLSTM(units, bidirectional=True, dtype=dtype)
+        self.propagation = PositiveSamplePropagation(
+            2 * units, threshold, reduced, dropout, dtype=dtype
+        )
+
+    def build(
+        self,
+        audio_shape: tuple[int | None, ...],
+        visual_shape: tuple[int | None, ...],
+    ) -> None:
+        """Create the weights."""
+
+        def widened(width: int) -> tuple[int | None, ...]:
+            return (*audio_shape[:2], width)
+
+        attended_shape = widened(visual_shape[-1])
+        if not self.reduced:
+            self.audio_hidden.build(audio_shape)
+            self.audio_projection.build(widened(2 * self.units))
+            audio_shape = widened(self.units)
+            self.visual_hidden.build(attended_shape)
+            attended_shape = widened(2 * self.units)
+        self.visual_pooling.build(audio_shape, visual_shape)
+        self.visual_projection.build(attended_shape)
+        self.audio_encoder.build(audio_shape)
+        self.visual_encoder.build(widened(self.units))
+        self.propagation.build(widened(2 * self.units), widened(2 * self.units))
+        self.built = True
+
+    def call(
+        self, audio: Any, visual: Any, mask: Any = None, training: bool = False
+    ) -> tuple[Any, Any, Any]:
+        """Encode and propagate."""
+        audio, visual, _ = self.attend(audio, visual)
+        if not self.reduced:
+            visual = self.visual_hidden(visual)
+        visual = self.visual_projection(visual)
+        audio, *_ = self.audio_encoder(audio, mask=mask, training=training)
+        visual, *_ = self.visual_encoder(visual, mask=mask, training=training)
+        return self.propagation(audio, visual, mask=mask, training=training)
+
+    def attend(self, audio: Any, visual: Any) -> tuple[Any, Any, Any]:
+        """Return audio, attended visual features and the weights of the cells.
+
+        Args:
+            audio: As in the call.
+            visual: As in the call.
+
+        Returns:
+            `(batch, num_segments, width)` twice, and `(batch, num_segments, rows,
+            columns)`, whose sum over the cells is 1.
+        """
+        if not self.reduced:
+            audio = self.audio_projection(self.audio_hidden(audio))
+        return audio, *self.visual_pooling(audio, visual)
+
+    def compute_output_shape(
+        self,
+        audio_shape: tuple[int | None, ...],
+        visual_shape: tuple[int | None, ...],
+    ) -> tuple[tuple[int | None, ...], ...]:
+        """Return the shapes of the three outputs."""
+        del visual_shape
+        return ((*audio_shape[:2], 2 * self.units),) * 3
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "threshold": self.threshold,
+            "reduced": self.reduced,
+            "audio_axis": self.audio_axis,
+            "dropout": self.dropout,
+        }
+
+
+def default_threshold(weak: bool) -> float:
+    """Return the threshold of the published programs."""
+    return WEAK_THRESHOLD if weak else THRESHOLD
+
+
+def similarity_losses(similarity: Any, is_event: Any, mask: Any = None) -> Any:
+    """Return PSP's loss of the similarity of the two modalities, `(batch,)`.
+
+        p = relu(similarity) with a sum of 1 over the clip,  mean_t (p_t - y_t)^2,
+        y_t = 1 / number of event segments in these, else 0
+
+    Args:
+        similarity: Cosine of the modalities, `(batch, num_segments)`.
+        is_event: 1 where a segment is an event, else 0, of the same shape.
+        mask: As in `SegmentClassifier.clip_losses`.
+    """
+    similarity, is_event = ops.relu(similarity), ops.cast(is_event, similarity.dtype)
+    if mask is not None:
+        real = ops.cast(ops.cast(mask, "bool"), similarity.dtype)
+        similarity, is_event = similarity * real, is_event * real
+    difference = _rows_of_sum_1(similarity) - _rows_of_sum_1(is_event)
+    return mean_over_segments(ops.square(difference), mask)
+
+
+def _rows_of_sum_1(x: Any) -> Any:
+    """Return rows divided by their sum; rows of zeros stay zero."""
+    return x / (ops.sum(x, axis=-1, keepdims=True) + _EPSILON)
+
+
+def normalized(x: Any) -> Any:
+    """Return vectors of length 1, in float32 or wider; zero stays zero."""
+    x = float32_or_wider(x)
+    # The root has no gradient at 0.
+    squares = ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-24)
+    return x * ops.rsqrt(squares)
+
+
+def cosine(one: Any, other: Any) -> Any:
+    """Return the cosine of vectors along the last axis."""
+    return ops.sum(normalized(one) * normalized(other), axis=-1)
