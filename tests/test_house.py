@@ -25,7 +25,7 @@ FLOORS = (
     {"events", "model_file", "run_folder"},
     {"evaluation", "cross_modality", "official_weights"},
     {"data", "features", "report", "zero_shot"},
-    {"hub", "videos", "export", "demo"},
+    {"hub", "videos", "export", "demo", "labels"},
     {"inference"},
     {"training"},
     {"runs"},

@@ -185,3 +185,13 @@ def _sha256(path: pathlib.Path) -> str | None:
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def find_written(out: str | os.PathLike[str]) -> dict[str, bool]:
+    """Return the files that predictions wrote in a folder, and if each is unchanged."""
+    out = pathlib.Path(expand_user(out))
+    return {
+        name: _sha256(out / name) in entry.hashes
+        for name, entry in _read_record(out).items()
+        if (out / name).is_file()
+    }

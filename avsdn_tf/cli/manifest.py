@@ -1,0 +1,240 @@
+"""avsdn manifest: from labels as tools write them to a data set of one's own."""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from avsdn_tf.cli import flags
+from avsdn_tf.cli.flags import Flag
+from avsdn_tf.cli.start import start
+from avsdn_tf.errors import UserError
+from avsdn_tf.text import short_name
+
+SUMMARY = "Bring videos and their labels together, for `build` and `train`."
+USAGE = "FOLDER [FLAGS]"
+EXAMPLE = """avsdn manifest my_videos
+  avsdn manifest my_videos --labels=labels.csv --group='(.+)_\\d+'"""
+# A test compares them with the registry, whose import takes TensorFlow.
+FORMATS = (
+    *("events", "webvtt", "audacity", "activitynet", "ov_ave", "avel", "ave_pm"),
+    *("llp", "csv"),
+)
+_SHARES = "70/15/15"
+_SHOWN_CATEGORIES = 20
+_SHOWN_FILES = 10
+
+
+FEATURES = (
+    Flag("audio", "Pattern of files of audio features, such as vggish/*.npy."),
+    Flag("visual", "Pattern of files of visual features, such as resnet/*.npy."),
+    Flag("audio_hop_s", "Seconds a row of audio features.", float, shown_default=1),
+    Flag("visual_hop_s", "Seconds a row of visual features.", float, shown_default=1),
+    Flag(
+        "tolerance_s",
+        "How far the lengths of the two may differ.",
+        *(float, None, (), 1),
+    ),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's flags."""
+    parser.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="A folder of videos or features."
+    )
+    for flag in (
+        Flag(
+            "labels", "A label file, or a folder of some. Default: FOLDER.", flags.PATH
+        ),
+        Flag("format", "Read labels of this format alone.", choices=FORMATS),
+        Flag("out", "The folder to write to. Default: FOLDER.", flags.PATH),
+        Flag("overwrite", "Replace an earlier manifest.", flags.boolean, False),
+        Flag(
+            "unlabelled",
+            "What videos without labels are.",
+            choices=("background", "skip"),
+        ),
+        Flag(
+            "ticks_per_s",
+            "How many of the labels' unit of time are a second, such as 1000.",
+            *(float, 1.0),
+        ),
+    ):
+        flag.add_to(parser)
+    group = parser.add_argument_group("splits")
+    for flag in (
+        Flag(
+            "splits",
+            "Take them from the labels, or draw them; auto: whichever is possible.",
+            *(str, "auto", ("auto", "file", "random")),
+        ),
+        Flag("shares", "Shares of training, validation and test.", str, _SHARES),
+        Flag("seed", "Draws the splits.", int, 0),
+        Flag(
+            "group",
+            "Keeps videos of a group in one split: a column of the labels, or a pattern.",
+        ),
+        Flag(
+            "allow_missing_categories",
+            "Write splits that lack a category.",
+            *(flags.boolean, False),
+        ),
+    ):
+        flag.add_to(group)
+    group = parser.add_argument_group("feature files, in place of videos")
+    for flag in FEATURES:
+        flag.add_to(group)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check what the parser can't."""
+    if len(args.folders) != 1:
+        raise UserError("manifest: expected one folder, of videos or of feature files.")
+    if not os.path.isdir(args.folders[0]):
+        raise UserError(f"manifest: {args.folders[0]}: no such folder.")
+    if args.labels and not os.path.exists(args.labels):
+        message = "No such file or folder. Expected labels."
+        raise UserError(message, field="labels", value=args.labels)
+    for name in ("audio_hop_s", "visual_hop_s", "tolerance_s", "ticks_per_s"):
+        value = getattr(args, name)
+        if value is not None and not (0 < value < float("inf")):
+            raise UserError("Expected a positive number.", field=name, value=value)
+    if bool(args.audio) != bool(args.visual):
+        raise UserError("manifest: expected --audio and --visual, or neither.")
+    parts = args.shares.split("/")
+    try:
+        args.share_values = tuple(map(float, parts))
+    except ValueError:
+        args.share_values = ()
+    if len(args.share_values) != 3 or not all(0 < s < 1e9 for s in args.share_values):
+        message = f"Expected three positive numbers, such as {_SHARES}."
+        raise UserError(message, field="shares", value=args.shares)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the manifest, and print what it holds; return 0."""
+    start(args)
+    # These import TensorFlow.
+    from rich.console import Console
+
+    from avsdn_tf import labels
+    from avsdn_tf.labels.picture import draw_summary
+    from avsdn_tf.labels.summary import summarize
+    from avsdn_tf.labels.write import check_writable, write_manifest
+
+    terminal = Console(file=sys.stdout)
+    folder = pathlib.Path(flags.PATH(args.folders[0]))
+    out = pathlib.Path(args.out or folder)
+    check_writable(out, args.overwrite)
+    features = None
+    if given := flags.given(args, FEATURES):
+        features = labels.FeatureFiles(**given)
+    with _progress(terminal) as on_done:
+        found = labels.collect_clips(
+            folder,
+            [pathlib.Path(args.labels)] if args.labels else [],
+            label_format=args.format,
+            features=features,
+            unlabelled=args.unlabelled,
+            ticks_per_s=args.ticks_per_s,
+            splits=args.splits,
+            shares=args.share_values,
+            seed=args.seed,
+            group=args.group,
+            allow_missing_categories=args.allow_missing_categories,
+            on_done=on_done,
+        )
+    summary = summarize(found.clips)
+    figure = draw_summary(summary)
+    write_manifest(out, found.clips, features, figure, args.overwrite)
+    print_manifest(terminal, out, summary, found)
+    return 0
+
+
+def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -> None:
+    """Print what a manifest holds, and how to go on."""
+    from avsdn_tf.labels.files import SPLITS
+    from avsdn_tf.report.terminal import print_plainly, rows_table
+
+    print_plainly(terminal, f"{out / 'manifest.csv'} is written")
+    for name, text in _summarize(summary, found):
+        style = "yellow" if name == "warning" else None
+        print_plainly(terminal, f"  {name:10}  {text}", style=style)
+    rows = [
+        (short_name(category), *(by_split.get(split, 0) for split in SPLITS))
+        for category, by_split in list(summary.events.items())[:_SHOWN_CATEGORIES]
+    ]
+    more = len(summary.events) - len(rows)
+    title = f"events ({more} more categories in the picture)" if more else "events"
+    terminal.print(rows_table(title, ("category", *SPLITS), rows))
+    print_plainly(terminal, f"Picture to open: {out / 'manifest.png'}")
+    print_plainly(terminal, f"Build: avsdn build custom --manual_dir={out}")
+
+
+def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
+    """Yield what a manifest holds, as names and texts."""
+    hours = summary.length_s / 3600
+    yield "clips", f"{summary.num_clips:,}, {hours:.2f} hours"
+    counts = ", ".join(f"{name} {n:,}" for name, n in summary.num_splits.items())
+    how = "drawn" if found.are_splits_drawn else "of the labels"
+    yield "splits", f"{counts} ({how})"
+    names = [f"{n:,} {name}" for name, n in found.labels.formats.items()]
+    yield "labels", f"{', '.join(names)} files"
+    num_events = sum(sum(n.values()) for n in summary.events.values())
+    yield "events", f"{num_events:,} of {len(summary.events):,} categories"
+    if summary.num_untimed:
+        yield "times", f"none in {summary.num_untimed:,} clips, for weak training"
+    yield (
+        "overlap",
+        f"{_time(summary.overlap_s)} in {summary.num_overlapping:,} clips",
+    )
+    yield "unlabelled", f"{_time(summary.unlabelled_s)} of clips with events"
+    background = f"{summary.num_background:,} clips, {_time(summary.background_s)}"
+    yield "background", background
+    if found.num_skipped:
+        yield "left out", f"{found.num_skipped:,} without labels"
+    if found.num_missing:
+        yield "missing", f"{found.num_missing:,} labelled videos are not there"
+    if found.num_cut:
+        yield "cut", f"{found.num_cut:,} events end with their video, not after it"
+    if num := found.labels.num_predicted:
+        yield "warning", f"{num:,} label files are as predict wrote them"
+    for text in found.warnings:
+        yield "warning", text
+    for kind, reasons in (
+        ("unreadable", found.unreadable.values()),
+        ("no labels", (f"{n}: {r}" for n, r in found.labels.ignored.items())),
+    ):
+        lines = list(reasons)
+        for line in lines[:_SHOWN_FILES]:
+            yield kind, line
+        if len(lines) > _SHOWN_FILES:
+            yield kind, f"and {len(lines) - _SHOWN_FILES:,} more files"
+
+
+def _time(time_s: float) -> str:
+    """Return a time as hours, minutes or seconds."""
+    for unit, unit_s in (("hours", 3600), ("minutes", 60)):
+        if time_s >= 2 * unit_s:
+            return f"{time_s / unit_s:.1f} {unit}"
+    return f"{time_s:.1f} s"
+
+
+@contextlib.contextmanager
+def _progress(console: Any) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of the files that are opened; yield a function to report to."""
+    from rich.progress import Progress
+
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def on_done(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield on_done

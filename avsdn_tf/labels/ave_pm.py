@@ -1,0 +1,45 @@
+"""AVE-PM: one event a clip, in train.csv, val.csv and test.csv.
+
+They have the columns sample_id, onset, offset and label, a number that
+class_name_mapping.csv (class_id, class_name) names. All are in
+https://github.com/dzdydx/ave-pm (`dataset/AVE-PM`). A clip is SAMPLE_ID.mp4.
+"""
+
+from collections.abc import Sequence
+
+from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, split_of_name
+
+_EVENTS = ("sample_id", "onset", "offset", "label")
+_NAMES = ("class_id", "class_name")
+
+
+def recognizes(file: LabelFile) -> bool:
+    """Return whether a table has AVE-PM's columns."""
+    return file.has_columns(*_EVENTS) or file.has_columns(*_NAMES)
+
+
+def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
+    """Return the labels of each clip of the tables."""
+    names = {
+        row["class_id"]: row["class_name"]
+        for file in files
+        if file.has_columns(*_NAMES)
+        for _, row in file.table.rows(file.name, problems)
+    }
+    found = []
+    for file in files:
+        if not file.has_columns(*_EVENTS):
+            continue
+        for where, row in file.table.rows(file.name, problems):
+            name = names.get(row["label"])
+            if name is None:
+                problems.append(
+                    f"{where}: expected the number of a class, which "
+                    f"class_name_mapping.csv names. Received: {row['label']!r}."
+                )
+                continue
+            event = parse_event(name, row["onset"], row["offset"], where, problems)
+            events = (event,) if event else ()
+            split = split_of_name(file)
+            found.append(VideoLabels(row["sample_id"], file.name, events, split))
+    return found

@@ -1,0 +1,193 @@
+"""Labels of media become events of clips: times and categories are checked."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.labels.collect import LabelledMedium, Problems
+from avsdn_tf.labels.files import LabelledEvent
+from avsdn_tf.labels.media import Medium
+from avsdn_tf.text import normalize, printable, skeleton
+
+BACKGROUND = "Background"
+# An event may end so long after its video, whose length tools round; it is cut there.
+MAX_SURPLUS_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A line or more of the manifest.
+
+    Attributes:
+        medium: Its video or feature files.
+        events: Its events in order of time, in seconds.
+        split: Its split, or None if it has none yet.
+        group: Clips of one group go to one split.
+    """
+
+    medium: Medium
+    events: tuple[LabelledEvent, ...]
+    split: str | None
+    group: str
+
+    @property
+    def categories(self) -> set[str]:
+        """The categories of its events."""
+        return {event.category for event in self.events}
+
+    @property
+    def has_times(self) -> bool:
+        """Whether all events have times."""
+        return all(event.start_s is not None for event in self.events)
+
+
+def check_categories(entries: Sequence[LabelledMedium], problems: Problems) -> None:
+    """Report names that can't be a category, and categories that are spelt two ways."""
+    counts: collections.Counter[str] = collections.Counter()
+    first: dict[str, str] = {}
+    for entry in entries:
+        for event in entry.events:
+            name = normalize(event.category)
+            counts[name] += 1
+            first.setdefault(name, event.where)
+    spellings: dict[str, list[str]] = {}
+    for name in counts:
+        shown = skeleton(name.replace("_", " ").replace("-", " "))
+        if not shown or printable(name) != name or name.split(" ")[0] == "#":
+            problems.lines.append(
+                f"{first[name]}: {name!a} can't be a category. Expected a name of "
+                "printable characters that does not begin with '# '."
+            )
+        elif shown != skeleton(BACKGROUND):
+            spellings.setdefault(shown, []).append(name)
+    for names in spellings.values():
+        names.sort(key=counts.__getitem__, reverse=True)
+        problems.lines.extend(
+            f"{first[name]}: {name!a} ({counts[name]} labels) looks like {names[0]!a} "
+            f"({counts[names[0]]} labels). Expected one spelling: write {names[0]!a}."
+            for name in names[1:]
+        )
+
+
+def check_times(
+    entries: Sequence[LabelledMedium], ticks_per_s: float, problems: Problems
+) -> tuple[dict[str, list[LabelledEvent]], int]:
+    """Return the events of each medium in seconds, and how many were cut at its end.
+
+    Reported are times that are reversed, or outside the video. If they exceed it by
+    about the factor of another unit, a hint says so.
+    """
+    found: dict[str, list[LabelledEvent]] = {}
+    num_cut, most = 0, 0.0
+    for entry in entries:
+        ticks = 1.0 if entry.is_published else ticks_per_s
+        events = []
+        for event in entry.events:
+            category = normalize(event.category)
+            if skeleton(category) == skeleton(BACKGROUND):
+                continue
+            event = dataclasses.replace(event, category=category)
+            if event.start_s is not None:
+                start_s, end_s = (
+                    round(time / ticks, 6) for time in (event.start_s, event.end_s)
+                )
+                if reason := _find_fault(start_s, end_s, entry.medium):
+                    problems.lines.append(f"{event.where}: {reason}.")
+                    if not entry.is_published:
+                        most = max(most, end_s / entry.medium.length_s)
+                    continue
+                num_cut += end_s > entry.medium.length_s
+                end_s = min(end_s, entry.medium.length_s)
+                event = dataclasses.replace(event, start_s=start_s, end_s=end_s)
+            events.append(event)
+        found[entry.medium.key] = _join(entry, events, problems)
+    _hint_at_unit(most, problems)
+    return found, num_cut
+
+
+def _find_fault(start_s: float, end_s: float, medium: Medium) -> str | None:
+    """Return what is wrong with times of an event, or None."""
+    name, length_s = medium.files[0].name, medium.length_s
+    times = f"{start_s:.10g} to {end_s:.10g} s"
+    if end_s < start_s:
+        return f"{times}: the end is before the start"
+    if start_s < 0:
+        return f"{times}: the start is before that of {name}"
+    if end_s > length_s + MAX_SURPLUS_S or start_s >= length_s:
+        return f"{times}: beyond the end of {name}, {length_s:.6g} s"
+    return f"{times}: expected an end after the start" if end_s == start_s else None
+
+
+def _hint_at_unit(ratio: float, problems: Problems) -> None:
+    """Say which unit times may have that exceed a video `ratio` times."""
+    unit, value = None, None
+    if 5 <= ratio <= 63:
+        unit, value = "frames, such as 25 a second", 25
+    elif 63 < ratio <= 1050:
+        unit, value = "milliseconds", 1000
+    if unit:
+        message = (
+            f"Times exceed their video up to {ratio:.0f} times. If they are {unit}, "
+            "this setting converts them."
+        )
+        problems.hints.append(UserError(message, field="ticks_per_s", value=value))
+
+
+def _join(
+    entry: LabelledMedium, events: list[LabelledEvent], problems: Problems
+) -> list[LabelledEvent]:
+    """Return events in order of time, without overlaps within a category.
+
+    In published data sets, events of a category that overlap are joined; elsewhere they
+    are reported.
+    """
+    joined: dict[str, list[LabelledEvent]] = {}
+    for event in sorted(events, key=_order):
+        of_category = joined.setdefault(event.category, [])
+        last = of_category[-1] if of_category else None
+        if last is None or (event.start_s is not None and event.start_s >= last.end_s):
+            of_category.append(event)
+        elif event.start_s is None:
+            pass  # Once is enough without times.
+        elif entry.is_published:
+            end_s = max(last.end_s, event.end_s)
+            of_category[-1] = dataclasses.replace(last, end_s=end_s)
+        else:
+            problems.lines.append(
+                f"{event.where}: {event.start_s:g} to {event.end_s:g} s of "
+                f"{event.category} overlaps {last.where}. Expected events of one "
+                "category that don't overlap: join them."
+            )
+    return sorted((e for found in joined.values() for e in found), key=_order)
+
+
+def _order(event: LabelledEvent) -> tuple[float, float, str]:
+    return (event.start_s or 0.0, event.end_s or 0.0, event.category)
+
+
+def without_labels(
+    entries: Sequence[LabelledMedium], unlabelled: str | None, problems: Problems
+) -> list[LabelledMedium]:
+    """Return the media that become clips; report those without labels.
+
+    Args:
+        entries: The media.
+        unlabelled: `"background"` or `"skip"`: what becomes of media without labels;
+            None: they are reported.
+        problems: Takes what is wrong.
+    """
+    missing = [entry for entry in entries if not entry.labels]
+    if missing and unlabelled is None:
+        problems.lines.extend(
+            f"{entry.medium.files[0].name}: no labels." for entry in missing
+        )
+        message = (
+            f"{len(missing)} of {len(entries)} have no labels. Expected an empty label "
+            "file where nothing happens; this setting says what they are: background "
+            "or skip."
+        )
+        problems.hints.append(UserError(message, field="unlabelled"))
+    if unlabelled == "skip":
+        return [entry for entry in entries if entry.labels]
+    return list(entries)

@@ -1,0 +1,253 @@
+"""Find label files, read them, and give each video or pair of feature files its own."""
+
+import dataclasses
+import difflib
+import pathlib
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+
+from avsdn_tf.errors import CombinedUserError, UserError
+from avsdn_tf.labels.files import LabelFile, LabelledEvent, VideoLabels
+from avsdn_tf.labels.formats import FORMATS, explain_unknown, recognize
+from avsdn_tf.labels.media import Medium
+from avsdn_tf.report.prediction import find_written
+
+_SUFFIXES = (".csv", ".json", ".tsv", ".txt", ".vtt")
+# What this package writes beside labels.
+_OWN_FILES = {
+    *("manifest.csv", "categories.txt", "features.json", "extract.json"),
+    *("class_name_mapping.json", "config.json"),
+}
+# More names are not searched for similar ones, which would take seconds.
+_MAX_SEARCHED = 2000
+_YOUTUBE_ID = 11
+
+
+@dataclasses.dataclass
+class Problems:
+    """What is wrong, a line each, and what to do about kinds of it."""
+
+    lines: list[str] = dataclasses.field(default_factory=list)
+    hints: list[UserError] = dataclasses.field(default_factory=list)
+
+    def raise_all(self) -> None:
+        """Raise one error with all lines; with none, do nothing."""
+        if self.lines:
+            raise CombinedUserError([*map(UserError, self.lines), *self.hints])
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What label files hold.
+
+    Attributes:
+        videos: The labels, each with the name of its format.
+        formats: Number of files of each format.
+        ignored: Why each other file is no label file.
+        num_predicted: Number of files that are as `predict` wrote them.
+    """
+
+    videos: list[tuple[str, VideoLabels]]
+    formats: Mapping[str, int]
+    ignored: Mapping[str, str]
+    num_predicted: int
+
+
+def read_labels(
+    paths: Sequence[pathlib.Path],
+    media: Sequence[Medium],
+    wanted: str | None,
+    problems: Problems,
+) -> Labels:
+    """Read label files, and those in folders.
+
+    Args:
+        paths: Files and folders.
+        media: The media, whose names tell label files from other text files.
+        wanted: Name of the only format to read, or None for any.
+        problems: Takes what is wrong with lines of the files.
+
+    Raises:
+        UserError: If there is no label file.
+    """
+    files, num_predicted = _drop_unchanged(_find_files(paths))
+    known = {name for medium in media for name in medium.names}
+    by_format: dict[str, list[LabelFile]] = {}
+    ignored: dict[str, str] = {}
+    for file in files:
+        try:
+            name = recognize(file)
+            if wanted and name != wanted and FORMATS[wanted].recognizes(file):
+                name = wanted
+        except ValueError as error:
+            name, reason = None, str(error)
+        else:
+            reason = explain_unknown(file) if name is None else f"it is {name}"
+        if name is None or wanted not in (None, name):
+            ignored[file.name] = reason
+            if file.stem in known or file.path in paths:
+                expected = f" {wanted}" if wanted else ""
+                problems.lines.append(f"{file.name}: no labels{expected}: {reason}.")
+            continue
+        by_format.setdefault(name, []).append(file)
+    if not by_format and not problems.lines:
+        where = ", ".join(map(str, paths))
+        reasons = "".join(f"\n{name}: {reason}." for name, reason in ignored.items())
+        kinds = "; ".join(known.summary for known in FORMATS.values())
+        raise UserError(f"{where}: no labels. Expected one of: {kinds}.{reasons}")
+    videos = []
+    for name, of_format in by_format.items():
+        read = FORMATS[name].read(of_format, problems.lines)
+        videos.extend((name, labels) for labels in read)
+    counts = {name: len(of_format) for name, of_format in by_format.items()}
+    return Labels(videos, counts, ignored, num_predicted)
+
+
+def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
+    """Return the files that may hold labels."""
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(LabelFile(path, path.name))
+            continue
+        for file in sorted(path.rglob("*")):
+            name = file.relative_to(path)
+            is_hidden = any(part.startswith(".") for part in name.parts)
+            is_own = file.name in _OWN_FILES or file.name.endswith(".source.json")
+            if is_hidden or is_own or file.suffix.lower() not in _SUFFIXES:
+                continue
+            if file.is_file():
+                found.append(LabelFile(file, name.as_posix()))
+    return found
+
+
+def _drop_unchanged(files: Sequence[LabelFile]) -> tuple[list[LabelFile], int]:
+    """Leave out files of a prediction that a person corrected in another file.
+
+    `predict` writes JSON, CSV and subtitles of a video; of three unchanged files, JSON
+    stays. Return the others, and how many of them are as `predict` wrote them.
+    """
+    written = {
+        folder: find_written(folder) for folder in {f.path.parent for f in files}
+    }
+
+    def state(file: LabelFile) -> bool | None:
+        return written[file.path.parent].get(file.path.name)
+
+    corrected = {file.stem for file in files if state(file) is False}
+    kept = [
+        file
+        for file in files
+        if not state(file)
+        or (file.stem not in corrected and file.path.suffix == ".json")
+    ]
+    return kept, sum(state(file) is True for file in kept)
+
+
+@dataclasses.dataclass
+class LabelledMedium:
+    """A medium with the labels of its source, if it has any.
+
+    Attributes:
+        medium: The medium.
+        format: Name of the format of its labels.
+        labels: All labels of it, of one source.
+    """
+
+    medium: Medium
+    format: str | None = None
+    labels: list[VideoLabels] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the labels are those of a published data set."""
+        return self.format is not None and FORMATS[self.format].is_published
+
+    @property
+    def events(self) -> list[LabelledEvent]:
+        """All events."""
+        return [event for labels in self.labels for event in labels.events]
+
+    @property
+    def split(self) -> str | None:
+        """The split that the source names, or None."""
+        return next((labels.split for labels in self.labels if labels.split), None)
+
+
+def match(
+    media: Sequence[Medium],
+    labels: Labels,
+    unreadable: Collection[str],
+    problems: Problems,
+) -> tuple[list[LabelledMedium], int]:
+    """Give each medium its labels; return also how many labelled videos are missing.
+
+    Labels of a published data set whose video is not there are left out, and those of
+    videos that can't be read; other ones are reported, as are labels of two sources for
+    one video.
+    """
+    found = {medium.key: LabelledMedium(medium) for medium in media}
+    index = _index(media)
+    num_missing = 0
+    for name, video in labels.videos:
+        matches = _find(video.video, index, FORMATS[name].is_published)
+        if not matches and FORMATS[name].is_published:
+            num_missing += 1
+        elif len(matches) != 1:
+            base = video.video.rpartition("/")[2]
+            is_unreadable = base in unreadable or base.rpartition(".")[0] in unreadable
+            # An empty text file need not be of a video.
+            is_empty = name == "audacity" and not video.events
+            if matches or not (is_unreadable or is_empty):
+                problems.lines.append(_explain_match(video, matches, index))
+        else:
+            entry = found[matches[0].key]
+            entry.format = entry.format or name
+            entry.labels.append(video)
+    for entry in found.values():
+        sources = list(dict.fromkeys(labels.source for labels in entry.labels))
+        if len(sources) > 1:
+            problems.lines.append(
+                f"{entry.medium.files[0].name}: labels in {' and '.join(sources)}. "
+                "Expected those of one source: name its format, or move the others."
+            )
+    return list(found.values()), num_missing
+
+
+def _index(media: Sequence[Medium]) -> dict[str, list[Medium]]:
+    index: dict[str, list[Medium]] = {}
+    for medium in media:
+        for name in medium.names:
+            index.setdefault(name, []).append(medium)
+        # Apart from names, which hold no NUL.
+        index.setdefault(f"\0{medium.key[:_YOUTUBE_ID]}", []).append(medium)
+    return index
+
+
+def _find(
+    text: str, index: Mapping[str, list[Medium]], is_published: bool
+) -> list[Medium]:
+    """Return the media that a name in labels means."""
+    name = unicodedata.normalize("NFC", text.replace("\\", "/")).removeprefix("./")
+    base = name.rpartition("/")[2]
+    # Sound that was labelled alone has another suffix.
+    stem = re.sub(r"\.\w{1,4}$", "", base)
+    for candidate in dict.fromkeys((name, base, stem)):
+        if candidate in index:
+            return index[candidate]
+    return index.get(f"\0{base[:_YOUTUBE_ID]}", []) if is_published else []
+
+
+def _explain_match(
+    video: VideoLabels, matches: Sequence[Medium], index: Mapping[str, list[Medium]]
+) -> str:
+    where = next((event.where for event in video.events), video.source)
+    if matches:
+        names = " and ".join(str(medium.files[0]) for medium in matches)
+        return f"{where}: {video.video} is the name of {names}. Expected one of them."
+    close = []
+    if len(index) <= _MAX_SEARCHED:
+        close = difflib.get_close_matches(video.video, list(index), n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"{where}: no video or features of the name {video.video}.{hint}"

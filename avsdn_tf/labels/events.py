@@ -1,0 +1,43 @@
+"""NAME.events.json and NAME.events.csv, which `predict` writes and a person corrects.
+
+`report/event_files.py` describes the layouts. Times are on the players' clock; in JSON,
+`start_s` is where the video starts on it.
+"""
+
+from collections.abc import Sequence
+
+from avsdn_tf.labels import table
+from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, parse_time
+
+
+def recognizes(file: LabelFile) -> bool:
+    """Return whether a file holds events of a video, as `predict` writes them."""
+    if file.path.name.lower().endswith(".events.csv"):
+        return file.has_columns("start_s", "end_s", "category")
+    return file.is_json_of(dict) and isinstance(file.json.get("events"), list)
+
+
+def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
+    """Return the labels of each file, which has its video's name."""
+    tables = [file for file in files if file.path.suffix.lower() == ".csv"]
+    others = [file for file in files if file not in tables]
+    found = [_read_json(file, problems) for file in others]
+    return [*found, *table.read(tables, problems)]
+
+
+def _read_json(file: LabelFile, problems: list[str]) -> VideoLabels:
+    zero_s = 0.0
+    try:
+        zero_s = parse_time(file.json.get("start_s", 0.0))
+    except ValueError as error:
+        problems.append(f"{file.name}, start_s: {error}.")
+    events = []
+    for i, event in enumerate(file.json["events"], start=1):
+        where = f"{file.name}, event {i}"
+        if not isinstance(event, dict):
+            problems.append(f"{where}: expected start_s, end_s and category.")
+            continue
+        values = (event.get(name) for name in ("category", "start_s", "end_s"))
+        events.append(parse_event(*values, where, problems, zero_s=zero_s))
+    found = tuple(event for event in events if event)
+    return VideoLabels(file.stem, file.name, found)

@@ -1,0 +1,205 @@
+"""The videos or feature files of a folder, and their lengths."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import pathlib
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+
+from avsdn_tf.arrays import open_npy
+from avsdn_tf.errors import UserError, first_line
+from avsdn_tf.features.video import VideoError, find_videos
+from avsdn_tf.features.video.process import describe_in_child, read_in_child
+
+AUDIO_FILES = "*.audio.npy"
+VISUAL_FILES = "*.visual.npy"
+# Processes that read videos at once.
+_NUM_READERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFiles:
+    """Where feature files are, and what their rows are.
+
+    Attributes:
+        audio: Pattern of the files of audio features below the folder, in which `*`
+            stands for the clip's name, such as `vggish/*.npy`.
+        visual: Pattern of the files of visual features.
+        audio_hop_s: Seconds a row of audio features.
+        visual_hop_s: Seconds a row of visual features.
+        tolerance_s: How far the lengths of a clip's two files may differ, in seconds.
+    """
+
+    audio: str = AUDIO_FILES
+    visual: str = VISUAL_FILES
+    audio_hop_s: float = 1.0
+    visual_hop_s: float = 1.0
+    tolerance_s: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Medium:
+    """A clip's video, or its feature files.
+
+    Attributes:
+        key: Its name in the manifest.
+        names: What labels may call it, in Unicode's composed form.
+        files: The video; or the files of audio and of visual features.
+        length_s: Its length in seconds.
+    """
+
+    key: str
+    names: frozenset[str]
+    files: tuple[pathlib.Path, ...]
+    length_s: float
+
+
+def find_media(
+    folder: pathlib.Path,
+    features: FeatureFiles | None = None,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Medium], dict[pathlib.Path, str]]:
+    """Find the videos of a folder with its subfolders, or feature files.
+
+    Args:
+        folder: The folder.
+        features: Which feature files to take; default: those of `avsdn extract`, if
+            there is no video.
+        on_done: Called with the number of media that have been opened, and of all.
+
+    Returns:
+        The media in order of their names, and why each unreadable file can't be read.
+
+    Raises:
+        UserError: If there is none, or a name occurs twice or can't be a key.
+    """
+    videos = [] if features else _find_videos(folder)
+    found = [(path.stem, (path,)) for path in videos]
+    features = features or FeatureFiles()
+    if not found:
+        found = _find_features(folder, features)
+    keys = _choose_keys(found, folder)
+    media: dict[str, Medium] = {}
+    unreadable: dict[pathlib.Path, str] = {}
+
+    def open_one(key: str) -> None:
+        name, files = keys[key]
+        try:
+            if len(files) == 1:
+                length_s = _measure_video(files[0])
+            else:
+                length_s = _measure_features(files, features)
+        except (VideoError, OSError, ValueError) as error:
+            unreadable[files[0]] = first_line(error)
+            return
+        names = _names(key, name, files[0].relative_to(folder))
+        media[key] = Medium(key, names, files, length_s)
+
+    with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
+        for done, _ in enumerate(pool.map(open_one, keys), start=1):
+            on_done(done, len(keys))
+    if not media:
+        reasons = "\n".join(unreadable.values())
+        raise UserError(f"{folder}: none of {len(keys)} can be read.\n{reasons}")
+    return [media[key] for key in keys if key in media], unreadable
+
+
+def _find_videos(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return the videos; none if there are feature files alone."""
+    try:
+        return find_videos([folder])
+    except UserError:
+        if next(folder.rglob(AUDIO_FILES), None):
+            return []
+        raise
+
+
+def _find_features(
+    folder: pathlib.Path, features: FeatureFiles
+) -> list[tuple[str, tuple[pathlib.Path, ...]]]:
+    """Return name and files of each clip that has files of both patterns."""
+    by_pattern = []
+    for field in ("audio", "visual"):
+        pattern = getattr(features, field)
+        before, star, after = pattern.partition("*")
+        if not star or "*" in after:
+            message = "Expected a pattern with one '*', which stands for the name."
+            raise UserError(message, field=field, value=pattern)
+        # Files of `avsdn extract` may lie in subfolders.
+        is_own = pattern in (AUDIO_FILES, VISUAL_FILES)
+        paths = (folder.rglob if is_own else folder.glob)(pattern)
+        by_pattern.append(
+            {
+                path.relative_to(folder).as_posix()[
+                    0 if is_own else len(before) : -len(after) or None
+                ]: path
+                for path in sorted(paths)
+                if not path.name.startswith(".")
+            }
+        )
+    audio, visual = by_pattern
+    found = [
+        (pathlib.Path(name).name, (audio[name], visual[name]))
+        for name in audio
+        if name in visual
+    ]
+    if not found:
+        raise UserError(
+            f"{folder}: {len(audio)} files {features.audio} and {len(visual)} files "
+            f"{features.visual}. Expected both of at least one clip."
+        )
+    return found
+
+
+def _measure_video(path: pathlib.Path) -> float:
+    stated_s = describe_in_child(path).stated_s
+    if stated_s is not None:
+        return stated_s
+    # Some files don't state their length.
+    seconds = [(second.start_s, second.end_s) for second in read_in_child(path)]
+    return seconds[-1][1] - seconds[0][0]
+
+
+def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -> float:
+    hops_s = (features.audio_hop_s, features.visual_hop_s)
+    lengths_s = []
+    for path, hop_s in zip(files, hops_s, strict=True):
+        shape = open_npy(path).shape
+        if len(shape) < 2 or not shape[0]:
+            raise ValueError(f"{path}: expected rows of features, not shape {shape}")
+        lengths_s.append(shape[0] * hop_s)
+    if abs(lengths_s[0] - lengths_s[1]) > features.tolerance_s:
+        raise ValueError(
+            f"{files[0]} lasts {lengths_s[0]:g} s, and {files[1]} {lengths_s[1]:g} s. "
+            f"Expected lengths that differ by {features.tolerance_s:g} s at most"
+        )
+    return min(lengths_s)
+
+
+def _choose_keys(
+    found: Sequence[tuple[str, tuple[pathlib.Path, ...]]], folder: pathlib.Path
+) -> Mapping[str, tuple[str, tuple[pathlib.Path, ...]]]:
+    """Return names and files by key: the name; with its folders where names repeat."""
+    counts = collections.Counter(name for name, _ in found)
+    keys: dict[str, tuple[str, tuple[pathlib.Path, ...]]] = {}
+    problems = []
+    for name, files in found:
+        folders = files[0].relative_to(folder).parent.parts
+        key = "_".join((*folders, name)) if counts[name] > 1 else name
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in key):
+            problems.append(f"{files[0]}: expected a name of printable characters.")
+        if key in keys:
+            other = keys[key][1][0]
+            problems.append(f"{files[0]}: expected a name that differs from {other}.")
+        keys[key] = (name, files)
+    if problems:
+        raise UserError("\n".join(problems))
+    return keys
+
+
+def _names(key: str, name: str, path: pathlib.Path) -> frozenset[str]:
+    """Return what labels may call a medium."""
+    below = (path.parent / name).as_posix()
+    names = (key, name, below, path.name, path.as_posix())
+    return frozenset(unicodedata.normalize("NFC", text) for text in names)

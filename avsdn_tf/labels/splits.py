@@ -1,0 +1,181 @@
+"""Splits: taken from the labels, or drawn by group, stratified by category."""
+
+import collections
+import dataclasses
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.labels.checks import BACKGROUND, Clip
+from avsdn_tf.labels.collect import LabelledMedium, Problems
+from avsdn_tf.labels.files import SPLITS
+
+DEFAULT_SHARES = (70.0, 15.0, 15.0)
+
+
+def find_groups(entries: Sequence[LabelledMedium], group: str | None) -> dict[str, str]:
+    """Return the group of each medium; its key, if nothing else is known.
+
+    Args:
+        entries: The media.
+        group: A regular expression, whose first group in a medium's key is its group;
+            or a column of the labels.
+
+    Raises:
+        UserError: If the pattern is wrong, or no medium has a group.
+    """
+    groups = {entry.medium.key: entry.medium.key for entry in entries}
+    if group is None:
+        return groups
+    found = {}
+    if "(" in group:
+        try:
+            pattern = re.compile(group)
+            matches = {key: pattern.search(key) for key in groups}
+            found = {key: match[1] for key, match in matches.items() if match}
+        except (re.error, IndexError) as error:
+            message = f"Expected a regular expression with a group. {error}."
+            raise UserError(message, field="group", value=group) from error
+    else:
+        for entry in entries:
+            for labels in entry.labels:
+                if value := labels.fields.get(group.lower()):
+                    found[entry.medium.key] = value
+    found = {key: value for key, value in found.items() if value}
+    if not found:
+        message = (
+            "No clip has such a group. Expected a column of the labels, or a pattern "
+            r"such as '(.+)_\d+', which is searched in the clips' names."
+        )
+        raise UserError(message, field="group", value=group)
+    # Apart from the keys, which stand for themselves.
+    return {key: f"={found[key]}" if key in found else key for key in groups}
+
+
+def check_splits(
+    clips: Sequence[Clip], may_lack_categories: bool, problems: Problems
+) -> list[str]:
+    """Report groups in two splits, empty splits, and categories that a split lacks.
+
+    Return what was allowed, as warnings.
+    """
+    by_group: dict[str, Clip] = {}
+    for clip in clips:
+        first = by_group.setdefault(clip.group, clip)
+        if first.split != clip.split:
+            problems.lines.append(
+                f"{clip.medium.key}: of split {clip.split}, and {first.medium.key} of "
+                f"split {first.split}. Expected one split for clips of one group."
+            )
+    counts = count_clips(clips)
+    used = {clip.split for clip in clips}
+    gaps = [
+        f"no clip of split {split}. Expected at least one of {', '.join(SPLITS)}."
+        for split in SPLITS
+        if split not in used
+    ]
+    gaps += [
+        f"{category}: no clip of split {split} ({_describe(by_split)})."
+        for category, by_split in counts.items()
+        for split in SPLITS
+        if split in used and not by_split[split] and category != BACKGROUND
+    ]
+    if may_lack_categories:
+        return gaps
+    problems.lines.extend(gaps)
+    if any(": no clip" in gap for gap in gaps):
+        message = (
+            "Expected clips of each category in each split, of three groups at least. "
+            "Label more clips, or allow it by this setting."
+        )
+        problems.hints.append(UserError(message, field="allow_missing_categories"))
+    return []
+
+
+def _describe(by_split: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {by_split[name]}" for name in SPLITS if by_split[name])
+
+
+def count_clips(clips: Iterable[Clip]) -> dict[str, collections.Counter[str]]:
+    """Return by category, and for background, how many clips of each split have it."""
+    counts: dict[str, collections.Counter[str]] = {}
+    for clip in clips:
+        for category in sorted(_strata(clip)):
+            counts.setdefault(category, collections.Counter())[clip.split] += 1
+    return dict(sorted(counts.items(), key=lambda item: item[0] == BACKGROUND))
+
+
+def draw_splits(
+    clips: Sequence[Clip], shares: Sequence[float], seed: int
+) -> list[Clip]:
+    """Return the clips with splits of about these shares in every category.
+
+    Groups stay together. The rarest category is distributed first, each group to the
+    split that lacks most of it, as by Sechidis et al., On the Stratification of
+    Multi-Label Data, 2011. A category of three groups or more reaches every split.
+
+    Args:
+        clips: The clips.
+        shares: Shares of `SPLITS`, of any sum.
+        seed: Decides between equals; the same clips and seed give the same splits.
+    """
+    groups: dict[str, list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault(clip.group, []).append(clip)
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    # Large groups first, while every split has space.
+    order.sort(key=lambda name: -len(groups[name]))
+    contents = {
+        name: collections.Counter(c for clip in of_group for c in _strata(clip))
+        for name, of_group in groups.items()
+    }
+    num_groups = collections.Counter(c for found in contents.values() for c in found)
+    counts = sum(contents.values(), collections.Counter())
+    wanted = {c: _wanted(count, shares) for c, count in counts.items()}
+    wanted_clips = _wanted(len(clips), shares)
+    chosen: dict[str, str] = {}
+    for category in sorted(num_groups, key=lambda c: (num_groups[c], c)):
+        holders = [name for name in order if category in contents[name]]
+        left = [name for name in holders if name not in chosen]
+        for i, name in enumerate(left):
+            having = {chosen[other] for other in holders if other in chosen}
+            split = max(
+                _candidates(having, len(left) - i, set(chosen.values()), chosen, order),
+                key=lambda s: (round(wanted[category][s], 9), wanted_clips[s]),
+            )
+            chosen[name] = split
+            wanted_clips[split] -= len(groups[name])
+            for other, count in contents[name].items():
+                wanted[other][split] -= count
+    return [dataclasses.replace(clip, split=chosen[clip.group]) for clip in clips]
+
+
+def _strata(clip: Clip) -> set[str]:
+    return clip.categories or {BACKGROUND}
+
+
+def _wanted(count: int, shares: Sequence[float]) -> dict[str, float]:
+    """Return how many of `count` each split should have."""
+    parts = (count * share / sum(shares) for share in shares)
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def _candidates(
+    having: set[str],
+    num_left: int,
+    used: set[str],
+    chosen: Mapping[str, str],
+    order: Sequence[str],
+) -> list[str]:
+    """Return the splits that a group may go to, so that none stays empty.
+
+    `having` are the splits that have the group's category, `num_left` the groups that
+    hold it and have no split, `used` the splits that have any group.
+    """
+    empty = [split for split in SPLITS if split not in used]
+    if empty and len(order) - len(chosen) <= len(empty):
+        return empty
+    lacking = [split for split in SPLITS if split not in having]
+    return lacking if lacking and num_left <= len(lacking) else list(SPLITS)

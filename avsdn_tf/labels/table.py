@@ -1,0 +1,118 @@
+"""CSV or TSV with columns of start, end and label, one line an event.
+
+Columns have any of the usual names. Without a column that names the video, the file has
+its video's name. A line without times labels the whole clip; one without times and
+label, or with the label Background, says that nothing happens there. Commas are decimal
+points where semicolons separate the columns.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from avsdn_tf.labels.files import (
+    LabelFile,
+    LabelledEvent,
+    VideoLabels,
+    parse_event,
+    parse_split,
+)
+from avsdn_tf.text import csv_cell
+
+# In order of preference.
+_COLUMNS = {
+    "video": (
+        *("filename", "file", "video", "file_name", "video_id", "video_name", "path"),
+        *("vid", "clip", "recording", "name", "key"),
+    ),
+    "start": (
+        *("onset", "start", "begin", "start_s", "begin_s", "onset_s", "start_time"),
+        *("begin_time", "start_time_s", "begin_time_s", "event_start", "from"),
+    ),
+    "end": (
+        *("offset", "end", "stop", "end_s", "stop_s", "offset_s", "end_time"),
+        *("stop_time", "end_time_s", "event_end", "to"),
+    ),
+    "label": (
+        *("label", "category", "event_label", "class", "event", "event_labels"),
+        *("labels", "annotation", "tag", "class_name", "event_class"),
+    ),
+    "split": ("split", "subset", "partition", "set"),
+}
+
+
+def find_columns(header: Sequence[str]) -> dict[str, str]:
+    """Return the header's name of each kind of column that it has."""
+    plain = {re.sub(r"[^a-z]+", "_", name).strip("_"): name for name in header}
+    return {
+        kind: plain[name]
+        for kind, names in _COLUMNS.items()
+        for name in reversed(names)
+        if name in plain
+    }
+
+
+def recognizes(file: LabelFile) -> bool:
+    """Return whether a table has columns of start, end and label."""
+    if not file.has_columns():
+        return False
+    return {"start", "end", "label"} <= set(find_columns(file.table.header))
+
+
+def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
+    """Return the labels of each video of the tables."""
+    return [labels for file in files for labels in _read_file(file, problems)]
+
+
+def _read_file(file: LabelFile, problems: list[str]) -> list[VideoLabels]:
+    columns = find_columns(file.table.header)
+    if missing := {"start", "end", "label"} - set(columns):
+        problems.append(
+            f"{file.name}, line 1: expected columns such as onset, offset and label, "
+            f"received {', '.join(file.table.header)}: none of "
+            f"{', '.join(sorted(missing))}."
+        )
+        return []
+    events: dict[str, list[LabelledEvent]] = {}
+    splits: dict[str, str | None] = {}
+    fields: dict[str, Mapping[str, str]] = {}
+    if "video" not in columns:
+        events[file.stem] = []
+    for where, row in file.table.rows(file.name, problems):
+        row = {name: _unmark(value) for name, value in row.items()}
+        video = row[columns["video"]] if "video" in columns else file.stem
+        if not video:
+            problems.append(f"{where}: no video. Expected its name.")
+            continue
+        split = parse_split(row.get(columns.get("split", ""), ""), where, problems)
+        if splits.setdefault(video, split) != split:
+            problems.append(
+                f"{where}: {video} is of split {split}, and of {splits[video]} above. "
+                "Expected one split a video."
+            )
+        fields.setdefault(video, row)
+        event = _read_event(row, columns, file.table.delimiter == ";", where, problems)
+        events.setdefault(video, []).extend([event] if event else [])
+    return [
+        VideoLabels(
+            video, file.name, tuple(found), splits.get(video), fields.get(video, {})
+        )
+        for video, found in events.items()
+    ]
+
+
+def _read_event(
+    row: Mapping[str, str],
+    columns: Mapping[str, str],
+    has_commas: bool,
+    where: str,
+    problems: list[str],
+) -> LabelledEvent | None:
+    label, start, end = (row[columns[kind]] for kind in ("label", "start", "end"))
+    if not (start or end):
+        return LabelledEvent(label, None, None, where) if label else None
+    return parse_event(label, start, end, where, problems, has_commas=has_commas)
+
+
+def _unmark(cell: str) -> str:
+    """Return a cell without the apostrophe by which `csv_cell` marks text."""
+    return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell

@@ -1,0 +1,56 @@
+"""WebVTT: one file of subtitles a video, with its name; a cue's text is a category.
+
+The layout is described in W3C's WebVTT, https://www.w3.org/TR/webvtt1/. Notes, styles
+and regions are skipped, tags are removed. In files that `predict` wrote, the score
+behind a category is removed, and the disclaimer at the top of the picture is no event.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+
+from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event
+
+_TIME = r"(?:\d+:)?\d{2}:\d{2}[.,]\d{3}"
+_TIMES = re.compile(rf"({_TIME})[ \t]+-->[ \t]+({_TIME})(.*)")
+_TAG = re.compile(r"<[^>]*>")
+_SCORE = re.compile(r" \d+(\.\d+)? ?%$")
+
+
+def recognizes(file: LabelFile) -> bool:
+    """Return whether a file begins as WebVTT does."""
+    is_vtt = file.path.suffix.lower() == ".vtt"
+    return is_vtt and file.text.startswith("WEBVTT")
+
+
+def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
+    """Return the labels of each file, which has its video's name."""
+    return [_read_file(file, problems) for file in files]
+
+
+def _read_file(file: LabelFile, problems: list[str]) -> VideoLabels:
+    events, lines = [], file.text.split("\n")
+    for i, line in enumerate(lines):
+        if "-->" not in line:
+            continue
+        where = f"{file.name}, line {i + 1}"
+        match = _TIMES.match(line.strip())
+        if match is None:
+            problems.append(
+                f"{where}: expected times such as 00:01.000 --> 00:02.500. Received: "
+                f"{line.strip()!r}."
+            )
+            continue
+        text = []
+        for following in lines[i + 1 :]:
+            if not following.strip() or "-->" in following:
+                break
+            text.append(html.unescape(_TAG.sub("", following)))
+        start, end, settings = match.groups()
+        # Where `predict` puts its disclaimer, since events stand at the bottom.
+        if "line:0" in settings.split():
+            continue
+        category = _SCORE.sub("", " ".join(text).strip())
+        events.append(parse_event(category, start, end, where, problems))
+    events = tuple(event for event in events if event)
+    return VideoLabels(file.stem, file.name, events)

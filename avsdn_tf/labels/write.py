@@ -1,0 +1,160 @@
+"""Write manifest.csv, categories.txt and their picture, and own what was written.
+
+The folder's `.manifest.json` records the hashes of these files. A file that is not
+recorded, or changed since, is a person's: it is never overwritten.
+"""
+
+import csv
+import io
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from avsdn_tf.errors import UserError
+from avsdn_tf.files import (
+    TMP_PREFIX,
+    explain_unwritable,
+    hash_file,
+    lock,
+    write_json,
+    write_text,
+)
+from avsdn_tf.labels.checks import BACKGROUND, Clip
+from avsdn_tf.labels.files import LabelledEvent
+from avsdn_tf.labels.media import FeatureFiles
+from avsdn_tf.report import figures
+from avsdn_tf.schemas import read_json
+
+MANIFEST = "manifest.csv"
+CATEGORIES = "categories.txt"
+PICTURE = "manifest.png"
+_RECORD = ".manifest.json"
+_NAMES = (MANIFEST, CATEGORIES, PICTURE)
+
+
+def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
+    """Check that the files of a manifest may be written in a folder.
+
+    Args:
+        out: The folder.
+        overwrite: Whether files may be replaced that were written there and have not
+            been changed since.
+
+    Raises:
+        UserError: If one would replace a person's file, or any without `overwrite`.
+    """
+    record = _read_record(out)
+    problems = []
+    for name in _NAMES:
+        path = out / name
+        if not os.path.lexists(path):
+            continue
+        if name not in record:
+            reason = "was not written by this program"
+        elif not path.is_file() or hash_file(path) not in record[name]:
+            reason = "was changed since it was written"
+        elif not overwrite:
+            reason = "is that of an earlier manifest, which overwrite replaces"
+        else:
+            continue
+        problems.append(f"{path}: exists, and {reason}.")
+    if problems:
+        problems.append("Move it, or choose another folder for out.")
+        raise UserError("\n".join(problems))
+
+
+def _read_record(out: pathlib.Path) -> dict[str, list[str]]:
+    """Return the hashes of each file; a record that can't be read owns no file."""
+    try:
+        return read_json(out / _RECORD, dict[str, list[str]], "a record of hashes")
+    except UserError:
+        return {}
+
+
+def write_manifest(
+    out: pathlib.Path,
+    clips: Sequence[Clip],
+    features: FeatureFiles | None = None,
+    figure: Figure | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write manifest.csv and categories.txt, as the config `custom` reads them.
+
+    Args:
+        out: The folder, which is created if need be.
+        clips: The clips, all with a split.
+        features: What the rows of feature files are, if clips have such files.
+        figure: The picture of the summary.
+        overwrite: As in `check_writable`.
+
+    Raises:
+        UserError: If a file can't be written, or must not be replaced.
+    """
+    categories = sorted({c for clip in clips for c in clip.categories})
+    texts = {
+        MANIFEST: _manifest_text(out, clips, features),
+        CATEGORIES: "".join(f"{category}\n" for category in categories),
+    }
+    with explain_unwritable(out / MANIFEST, "Choose another folder for out."):
+        out.mkdir(parents=True, exist_ok=True)
+        with (
+            lock(out),
+            tempfile.TemporaryDirectory(prefix=TMP_PREFIX, dir=out) as tmp_dir,
+        ):
+            check_writable(out, overwrite)
+            folder, record = pathlib.Path(tmp_dir), _read_record(out)
+            for name, text in texts.items():
+                write_text(folder / name, text)
+            if figure is not None:
+                figures.save(figure, folder / PICTURE)
+            paths = [folder / name for name in _NAMES if (folder / name).exists()]
+            # Before the files move: of a killed process, either hash is recorded.
+            hashes = {
+                path.name: [hash_file(path), *record.get(path.name, [])[:1]]
+                for path in paths
+            }
+            write_json(out / _RECORD, {**record, **hashes})
+            for path in paths:
+                path.replace(out / path.name)
+
+
+def _manifest_text(
+    out: pathlib.Path, clips: Sequence[Clip], features: FeatureFiles | None
+) -> str:
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    header = ["key", "split", "category", "start_s", "end_s"]
+    settings = {}
+    if features:
+        header += ["audio", "visual"]
+        default = FeatureFiles()
+        settings = {
+            name: getattr(features, name)
+            for name in ("audio_hop_s", "visual_hop_s", "tolerance_s")
+            if getattr(features, name) != getattr(default, name)
+        }
+    else:
+        header.append("video")
+    writer.writerow([*header, *settings])
+    nothing = LabelledEvent(BACKGROUND, None, None, "")
+    for clip in clips:
+        files = [_path_text(path, out) for path in clip.medium.files]
+        for event in clip.events or (nothing,):
+            times = map(_time_text, (event.start_s, event.end_s))
+            row = (clip.medium.key, clip.split, event.category, *times, *files)
+            writer.writerow([*row, *settings.values()])
+    return target.getvalue()
+
+
+def _time_text(time_s: float | None) -> str:
+    return "" if time_s is None else f"{time_s:.6f}".rstrip("0").rstrip(".")
+
+
+def _path_text(path: pathlib.Path, out: pathlib.Path) -> str:
+    """Return a path relative to the manifest's folder."""
+    text = pathlib.Path(os.path.relpath(path, out)).as_posix()
+    # Who reads the manifest expands a leading tilde.
+    return f"./{text}" if text.startswith("~") else text
