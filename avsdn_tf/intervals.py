@@ -8,17 +8,20 @@ _MAX_DRAWS = 1_000_000
 
 def bootstrap_interval(
     per_clip: np.ndarray,
+    wholes: np.ndarray | None = None,
     num_resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean over clips.
+    """Return the percentile bootstrap interval of a mean over clips, or of a ratio.
 
     Clips are resampled, not segments: the segments of one clip are right or wrong
     together, and an interval over segments would be too narrow.
 
     Args:
         per_clip: One value a clip, such as its accuracy, `(num_clips,)`.
+        wholes: What the sum of `per_clip` is divided by the sum of, `(num_clips,)`;
+            None for the mean. Resamples that sum to 0 are left out.
         num_resamples: Number of resamples.
         seed: Seed of the draws.
         level: Coverage, in (0, 1).
@@ -27,10 +30,14 @@ def bootstrap_interval(
         Lower and upper bound.
 
     Raises:
-        ValueError: If there is no clip, or `level` is outside (0, 1).
+        ValueError: If there is no clip, the shapes differ, all `wholes` are 0, or
+            `level` is outside (0, 1).
     """
     values = np.asarray(per_clip, dtype=np.float64)
-    if values.ndim != 1 or not values.size or not 0 < level < 1:
+    # The mean of ones is exactly 1.
+    wholes = np.ones_like(values) if wholes is None else np.asarray(wholes, np.float64)
+    fits = values.ndim == 1 and values.shape == wholes.shape and wholes.any()
+    if not fits or not 0 < level < 1:
         raise ValueError(
             "Expected one value a clip, of at least one clip, and level in (0, 1). "
             f"Received: shape {values.shape}, level={level}"
@@ -41,7 +48,11 @@ def bootstrap_interval(
     for start in range(0, num_resamples, step):
         stop = min(start + step, num_resamples)
         draws = generator.integers(values.size, size=(stop - start, values.size))
-        means[start:stop] = values[draws].mean(axis=1)
+        divisors = wholes[draws].mean(axis=1)
+        means[start:stop] = values[draws].mean(axis=1) / np.where(
+            divisors > 0, divisors, np.nan
+        )
+    means = means[np.isfinite(means)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -79,4 +90,4 @@ def paired_interval(
             f"Received: {correct_a.shape} and {correct_b.shape}"
         )
     difference = correct_a.mean(axis=1) - correct_b.mean(axis=1)
-    return bootstrap_interval(difference, num_resamples, seed, level)
+    return bootstrap_interval(difference, None, num_resamples, seed, level)

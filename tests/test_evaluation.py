@@ -323,7 +323,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(evaluation.np, "savez", full_disk)
+    monkeypatch.setattr(np, "savez", full_disk)
     with pytest.raises(OSError, match="No space"):
         predictions.save(path)
     assert path.read_bytes() == before

@@ -1,0 +1,97 @@
+"""Mean average precision of events, as ActivityNet's protocol computes it.
+
+A predicted event is right at a temporal intersection over union (IoU) if a true event
+of its category and clip overlaps it as much. The predictions of a category are taken
+in order of falling score, and each takes the free true event that it overlaps most: no
+true event is found twice. The average precision is the area below precision over
+recall, where a recall has the best precision of all recalls from it upwards.
+Categories without a true event are left out of the mean.
+
+ActivityNet's evaluation: https://github.com/activitynet/ActivityNet, eval_detection.py.
+"""
+
+import numpy as np
+
+from avsdn_tf.evaluation.categories import Lanes
+
+# Tenths, not sums of 0.1: an IoU of 3 / 10 must reach 0.3.
+IOUS = np.arange(1, 10) / 10
+
+
+def mean_average_precision(lanes: Lanes) -> dict[str, float | None]:
+    """Return the mean average precision at each IoU of `IOUS`.
+
+    An event's score is the mean probability of its category over its segments.
+
+    Returns:
+        `"0.1"` to `"0.9"`, and `"mean"`, the mean of these; None each if there is no
+        true event.
+    """
+    names = [*map(str, IOUS), "mean"]
+    order = np.argsort(lanes.category, kind="stable")
+    starts = np.flatnonzero(np.diff(lanes.category[order])) + 1
+    precisions = [
+        _of_category(Lanes(*(x[chosen] for x in lanes)))
+        for chosen in np.split(order, starts)
+        if lanes.true[chosen].any()
+    ]
+    if not precisions:
+        return dict.fromkeys(names)
+    values = np.mean(precisions, axis=0)
+    return dict(zip(names, [*values.tolist(), float(values.mean())], strict=True))
+
+
+def _of_category(lanes: Lanes) -> np.ndarray:
+    sums = np.pad(lanes.probability, [(0, 0), (1, 0)]).cumsum(axis=1)
+    lane, first, end = _runs(lanes.predicted)
+    scores = (sums[lane, end] - sums[lane, first]) / (end - first)
+    num_segments = lanes.true.shape[1]
+    true, predicted = (
+        np.stack([first, end], axis=1) + num_segments * lane[:, np.newaxis]
+        for lane, first, end in (_runs(lanes.true), (lane, first, end))
+    )
+    return average_precision(true, predicted, scores)
+
+
+def _runs(active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return lane, first segment and segment after the last of all events."""
+    padded = np.pad(active, [(0, 0), (1, 1)])
+    lane, edge = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    return lane[::2], edge[::2], edge[1::2]
+
+
+def average_precision(
+    true: np.ndarray, predicted: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """Return the average precision of one category at each IoU of `IOUS`.
+
+    Args:
+        true: Start and end of the true events, `(num_true, 2)`: at least one, in order
+            of time, without overlap. The clips lie one after the other in time.
+        predicted: The same of the predicted events, `(num_predicted, 2)`, in any order.
+        scores: Scores of the predicted events, `(num_predicted,)`.
+
+    Returns:
+        `(len(IOUS),)`.
+    """
+    is_free = np.ones((len(true), len(IOUS)), bool)
+    is_right = np.zeros((len(predicted), len(IOUS)), bool)
+    for rank, event in enumerate(np.argsort(-scores, kind="stable")):
+        start, end = predicted[event]
+        near = slice(
+            np.searchsorted(true[:, 1], start, "right"),
+            np.searchsorted(true[:, 0], end, "left"),
+        )
+        shared = np.minimum(true[near, 1], end) - np.maximum(true[near, 0], start)
+        union = np.maximum(true[near, 1], end) - np.minimum(true[near, 0], start)
+        iou = shared / union
+        for best in np.argsort(-iou, kind="stable"):
+            free = is_free[near][best]
+            takes = free & (iou[best] >= IOUS) & ~is_right[rank]
+            free[takes] = False
+            is_right[rank, takes] = True
+    num_right = is_right.cumsum(axis=0)
+    recall = num_right / len(true)
+    precision = num_right / np.arange(1, len(predicted) + 1)[:, np.newaxis]
+    best_precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    return (np.diff(recall, axis=0, prepend=0) * best_precision).sum(axis=0)

@@ -1,0 +1,161 @@
+"""All scores of a split, as a run's report holds them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from avsdn_tf.evaluation import segments
+from avsdn_tf.evaluation.categories import F1, lanes_of, per_category_of_many
+from avsdn_tf.evaluation.detection import mean_average_precision
+from avsdn_tf.evaluation.predictions import Predictions
+from avsdn_tf.events import check_thresholds
+from avsdn_tf.intervals import bootstrap_interval
+
+# Classes of the largest confusion matrix that is kept whole.
+_MAX_MATRIX_CLASSES = 48
+# First in report.json. Those that are not defined are None.
+_ORDER = (
+    "accuracy",
+    "interval",
+    "background_recall",
+    "event_f1",
+    "partial_clip_accuracy",
+    "trivial",
+    "num_clips",
+    "num_segments",
+    "per_category",
+    "most_confused",
+    "confusion_matrix",
+)
+
+
+def evaluate(
+    predictions: Predictions,
+    categories: Sequence[str],
+    thresholds: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Score a split.
+
+    A segment's predicted class is the argmax of its own logits, background included. Of
+    multi-label predictions, each category is predicted where the sigmoid of its logit
+    reaches its threshold, and background is where none is. Padding counts nowhere.
+
+    Args:
+        predictions: Logits and labels of the split.
+        categories: Names of the K categories.
+        thresholds: Of multi-label predictions, the thresholds; None for 0.5 each.
+
+    Returns:
+        A JSON-ready dictionary. These are defined for one class a segment, and None for
+        multi-label predictions: `accuracy`, its 95 % bootstrap `interval` over clips
+        (`[low, high]`, None for one clip), `partial_clip_accuracy`, `trivial` (see
+        `trivial_baselines`), `most_confused` (see there) and `confusion_matrix` (list
+        of rows of segment counts; None for more than 48 classes, since it grows with
+        their square). These always are: `background_recall`, `event_f1` (at IoU 0.5),
+        `num_clips`, `num_segments` (of the whole split), `per_category` (see there),
+        `segment_f1` (over the segments of all categories), `segment_f1_macro` (the mean
+        over categories), `map` (see `mean_average_precision`), `llp_segment_f1` and
+        `llp_event_f1` (see `F1.mean_over_clips`), `intervals` of `segment_f1` and
+        `event_f1`, `multi_label` and `thresholds`.
+
+    Raises:
+        ValueError: If there is no segment, classes and categories don't fit each other,
+            or a logit is not finite; the message names the row of the first such clip.
+    """
+    _check(predictions, len(categories))
+    num_clips, real = len(predictions.row), predictions.is_real
+    lanes = lanes_of(predictions, thresholds)
+    of_segments, of_events = F1.of_segments(lanes), F1.of_events(lanes)
+    if predictions.multi_label:
+        scores = {"per_category": per_category_of_many(lanes, real, categories)}
+        thresholds = check_thresholds(thresholds, len(categories)).tolist()
+    else:
+        scores = _scores_of_one(predictions, categories)
+        thresholds = None
+    return {
+        **dict.fromkeys(_ORDER),
+        **scores,
+        "background_recall": scores["per_category"][-1]["recall"],
+        "event_f1": of_events.micro(),
+        "num_clips": num_clips,
+        "num_segments": int(real.sum()),
+        "segment_f1": of_segments.micro(),
+        "segment_f1_macro": of_segments.macro(),
+        "map": mean_average_precision(lanes),
+        "llp_segment_f1": of_segments.mean_over_clips(num_clips),
+        "llp_event_f1": of_events.mean_over_clips(num_clips),
+        "intervals": {
+            "segment_f1": interval_over_clips(*of_segments.per_clip(num_clips)),
+            "event_f1": interval_over_clips(*of_events.per_clip(num_clips)),
+        },
+        "multi_label": predictions.multi_label,
+        "thresholds": thresholds,
+    }
+
+
+def _scores_of_one(
+    predictions: Predictions, categories: Sequence[str]
+) -> dict[str, Any]:
+    """Return the scores that are defined for one class a segment alone."""
+    background, real = len(categories), predictions.is_real
+    labels, predicted = predictions.labels, predictions.logits.argmax(axis=2)
+    matrix = None
+    if background < _MAX_MATRIX_CLASSES:
+        matrix = segments.confusion_matrix(labels, predicted, background + 1).tolist()
+    return {
+        "accuracy": segments.accuracy(labels, predicted),
+        "interval": interval_over_clips(
+            ((labels == predicted) & real).mean(axis=1), real.mean(axis=1)
+        ),
+        "partial_clip_accuracy": segments.partial_clip_accuracy(
+            labels, predicted, background
+        ),
+        "trivial": segments.trivial_baselines(
+            labels, predictions.clip_labels, background
+        ),
+        "per_category": segments.per_category(labels, predicted, categories),
+        "most_confused": segments.most_confused(labels, predicted, categories),
+        "confusion_matrix": matrix,
+    }
+
+
+def interval_over_clips(
+    per_clip: np.ndarray, wholes: np.ndarray | None = None
+) -> list[float] | None:
+    """Return the 95 % bootstrap interval `[low, high]` of one value a clip.
+
+    With `wholes`, it is that of a ratio of sums over clips. Every resample of one clip
+    is that clip: its interval is None, as is a ratio over nothing.
+    """
+    if len(per_clip) < 2 or (wholes is not None and not wholes.any()):
+        return None
+    return list(bootstrap_interval(per_clip, wholes))
+
+
+def _check(predictions: Predictions, num_categories: int) -> None:
+    """Check that predictions can be scored."""
+    logits, labels = predictions.logits, predictions.labels
+    if not predictions.is_real.any():
+        raise ValueError(f"Expected at least one segment. Received: {labels.shape}")
+    num_classes = num_categories + (not predictions.multi_label)
+    if logits.shape[2] != num_classes:
+        background = "" if predictions.multi_label else " and background"
+        raise ValueError(
+            f"Expected logits of {num_classes} classes: {num_categories} categories"
+            f"{background}. Received: {logits.shape[2]}"
+        )
+    for name, least in (("labels", -1), ("clip_labels", 0)):
+        classes = getattr(predictions, name)
+        if classes.min() < least or classes.max() > num_categories:
+            raise ValueError(
+                f"Expected {name} from 0 to {num_categories}. "
+                f"Received: {classes.min()} to {classes.max()}"
+            )
+    broken = ~np.isfinite(logits).all(axis=(1, 2))
+    if broken.any():
+        raise ValueError(
+            "Expected finite logits. Received: NaN or infinite logits in "
+            f"{broken.sum()} of {len(broken)} clips, first in row "
+            f"{predictions.row[broken.argmax()]}"
+        )
