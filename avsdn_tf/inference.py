@@ -68,6 +68,8 @@ def localize(
         model: A network that labels segments.
         source: A video file; or the features of clips, `{"audio": (batch, num_segments,
             audio_width), "visual": (batch, num_segments, ...)}` or the pair of the two.
+            `"mask"`, `(batch, num_segments)`, marks the segments of padded clips that
+            are real.
         segment_s: Length of a segment in seconds; default: the model's, else 1. A
             video's segments last 1 s.
         window: Segments of the windows that a video is seen in; default: those of the
@@ -78,7 +80,8 @@ def localize(
 
     Returns:
         For a video, its events in order of time, on the players' clock: a video whose
-        first timestamp is 3 s has no event before. For clips, one such list each.
+        first timestamp is 3 s has no event before. For clips, one such list each. Those
+        of a multi-label model overlap where several categories are active.
 
     Raises:
         ValueError: If the model labels no segments, the features don't fit it, they or
@@ -107,9 +110,26 @@ def localize(
             extractor = extractor_for(model)
         return list(predict_video(model, extractor, path, window).events)
     audio, visual = _as_clips(model, source)
-    logits = model.predict_on_batch({"audio": audio, "visual": visual})
+    inputs = {"audio": audio, "visual": visual}
+    is_real = np.ones(audio.shape[:2], bool)
+    if isinstance(source, Mapping) and "mask" in source:
+        inputs["mask"] = np.asarray(source["mask"])
+        if inputs["mask"].shape != audio.shape[:2]:
+            raise ValueError(
+                f"Expected mask of shape {audio.shape[:2]}. "
+                f"Received: {inputs['mask'].shape}"
+            )
+        is_real = inputs["mask"] > 0
+    logits = model.predict_on_batch(inputs)
     segment_s = segment_s or getattr(model, "segment_s", None) or 1.0
-    return [events_from_logits(clip, model.categories, segment_s) for clip in logits]
+    multi_label = getattr(model, "multi_label", False)
+    thresholds = getattr(model, "thresholds", None) if multi_label else None
+    return [
+        events_from_logits(
+            clip[real], model.categories, segment_s, multi_label, thresholds
+        )
+        for clip, real in zip(logits, is_real, strict=True)
+    ]
 
 
 def _as_clips(

@@ -12,6 +12,7 @@ from avsdn_tf.events import (
     Event,
     VideoPrediction,
     events_from_probabilities,
+    sigmoid,
     softmax,
     stitch_logits,
 )
@@ -102,8 +103,12 @@ def predict_video(
             f"{path}: the logits are NaN or infinite. Expected finite ones. Check that "
             "the backbones have their own weights."
         )
-    probabilities = softmax(logits)
-    events = events_from_probabilities(probabilities, model.categories, _SEGMENT_S)
+    multi_label = getattr(model, "multi_label", False)
+    thresholds = getattr(model, "thresholds", None) if multi_label else None
+    probabilities = sigmoid(logits) if multi_label else softmax(logits)
+    events = events_from_probabilities(
+        probabilities, model.categories, _SEGMENT_S, multi_label, thresholds
+    )
     return VideoPrediction(
         name=printable(path.name),
         categories=tuple(model.categories),
@@ -117,6 +122,8 @@ def predict_video(
         disclaimer=disclaimer,
         start_s=start_s,
         heard_only=tuple(getattr(model, "heard_only", ())),
+        multi_label=multi_label,
+        thresholds=thresholds,
     )
 
 

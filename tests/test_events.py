@@ -149,6 +149,29 @@ def test_localize_gives_each_clip_its_own_events():
     ]
 
 
+def test_localize_knows_several_categories_a_segment_and_padding():
+    class Network:
+        categories = CATEGORIES
+        multi_label = True
+        thresholds = (0.5, 0.8)
+
+        def predict_on_batch(self, inputs):
+            assert set(inputs) >= {"audio", "visual"}
+            return inputs["visual"]
+
+    visual = np.array([[[9.0, 1.0], [9.0, 9.0], [9.0, 9.0]]])
+    clips = {"audio": np.zeros((1, 3, 128)), "visual": visual}
+    (events,) = avsdn_tf.localize(Network(), clips)
+    assert [event[:3] for event in events] == [
+        (0.0, 3.0, "Bark"),
+        (1.0, 3.0, "Violin, fiddle"),
+    ]
+    (events,) = avsdn_tf.localize(Network(), {**clips, "mask": [[1, 1, 0]]})
+    assert [event.end_s for event in events] == [2.0, 2.0]
+    with pytest.raises(ValueError, match="mask of shape"):
+        avsdn_tf.localize(Network(), {**clips, "mask": [1, 1, 0]})
+
+
 @pytest.mark.parametrize(
     ("audio", "visual"),
     [((2, 10, 128), (3, 10, 8)), ((10, 128), (10, 8)), ((2, 9, 128), (2, 10, 8))],

@@ -52,6 +52,25 @@ def test_an_event_ends_with_the_video(tmp_path, extractor, always_bark):
     assert found.start_s == 0
 
 
+def test_events_of_a_multi_label_network_overlap(tmp_path, extractor):
+    model = avsdn_tf.AVSDN(
+        ["Bark", "Flute", "Bell"],
+        *(3, (3,)),
+        units=2,
+        multi_label=True,
+        thresholds=[0.5, 0.1, 0.9],
+    )
+    model.decoder.head.set_weights([np.zeros((2, 3)), np.array([5.0, -1.0, 1.0])])
+    path = write_clip(tmp_path / "short.mp4", 2, tail_s=0.4)
+    found = predict_video(model, extractor, path)
+    assert found.multi_label
+    assert found.thresholds == (0.5, 0.1, 0.9)
+    assert found.probabilities.shape == (3, 3)
+    assert [event.category for event in found.events] == ["Bark", "Flute"]
+    assert [event.start_s for event in found.events] == [0, 0]
+    assert avsdn_tf.localize(model, path, extractor=extractor) == list(found.events)
+
+
 @pytest.mark.parametrize("delay_s", [0.4, 0.9, 7])
 @pytest.mark.parametrize(
     ("suffix", "counts_from_zero"),
