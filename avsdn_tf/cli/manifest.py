@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Flag("seed", "Draws the splits.", int, 0),
         Flag(
             "group",
-            "Keeps videos of a group in one split: a column of the labels, or a pattern.",
+            "Keeps a group in one split: a column of the labels, or a pattern of names.",
         ),
         Flag(
             "allow_missing_categories",
@@ -202,10 +202,10 @@ def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
     if found.num_cut:
         yield "cut", f"{found.num_cut:,} events end with their video, not after it"
     if num := found.labels.num_predicted:
-        yield "warning", f"{num:,} label files are as predict wrote them"
-    for text in found.warnings:
+        text = f"labels of {num:,} files are predictions that nobody corrected"
         yield "warning", text
     for kind, reasons in (
+        ("warning", found.warnings),
         ("unreadable", found.unreadable.values()),
         ("no labels", (f"{n}: {r}" for n, r in found.labels.ignored.items())),
     ):

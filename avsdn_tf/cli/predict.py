@@ -5,11 +5,12 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
+from avsdn_tf.cli.manifest import print_manifest
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
@@ -24,6 +25,11 @@ _ZERO_SHOT = Flag(
     "Without training, by two public classifiers.",
     flags.boolean,
     False,
+)
+_LABELS_TO = Flag(
+    "labels_to",
+    "Write the events as labels of your own data set, to correct and to build.",
+    flags.PATH,
 )
 _CLASSES = Flag("classes", "A table of categories for --zero_shot.", flags.PATH)
 
@@ -42,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Flag("demo", demo, flags.boolean, False),
         Flag("min_score", "Leave out events of a lower score.", flags.share, 0.0),
         flags.EMPTY,
+        _LABELS_TO,
     ):
         flag.add_to(parser)
     group = parser.add_argument_group(
@@ -56,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     """Check what the parser can't."""
     if args.demo:
-        unread = (flags.RUN, _CLASSES, *flags.BACKBONES, flags.EMPTY)
+        unread = (flags.RUN, _CLASSES, *flags.BACKBONES, flags.EMPTY, _LABELS_TO)
         flags.refuse(args, unread, "predict --demo")
         if args.videos or args.zero_shot:
             message = (
@@ -93,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
     out = pathlib.Path(args.out)
     failures: list[str] = []
+    predictions: dict[pathlib.Path, Any] = {}
     with logging_terminal() as terminal:
         prepare = _prepare_demo if args.demo else _prepare
         predictor, videos = prepare(args, out)
@@ -105,8 +113,11 @@ def run(args: argparse.Namespace) -> int:
                 failures.append(error.render("--") if is_ours else str(error))
                 print_plainly(terminal, failures[-1], style="red")
                 continue
+            predictions[video] = found
             terminal.print(events_table(found))
             print_plainly(terminal, f"Page to open: {page}")
+        if args.labels_to and predictions:
+            _write_labels(terminal, pathlib.Path(args.labels_to), predictions)
         # With a single video, its error is the last line already.
         if len(videos) > 1:
             list_failures(terminal, failures, len(videos))
@@ -119,8 +130,11 @@ def _prepare(
     """Return a function that predicts a video, and the videos."""
     from avsdn_tf import runs, zero_shot
     from avsdn_tf.features.video import find_videos
+    from avsdn_tf.labels.write import check_writable
 
     videos = find_videos(args.videos)
+    if args.labels_to:
+        check_writable(pathlib.Path(args.labels_to))
     given = flags.given(args, flags.BACKBONES)
     network = args.run
     if args.zero_shot:
@@ -132,6 +146,21 @@ def _prepare(
     with explain_unwritable(out, "Choose another folder by --out."):
         out.mkdir(parents=True, exist_ok=True)
     return predictor, videos
+
+
+def _write_labels(
+    terminal: Any, folder: pathlib.Path, predictions: Mapping[pathlib.Path, Any]
+) -> None:
+    """Write the events of videos as labels, and print what they are."""
+    from avsdn_tf.labels.picture import draw_summary
+    from avsdn_tf.labels.predictions import label_by_predictions
+    from avsdn_tf.labels.summary import summarize
+    from avsdn_tf.labels.write import write_manifest
+
+    found = label_by_predictions(predictions)
+    summary = summarize(found.clips)
+    write_manifest(folder, found.clips, figure=draw_summary(summary))
+    print_manifest(terminal, folder, summary, found)
 
 
 def _prepare_demo(

@@ -79,7 +79,7 @@ def find_media(
     features = features or FeatureFiles()
     if not found:
         found = _find_features(folder, features)
-    keys = _choose_keys(found, folder)
+    keys = choose_keys(found, folder)
     media: dict[str, Medium] = {}
     unreadable: dict[pathlib.Path, str] = {}
 
@@ -177,7 +177,7 @@ def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -
     return min(lengths_s)
 
 
-def _choose_keys(
+def choose_keys(
     found: Sequence[tuple[str, tuple[pathlib.Path, ...]]], folder: pathlib.Path
 ) -> Mapping[str, tuple[str, tuple[pathlib.Path, ...]]]:
     """Return names and files by key: the name; with its folders where names repeat."""

@@ -64,18 +64,20 @@ def _draw_lengths(axes: Axes, lengths_s: Sequence[float]) -> None:
 
 def _draw_times(axes: Axes, summary: Summary) -> None:
     parts = {
-        "one event": (summary.single_s, "#9a8ad0"),
-        "several events": (summary.overlap_s, "#d98a3d"),
-        "no event, in clips with events": (summary.unlabelled_s, MUTED),
-        "clips without events": (summary.background_s, LINES),
+        "one event": (summary.single_s, "#4aa3a2"),
+        "overlap": (summary.overlap_s, "#27706f"),
+        "unlabelled": (summary.unlabelled_s, MUTED),
+        "background clips": (summary.background_s, LINES),
     }
     untimed_s = summary.length_s - sum(time_s for time_s, _ in parts.values())
     if summary.num_untimed:
-        parts["events without times"] = (untimed_s, "#4aa3a2")
-    names = list(parts)
-    minutes = [time_s / 60 for time_s, _ in parts.values()]
-    axes.barh(names, minutes, color=[color for _, color in parts.values()])
+        parts["weak labels"] = (untimed_s, "#b9dcdb")
+    unit, unit_s = "hours", 3600
+    if summary.length_s < 2 * unit_s:
+        unit, unit_s = "minutes", 60
+    times = [time_s / unit_s for time_s, _ in parts.values()]
+    axes.barh(list(parts), times, color=[color for _, color in parts.values()])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.invert_yaxis()
     axes.set_title("Time")
-    axes.set_xlabel("minutes")
+    axes.set_xlabel(unit)

@@ -57,7 +57,7 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
         elif not path.is_file() or hash_file(path) not in record[name]:
             reason = "was changed since it was written"
         elif not overwrite:
-            reason = "is that of an earlier manifest, which overwrite replaces"
+            reason = "is of an earlier manifest, which overwrite=True replaces"
         else:
             continue
         problems.append(f"{path}: exists, and {reason}.")
@@ -156,5 +156,7 @@ def _time_text(time_s: float | None) -> str:
 def _path_text(path: pathlib.Path, out: pathlib.Path) -> str:
     """Return a path relative to the manifest's folder."""
     text = pathlib.Path(os.path.relpath(path, out)).as_posix()
+    if not os.path.exists(out / text):  # Below a symbolic link to a folder.
+        text = os.path.abspath(path)
     # Who reads the manifest expands a leading tilde.
     return f"./{text}" if text.startswith("~") else text
