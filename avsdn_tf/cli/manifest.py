@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Flag("seed", "Draws the splits.", int, 0),
         Flag(
             "group",
-            "Keeps a group in one split: a column of the labels, or a pattern of names.",
+            "Keeps a group in one split: a column of the labels, or a names' pattern.",
         ),
         Flag(
             "allow_missing_categories",

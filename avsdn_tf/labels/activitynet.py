@@ -25,12 +25,16 @@ def recognizes(file: LabelFile) -> bool:
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
     """Return the labels of each video of the databases."""
-    return [
+    found = [
         labels
         for file in files
         for video, entry in file.json["database"].items()
         if (labels := _read_video(file, video, entry, problems))
     ]
+    # Without annotations in any test video, they are not published: no background.
+    if not any(labels.events for labels in found if labels.split == "test"):
+        found = [labels for labels in found if labels.split != "test"]
+    return found
 
 
 def _read_video(

@@ -1,0 +1,342 @@
+"""Labels as tools and published data sets write them become events of clips."""
+
+import json
+
+import numpy as np
+import pytest
+
+from avsdn_tf import labels
+from avsdn_tf.labels.files import LabelFile, parse_time, segments_to_times
+from avsdn_tf.labels.formats import FORMATS, recognize
+from avsdn_tf.labels.media import FeatureFiles, find_media
+from tests.small_videos import write_clip
+
+
+def write_features(folder, **rows):
+    """Writes feature files of clips with so many rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in rows.items():
+        np.save(folder / f"{name}.audio.npy", np.zeros((count, 4), np.float32))
+        np.save(folder / f"{name}.visual.npy", np.zeros((count, 6), np.float32))
+
+
+def write_all(folder, files):
+    """Writes label files; anything but text becomes JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def collect(folder, *label_paths, **options):
+    """Returns the clips of a folder by name; splits may lack a category."""
+    options = {"allow_missing_categories": True, **options}
+    return labels.collect_clips(folder, label_paths, **options)
+
+
+def times(clip):
+    return [(event.category, event.start_s, event.end_s) for event in clip.events]
+
+
+def events_of(folder, *label_paths, **options):
+    found = collect(folder, *label_paths, **options)
+    return {clip.medium.key: times(clip) for clip in found.clips}
+
+
+BARKS = [("Bark", 1.0, 2.5), ("Bark", 4.0, 10.0)]
+ONE_VIDEO = {
+    "audacity": {"dog.txt": "1.0\t2.5\tBark\n\\\t200\t900\n\n4\t10.0\tBark\n"},
+    "webvtt": {
+        "dog.vtt": "WEBVTT - seen twice\n\nNOTE nothing\n\nfirst\n00:01.000 --> "
+        "00:02.500 align:start\n<b>Bark</b>\n\n00:00:04.000 --> 00:00:10.000\nBark\n"
+    },
+    "events": {
+        "dog.events.json": {
+            "start_s": 3.0,
+            "events": [
+                {"start_s": 4.0, "end_s": 5.5, "category": "Bark", "score": 0.7},
+                {"start_s": 7.0, "end_s": 13.0, "category": "Bark", "score": 1},
+            ],
+            "classes": ["Bark", "Background"],
+        }
+    },
+    "csv": {"dog.csv": "Onset,Offset,Label\n1,2.5,Bark\n4,10,Bark\n"},
+    "activitynet": {
+        "all.json": {
+            "version": "x",
+            "database": {
+                "dog": {
+                    "duration": 10.0,
+                    "subset": "training",
+                    "annotations": [
+                        {"segment": [1, 2.5], "label": "Bark"},
+                        {"segment": [4, 10.0], "label": "Bark", "label_id": 3},
+                    ],
+                },
+                "elsewhere": {"subset": "testing", "annotations": []},
+            },
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", ONE_VIDEO)
+def test_labels_of_tools(tmp_path, name):
+    write_features(tmp_path / "media", dog=10)
+    write_all(tmp_path / "labels", ONE_VIDEO[name])
+    (file,) = (tmp_path / "labels").iterdir()
+    assert recognize(LabelFile(file, file.name)) == name
+    assert events_of(tmp_path / "media", tmp_path / "labels") == {"dog": BARKS}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,onset,offset,event_label\ndog.wav,1,2.5,Bark\ndog.wav,4,10,Bark\n",
+        "file\tbegin\tend\tlabel\ndog\t0:01\t0:02.5\tBark\ndog\t4\t10\tBark\n",
+        "video;start;end;class\na/dog.mp4;1,0;2,5;Bark\ndog;4;10,0;Bark\n",
+        "Label,Begin Time (s),End Time (s),File\nBark,1,2.5,dog\nBark,4,10,dog\n",
+        "start_s,end_s,category,score,disclaimer,video\n1,2.5,Bark,0.5,,dog\n"
+        "4,10,Bark,0.5,,dog\n",
+    ],
+)
+def test_tables_have_many_names_of_columns(tmp_path, text):
+    write_features(tmp_path, dog=10)
+    write_all(tmp_path, {"labels.csv": text})
+    assert events_of(tmp_path) == {"dog": BARKS}
+
+
+def test_a_table_may_say_that_nothing_happens_and_name_splits_and_groups(tmp_path):
+    write_features(tmp_path, a=4, b=4, c=4, d=4)
+    table = (
+        "file,onset,offset,label,split,place\n"
+        "a,0,1,'=Bark,train,yard\n"
+        "b,,,,val,street\n"
+        "c,,,background,train,yard\n"
+        "d,1,2,Horn,test,road\n"
+    )
+    write_all(tmp_path, {"all.csv": table})
+    found = collect(tmp_path, group="place")
+    assert [clip.split for clip in found.clips] == [
+        *("train", "validation", "train", "test"),
+    ]
+    assert [times(clip) for clip in found.clips] == [
+        *([("=Bark", 0.0, 1.0)], [], [], [("Horn", 1.0, 2.0)]),
+    ]
+    assert found.clips[0].group == found.clips[2].group != found.clips[1].group
+    assert not found.are_splits_drawn
+
+
+FLAGS = [0, 1, 1, 0, 0, 0, 0, 0, 0, 1]
+FLAGGED = [("frog croaking", 1.0, 3.0), ("frog croaking", 9.0, 10.0)]
+PUBLISHED = {
+    "avel": {
+        "vggsound-avel50k.csv": "video_id,category,split\nabcdefghijk,frog croaking,"
+        "train\n-bcdefghijk,frog croaking,test\nmissing,yodelling,val\n",
+        "vggsound-avel50k_labels.json": [
+            {"abcdefghijk": {"label": FLAGS}},
+            {"-bcdefghijk": {"label": [[0] * 10]}},
+            {"missing": {"label": FLAGS}},
+        ],
+    },
+    "ov_ave": {
+        "ovave_dataset_meta.csv": "split,cls_name,cls_type,vid_name\n"
+        "train,frog croaking,close,abcdefghijk\ntest,frog croaking,open,-bcdefghijk\n",
+        "released_ovavel_dataset_anno.json": {
+            "abcdefghijk": {"category": "frog croaking", "label": json.dumps(FLAGS)},
+            "-bcdefghijk": {"category": "frog croaking", "label": str([0] * 10)},
+            "missing": {"category": "yodelling", "label": str(FLAGS)},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ten_flags_a_video(tmp_path, name):
+    # VGGSound's files are often called by video and start.
+    write_features(tmp_path / "media", abcdefghijk_000030=10, **{"-bcdefghijk": 10})
+    write_all(tmp_path / "labels", PUBLISHED[name])
+    found = collect(tmp_path / "media", tmp_path / "labels")
+    by_key = {clip.medium.key: clip for clip in found.clips}
+    assert times(by_key["abcdefghijk_000030"]) == FLAGGED
+    assert times(by_key["-bcdefghijk"]) == []
+    assert by_key["abcdefghijk_000030"].split == "train"
+    assert found.labels.formats == {name: 2}
+    assert found.num_missing == 1
+
+
+def test_ave_pm(tmp_path):
+    write_features(tmp_path / "media", **{"3": 10, "8": 10, "28": 7})
+    files = {
+        "class_name_mapping.csv": "class_id,class_name\n22,moving with forklift\n"
+        "13,playing hang (instrument)\n",
+        "train.csv": "sample_id,onset,offset,label\n3,1.98,8.98,22\n",
+        "val.csv": "sample_id,onset,offset,label\n8,0.0,10.0,13\n",
+        "test.csv": "sample_id,onset,offset,label\n28,4.19,7.3,22\n99,0,1,22\n",
+    }
+    write_all(tmp_path / "labels", files)
+    found = collect(tmp_path / "media", tmp_path / "labels")
+    assert {clip.medium.key: (clip.split, times(clip)) for clip in found.clips} == {
+        "3": ("train", [("moving with forklift", 1.98, 8.98)]),
+        "8": ("validation", [("playing hang (instrument)", 0.0, 10.0)]),
+        # It ends with the clip.
+        "28": ("test", [("moving with forklift", 4.19, 7.0)]),
+    }
+    assert (found.num_cut, found.num_missing) == (1, 1)
+
+
+def test_llp_events_are_heard_and_seen(tmp_path):
+    names = ("aaaaaaaaaaa_20_30", "bbbbbbbbbbb_0_10", "ccccccccccc_5_15")
+    # Its features are called by video alone.
+    write_features(tmp_path / "media", **{name[:11]: 10 for name in names})
+    files = {
+        "AVVP_train.csv": f"filename\tevent_labels\n{names[0]}\tSpeech,Dog\n",
+        "AVVP_val_pd.csv": f"filename\tevent_labels\n{names[1]}\tDog,Car\n",
+        "AVVP_test_pd.csv": f"filename\tevent_labels\n{names[2]}\tCar\n",
+        "AVVP_eval_audio.csv": "filename\tonset\toffset\tevent_labels\n"
+        f"{names[1]}\t0\t4\tDog\n{names[1]}\t3\t8\tDog\n{names[1]}\t0\t9\tCar\n"
+        f"{names[2]}\t9\t9\tCar\n",
+        "AVVP_eval_visual.csv": "filename\tonset\toffset\tevent_labels\n"
+        f"{names[1]}\t2\t10\tDog\n{names[2]}\t0\t10\tCar\n",
+    }
+    write_all(tmp_path / "labels", files)
+    found = collect(tmp_path / "media", tmp_path / "labels")
+    assert {clip.medium.key: (clip.split, times(clip)) for clip in found.clips} == {
+        names[0][:11]: ("train", [("Dog", None, None), ("Speech", None, None)]),
+        names[1][:11]: ("validation", [("Dog", 2.0, 8.0)]),
+        names[2][:11]: ("test", []),
+    }
+    assert found.labels.formats == {"llp": 5}
+
+
+def test_unav_overlaps_and_splits(tmp_path):
+    write_features(tmp_path / "media", **{"-Rjmgv0O_p0": 46})
+    entry = {
+        "duration": 46,
+        "annotations": [
+            {"segment": [0, 45.67432], "label": "playing base guitar", "label_id": 37},
+            {"segment": [32.715, 43.07432], "label": "female singing", "label_id": 11},
+            {"segment": [40, 46.5], "label": "female singing", "label_id": 11},
+        ],
+        "subset": "validation",
+    }
+    database = {"version": "unav100", "database": {"-Rjmgv0O_p0": entry}}
+    write_all(tmp_path / "labels", {"unav100_annotations.json": database})
+    (clip,) = collect(tmp_path / "media", tmp_path / "labels", splits="file").clips
+    assert clip.split == "validation"
+    assert times(clip) == [
+        ("playing base guitar", 0.0, 45.67432),
+        ("female singing", 32.715, 46.0),
+    ]
+
+
+def test_a_test_set_without_published_labels_is_not_background(tmp_path):
+    write_features(tmp_path, dog=10, cat=10)
+    content = json.loads(json.dumps(ONE_VIDEO["activitynet"]["all.json"]))
+    content["database"]["cat"] = {"subset": "testing", "annotations": []}
+    write_all(tmp_path, {"all.json": content})
+    assert events_of(tmp_path, unlabelled="skip") == {"dog": BARKS}
+
+
+def test_an_empty_label_file_is_background(tmp_path):
+    write_features(tmp_path, dog=10, street=10)
+    write_all(tmp_path, {"dog.txt": "1\t2\tBark\n", "street.txt": ""})
+    assert events_of(tmp_path) == {"dog": [("Bark", 1.0, 2.0)], "street": []}
+
+
+def test_labels_lie_beside_videos_in_folders_of_the_same_names(tmp_path):
+    for folder, text in (("a", "0\t1\tBark\n"), ("b", "2\t3\tBark\n")):
+        write_features(tmp_path / "media" / folder, clip=4)
+        write_all(tmp_path / "labels" / folder, {"clip.txt": text})
+    assert events_of(tmp_path / "media", tmp_path / "labels") == {
+        "a_clip": [("Bark", 0.0, 1.0)],
+        "b_clip": [("Bark", 2.0, 3.0)],
+    }
+
+
+def test_videos_have_the_length_that_they_state(tmp_path):
+    write_clip(tmp_path / "two.mp4", 2)
+    write_clip(tmp_path / "three.mkv", 3)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    media, unreadable = find_media(tmp_path)
+    lengths = {medium.key: medium.length_s for medium in media}
+    assert lengths == pytest.approx({"two": 2, "three": 3}, abs=0.2)
+    assert list(unreadable) == [tmp_path / "broken.mp4"]
+    # Labels of what can't be read are no mistake of theirs.
+    write_all(tmp_path, {"all.csv": "file,start,end,label\nbroken,0,1,a\ntwo,0,1,a\n"})
+    found = collect(tmp_path, unlabelled="skip")
+    assert [clip.medium.key for clip in found.clips] == ["two"]
+    assert len(found.unreadable) == 1
+
+
+def test_feature_files_have_patterns_and_hops(tmp_path):
+    for folder, rows, width in (("vggish", 20, 128), ("r2plus1d", 8, 512)):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "dog.npy", np.zeros((rows, width), np.float32))
+    features = FeatureFiles("vggish/*.npy", "r2plus1d/*.npy", 0.5, 1.0, 2.5)
+    ((dog,), unreadable) = find_media(tmp_path, features)
+    assert (dog.key, dog.length_s, unreadable) == ("dog", 8.0, {})
+    names = {path.parent.name for path in dog.files}
+    assert names == {"vggish", "r2plus1d"}
+
+
+def test_corrected_predictions_win_over_the_files_beside_them(tmp_path):
+    from avsdn_tf.events import Event, VideoPrediction
+    from avsdn_tf.report.prediction import write_prediction
+
+    media, out = tmp_path / "media", tmp_path / "out"
+    media.mkdir()
+    for name in ("dog", "cat"):
+        write_clip(media / f"{name}.mp4", 3)
+        prediction = VideoPrediction(
+            f"{name}.mp4",
+            ("Bark",),
+            np.full((3, 2), 0.5),
+            1.0,
+            (Event(0.0, 1.0, "Bark", 0.5),),
+            "A disclaimer",
+        )
+        write_prediction(out, media / f"{name}.mp4", prediction)
+    found = collect(media, out)
+    assert {clip.medium.key: times(clip) for clip in found.clips} == {
+        "cat": [("Bark", 0.0, 1.0)],
+        "dog": [("Bark", 0.0, 1.0)],
+    }
+    assert found.labels.num_predicted == 2
+    # The table of one video is corrected, and the subtitles of the other.
+    table = out / "dog.events.csv"
+    table.write_text(table.read_text().replace("0.0,1.0,Bark", "1.5,2.5,Growl"))
+    subtitles = out / "cat.vtt"
+    subtitles.write_text(subtitles.read_text().replace("Bark 50.0 %", "Meow"))
+    found = collect(media, out)
+    assert {clip.medium.key: times(clip) for clip in found.clips} == {
+        "cat": [("Meow", 0.0, 1.0)],
+        "dog": [("Growl", 1.5, 2.5)],
+    }
+    assert found.labels.num_predicted == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1.5", 1.5), (2, 2.0), ("01:02.5", 62.5), ("1:00:00", 3600.0), (" 3 ", 3.0)],
+)
+def test_times_are_numbers_or_clocks(value, expected):
+    assert parse_time(value) == expected
+
+
+@pytest.mark.parametrize("value", ["1,5", "", "x", None, True, "nan", "1e999", [1]])
+def test_other_times_are_refused(value):
+    with pytest.raises(ValueError, match=r"no time|decimal comma"):
+        parse_time(value)
+
+
+def test_runs_of_flags():
+    assert segments_to_times([1, 1, 0, 1]) == [(0, 2), (3, 4)]
+    assert segments_to_times([0, 0]) == []
+
+
+def test_every_format_says_what_it_is_and_where_it_is_described():
+    from avsdn_tf.cli import manifest
+
+    assert tuple(FORMATS) == manifest.FORMATS
+    assert all(known.summary for known in FORMATS.values())
