@@ -177,14 +177,18 @@ def without_labels(
             None: they are reported.
         problems: Takes what is wrong.
     """
-    missing = [entry for entry in entries if not entry.labels]
+    missing = [
+        entry
+        for entry in entries
+        if not entry.labels and not entry.medium.names & problems.named
+    ]
     if missing and unlabelled is None:
         problems.lines.extend(
             f"{entry.medium.files[0].name}: no labels." for entry in missing
         )
         message = (
             f"{len(missing)} of {len(entries)} have no labels. Expected an empty label "
-            "file where nothing happens; this setting says what they are: background "
+            "file where nothing happens, or in this setting what they are, background "
             "or skip."
         )
         problems.hints.append(UserError(message, field="unlabelled"))

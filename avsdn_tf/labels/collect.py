@@ -26,9 +26,13 @@ _YOUTUBE_ID = 11
 
 @dataclasses.dataclass
 class Problems:
-    """What is wrong, a line each, and what to do about kinds of it."""
+    """What is wrong, a line each, and what to do about kinds of it.
+
+    `named` are the media whose own label file has been reported.
+    """
 
     lines: list[str] = dataclasses.field(default_factory=list)
+    named: set[str] = dataclasses.field(default_factory=set)
     hints: list[UserError] = dataclasses.field(default_factory=list)
 
     def raise_all(self) -> None:
@@ -86,9 +90,11 @@ def read_labels(
             reason = explain_unknown(file) if name is None else f"it is {name}"
         if name is None or wanted not in (None, name):
             ignored[file.name] = reason
-            if file.stem in known or file.path in paths:
+            is_broken = name is None and file.stem in known
+            if is_broken or file.path in paths:
                 expected = f" {wanted}" if wanted else ""
                 problems.lines.append(f"{file.name}: no labels{expected}: {reason}.")
+                problems.named.add(file.stem)
             continue
         by_format.setdefault(name, []).append(file)
     if not by_format and not problems.lines:
@@ -212,6 +218,7 @@ def match(
                 f"{entry.medium.files[0].name}: labels in {' and '.join(sources)}. "
                 "Expected those of one source: name its format, or move the others."
             )
+            entry.labels = [v for v in entry.labels if v.source == sources[0]]
     return list(found.values()), num_missing
 
 
