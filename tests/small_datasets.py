@@ -124,9 +124,10 @@ def make_custom_videos(folder, lengths_s=(3, 3, 3)):
     return rows
 
 
-def build(folder, data_dir, config="resnet152", **beam):
+def build(folder, data_dir, config="resnet152", windows=(None, None), **beam):
     """Build a config from a manual folder, and return its builder."""
     builder = Builder(data_dir=data_dir, config=config)
+    builder.window_s, builder.hop_s = windows
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=folder, **beam)
     )

@@ -97,7 +97,7 @@ def test_composed_and_decomposed_are_the_same_category(folder, listed, used):
     rename(folder, make_custom(folder), used, listed)
     manifest = read_manifest(folder)
     assert manifest.categories == (COMPOSED, "Kettle")
-    assert manifest.clips[0].category == COMPOSED
+    assert manifest.clips[0].categories == (COMPOSED,)
 
 
 @pytest.mark.parametrize(

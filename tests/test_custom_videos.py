@@ -4,7 +4,6 @@ import contextlib
 import json
 import pathlib
 
-import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -278,27 +277,24 @@ def test_a_path_in_the_settings_may_leave_a_folder_whose_name_is_a_pattern(tmp_p
     assert backbones.audio_weights == str(tmp_path / "vggish")
 
 
-def test_videos_may_be_a_second_longer_or_shorter(tmp_path, loaded):
+def test_videos_keep_their_lengths(tmp_path, loaded):
     folder = tmp_path / "own"
     rows = make_custom_videos(folder, (3, 2, 4, 3))
     rows[2][3:5] = (2, 3.5)
     write_manifest(folder, rows, VIDEO_COLUMNS)
     builder = build(folder, tmp_path / "data", "custom")
-    assert builder.info.metadata["num_segments"] == 3
+    assert builder.info.metadata["lengths"] == [2, 3, 4]
+    # Its event, which lasts until 3 s, ends with it.
     (short,) = examples(builder, "validation").values()
-    np.testing.assert_array_equal(short["audio"][2], short["audio"][1])
-    assert short["segment_labels"].tolist() == [1, 0, 0]
+    assert short["segment_labels"].tolist() == [1, 0]
+    assert (short["start_s"], short["end_s"]) == (1, 2)
     long = examples(builder, "test")[2]
-    assert long["audio"].shape == (3, 3)
-    assert long["segment_labels"].tolist() == [1, 1, 0]
-    assert (long["start_s"], long["end_s"]) == (2, 3)
-    for times_s in ((3, 4), (2, 5), (2, 4.1)):
+    assert long["audio"].shape == (4, 3)
+    assert long["segment_labels"].tolist() == [1, 1, 0, 1]
+    assert (long["start_s"], long["end_s"]) == (2, 3.5)
+    for times_s in ((4.6, 5), (2, 5.2)):
         rows[2][3:5] = times_s
         write_manifest(folder, rows, VIDEO_COLUMNS)
         message = refusal(folder, tmp_path / "data2")
-        assert "'c2'" in message
-        assert "3 segments" in message
-    write_clip(folder / "2.mp4", 5)
-    message = refusal(folder, tmp_path / "data2")
-    assert "1 of 4 clips" in message
-    assert "c2 5" in message
+        assert "line 4: clip 'c2'" in message
+        assert "4 segments" in message

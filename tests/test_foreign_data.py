@@ -23,7 +23,7 @@ def built(tmp_path_factory):
 def changed(built, tmp_path):
     """A copy of the data set, and its folder."""
     shutil.copytree(built, tmp_path / "data")
-    return tmp_path / "data" / "tfds_ave" / "custom" / "1.2.0"
+    return tmp_path / "data" / "tfds_ave" / "custom" / "1.3.0"
 
 
 def refusal(folder):

@@ -1,5 +1,7 @@
 """manifest.csv and categories.txt: the clips, and the lines that are refused."""
 
+import dataclasses
+
 import pytest
 
 from tests.small_datasets import FEATURE_COLUMNS, make_custom, write_manifest
@@ -35,15 +37,15 @@ def test_clips_have_the_labels_and_files_of_their_lines(folder, rows):
     assert manifest.categories == ("Door, slamming", "Kettle")
     assert [clip.row for clip in manifest.clips] == list(range(9))
     first, _, third, *_ = manifest.clips
-    assert (first.key, first.split, first.category) == (
-        "clip 0",
-        "train",
-        "Door, slamming",
-    )
-    assert first.times_s == ((0.5, 2.0), (2.25, 3.25))
+    assert (first.key, first.split, first.line) == ("clip 0", "train", 2)
+    assert first.categories == ("Door, slamming",)
+    assert [dataclasses.astuple(event) for event in first.events] == [
+        ("Door, slamming", 0.5, 2.0, 2),
+        ("Door, slamming", 2.25, 3.25, 11),
+    ]
     assert first.video is None
     assert first.features == (folder / "clip 0.a.npy", folder / "clip 0.v.npy")
-    assert (third.category, third.times_s) == ("Background", ())
+    assert (third.categories, third.events) == ((), ())
     assert manifest.has_times
 
 
@@ -58,7 +60,7 @@ def test_the_hash_is_of_the_labels(folder, rows):
     for start_s in (0.5, 0.5, 1.5):
         rows[0][3] = start_s
         write_manifest(folder, rows)
-        hashes.append(read_manifest(folder).labels_hash())
+        hashes.append(read_manifest(folder).labels_hash(10, 10))
     assert hashes[0] == hashes[1] != hashes[2]
 
 
@@ -70,6 +72,8 @@ def test_the_hash_is_of_the_labels(folder, rows):
         (0, {3: "3", 4: "1"}, ["line 2", "times", "start_s='3'"]),
         (0, {3: "x"}, ["line 2", "times", "start_s='x'"]),
         (0, {3: "nan"}, ["line 2", "times"]),
+        (0, {4: "1,5"}, ["line 2", "end_s='1,5'", "point"]),
+        (0, {2: ""}, ["line 2", "category", "Background"]),
         (0, {4: "inf"}, ["line 2", "times"]),
         (3, {3: "", 4: ""}, ["line 5", "start_s and end_s"]),
         (2, {3: "0", 4: "1"}, ["line 4", "times", "Background"]),
@@ -85,7 +89,7 @@ def test_the_hash_is_of_the_labels(folder, rows):
         (9, {3: "1.5", 4: "3"}, ["line 11", "overlapping", "1.5 to 3.0", "0.5 to 2.0"]),
         (9, {3: "0", 4: "4"}, ["line 11", "overlapping"]),
         (9, {1: "test"}, ["line 11", "'clip 0'", "line 2", "split"]),
-        (9, {2: "Kettle"}, ["line 11", "'clip 0'", "line 2", "category"]),
+        (9, {2: "Background", 3: "", 4: ""}, ["line 11", "'clip 0'", "Background"]),
         (9, {5: "clip 1.a.npy"}, ["line 11", "'clip 0'", "line 2", "file"]),
         (9, {3: "", 4: ""}, ["line 11", "'clip 0'", "line 2", "times"]),
     ],
@@ -166,3 +170,60 @@ def test_categories_are_unique_and_not_background(folder, rows):
         assert "each once" in refusal(folder)
     (folder / "categories.txt").unlink()
     assert "categories.txt: missing" in refusal(folder)
+
+
+def test_events_of_several_categories_may_overlap(folder, rows):
+    rows[0][3:5] = ["", ""]
+    sets = [[*rows[0][:2], "Kettle", "", "", *rows[0][5:]]]
+    overlap = [[*rows[1][:2], "Door, slamming", 1, 3, *rows[1][5:]]]
+    write_manifest(folder, [*rows, *sets, *overlap])
+    first, second, *_ = read_manifest(folder).clips
+    assert first.categories == ("Door, slamming", "Kettle")
+    assert (first.events, first.has_times, first.is_whole) == ((), False, True)
+    assert second.categories == ("Kettle", "Door, slamming")
+    assert [(e.start_s, e.end_s) for e in second.events] == [(0.5, 2), (1, 3)]
+
+
+OPTIONS = ("audio_hop_s", "visual_hop_s", "tolerance_s")
+
+
+def test_hops_and_tolerance_are_columns(folder, rows):
+    lines = [[*row, "", "", ""] for row in rows]
+    lines[1][7:] = ["0.96", "0.5", "2"]
+    write_manifest(folder, lines, (*FEATURE_COLUMNS, *OPTIONS))
+    clips = read_manifest(folder).clips
+    assert (clips[0].hops_s, clips[0].tolerance_s) == ((1, 1), 1)
+    assert (clips[1].hops_s, clips[1].tolerance_s) == ((0.96, 0.5), 2)
+
+
+@pytest.mark.parametrize("values", [("0", "", ""), ("", "-1", ""), ("", "", "0,5")])
+def test_wrong_hops_are_named(folder, rows, values):
+    write_manifest(
+        folder,
+        [[*rows[0], *values], *([*row, "", "", ""] for row in rows[1:])],
+        (*FEATURE_COLUMNS, *OPTIONS),
+    )
+    assert "line 2: " in refusal(folder)
+
+
+def test_commas_without_quotes_are_explained(folder, rows):
+    write_manifest(folder, rows)
+    path = folder / "manifest.csv"
+    path.write_text(path.read_text().replace("0.5", "0,5"))
+    assert "line 2: expected 7 values, received 8. " in refusal(folder)
+    path.write_text(path.read_text().replace(",", ";"))
+    assert "separated by commas" in refusal(folder)
+
+
+def test_ten_thousand_categories_are_read_and_compared(folder, rows):
+    names = [f"Category {index}" for index in range(10_000)]
+    (folder / "categories.txt").write_text("\n".join(names))
+    for row in rows:
+        row[2] = "Category 9999"
+        row[3:5] = (0, 1)
+    write_manifest(folder, rows)
+    assert len(read_manifest(folder).categories) == 10_000
+    wrong = [[row[0] + str(n), *row[1:]] for n in range(1_000) for row in rows]
+    for row in wrong:
+        row[2] = "category 9998"
+    assert "'Category 9998'" in refusal(folder, wrong)

@@ -180,7 +180,7 @@ def test_a_build_that_fails_keeps_what_was_built(own):
         build_again(own)
     found = opened(own)
     assert found.content_hash() == before
-    assert [path.name for path in find_visible(found.builder)] == ["1.2.0"]
+    assert [path.name for path in find_visible(found.builder)] == ["1.3.0"]
 
 
 def find_visible(builder):

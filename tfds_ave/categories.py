@@ -1,11 +1,11 @@
 """categories.txt: read it, and explain names that it lacks."""
 
+import functools
 import pathlib
 import re
 import unicodedata
-from collections.abc import Sequence
 
-from avsdn_tf.text import find_look_alike, normalize, skeleton
+from avsdn_tf.text import normalize, skeleton
 from tfds_ave.configs import BACKGROUND
 from tfds_ave.errors import DatasetError, shorten
 
@@ -60,13 +60,21 @@ def _find_fault(name: str, earlier: dict[str, tuple[str, int]]) -> str | None:
     return f"looks like {other!a} of line {line}"
 
 
-def explain_unknown(name: str, categories: Sequence[str]) -> str:
+def explain_unknown(name: str, categories: tuple[str, ...]) -> str:
     """Return a sentence on a category that categories.txt lacks."""
-    known = (*categories, BACKGROUND)
-    if other := find_look_alike(name, known):
+    by_look, shown = _look_up(categories)
+    if not name:
+        return f"Expected a category, or {BACKGROUND} for a clip without an event."
+    if other := by_look.get(skeleton(name)):
         return f"Expected {other!a}, received {name!a}, which looks like it."
     rule = ", where a line that begins with '# ' is a comment" * is_comment(name)
-    return (
-        f"Expected one of {', '.join(shorten(list(map(repr, known))))}, as in "
-        f"{CATEGORIES}{rule}. Received: {name!r}."
-    )
+    return f"Expected one of {shown}, as in {CATEGORIES}{rule}. Received: {name!r}."
+
+
+# Once for all wrong lines: both may have thousands.
+@functools.lru_cache(maxsize=1)
+def _look_up(categories: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """Return all classes by what they show, and a list of them to show."""
+    known = (*categories, BACKGROUND)
+    by_look = {skeleton(name): name for name in known}
+    return by_look, ", ".join(shorten(list(map(repr, known))))

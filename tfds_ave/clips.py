@@ -100,6 +100,15 @@ def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
     The file may hold `TOLERANCE_SEGMENTS` rows more or fewer: surplus rows are cut
     off, and the last row is repeated for missing ones.
     """
+    values = read_rows(path)
+    missing = num_segments - len(values)
+    if missing > 0:
+        values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+    return values[:num_segments]
+
+
+def read_rows(path: pathlib.Path) -> np.ndarray:
+    """Return the features of a file as float32; they must be finite."""
     with np.errstate(over="ignore"):  # The check below names the file.
         values = open_npy(path).read().astype(np.float32)
     if not np.isfinite(values).all():
@@ -108,7 +117,4 @@ def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
             "was made from a video, check that the weights belong to their network, "
             "remove the file and build again."
         )
-    missing = num_segments - len(values)
-    if missing > 0:
-        values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
-    return values[:num_segments]
+    return values

@@ -119,6 +119,10 @@ VIDEOS = AveConfig(
 )
 CUSTOM = AveConfig(
     name="custom",
+    version="1.3.0",
+    release_notes={
+        "1.3.0": "Clips of any length, windows, and several categories at once."
+    },
     description=(
         "Your own data: manifest.csv and categories.txt, with videos or feature files. "
         "Visual features are stored flat; the metadata hold their shape."

@@ -1,10 +1,10 @@
 """What is known of a source before the first feature is made of it."""
 
 import collections
+import math
 import os
 import pathlib
 import shutil
-import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from tfds_ave.clips import TOLERANCE_SEGMENTS
@@ -58,46 +58,23 @@ def find_gaps(
     return f"no clip of {', '.join(shorten(gaps, 5))}" if gaps else None
 
 
-def find_wrong_lengths(
-    stated_s: Mapping[str, float], num_segments: int | None = None
-) -> tuple[int, list[str]]:
-    """Compare the lengths that videos state, as far as these are sure.
+def find_wrong_lengths(stated_s: Mapping[str, float], num_segments: int) -> list[str]:
+    """Return the name and length of each video that is surely not `num_segments` long.
 
-    Args:
-        stated_s: Length of each clip in seconds.
-        num_segments: The length to expect; default: the most frequent one.
-
-    Returns:
-        That length, and the name and length of each clip that is surely another.
+    `stated_s` holds the length that each video states, in seconds.
     """
-    segments = {name: _count_segments(length) for name, length in stated_s.items()}
-    typical_s = float(num_segments or 0)
-    if num_segments is None:
-        num_segments = most_frequent(segments.values())
-        typical_s = statistics.median(
-            stated_s[name] for name, count in segments.items() if count == num_segments
-        )
-    wrong = [
-        f"{name} {count}"
-        for name, count in segments.items()
-        if abs(count - num_segments) > TOLERANCE_SEGMENTS
-        and abs(stated_s[name] - typical_s) > TOLERANCE_SEGMENTS + 1 - _UNSURE_S
+    return [
+        f"{name} {count_segments(length_s)}"
+        for name, length_s in stated_s.items()
+        if abs(count_segments(length_s) - num_segments) > TOLERANCE_SEGMENTS
+        and abs(length_s - num_segments) > TOLERANCE_SEGMENTS + 1 - _UNSURE_S
     ]
-    return num_segments, wrong
 
 
-def most_frequent(lengths: Iterable[int]) -> int:
-    """Return the most frequent length, and of two such the smaller.
-
-    Surplus rows can be cut off.
-    """
-    counts = collections.Counter(lengths)
-    return min(counts, key=lambda length: (-counts[length], length))
-
-
-def _count_segments(length_s: float) -> int:
-    """Return how many segments the reader of videos makes of a length."""
-    return -int(-(length_s - TAIL_S) // 1)
+def count_segments(length_s: float) -> int:
+    """Return how many segments the reader of videos makes of a length, at least 1."""
+    # Rounded, since 10.1 - 0.1 is more than 10.
+    return max(1, math.ceil(round(length_s - TAIL_S, 6)))
 
 
 def check_space(needs: Iterable[tuple[pathlib.Path, int]]) -> None:

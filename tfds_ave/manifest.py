@@ -5,66 +5,110 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from avsdn_tf.files import expand_user
-from tfds_ave.categories import (
-    CATEGORIES,
-    explain_unknown,
-    normalize,
-    read_categories,
-)
-from tfds_ave.configs import BACKGROUND, SPLITS
+from avsdn_tf.text import normalize
+from tfds_ave.categories import CATEGORIES, explain_unknown, read_categories
+from tfds_ave.configs import BACKGROUND, SEGMENT_S, SPLITS
 from tfds_ave.errors import DatasetError, raise_errors
 
 MANIFEST = "manifest.csv"
 
 _COLUMNS = ("key", "split", "category", "start_s", "end_s")
 _FEATURE_COLUMNS = ("audio", "visual")
+_HOP_COLUMNS = ("audio_hop_s", "visual_hop_s")
+_TOLERANCE_S = 1.0
 # A file name has 255 bytes at most; the longest one here is KEY.source.json.
 _MAX_KEY_BYTES = 240
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomEvent:
+    """An event of a clip; `line` is its line in manifest.csv."""
+
+    category: str
+    start_s: float
+    end_s: float
+    line: int
 
 
 @dataclasses.dataclass(frozen=True)
 class CustomClip:
     """One clip of the manifest, with either a video or an audio and a visual file.
 
-    `times_s` are start and end of each event, without overlap; empty if unknown.
+    Attributes:
+        row: Number of the clip, from 0.
+        key: Its key.
+        line: Its first line in manifest.csv.
+        split: Its split.
+        categories: The categories of its events, each once; none for background.
+        events: Its events; those of one category don't overlap. Empty if unknown.
+        video: Its video, or None.
+        features: Its audio and its visual file, or None.
+        hops_s: Seconds from one row of the audio and of the visual file to the next.
+        tolerance_s: By how much the two may differ in length, and an event may end
+            after the clip.
     """
 
     row: int
     key: str
+    line: int
     split: str
-    category: str
-    times_s: tuple[tuple[float, float], ...]
+    categories: tuple[str, ...]
+    events: tuple[CustomEvent, ...]
     video: pathlib.Path | None
     features: tuple[pathlib.Path, pathlib.Path] | None
+    hops_s: tuple[float, float] = (SEGMENT_S, SEGMENT_S)
+    tolerance_s: float = _TOLERANCE_S
 
     @property
     def files(self) -> tuple[pathlib.Path, ...]:
         """The video, or the feature files."""
         return self.features or (self.video,)
 
+    @property
+    def has_times(self) -> bool:
+        """Whether all its events have a start and an end."""
+        return bool(self.events) or not self.categories
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is one example, and not cut into windows for training.
+
+        Without times, only the whole clip is known to hold its events.
+        """
+        return self.split != "train" or not self.has_times
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """The categories, and the clips in the order of the file."""
 
+    path: pathlib.Path
     categories: tuple[str, ...]
     clips: tuple[CustomClip, ...]
 
     @property
     def has_times(self) -> bool:
         """Whether every event has a start and an end."""
-        return all(clip.times_s or clip.category == BACKGROUND for clip in self.clips)
+        return all(clip.has_times for clip in self.clips)
 
-    def labels_hash(self) -> str:
-        """Return a hash of the keys, splits, categories and times of all clips."""
-        labels = [(c.key, c.split, c.category, c.times_s) for c in self.clips]
-        return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
+    def labels_hash(self, window_s: int, hop_s: int) -> str:
+        """Return a hash of the keys, splits, events and hops of all clips."""
+        labels = [
+            (
+                *(c.key, c.split, c.categories, c.hops_s),
+                [(e.category, e.start_s, e.end_s) for e in c.events],
+            )
+            for c in self.clips
+        ]
+        content = json.dumps([labels, window_s, hop_s])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def read_manifest(folder: pathlib.Path) -> Manifest:
@@ -83,25 +127,28 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     categories = read_categories(folder / CATEGORIES, _read_text(folder / CATEGORIES))
     path = folder / MANIFEST
     header, lines = _read_lines(path)
+    known = {*categories, BACKGROUND}
     clips: dict[str, CustomClip] = {}
-    first_lines: dict[str, int] = {}
     errors: list[str] = []
     for number, values in lines:
         where = f"{path}, line {number}"
         try:
             if len(values) != len(header):
                 raise DatasetError(
-                    f"{where}: expected {len(header)} values, received {len(values)}."
+                    f"{where}: expected {len(header)} values, received {len(values)}. "
+                    "Put text with commas in quotes, and write numbers with a point."
                 )
             fields = dict(zip(header, map(str.strip, values), strict=True))
-            clip = _parse(fields, len(clips), where, folder, categories)
+            fields["category"] = normalize(fields["category"])
+            if fields["category"] not in known:
+                explanation = explain_unknown(fields["category"], categories)
+                raise DatasetError(f"{where}: unknown category. {explanation}")
+            clip = _parse(fields, len(clips), number, where, folder)
             if clip.key in clips:
-                first = clips[clip.key]
-                clip = _add_event(first, clip, where, first_lines[clip.key])
+                clip = _add_event(clips[clip.key], clip, where)
         except DatasetError as error:
             errors.append(str(error))
             continue
-        first_lines.setdefault(clip.key, number)
         clips[clip.key] = clip
     raise_errors(errors)
     for split in SPLITS:
@@ -110,7 +157,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
                 f"{path}: no clip of split {split!r}. Expected at least one of each of "
                 f"{', '.join(SPLITS)}."
             )
-    used = {clip.category for clip in clips.values()}
+    used = {category for clip in clips.values() for category in clip.categories}
     raise_errors(
         [
             f"{folder / CATEGORIES}: {name!r} names no clip. Expected a category of "
@@ -119,7 +166,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             if name.startswith("#") and name not in used
         ]
     )
-    return Manifest(categories, tuple(clips.values()))
+    return Manifest(path, categories, tuple(clips.values()))
 
 
 def _read_text(path: pathlib.Path) -> str:
@@ -147,7 +194,7 @@ def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str
     if not (has_files and all(name in header for name in _COLUMNS)):
         raise DatasetError(
             f"{path}: wrong columns. Expected {', '.join(_COLUMNS)}, and video or "
-            f"{' and '.join(_FEATURE_COLUMNS)}. "
+            f"{' and '.join(_FEATURE_COLUMNS)}, separated by commas. "
             f"Received: {', '.join(header) or 'none'}."
         )
     return header, [(number, values) for number, values in lines[1:] if any(values)]
@@ -156,36 +203,69 @@ def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str
 def _parse(
     fields: Mapping[str, str],
     row: int,
+    line: int,
     where: str,
     folder: pathlib.Path,
-    categories: Sequence[str],
 ) -> CustomClip:
     """Return the clip of one line, with one event at most."""
-    key, split = fields["key"], fields["split"]
-    category = normalize(fields["category"])
+    key, split, category = (fields[name] for name in ("key", "split", "category"))
     is_file_name = key and "/" not in key and not key.startswith(".")
     has_control = any(unicodedata.category(character) == "Cc" for character in key)
     if has_control or not is_file_name or len(key.encode()) > _MAX_KEY_BYTES:
         raise DatasetError(
             f"{where}: expected a key that is a valid file name of {_MAX_KEY_BYTES} "
-            f"bytes at most. Received: {key!r}."
+            f"bytes at most, without '/', not hidden. Received: {key!r}."
         )
     if split not in SPLITS:
         raise DatasetError(
             f"{where}: unknown split. Expected one of {', '.join(SPLITS)}, received "
             f"{split!r}."
         )
-    if category not in (*categories, BACKGROUND):
-        explanation = explain_unknown(category, categories)
-        raise DatasetError(f"{where}: unknown category. {explanation}")
-    times_s = _parse_times({**fields, "category": category}, where)
+    events = tuple(
+        CustomEvent(category, *times_s, line) for times_s in _parse_times(fields, where)
+    )
     video, features = _find_files(fields, where, folder)
-    return CustomClip(row, key, split, category, times_s, video, features)
+    given = {
+        name: _parse_seconds(name, fields[name], where)
+        for name in (*_HOP_COLUMNS, "tolerance_s")
+        if fields.get(name)
+    }
+    hops_s = tuple(given.get(name, SEGMENT_S) for name in _HOP_COLUMNS)
+    if 0 in hops_s or (video and hops_s != (SEGMENT_S, SEGMENT_S)):
+        raise DatasetError(
+            f"{where}: wrong {' or '.join(_HOP_COLUMNS)}. Expected more than 0 s, and "
+            f"{SEGMENT_S:g} s for a video. Received: {hops_s[0]:g} and {hops_s[1]:g}."
+        )
+    return CustomClip(
+        row=row,
+        key=key,
+        line=line,
+        split=split,
+        categories=() if category == BACKGROUND else (category,),
+        events=events,
+        video=video,
+        features=features,
+        hops_s=hops_s,
+        tolerance_s=given.get("tolerance_s", _TOLERANCE_S),
+    )
 
 
-def _parse_times(
-    fields: Mapping[str, str], where: str
-) -> tuple[tuple[float, float], ...]:
+def _parse_seconds(name: str, text: str, where: str) -> float:
+    """Return a number of seconds, at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        point = " Write decimals with a point." * ("," in text)
+        raise DatasetError(
+            f"{where}: invalid times. Expected {name} in seconds, at least 0.{point} "
+            f"Received: {name}={text!r}."
+        )
+    return value
+
+
+def _parse_times(fields: Mapping[str, str], where: str) -> list[tuple[float, float]]:
     """Return start and end of a line's event; nothing if the line has no times."""
     texts = (fields["start_s"], fields["end_s"])
     is_background = fields["category"] == BACKGROUND
@@ -196,22 +276,21 @@ def _parse_times(
                 "of split 'train' may lack them, for weak training. Received none in "
                 f"split {fields['split']!r}."
             )
-        return ()
-    try:
-        start_s, end_s = map(float, texts)
-    except ValueError:
-        start_s = end_s = float("nan")
-    if not 0 <= start_s < end_s < float("inf"):
+        return []
+    start_s, end_s = (
+        _parse_seconds(name, fields[name], where) for name in ("start_s", "end_s")
+    )
+    if not start_s < end_s:
         raise DatasetError(
-            f"{where}: invalid times. Expected seconds with 0 <= start_s < end_s, or "
-            f"neither. Received: start_s={texts[0]!r}, end_s={texts[1]!r}."
+            f"{where}: invalid times. Expected start_s < end_s. Received: "
+            f"start_s={texts[0]!r}, end_s={texts[1]!r}."
         )
     if is_background:
         raise DatasetError(
             f"{where}: expected no times for {BACKGROUND}, which is no event. "
             f"Received: {start_s} to {end_s} s."
         )
-    return ((start_s, end_s),)
+    return [(start_s, end_s)]
 
 
 def _find_files(
@@ -235,29 +314,46 @@ def _find_files(
     return (paths[0], None) if video else (None, (paths[0], paths[1]))
 
 
-def _add_event(
-    first: CustomClip, other: CustomClip, where: str, line: int
-) -> CustomClip:
-    """Return a clip with the event of another line; `line` is the first of its key."""
-    same = ("split", "category", "video", "features")
+def _add_event(first: CustomClip, other: CustomClip, where: str) -> CustomClip:
+    """Return a clip with the event of another line."""
+    also = f"{where}: key {other.key!r} also names line {first.line}"
+    same = ("split", "video", "features", "hops_s", "tolerance_s")
     if any(getattr(first, name) != getattr(other, name) for name in same):
         raise DatasetError(
-            f"{where}: key {other.key!r} also names line {line}, with another split, "
-            "category or file. Expected lines of one clip to differ in times only. "
-            "Give different clips different keys, and cut a video with events of "
-            "several categories into clips."
+            f"{also}, with another split, file, hop or tolerance. Expected lines of "
+            "one clip to differ in category and times only. Give different clips "
+            "different keys."
         )
-    if not (first.times_s and other.times_s):
+    if not (first.categories and other.categories):
         raise DatasetError(
-            f"{where}: key {other.key!r} also names line {line}. Expected times in "
-            "every line of a clip with several events, and one line for other clips."
+            f"{also}. Expected one line for a clip of {BACKGROUND}, which has no event."
         )
-    ((start_s, end_s),) = other.times_s
-    for earlier in first.times_s:
-        if start_s < earlier[1] and earlier[0] < end_s:
-            raise DatasetError(
-                f"{where}: overlapping times. Expected events of a clip that don't "
-                f"overlap. Received: {start_s} to {end_s} s, and {earlier[0]} to "
-                f"{earlier[1]} s."
-            )
-    return dataclasses.replace(first, times_s=(*first.times_s, *other.times_s))
+    if bool(first.events) != bool(other.events):
+        raise DatasetError(
+            f"{also}. Expected times in every line of a clip, or in none. Received "
+            "times in one of the two."
+        )
+    if not other.events and set(other.categories) <= set(first.categories):
+        raise DatasetError(
+            f"{also}, and {other.categories[0]!r} again. Expected each category of a "
+            "clip without times once."
+        )
+    for event in other.events:
+        for earlier in first.events:
+            if (
+                event.category == earlier.category
+                and event.start_s < earlier.end_s
+                and earlier.start_s < event.end_s
+            ):
+                raise DatasetError(
+                    f"{where}: overlapping times. Expected events of one category that "
+                    f"don't overlap. Received: {event.category!r} from {event.start_s} "
+                    f"to {event.end_s} s, and from {earlier.start_s} to "
+                    f"{earlier.end_s} s in line {earlier.line}."
+                )
+    categories = dict.fromkeys((*first.categories, *other.categories))
+    return dataclasses.replace(
+        first,
+        categories=tuple(categories),
+        events=(*first.events, *other.events),
+    )

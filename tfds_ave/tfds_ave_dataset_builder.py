@@ -15,6 +15,7 @@ from avsdn_tf.files import expand_user
 from tfds_ave import (
     building,
     custom,
+    custom_files,
     fingerprint,
     look,
     official,
@@ -24,21 +25,14 @@ from tfds_ave import (
 )
 from tfds_ave.categories import CATEGORIES
 from tfds_ave.clips import Clip
-from tfds_ave.configs import (
-    BACKGROUND,
-    CONFIGS,
-    SEGMENT_S,
-    SIMULATED,
-    SPLITS,
-    STAND_IN,
-    AveConfig,
-)
+from tfds_ave.configs import CONFIGS, SPLITS, STAND_IN, AveConfig
 from tfds_ave.errors import (
     DatasetError,
     explain_build_errors,
     raise_errors,
     shorten,
 )
+from tfds_ave.examples import describe_features, describe_metadata, fill_info
 from tfds_ave.manifest import MANIFEST, read_manifest
 from tfds_ave.videos import Video
 
@@ -69,6 +63,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     # the stage, how much is done, and how much there is.
     say: Callable[[str], None] = staticmethod(logging.warning)
     on_progress: Callable[[str, int, int], None] = staticmethod(lambda *_: None)
+    # Of `custom`: seconds of the windows that training clips are cut into, and from one
+    # to the next. None stands for 10, and for the length of a window; of a data set
+    # that is there, for those that it was built with.
+    window_s: int | None = None
+    hop_s: int | None = None
     # What has built the data set again.
     _successor: "Builder | None" = None
 
@@ -99,55 +98,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        # Custom data decide categories and shapes once they are read.
-        known = config.source != "custom"
-        names = config.class_names if known else None
-        num_segments = config.num_segments if known else None
-        audio_shape = (num_segments, config.audio_width if known else None)
-        visual_shape = (num_segments, *(config.visual_shape if known else (None,)))
         info = self.dataset_info_from_configs
         about = {"homepage": "https://github.com/YapengTian/AVE-ECCV18"}
-        if not known:
+        if config.source == "custom":
             # AVE's description and citation are not those of a user's own data.
             info = functools.partial(tfds.core.DatasetInfo, builder=self)
             about = {"description": config.description}
         return info(
             **about,
-            features=tfds.features.FeaturesDict(
-                {
-                    "row": np.int64,
-                    "video_id": tfds.features.Text(),
-                    # "bytes" is three times as fast to write as TFDS's default.
-                    "audio": tfds.features.Tensor(
-                        shape=audio_shape, dtype=np.float32, encoding="bytes"
-                    ),
-                    "visual": tfds.features.Tensor(
-                        shape=visual_shape,
-                        dtype=np.dtype(config.visual_dtype),
-                        encoding="bytes",
-                    ),
-                    "segment_labels": tfds.features.Sequence(
-                        tfds.features.ClassLabel(names=names), length=num_segments
-                    ),
-                    "clip_label": tfds.features.ClassLabel(names=names),
-                    # Stored, so that weak training decodes no segment labels.
-                    "segment_label_mean": tfds.features.Tensor(
-                        shape=(len(names) if names else None,), dtype=np.float32
-                    ),
-                    "start_s": np.float32,
-                    "end_s": np.float32,
-                    "match_split": tfds.features.ClassLabel(names=SPLITS),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(
-                num_segments=config.num_segments,
-                segment_s=SEGMENT_S,
-                audio_width=config.audio_width,
-                visual_shape=list(config.visual_shape),
-                has_times=True,
-                backbones=config.backbones,
-                disclaimer=SIMULATED if config.source == "simulated" else None,
-            ),
+            features=describe_features(config),
+            metadata=describe_metadata(config),
         )
 
     @property
@@ -222,6 +182,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
         Without a folder: that its source is as it was.
         """
+        self._check_windows()
         self.on_progress("comparing files", 0, 0)
         source = fingerprint.read_fingerprint(self.data_path)
         if source:
@@ -238,6 +199,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "or choose another data_dir."
             )
 
+    def _check_windows(self) -> None:
+        """Check that the data set was built with these windows."""
+        for name in ("window_s", "hop_s"):
+            wanted, built = getattr(self, name), self.info.metadata.get(name)
+            if wanted not in (None, built):
+                raise DatasetError(
+                    f"{self.data_path} was built with {name}={built}, not {wanted}. "
+                    "Add --overwrite to build it again, or choose another data_dir."
+                )
+
     def _build(self, downloads: str, **kwargs: Any) -> None:
         """Build the data set, which is not there."""
         # Its info must hold nothing of a data set that it replaces.
@@ -247,6 +218,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             _download_config=self._download_config,
             say=self.say,
             on_progress=self.on_progress,
+            window_s=self.window_s,
+            hop_s=self.hop_s,
         )
         self.on_progress("starting", 0, 0)
         super(Builder, builder).download_and_prepare(
@@ -305,21 +278,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         definitions = [MANIFEST, CATEGORIES, *([videos.SETTINGS] if wanted else [])]
         files = [path for clip in manifest.clips for path in clip.files]
         source = self._record_source(definitions, files)
-        self._warn(custom.find_warnings(manifest, folder, source))
-        look_first = functools.partial(custom.look_first, manifest)
-        data = custom.open_custom(manifest, self._extract(wanted, look_first))
+        self._warn(custom_files.find_warnings(manifest, folder, source))
+        look_first = functools.partial(custom_files.look_first, manifest)
+        paths = self._extract(wanted, look_first)
+        data = custom_files.open_custom(manifest, paths, self.window_s, self.hop_s)
         self._warn(data.warnings)
-        names = [*manifest.categories, BACKGROUND]
-        self.info.features["clip_label"].names = names
-        self.info.features["segment_labels"].feature.names = names
-        self.info.metadata.update(
-            num_segments=data.num_segments,
-            audio_width=data.audio_width,
-            visual_shape=list(data.visual_shape),
-            has_times=manifest.has_times,
-            labels_hash=manifest.labels_hash(),
-        )
-        self._expect(len(manifest.clips))
+        fill_info(self.info, manifest.categories, data.metadata)
+        examples = data.example_lengths.values()
+        self._expect(sum(map(len, examples)), sum(map(sum, examples)))
         return data
 
     def _record_source(
@@ -339,17 +305,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         path = self.data_path / fingerprint.SOURCE
         path.write_text(self._source.model_dump_json(exclude_none=True) + "\n")
 
-    def _expect(self, num_clips: int) -> None:
-        """Check the space for so many clips, and count them from now on."""
+    def _expect(self, num_clips: int, num_segments: int | None = None) -> None:
+        """Check the space for so many clips, and count them from now on.
+
+        `num_segments` is that of all clips.
+        """
         metadata = self.info.metadata
+        if num_segments is None:
+            num_segments = num_clips * metadata["num_segments"]
         visual_bytes = np.dtype(self.builder_config.visual_dtype).itemsize
-        clip_bytes = metadata["num_segments"] * (
+        segment_bytes = (
             metadata["audio_width"] * 4
             + math.prod(metadata["visual_shape"]) * visual_bytes
         )
         if not building.is_address(self.data_path):
             folder = pathlib.Path(self.data_path).parent
-            look.check_space([(folder, num_clips * clip_bytes)])
+            look.check_space([(folder, num_segments * segment_bytes)])
         self._num_clips, self._num_written = num_clips, 0
 
     def _extract(
@@ -390,10 +361,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self, clips: Iterator[Clip]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         num_classes = self.info.features["clip_label"].num_classes
-        for clip in clips:
+        source = self.builder_config.source
+        for index, clip in enumerate(clips):
             # VGGish's features are released after its final ReLU.
-            if self.builder_config.source == "files" and clip.audio.min() < 0:
+            if source == "files" and clip.audio.min() < 0:
                 self.info.metadata["disclaimer"] = STAND_IN
-            yield clip.row, clip.to_example(num_classes)
+            # Windows of one clip share its row.
+            key = index if source == "custom" else clip.row
+            yield key, clip.to_example(num_classes)
             self._num_written += 1
             self.on_progress("writing clips", self._num_written, self._num_clips)

@@ -61,7 +61,7 @@ def look_first(
 ) -> list[str]:
     """Return what is surely wrong with videos that state these lengths, by id."""
     named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
-    _, wrong = find_wrong_lengths(named_s, num_segments)
+    wrong = find_wrong_lengths(named_s, num_segments)
     return [wrong_lengths_message(wrong, num_videos, num_segments)] if wrong else []
 
 

@@ -23,6 +23,7 @@ from avsdn_tf.data.batches import (
     shuffled_batches,
 )
 from avsdn_tf.data.dataset import Dataset
+from avsdn_tf.errors import UserError
 
 _NAMES = ("audio", "visual", "row", "segment_labels")
 
@@ -131,7 +132,19 @@ def _is_event(dataset: Dataset, example: Example) -> tf.Tensor:
 
 
 def _stored_splits(dataset: Dataset) -> list[str]:
-    """Return the stored splits that this task draws its clips from."""
+    """Return the stored splits that this task draws its clips from.
+
+    Raises:
+        UserError: If lengths of clips differ.
+    """
+    if dataset.is_padded:
+        raise UserError(
+            "Cross-modality localization expects clips of one length. Received: "
+            f"clips of up to {dataset.longest_segments} segments. Cut all clips to one "
+            "length, and build with a window_s of that length.",
+            field="dataset",
+            value=dataset.name,
+        )
     return [name for name in dataset.splits if name != "background"]
 
 

@@ -8,24 +8,30 @@ import tensorflow_datasets as tfds
 from avsdn_tf.errors import UserError
 
 
-def check_sizes(builder: tfds.core.DatasetBuilder, clip_bytes: int) -> None:
+def check_sizes(
+    builder: tfds.core.DatasetBuilder, shortest_bytes: int, longest_bytes: int
+) -> None:
     """Check that files hold as many bytes as the metadata claim, which anyone may say.
 
     Args:
         builder: The builder of the data set.
-        clip_bytes: Size of a clip's features.
+        shortest_bytes: Size of the features of the shortest clip.
+        longest_bytes: Size of the features of the longest clip.
 
     Raises:
         UserError: If a file is missing, or has fewer.
     """
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         return  # Others may be compressed.
-    small = [
-        os.fspath(path)
-        for split in builder.info.splits.values()
-        for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
-        if length * clip_bytes > (path.stat().length if path.exists() else 0)
-    ]
+    sizes, small = {}, []
+    for split in builder.info.splits.values():
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
+            name = os.fspath(path)
+            sizes[name] = path.stat().length if path.exists() else 0
+            if length * shortest_bytes > sizes[name]:
+                small.append(name)
+    if longest_bytes > sum(sizes.values()):
+        small = list(sizes)
     if small:
         raise damage_error(small)
 

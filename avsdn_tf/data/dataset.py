@@ -117,7 +117,9 @@ class Dataset:
     def describe_source(self) -> str:
         """Return a line on what it was built from, and on its categories and clips."""
         source = self.source.folder if self.source else "an unknown source"
-        clips = sum(map(self.num_clips, self.splits))
+        # Windows for training are more than the clips that they are of.
+        counts = self.builder.info.metadata.get("num_clips")
+        clips = sum(counts.values() if counts else map(self.num_clips, self.splits))
         return (
             f"{self.name} from {'simulation' if self.config == _SIMULATED else source}"
             f": {clips:,} clips, {len(self.categories)} categories: "
@@ -312,6 +314,13 @@ class _Metadata(Schema):
     train_segments: pydantic.PositiveInt | None = None
     longest_segments: pydantic.PositiveInt | None = None
     multi_label: bool = False
+    # For people: of every split's clips, and their shortest, median and longest.
+    num_clips: dict[str, pydantic.NonNegativeInt] | None = None
+    lengths: list[pydantic.PositiveInt] | None = pydantic.Field(
+        None, min_length=3, max_length=3
+    )
+    window_s: pydantic.PositiveInt | None = None
+    hop_s: pydantic.PositiveInt | None = None
 
 
 def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
@@ -319,7 +328,9 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
     try:
         metadata = _Metadata.model_validate(dict((builder.info.metadata or {}).items()))
         fields = {
-            **dict(metadata),
+            **metadata.model_dump(
+                exclude={"num_clips", "lengths", "window_s", "hop_s"}
+            ),
             "visual_shape": tuple(metadata.visual_shape),
             "backbones": Backbones.from_dict(metadata.backbones),
             "categories": tuple(builder.info.features["clip_label"].names[:-1]),
@@ -329,13 +340,16 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
         dataset = Dataset(name=name, builder=builder, **fields)
         if lacking := {"train", "validation", "test"} - set(dataset.splits):
             raise ValueError(f"No split {', '.join(sorted(lacking))}")
-        check_sizes(builder, dataset.clip_bytes)
+        lengths = (dataset.num_segments, dataset.train_segments)
+        longest = max(*lengths, dataset.longest_segments) * dataset.segment_bytes
+        shortest = dataset.segment_bytes if dataset.is_padded else longest
+        check_sizes(builder, shortest, longest)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         is_schema = isinstance(error, pydantic.ValidationError)
         reason = describe(error) if is_schema else first_line(error)
         raise UserError(
             f"{builder.data_path}: expected the metadata of tfds_ave "
-            f"{tfds.builder_cls(_NAME).VERSION}. {type(error).__name__}: {reason}. "
+            f"{builder.version}. {type(error).__name__}: {reason}. "
             "Remove the folder and build the data set again."
         ) from error
     return dataset

@@ -1,0 +1,217 @@
+"""The files of the user's own data: what is wrong or unusual about them."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+
+from tfds_ave.clips import read_shape
+from tfds_ave.configs import SPLITS
+from tfds_ave.custom import WINDOW_S, CustomData
+from tfds_ave.errors import DatasetError, raise_errors, shorten
+from tfds_ave.fingerprint import Fingerprint, name_in
+from tfds_ave.look import TAIL_S, count_segments, find_gaps, find_shared
+from tfds_ave.manifest import CustomClip, Manifest
+
+# Videos hold up to so much more or less than they state.
+_UNSURE_S = 0.5
+# Protocol buffers, which hold an example, have no more.
+_MAX_EXAMPLE_BYTES = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What is known of a clip's files.
+
+    Attributes:
+        lengths_s: Length of the audio and of the visual features.
+        widths: Audio width and visual shape; None if only the network tells.
+        unsure_s: By how much the lengths may be wrong.
+    """
+
+    lengths_s: tuple[float, float]
+    widths: tuple[int, tuple[int, ...]] | None
+    unsure_s: float = 0.0
+
+    @property
+    def num_segments(self) -> int:
+        """Segments of the clip: the shorter modality decides."""
+        return count_segments(min(self.lengths_s))
+
+
+def find_warnings(
+    manifest: Manifest, folder: pathlib.Path, fingerprint: Fingerprint
+) -> list[str]:
+    """Return what is unusual about the clips of a manifest in a folder."""
+    contents = {
+        entry.name: (entry.num_bytes, entry.crc32) for entry in fingerprint.files
+    }
+    clips = [
+        (c.key, c.split, tuple(contents[name_in(folder, path)] for path in c.files))
+        for c in manifest.clips
+    ]
+    labels = [(clip.split, name) for clip in manifest.clips for name in clip.categories]
+    found = (find_shared(clips), find_gaps(labels, manifest.categories, SPLITS))
+    return [warning for warning in found if warning]
+
+
+def look_first(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
+    """Return what is surely wrong with the clips, before features are made of videos.
+
+    `lengths_s` holds the lengths that videos state, by key.
+    """
+
+    def describe(clip: CustomClip) -> _Facts | None:
+        if clip.features:
+            return _read_facts(clip, *clip.features)
+        if clip.key not in lengths_s:
+            return None
+        return _Facts((lengths_s[clip.key],) * 2, None, _UNSURE_S)
+
+    return _look(manifest, describe)[1]
+
+
+def open_custom(
+    manifest: Manifest,
+    extracted: Mapping[str, tuple[pathlib.Path, pathlib.Path]],
+    window_s: int | None = None,
+    hop_s: int | None = None,
+) -> CustomData:
+    """Check by the headers of all feature files that they fit together.
+
+    Args:
+        manifest: The manifest.
+        extracted: The feature files of the clips with a video, by key.
+        window_s: Segments of the windows that training clips are cut into.
+        hop_s: Segments from the start of one window to that of the next; default: those
+            of a window.
+
+    Raises:
+        DatasetError: If a file is damaged, or doesn't fit the manifest or the others;
+            it names every such line.
+    """
+    window, hop = window_s or WINDOW_S, hop_s or window_s or WINDOW_S
+    if not 1 <= hop <= window:
+        raise DatasetError(
+            "Expected windows of 1 s or more, each at most a window after the last. "
+            f"Received: window_s={window}, hop_s={hop}."
+        )
+    paths = {clip.key: clip.features or extracted[clip.key] for clip in manifest.clips}
+    facts, errors = _look(manifest, lambda clip: _read_facts(clip, *paths[clip.key]))
+    raise_errors(errors)
+    lengths = tuple(each.num_segments for each in facts.values())
+    warnings = [*_find_cuts(manifest, facts)]
+    if window_s and window_s > max(lengths):
+        warnings.append(
+            f"a window of {window_s} s is longer than every clip, {max(lengths)} s at "
+            "most: each training clip is one example"
+        )
+    widths = next(iter(facts.values())).widths
+    files = tuple(paths.values())
+    return CustomData(manifest, files, lengths, *widths, window, hop, tuple(warnings))
+
+
+def _look(
+    manifest: Manifest, describe: Callable[[CustomClip], _Facts | None]
+) -> tuple[dict[str, _Facts], list[str]]:
+    """Return what is known of each clip, by its key, and what is wrong."""
+    facts: dict[str, _Facts] = {}
+    errors, widths = [], None
+    for clip in manifest.clips:
+        where = f"{manifest.path}, line"
+        try:
+            found = describe(clip)
+        except DatasetError as error:
+            errors.append(f"{where} {clip.line}: {error}")
+            continue
+        if found is None:
+            continue
+        facts[clip.key] = found
+        widths = widths or found.widths
+        errors += [
+            f"{where} {line}: clip {clip.key!r}: {text}"
+            for line, text in _find_faults(clip, found, widths)
+        ]
+    return facts, errors
+
+
+def _read_facts(
+    clip: CustomClip, audio_path: pathlib.Path, visual_path: pathlib.Path
+) -> _Facts:
+    audio, visual = read_shape(audio_path), read_shape(visual_path)
+    if len(audio) != 2 or len(visual) not in (2, 4) or 0 in (*audio, *visual):
+        raise DatasetError(
+            f"{audio_path} and {visual_path}: expected shapes (num_rows, width) and "
+            "(num_rows, width) or (num_rows, rows, columns, width), of at least 1 row. "
+            f"Received: {audio} and {visual}."
+        )
+    lengths_s = tuple(
+        round(shape[0] * hop_s, 6)
+        for shape, hop_s in zip((audio, visual), clip.hops_s, strict=True)
+    )
+    return _Facts(lengths_s, (audio[1], visual[1:]))
+
+
+def _find_faults(
+    clip: CustomClip, facts: _Facts, widths: tuple[int, tuple[int, ...]] | None
+) -> Iterator[tuple[int, str]]:
+    """Yield the line and a message for everything that is wrong with a clip."""
+    audio_s, visual_s = facts.lengths_s
+    num_segments = facts.num_segments
+    if abs(audio_s - visual_s) > clip.tolerance_s:
+        yield (
+            clip.line,
+            f"its audio lasts {audio_s:g} s, and its visual features {visual_s:g} s. "
+            f"Expected lengths that differ by tolerance_s={clip.tolerance_s:g} at "
+            "most, or other hops, audio_hop_s and visual_hop_s.",
+        )
+    if facts.widths not in (None, widths):
+        yield (
+            clip.line,
+            "expected features of the first clip's shapes, "
+            f"audio {widths[0]} and visual {widths[1]} a segment. "
+            f"Received: {facts.widths[0]} and {facts.widths[1]}.",
+        )
+    elif facts.widths and clip.is_whole:
+        size = 4 * num_segments * (facts.widths[0] + math.prod(facts.widths[1]))
+        if size >= _MAX_EXAMPLE_BYTES:
+            yield (
+                clip.line,
+                f"its {num_segments} segments take {size / 1e9:.1f} GB. Expected less "
+                "than 2 GB. Cut it into several clips.",
+            )
+    latest_s = max(facts.lengths_s) + max(clip.tolerance_s, TAIL_S, facts.unsure_s)
+    for event in clip.events:
+        # An event may end, but not start, where a modality is missing.
+        if event.end_s > latest_s or event.start_s >= num_segments + facts.unsure_s:
+            yield (
+                event.line,
+                f"its event lasts from {event.start_s} to {event.end_s} s. Expected "
+                f"seconds within its {num_segments} segments of one second.",
+            )
+
+
+def _find_cuts(manifest: Manifest, facts: Mapping[str, _Facts]) -> Iterator[str]:
+    """Yield warnings about what is cut off."""
+    num_clips = len(manifest.clips)
+    uneven = [
+        key
+        for key, each in facts.items()
+        if len({*map(count_segments, each.lengths_s)}) > 1
+    ]
+    if uneven:
+        yield (
+            f"audio and visual features of {len(uneven)} of {num_clips} clips differ "
+            f"in length, and the shorter decides: {', '.join(shorten(uneven, 3))}"
+        )
+    late = [
+        f"{clip.key} (line {event.line})"
+        for clip in manifest.clips
+        for event in clip.events
+        if event.end_s > facts[clip.key].num_segments + TAIL_S
+    ]
+    if late:
+        yield (
+            f"{len(late)} event{'s' * (len(late) > 1)} cut where the clip ends: "
+            f"{', '.join(shorten(late, 3))}"
+        )
