@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -93,13 +94,41 @@ def test_a_user_s_own_data_are_built_and_described(own, capsys):
         "2: Door, slamming; Kettle",
         "audio (4, 5) float32, visual (4, 6) float32",
         "not recorded",
-        "d/tfds_ave/custom/1.2.0",
+        "lengths     4 s",
+        "windows     none",
+        "overlap     none",
+        "d/tfds_ave/custom/1.3.0",
         "--dataset=tfds_ave/custom --data_dir=d",
     ):
         assert part in printed
     assert len(printed.splitlines()) <= 15
     assert "cite" not in printed.lower()
     assert open_dataset("tfds_ave/custom", "d").num_clips("train") == 3
+
+
+def test_lengths_windows_and_overlap_are_in_the_summary(own, capsys):
+    rows = make_custom(own.parent / "long", num_segments=9)
+    for key in ("clip 3", "clip 6"):
+        for kind, width in (("a", 5), ("v", 6)):
+            path = own.parent / "long" / f"{key}.{kind}.npy"
+            np.save(path, np.zeros((12, width), np.float32))
+    rows.append([*rows[0][:2], "Kettle", 1, 3, *rows[0][5:]])
+    write_manifest(own.parent / "long", rows)
+    avsdn("build", "long", "--data_dir=d", "--window_s=4", "--hop_s=2")
+    printed = capsys.readouterr().out
+    for part in (
+        "clips       train 3, validation 3, test 3",
+        "lengths     9 to 12 s, median 9 s",
+        "windows     12 for training, of 4 s, one each 2 s",
+        "overlap     several categories at once",
+        "audio (5,) float32, visual (6,) float32 a segment",
+    ):
+        assert part in printed
+    avsdn("build", "long", "--data_dir=d")
+    with pytest.raises(UserError, match="window_s=4, not 5"):
+        avsdn("build", "long", "--data_dir=d", "--window_s=5")
+    with pytest.raises(UserError, match="hop_s"):
+        avsdn("build", "long", "--data_dir=e", "--window_s=5", "--hop_s=6")
 
 
 def test_warnings_are_in_the_summary(own, capsys):

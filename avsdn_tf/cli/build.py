@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -199,7 +198,6 @@ def build_own(
 def _is_outdated(folder: str, data_dir: str, windows: dict[str, int | None]) -> bool:
     """Return whether a data set is there, and built from other files or windows."""
     from avsdn_tf.data.dataset import NotBuiltError, open_dataset
-    from tfds_ave.fingerprint import find_changes
 
     try:
         dataset = open_dataset(OWN_DATA, data_dir, build=False)
@@ -209,8 +207,7 @@ def _is_outdated(folder: str, data_dir: str, windows: dict[str, int | None]) -> 
         return True  # It can't be read.
     metadata = dataset.builder.info.metadata
     is_other = any(value not in (None, metadata[n]) for n, value in windows.items())
-    source, now = dataset.source, pathlib.Path(folder).resolve()
-    return is_other or not source or bool(find_changes(source, now, read_data=True))
+    return is_other or not dataset.is_built_from(folder)
 
 
 def _download_config(args: argparse.Namespace) -> Any:
@@ -281,16 +278,20 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
         yield "source", "simulation"
     else:
         yield "source", "unknown: a version without source.json built it"
-    counts = [f"{name} {dataset.num_clips(name):,}" for name in dataset.splits]
-    yield "clips", ", ".join(counts)
+    own = builder.info.metadata.get("num_clips", {})
+    clips = own or {name: dataset.num_clips(name) for name in dataset.splits}
+    yield "clips", ", ".join(f"{name} {clips[name]:,}" for name in dataset.splits)
+    if own:
+        yield from _summarize_lengths(dataset, clips["train"])
     names = [short_name(name) for name in dataset.categories[:_SHOWN_CATEGORIES]]
     more = len(dataset.categories) - len(names)
     text = "; ".join(names) + (f"; and {more} more" if more else "")
     yield "categories", f"{len(dataset.categories)}: {text}"
-    audio = (dataset.num_segments, dataset.audio_width)
-    visual = (dataset.num_segments, *dataset.visual_shape)
+    length = () if dataset.is_padded else (dataset.num_segments,)
+    audio, visual = (*length, dataset.audio_width), (*length, *dataset.visual_shape)
     dtype = np.dtype(builder.info.features["visual"].np_dtype).name
-    yield "features", f"audio {audio} float32, visual {visual} {dtype}"
+    text = f"audio {audio} float32, visual {visual} {dtype}"
+    yield "features", text + " a segment" * dataset.is_padded
     names = [value for value in dataset.backbones.names().values() if value]
     yield "backbones", ", ".join(names) or "not recorded"
     size = filesize.decimal(builder.info.dataset_size)
@@ -306,3 +307,22 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
     default = expand_user("~/tensorflow_datasets")
     is_default = os.fspath(builder.data_dir_root) == default
     yield "train", f"avsdn --dataset={dataset.name}{'' if is_default else where}"
+
+
+def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]]:
+    """Yield the lengths of one's own clips, their windows, and whether events overlap.
+
+    `num_clips` is that of the training split.
+    """
+    metadata = dataset.builder.info.metadata
+    shortest, median, longest = metadata["lengths"]
+    text = f"{shortest} to {longest} s, median {median} s"
+    yield "lengths", f"{longest} s" if shortest == longest else text
+    window_s, hop_s = metadata["window_s"], metadata["hop_s"]
+    num_windows = dataset.num_clips("train")
+    text = "none: training clips are whole"
+    if num_windows != num_clips:
+        text = f"{num_windows:,} for training, of {window_s} s, one each {hop_s} s"
+    yield "windows", text
+    text = "several categories at once" if dataset.multi_label else "none"
+    yield "overlap", text

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import pathlib
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -148,6 +149,13 @@ class Dataset:
                 field="dataset",
                 value=self.name,
             )
+
+    def is_built_from(self, folder: str) -> bool:
+        """Return whether it was built from the files that a folder holds now."""
+        source, path = self.source, pathlib.Path(folder).resolve()
+        return bool(source) and not fingerprint.find_changes(
+            source, path, read_data=True
+        )
 
     def content_hash(self) -> str:
         """Return a hash that identifies the data, without reading them.
