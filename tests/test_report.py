@@ -381,6 +381,107 @@ def test_a_run_folder_gets_its_report(predictions, tmp_path):
     assert "<td>seed</td><td>1</td>" in text
 
 
+@pytest.fixture
+def overlapping(rng):
+    """Predictions of three categories at once, in clips of 2 to 6 segments."""
+    true = rng.integers(0, 2, (12, 6, 3))
+    lengths = rng.integers(2, 7, 12)
+    labels = np.where(np.arange(6)[:, None] < lengths[:, None, None], true, -1)
+    logits = 2 * (true - 0.5) + rng.normal(size=true.shape)
+    return evaluation.Predictions(np.arange(12), logits, labels, np.zeros(12))
+
+
+def test_a_multi_label_run_gets_its_report(overlapping, tmp_path):
+    folder = _run_folder(tmp_path)
+    text = folder.metrics.read_text()
+    folder.metrics.write_text(text.replace("validation_accuracy", "validation_f1"))
+    scores = evaluation.evaluate(overlapping, CATEGORIES, [0.5, 0.4, 0.6])
+    scores |= {"validation_f1": 0.5, "selection": "validation_f1"}
+    report = _write(folder, scores, overlapping)
+    assert json.loads(folder.report.read_text()) == report
+    assert (report["selected_epoch"], report["selection"]) == (2, "validation_f1")
+    pictures = {path.stem for path in tmp_path.glob("*.png")}
+    assert pictures == {"learning_curves", "timelines"}
+    page = folder.page.read_text(encoding="utf-8")
+    _Nesting(page)
+    assert "<td>0.4</td>" in page
+    assert "Confusion" not in page
+    lines = {score.name: score for score in list_scores(report)}
+    assert lines["Segment F1"].value == report["segment_f1"]
+    assert lines["Segment F1"].interval == report["intervals"]["segment_f1"]
+    assert lines["Validation F1"].value == 0.5
+    assert not {"Accuracy", "Always background"} & set(lines)
+    console = Console(width=80, file=io.StringIO())
+    console.print(results_table(report))
+    assert "Segment F1" in console.file.getvalue()
+
+
+def test_padding_is_drawn_nowhere(tmp_path, monkeypatch):
+    labels = np.array([[0, 3, -1, -1], [3, 0, 0, 3]])
+    logits = np.eye(4)[np.where(labels < 0, 1, labels)]
+    padded = evaluation.Predictions([7, 9], logits, labels, [0, 0])
+    drawn = []
+
+    def spy(clips, *args):
+        drawn.extend(clips)
+        return timelines(clips, *args)
+
+    timelines = figures.timelines
+    monkeypatch.setattr(figures, "timelines", spy)
+    scores = evaluation.evaluate(padded, CATEGORIES)
+    _write(_run_folder(tmp_path), scores, padded)
+    assert sorted(len(clip.truth) for clip in drawn) == [2, 4]
+    assert sorted(len(clip.predictions["avsdn <1>"]) for clip in drawn) == [2, 4]
+
+
+def test_lanes_hold_the_truth_above_the_prediction():
+    true, predicted = np.array([1, 1, 0, 0, 1]), np.array([0, 1, 1, 0, 1])
+    clips = [
+        figures.LaneClip("row 7", 4, {1: (true, predicted)}),
+        figures.LaneClip("row 9", 2, {}),
+    ]
+    (axes,) = figures.lane_timelines(clips, CATEGORIES, "avsdn", 2.0).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["Violin, fiddle", "no event"]
+    above, below = (c.get_paths()[0].get_extents() for c in axes.collections)
+    # In seconds, and without the fifth segment, which is padding.
+    assert (above.x0, above.x1, below.x0, below.x1) == (0, 4, 2, 6)
+    assert above.y1 < below.y0
+    many = figures.LaneClip("row 7", 4, dict.fromkeys(range(30), (true, true)))
+    axes = figures.lane_timelines([many], [str(k) for k in range(30)], "a").axes[0]
+    assert len(axes.get_yticklabels()) == 12
+    assert "18 more categories" in axes.texts[0].get_text()
+    with pytest.raises(ValueError, match="at least one clip"):
+        figures.lane_timelines([], CATEGORIES, "avsdn")
+
+
+def test_the_picture_of_a_multi_label_video_has_thresholds_and_no_background():
+    probabilities = np.array([[0.9, 0.4], [0.2, 0.8]])
+    values = ("a.mp4", ("Hum", "Bark"), probabilities, 1.0)
+    events = (Event(0.0, 1.0, "Hum", 0.9), Event(0.0, 2.0, "Bark", 0.6))
+    options = {"multi_label": True, "thresholds": (0.5, 0.3)}
+    figure = figures.prediction(VideoPrediction(*values, events, None, **options))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Hum", "Bark"]
+    levels = [set(line.get_ydata()) for line in figure.axes[1].get_lines()]
+    assert {50.0} in levels
+    assert {30.0} in levels
+    options["thresholds"] = (0.95, 0.95)
+    figure = figures.prediction(VideoPrediction(*values, (), None, **options))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Hum"]
+
+
+def test_a_report_of_an_earlier_version_has_fewer_lines(report):
+    new = ("segment_f1", "segment_f1_macro", "map", "intervals", "multi_label")
+    older = {name: value for name, value in report.items() if name not in new}
+    names = [score.name for score in list_scores(report)]
+    assert {"Segment F1", "Event F1 at IoU 0.5", "mAP"} <= set(names)
+    left_out = {"Segment F1", "mAP"}
+    expected = [name for name in names if name not in left_out]
+    assert [score.name for score in list_scores(older)] == expected
+
+
 def test_a_cross_modality_run_gets_its_report(tmp_path):
     folder = _run_folder(tmp_path)
     distances = 1 - np.eye(4)[np.newaxis]
@@ -409,7 +510,15 @@ def test_no_report_says_that_a_run_has_ended_if_a_file_fails(
     assert not folder.report.exists()
 
 
-@pytest.mark.parametrize("text", [None, "epoch,loss\n", "epoch,loss\n1,x\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "epoch,loss\n",
+        "epoch,loss\n1,x\n",
+        "epoch,loss,accuracy,seconds\n1,0.5,0.5,1\n",
+    ],
+)
 def test_a_broken_history_is_an_error_of_the_user(text, tmp_path):
     folder = RunFolder(tmp_path)
     if text is not None:

@@ -5,14 +5,20 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from matplotlib.figure import Figure
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.evaluation import Predictions
+from avsdn_tf.evaluation import F1, Predictions, lanes_of
 from avsdn_tf.files import explain_unwritable, write_json, write_text
 from avsdn_tf.report import figures
-from avsdn_tf.report.scores import is_cross_modality, list_scores, title_of
+from avsdn_tf.report.scores import (
+    is_cross_modality,
+    list_scores,
+    percent,
+    title_of,
+)
 from avsdn_tf.report.templating import render
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.schemas import Schema, describe, read_bytes
@@ -20,8 +26,8 @@ from avsdn_tf.schemas import Schema, describe, read_bytes
 _NUM_TIMELINE_CLIPS = 8
 # What screen readers say of the figures.
 _DESCRIPTIONS = {
-    "learning_curves": "Loss and accuracy of training and the accuracy of validation "
-    "by epoch. Their numbers are in metrics.csv",
+    "learning_curves": "Loss and accuracy of training and the score of validation by "
+    "epoch. Their numbers are in metrics.csv",
     "timelines": "Some test clips, second by second: their true events above the "
     "predicted ones. Their numbers are in predictions.npz",
     "confusion": "Which classes were given to the true segments of others. The "
@@ -40,8 +46,15 @@ class _Epoch(Schema, strict=False, extra="ignore"):
     epoch: Annotated[int, Field(ge=1, lt=2**31)]
     loss: Annotated[float, Field(ge=-1e30, le=1e30)]
     accuracy: _Share
-    validation_accuracy: _Share
+    validation_accuracy: _Share | None = None
+    validation_f1: _Share | None = None
     seconds: _Positive
+
+    @model_validator(mode="after")
+    def _has_one_score(self) -> "_Epoch":
+        if (self.validation_accuracy is None) == (self.validation_f1 is None):
+            raise ValueError("Expected validation_accuracy or validation_f1")
+        return self
 
 
 def summarize(
@@ -51,9 +64,11 @@ def summarize(
     scores: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what report.json holds; see `write_run_report`."""
-    selected = max(history, key=lambda epoch: epoch["validation_accuracy"])
+    selection = scores.get("selection", "validation_accuracy")
+    selected = max(history, key=lambda epoch: epoch[selection])
     return {
         **scores,
+        "selection": selection,
         "selected_epoch": int(selected["epoch"]),
         "epochs_run": len(history),
         "seconds": sum(epoch["seconds"] for epoch in history),
@@ -76,9 +91,11 @@ def write_run_report(
     """Write the figures, the page and, last, report.json of a run; return the report.
 
     `scores` is the result of `evaluation.evaluate` or `cross_modality.evaluate`, with
-    `validation_accuracy` and `dataset_hash`, and `predictions` is what they are of;
-    None for cross-modality localization, whose report has neither timelines nor a
-    confusion matrix.
+    `dataset_hash`, the score that selected the epoch (`validation_accuracy` or
+    `validation_f1`) and its name (`selection`; default the former), and `predictions`
+    is what they are of; None for cross-modality localization, whose report has neither
+    timelines nor a confusion matrix. That of multi-label networks has no confusion
+    matrix, either.
 
     Raises:
         UserError: If a file can't be written.
@@ -116,7 +133,9 @@ def render_page(
         disclaimer=report["disclaimer"],
         scores=list_scores(report),
         is_cross_modality=is_cross_modality(report),
-        choice_rule=figures.CHOICE_RULE,
+        choice_rule=figures.MULTI_LABEL_RULE
+        if report.get("multi_label")
+        else figures.CHOICE_RULE,
         figures={
             name: figures.to_svg(figure, name, _DESCRIPTIONS[name])
             for name, figure in drawn.items()
@@ -134,7 +153,9 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
     try:
         text = read_bytes(folder.metrics, _MAX_METRICS_BYTES).decode("utf-8")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        history = [_Epoch.model_validate(row).model_dump() for row in rows]
+        history = [
+            _Epoch.model_validate(row).model_dump(exclude_none=True) for row in rows
+        ]
     except (OSError, ValueError, csv.Error) as error:
         reason = describe(error) if isinstance(error, ValidationError) else error
         raise UserError(
@@ -153,21 +174,26 @@ def _draw(
 ) -> dict[str, Figure]:
     """Return the figures of a report by the names of their files."""
     drawn = {
-        "learning_curves": figures.learning_curves(history, report["selected_epoch"])
+        "learning_curves": figures.learning_curves(
+            history, report["selected_epoch"], report["selection"]
+        )
     }
     if predictions is None:
         return drawn
-    predicted = predictions.logits.argmax(axis=-1)
-    chosen = figures.choose_clips(
-        predictions.labels, predicted, len(categories), _NUM_TIMELINE_CLIPS
-    )
+    if predictions.multi_label:
+        drawn["timelines"] = _draw_lanes(report, predictions, categories)
+        return drawn
+    labels, predicted = predictions.labels, predictions.logits.argmax(axis=-1)
+    real = predictions.is_real
     clips = [
         figures.TimelineClip(
             title=f"row {predictions.row[clip]}",
-            truth=predictions.labels[clip],
-            predictions={report["model"]: predicted[clip]},
+            truth=labels[clip, real[clip]],
+            predictions={report["model"]: predicted[clip, real[clip]]},
         )
-        for clip in chosen
+        for clip in figures.choose_clips(
+            labels, predicted, len(categories), _NUM_TIMELINE_CLIPS
+        )
     ]
     drawn["timelines"] = figures.timelines(clips, categories)
     matrix = report["confusion_matrix"]
@@ -177,3 +203,23 @@ def _draw(
         else figures.confusion(matrix, categories)
     )
     return drawn
+
+
+def _draw_lanes(
+    report: Mapping[str, Any], predictions: Predictions, categories: Sequence[str]
+) -> Figure:
+    lanes = lanes_of(predictions, report["thresholds"])
+    part, whole = F1.of_segments(lanes).per_clip(len(predictions.row))
+    f1 = part / np.maximum(whole, 1)
+    clips = [
+        figures.LaneClip(
+            title=f"row {predictions.row[clip]}, F1 {percent(f1[clip])}",
+            num_segments=int(predictions.is_real[clip].sum()),
+            lanes={
+                int(lanes.category[lane]): (lanes.true[lane], lanes.predicted[lane])
+                for lane in np.flatnonzero(lanes.clip == clip)
+            },
+        )
+        for clip in figures.choose_evenly(f1, whole > 0, _NUM_TIMELINE_CLIPS)
+    ]
+    return figures.lane_timelines(clips, categories, report["model"])

@@ -15,10 +15,30 @@ _SEGMENT_SCORES = {
     "and background",
     "background_recall": "Background recall: of the true background segments, how many "
     "are found",
+    "segment_f1": "Segment F1: the segments of all categories together, background "
+    "left out",
     "event_f1": "Event F1 at IoU 0.5: whole events: same category, overlap of at least "
     "a half",
+    "map_mean": "mAP: average precision of events, the mean over categories and over "
+    "IoU 0.1 to 0.9",
     "validation_accuracy": "Validation accuracy: of epoch {selected_epoch}, the best "
     "of {epochs_run}; the choice never sees the test split",
+}
+_MULTI_LABEL_SCORES = {
+    "segment_f1": "Segment F1: of all {num_segments:,} segments of {num_clips:,} "
+    "clips, categories together; the intervals resample clips",
+    "segment_f1_macro": "Segment F1, macro: the mean over categories",
+    "event_f1": "Event F1 at IoU 0.5: whole events: same category, overlap of at least "
+    "a half",
+    "map_0.5": "mAP at IoU 0.5: average precision of events, the mean over categories",
+    "map_mean": "mAP: the mean over IoU 0.1 to 0.9",
+    "llp_segment_f1": "LLP's segment F: mean over clips of the mean F1 of a clip's "
+    "categories",
+    "llp_event_f1": "LLP's event F: the same of events at IoU 0.5",
+    "background_recall": "Background recall: of the segments without a category, how "
+    "many are found",
+    "validation_f1": "Validation F1: segment F1 of epoch {selected_epoch}, the best of "
+    "{epochs_run}; the choice never sees the test split",
 }
 _CROSS_MODALITY_SCORES = {
     "a2v_accuracy": "A2V accuracy: the event's sound is known: how often its start is "
@@ -59,17 +79,24 @@ def list_scores(report: Mapping[str, Any]) -> list[Score]:
 
     Args:
         report: The result of `evaluation.evaluate` or `cross_modality.evaluate`, and
-            `validation_accuracy`, `selected_epoch` and `epochs_run`.
+            `validation_accuracy` or `validation_f1`, `selected_epoch` and `epochs_run`.
+            Lines of scores that it lacks, as reports of earlier versions do, are left
+            out.
     """
     if is_cross_modality(report):
         lines, trivial = _CROSS_MODALITY_SCORES, report["baselines"]
         intervals = report["intervals"]
     else:
-        lines, trivial = _SEGMENT_SCORES, report["trivial"]
-        intervals = {"accuracy": report["interval"]}
-    values = {**report, **trivial}
+        is_multi = report.get("multi_label", False)
+        lines = _MULTI_LABEL_SCORES if is_multi else _SEGMENT_SCORES
+        trivial = report["trivial"] or {}
+        intervals = {"accuracy": report["interval"], **report.get("intervals", {})}
+    precisions = {f"map_{iou}": x for iou, x in report.get("map", {}).items()}
+    values = {**report, **trivial, **precisions}
     scores = []
     for key, text in lines.items():
+        if key not in values:
+            continue
         name, _, meaning = text.format_map(report).partition(": ")
         interval = intervals.get(key)
         scores.append(Score(name, values[key], meaning, interval, key in trivial))

@@ -3,6 +3,7 @@
 Every drawing function returns a matplotlib `Figure` and leaves pyplot's state alone.
 """
 
+from avsdn_tf.report.figures.lanes import MULTI_LABEL_RULE, LaneClip, lane_timelines
 from avsdn_tf.report.figures.output import (
     INK,
     LINES,
@@ -18,21 +19,26 @@ from avsdn_tf.report.figures.timeline import (
     CHOICE_RULE,
     TimelineClip,
     choose_clips,
-    prediction,
+    choose_evenly,
     timelines,
 )
+from avsdn_tf.report.figures.video import prediction
 
 __all__ = [
     "CHOICE_RULE",
     "INK",
     "LINES",
+    "MULTI_LABEL_RULE",
     "MUTED",
     "STYLE",
     "VALIDATION",
+    "LaneClip",
     "TimelineClip",
     "category_colors",
     "choose_clips",
+    "choose_evenly",
     "confusion",
+    "lane_timelines",
     "learning_curves",
     "most_confused",
     "prediction",

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from avsdn_tf.files import atomic_write
+from avsdn_tf.text import short_name
 
 INK = "#1f2328"
 MUTED = "#656d76"
@@ -50,6 +51,7 @@ _CSS_VARIABLES = {
     TRACK: "var(--track)",
 }
 
+_LONGEST_LABEL = 40
 _CROPPED = {"bbox_inches": "tight", "pad_inches": 0.1}
 
 
@@ -62,6 +64,11 @@ def category_colors(num_categories: int) -> list[str]:
         lightness = (0.72, 0.80, 0.64)[index % 3]
         colors.append(mpl.colors.to_hex(colorsys.hls_to_rgb(hue, lightness, 0.62)))
     return colors
+
+
+def label_of(name: str) -> str:
+    """Return a name that is short enough to stand beside a figure."""
+    return short_name(name, _LONGEST_LABEL)
 
 
 @contextlib.contextmanager

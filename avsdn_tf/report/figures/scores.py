@@ -20,20 +20,26 @@ _LONGEST_NAME = 40
 
 @mpl.rc_context(STYLE)
 def learning_curves(
-    history: Sequence[Mapping[str, Any]], selected_epoch: int
+    history: Sequence[Mapping[str, Any]],
+    selected_epoch: int,
+    selection: str = "validation_accuracy",
 ) -> Figure:
     """Draw loss and accuracy over the epochs, with the selected epoch marked.
 
     `history` has one dictionary per epoch, with `epoch`, and any of `loss`, `accuracy`
-    and `validation_accuracy` (fractions of 1).
+    and the score of validation that selected it, whose name is `selection` (fractions
+    of 1).
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     _draw_curve(loss, history, "loss", "training", TRAINING, 1)
     _draw_curve(accuracy, history, "accuracy", "training", TRAINING, 100)
-    _draw_curve(accuracy, history, "validation_accuracy", "validation", VALIDATION, 100)
+    is_accuracy = selection == "validation_accuracy"
+    label = "validation" if is_accuracy else "validation F1"
+    _draw_curve(accuracy, history, selection, label, VALIDATION, 100)
     handles = {}
-    for axes, label in ((loss, "loss"), (accuracy, "accuracy (%)")):
+    score = "accuracy (%)" if is_accuracy else "accuracy, validation F1 (%)"
+    for axes, label in ((loss, "loss"), (accuracy, score)):
         axes.axvline(
             selected_epoch,
             color=MUTED,

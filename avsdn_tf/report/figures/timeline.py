@@ -1,6 +1,5 @@
-"""Events over time: timelines of chosen clips, and the prediction of a video."""
+"""Timelines of chosen clips, whose segments have one class each."""
 
-import collections
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
 from avsdn_tf.evaluation import partial_clips
-from avsdn_tf.events import VideoPrediction, event_spans
+from avsdn_tf.events import event_spans
 from avsdn_tf.report.figures.output import (
     MUTED,
     STYLE,
     TRACK,
     category_colors,
+    label_of,
     unknown_glyphs,
 )
 from avsdn_tf.text import short_name
@@ -38,11 +38,9 @@ _ROW_IN = 0.26
 _TITLE_ROWS = 0.75
 _GAP_ROWS = 0.7
 _FONT_PT = 8
-_LONGEST_NAME = 40
-# More segments, lanes or legend entries than these make no picture to read.
+# More segments or legend entries than these make no picture to read.
 _MAX_SEGMENTS = 1200
-_MAX_LANES = 24
-_MAX_MARKERS = 500
+_MAX_ENTRIES = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +60,23 @@ def choose_clips(
     `labels` and `predicted` are classes, `(num_clips, num_segments)`. The choice is the
     same for the same input.
     """
-    candidates = np.flatnonzero(partial_clips(labels, background))
+    real = labels >= 0
+    right = (real & (labels == predicted)).sum(axis=1) / np.maximum(real.sum(axis=1), 1)
+    return choose_evenly(right, partial_clips(labels, background), count)
+
+
+def choose_evenly(
+    scores: np.ndarray, is_candidate: np.ndarray, count: int
+) -> list[int]:
+    """Return at most `count` indices, at equal steps from the best score to the worst.
+
+    `scores` and `is_candidate` are `(num_clips,)`. All clips are candidates if fewer
+    than `count` are.
+    """
+    candidates = np.flatnonzero(is_candidate)
     if len(candidates) < count:
-        candidates = np.arange(len(labels))
-    right = (labels == predicted).mean(axis=1)[candidates]
-    best_first = candidates[np.argsort(-right, kind="stable")]
+        candidates = np.arange(len(scores))
+    best_first = candidates[np.argsort(-scores[candidates], kind="stable")]
     count = min(count, len(candidates))
     steps = np.linspace(0, len(candidates) - 1, count).round().astype(int)
     return best_first[steps].tolist()
@@ -106,7 +116,7 @@ def timelines(
         top += _TITLE_ROWS
         shortened |= _draw_clip(axes, top, clip, categories, segment_s)
         for name in ("truth", *clip.predictions):
-            ticks.append((top + 0.5, _short(name)))
+            ticks.append((top + 0.5, label_of(name)))
             top += 1
         top += _GAP_ROWS
     axes.set_yticks(*zip(*ticks, strict=True))
@@ -115,64 +125,6 @@ def timelines(
     axes.spines[:].set_visible(False)
     axes.set_xlabel("time (s)")
     _draw_legend(axes, categories, sorted(shortened), height_in)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def prediction(found: VideoPrediction) -> Figure:
-    """Draw the prediction of one video: events above, probabilities below.
-
-    A curve is drawn for every category that has an event, and for background; of more
-    than 24 categories, for those whose events are longest.
-    """
-    events = found.events
-    lengths_s: dict[str, float] = collections.defaultdict(float)
-    for event in events:
-        lengths_s[event.category] += event.end_s - event.start_s
-    longest = set(sorted(lengths_s, key=lengths_s.get, reverse=True)[:_MAX_LANES])
-    names = [name for name in found.categories if name in longest]
-    num_left_out = len(lengths_s) - len(names)
-    colors = dict(
-        zip(found.categories, category_colors(len(found.categories)), strict=True)
-    )
-    lanes_in = 0.3 * max(1, len(names))
-    figure = Figure(figsize=(9, 2.9 + lanes_in), layout="constrained")
-    lanes, curves = figure.subplots(
-        2, sharex=True, gridspec_kw={"height_ratios": [lanes_in, 2.0]}
-    )
-    for lane, name in enumerate(names):
-        bars = [(e.start_s, e.end_s - e.start_s) for e in events if e.category == name]
-        lanes.broken_barh(bars, (lane - 0.4, 0.8), color=colors[name])
-    lanes.set_yticks(range(len(names)), map(_short, names))
-    lanes.set_ylim(max(1, len(names)) - 0.5, -0.5)
-    more = f" ({num_left_out} more categories not shown)" if num_left_out else ""
-    lanes.set_title(short_name(found.name, 80) + more, loc="left")
-    lanes.tick_params(length=0)
-    if not names:
-        lanes.text(
-            0.5, 0.5, "no event", transform=lanes.transAxes, ha="center", va="center"
-        )
-    segments = np.arange(len(found.probabilities))
-    middles_s = found.start_s + (segments + 0.5) * found.segment_s
-    drawn = {}
-    for index, name in enumerate(found.classes):
-        if name in names or index == len(found.categories):
-            (drawn[name],) = curves.plot(
-                middles_s,
-                100 * found.probabilities[:, index],
-                color=colors.get(name, MUTED),
-                linestyle="-" if name in names else "--",
-                marker="o" if len(segments) <= _MAX_MARKERS else None,
-                markersize=2,
-            )
-    curves.set_xlim(found.start_s, found.end_s)
-    curves.set_ylim(0, 102)
-    curves.set_xlabel("seconds")
-    curves.set_ylabel("probability (%)")
-    curves.grid(axis="y", linewidth=0.6)
-    # By default a legend leaves out names that begin with an underscore.
-    labels = map(_short, drawn)
-    figure.legend(drawn.values(), labels, loc="outside lower left", ncols=3)
     return figure
 
 
@@ -255,10 +207,11 @@ def _draw_legend(
     colors = category_colors(len(categories))
     handles = [Patch(color=TRACK, label="background")]
     handles += [
-        Patch(color=colors[i], label=_short(categories[i])) for i in shown[:_MAX_LANES]
+        Patch(color=colors[i], label=label_of(categories[i]))
+        for i in shown[:_MAX_ENTRIES]
     ]
-    if len(shown) > _MAX_LANES:
-        text = f"and {len(shown) - _MAX_LANES} more categories"
+    if len(shown) > _MAX_ENTRIES:
+        text = f"and {len(shown) - _MAX_ENTRIES} more categories"
         handles.append(Patch(alpha=0, label=text))
     widest_in = max(_text_width_in(patch.get_label()) for patch in handles) + 0.6
     axes.legend(
@@ -290,7 +243,3 @@ def _text_width_in(text: str) -> float:
     with unknown_glyphs():
         width_pt, _, _ = TextToPath().get_text_width_height_descent(text, font, False)
     return width_pt / 72
-
-
-def _short(name: str) -> str:
-    return short_name(name, _LONGEST_NAME)
