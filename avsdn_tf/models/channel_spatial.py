@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from avsdn_tf.models.masking import MaskedLayer
 from avsdn_tf.models.transformer import LAYER_NORM_EPSILON
 
 Shape = tuple[int | None, ...]
@@ -16,7 +17,7 @@ def _dense(inputs: int, units: int, dtype: Any, activation: Any = None) -> Any:
     return layer
 
 
-def _as_cells(visual: Any) -> Any:
+def as_cells(visual: Any) -> Any:
     """Return maps as `(batch, num_segments, rows * columns, width)`."""
     shape = ops.shape(visual)
     return ops.reshape(visual, (shape[0], shape[1], -1, visual.shape[-1]))
@@ -127,7 +128,7 @@ class ChannelSpatialAttention(keras.layers.Layer):
 
     def call(self, audio: Any, visual: Any, compared: Any = None) -> tuple[Any, Any]:
         """Attend to channels and cells."""
-        cells = _as_cells(visual)
+        cells = as_cells(visual)
         seen = self.channel_visual(cells if compared is None else compared)
         query = ops.mean(seen, axis=2) * self.channel_audio(audio)
         gate = 1 + self.channel_gate(self.channel_bottleneck(query))
@@ -152,7 +153,7 @@ class ChannelSpatialAttention(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
-class UnscaledAttention(keras.layers.Layer):
+class UnscaledAttention(MaskedLayer):
     """Attention by one head, whose products are not scaled by their width.
 
         softmax(W_q x (W_k m)^T) W_v m
@@ -269,7 +270,7 @@ class SelfGuidedAttention(keras.layers.Layer):
 
     def call(self, audio: Any, visual: Any, training: bool = False) -> tuple[Any, Any]:
         """Attend to channels and cells."""
-        cells = _as_cells(visual)
+        cells = as_cells(visual)
         attended = self.self_attention(cells, cells)
         attended = self.self_dropout(attended, training=training)
         related = self.self_norm(cells + attended)

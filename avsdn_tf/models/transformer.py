@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from avsdn_tf.models.masking import MaskedLayer
+
 # PyTorch's default, with which the published networks were trained.
 LAYER_NORM_EPSILON = 1e-5
 
@@ -50,7 +52,7 @@ def _attention_mask(mask: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(MaskedLayer):
     """Attention to a memory, and a feed-forward network, each normalized afterwards.
 
         x = norm(query + dropout(attention(query, memory)))
@@ -141,7 +143,7 @@ class TransformerBlock(keras.layers.Layer):
         }
 
 
-class _Projected(keras.layers.Layer):
+class _Projected(MaskedLayer):
     """Base of a dense layer before transformer blocks."""
 
     def __init__(
@@ -264,7 +266,7 @@ class CrossModalDecoder(_Projected):
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
-class CrossModalInteraction(keras.layers.Layer):
+class CrossModalInteraction(MaskedLayer):
     """Attention of the product of two modalities to both.
 
         g = first * second

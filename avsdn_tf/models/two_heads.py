@@ -116,7 +116,7 @@ def category_losses(target: Any, category_logits: Any, mask: Any = None) -> Any:
     """
     shares = mean_over_segments(target[..., :-1], mask)
     total = ops.sum(shares, axis=-1, keepdims=True)
-    shares /= ops.maximum(total, keras.config.epsilon())
+    shares = shares / ops.maximum(total, keras.config.epsilon())
     return -ops.sum(shares * ops.log_softmax(category_logits, axis=-1), axis=-1)
 
 
@@ -249,8 +249,9 @@ class TwoHeadedClassifier(SegmentClassifier):
             losses = SoftMarginLoss().call(target, logits)
         else:
             target = as_distribution(target, outputs["logits"])
-            losses = event_losses(target, outputs["event_logits"], mask)
-            losses += category_losses(target, outputs["category_logits"], mask)
+            losses = event_losses(
+                target, outputs["event_logits"], mask
+            ) + category_losses(target, outputs["category_logits"], mask)
         extra = self.extra_losses(loss, target, outputs, mask)
         return losses if extra is None else losses + extra
 
@@ -294,7 +295,9 @@ class TwoHeadedClassifier(SegmentClassifier):
         if sample_weight is not None:
             weight = ops.cast(sample_weight, losses.dtype)
             is_of_clips = len(weight.shape) == 1
-            losses *= weight if is_of_clips else mean_over_segments(weight, mask)
+            losses = losses * (
+                weight if is_of_clips else mean_over_segments(weight, mask)
+            )
         return ops.mean(losses) + sum(map(ops.sum, self.losses))
 
     def get_config(self) -> dict[str, Any]:

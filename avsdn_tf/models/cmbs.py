@@ -1,0 +1,356 @@
+"""CMBS, which suppresses the background of one modality by the other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from avsdn_tf.losses import mean_over_segments
+from avsdn_tf.models.channel_spatial import SelfGuidedAttention
+from avsdn_tf.models.lstm import SequenceLSTM
+from avsdn_tf.models.transformer import (
+    CrossModalDecoder,
+    CrossModalInteraction,
+    SegmentEncoder,
+)
+from avsdn_tf.models.two_heads import (
+    TwoHeadedClassifier,
+    category_losses,
+    event_losses,
+    max_over_segments,
+    segment_logits,
+    top_mean_over_segments,
+)
+
+# Segments whose mean is a clip's score of a category.
+_NUM_TOP = 4
+
+
+class GatedNetwork(TwoHeadedClassifier):
+    """Base of CMBS and CACE-Net: attention, encoders, decoders, gates, interactions.
+
+    Args:
+        categories: As in `TwoHeadedClassifier`.
+        audio_width: As in `TwoHeadedClassifier`.
+        visual_shape: As in `TwoHeadedClassifier`.
+        weak: As in `TwoHeadedClassifier`.
+        units: Width of the transformer blocks. Other layers are as wide in proportion.
+        sigmoid_twice: Boolean. Whether the loss of the gates takes their product, a
+            probability, for a logit.
+        **kwargs: As in `TwoHeadedClassifier`.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (7, 7, 512),
+        *,
+        weak: bool = False,
+        units: int = 256,
+        sigmoid_twice: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(categories, audio_width, visual_shape, weak=weak, **kwargs)
+        self.units = units
+        self.sigmoid_twice = bool(sigmoid_twice)
+
+    def _create_layers(
+        self,
+        spatial_attention: keras.layers.Layer,
+        *,
+        visual_dropout: float,
+        encoder_width: int,
+        decoder_width: int,
+        num_heads: int,
+    ) -> None:
+        """Create all layers but the heads.
+
+        Args:
+            spatial_attention: Attention to the feature map.
+            visual_dropout: Share of the projected features that training drops.
+            encoder_width: Width of the encoders' feed-forward networks.
+            decoder_width: Width of the decoders' feed-forward networks.
+            num_heads: Attention heads of the interactions.
+        """
+        units, dtype = self.units, self.dtype_policy
+        self.visual_projection = keras.layers.Dense(
+            2 * units, activation="relu", dtype=dtype
+        )
+        self.visual_projection.build((None, self.visual_shape[-1]))
+        self.visual_dropout = keras.layers.Dropout(visual_dropout, dtype=dtype)
+        # `summary()` shows the shapes of built layers only.
+        self.visual_dropout.build((None, None, *self.visual_shape[:2], 2 * units))
+        self.spatial_attention = spatial_attention
+        for name in ("audio", "visual"):
+            encoder = SegmentEncoder(units, feed_forward=encoder_width, dtype=dtype)
+            decoder = CrossModalDecoder(units, feed_forward=decoder_width, dtype=dtype)
+            interaction = CrossModalInteraction(num_heads, 0.2, dtype=dtype)
+            setattr(self, f"{name}_encoder", encoder)
+            setattr(self, f"{name}_decoder", decoder)
+            setattr(self, f"{name}_interaction", interaction)
+            gate = keras.layers.Dense(1, dtype=self.variable_dtype)
+            scores = keras.layers.Dense(
+                len(self.categories) + self.weak, dtype=self.variable_dtype
+            )
+            for layer in (gate, scores):
+                layer.build((None, None, units))
+            setattr(self, f"{name}_gate", gate)
+            setattr(self, f"{name}_categories", scores)
+
+    def _create_lstms(self) -> None:
+        units, dtype = self.units, self.dtype_policy
+        self.audio_lstm = SequenceLSTM(units // 2, bidirectional=True, dtype=dtype)
+        self.visual_lstm = SequenceLSTM(units, bidirectional=True, dtype=dtype)
+
+    def category_layers(self) -> list[keras.layers.Layer]:
+        """Return the category head, and the layers of the clip scores."""
+        return [self.category_head, self.audio_categories, self.visual_categories]
+
+    def attend(
+        self, inputs: dict[str, Any], training: bool = False
+    ) -> tuple[Any, Any, Any]:
+        """Return the audio and the visual features, and the weights of the cells."""
+        visual = self.visual_projection(inputs["visual"])
+        visual = self.visual_dropout(visual, training=training)
+        visual, weights = self.spatial_attention(
+            inputs["audio"], visual, training=training
+        )
+        return inputs["audio"], visual, weights
+
+    def attention_maps(self, inputs: Any) -> Any:
+        """Return the weights of the cells, which sum to 1 in every segment.
+
+        Args:
+            inputs: As in the call.
+
+        Returns:
+            `(batch, num_segments, rows, columns)`.
+        """
+        return self.attend(self.as_features(inputs))[2]
+
+    def decode(
+        self, audio: Any, visual: Any, mask: Any, training: bool
+    ) -> tuple[Any, Any, Any, Any]:
+        """Return both decoders' outputs, audio first, and both gates' logits.
+
+        A gate reads the encoding of the modality that it is named after.
+        """
+        given = {"mask": mask, "training": training}
+        audio_encoding = self.audio_encoder(audio, **given)
+        visual_encoding = self.visual_encoder(visual, **given)
+        heard = self.audio_decoder(audio, visual_encoding, **given)
+        seen = self.visual_decoder(visual, audio_encoding, **given)
+        gates = self.audio_gate(audio_encoding), self.visual_gate(visual_encoding)
+        return heard, seen, *gates
+
+    def interact(self, heard: Any, seen: Any, mask: Any, training: bool) -> Any:
+        """Return the mean of two interactions, of which one reads the other."""
+        given = {"mask": mask, "training": training}
+        seen = self.visual_interaction(seen, heard, **given)
+        heard = self.audio_interaction(heard, seen, **given)
+        return (seen + heard) / 2
+
+    def supervised_features(
+        self, inputs: dict[str, Any], training: bool
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the fused features of a supervised network, and outputs by name."""
+        mask = inputs.get("mask")
+        audio, visual, _ = self.attend(inputs, training=training)
+        audio, *_ = self.audio_lstm(audio, mask=mask, training=training)
+        visual, *_ = self.visual_lstm(visual, mask=mask, training=training)
+        heard, seen, audio_gate, visual_gate = self.decode(
+            audio, visual, mask, training
+        )
+        heard = heard * (1 + 0.1 * ops.sigmoid(visual_gate))
+        seen = seen * (1 + 0.1 * ops.sigmoid(audio_gate))
+        scores = [
+            top_mean_over_segments(layer(x), _NUM_TOP, mask)
+            for layer, x in (
+                (self.audio_categories, heard),
+                (self.visual_categories, seen),
+            )
+        ]
+        return self.interact(heard, seen, mask, training), {
+            "audio_gate_logits": ops.squeeze(audio_gate, -1),
+            "visual_gate_logits": ops.squeeze(visual_gate, -1),
+            "clip_scores": sum(scores) / 2,
+        }
+
+    def extra_losses(
+        self, loss: Any, target: Any, outputs: Any, mask: Any = None
+    ) -> Any:
+        """Return the losses of gates and clip scores, `(batch,)`; None if weak."""
+        if self.weak:
+            return None
+        gates = outputs["audio_gate_logits"], outputs["visual_gate_logits"]
+        if self.sigmoid_twice:
+            product = ops.sigmoid(gates[0]) * ops.sigmoid(gates[1])
+            losses = event_losses(target, product, mask)
+        else:
+            losses = gate_losses(target, *gates, mask)
+        return losses + category_losses(target, outputs["clip_scores"], mask)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "sigmoid_twice": self.sigmoid_twice,
+        }
+
+
+@keras.saving.register_keras_serializable(package="avsdn_tf")
+class CMBS(GatedNetwork):
+    """Cross-modal background suppression.
+
+        v = SelfGuidedAttention(a, dropout(relu(dense_512(visual))))
+        a, v = BiLSTM(a), BiLSTM(v)
+        g_a = sigmoid(dense_1(encoder(a))),  g_v = sigmoid(dense_1(encoder(v)))
+        a' = decoder(a, encoder(v)) (1 + 0.1 g_v)
+        v' = decoder(v, encoder(a)) (1 + 0.1 g_a)
+        s = mean of the 4 largest over time of dense(a'), and of dense(v'), halved
+        v' <- interaction(v', a'),  a' <- interaction(a', v'),  f = (a' + v') / 2
+        e = dense_1(f) a segment,  k = dense(maximum of f over time) + 0.3 s a clip
+
+    `two_heads.segment_logits` makes segment logits of e and k. Its losses are those of
+    the two heads, binary cross-entropy of g_a g_v on every segment, and cross-entropy
+    of s.
+
+    The weakly supervised network has no LSTMs:
+
+        a' = decoder(a, encoder(v)) (0.8 + 0.2 g_a),  v' likewise by g_v
+        h = sigmoid(dense(a')) / 2 + sigmoid(dense(v')) / 2
+        k = mean of the 4 largest over time of h dense(f), without bias
+        g = (g_a + g_v) / 2
+
+    A segment is an event where g exceeds 0.5. The loss is AVEL's soft margin on
+    softmax(max over time of g k).
+
+    Args:
+        categories: Names of the event categories; background is added as last class.
+        audio_width: Width of an audio feature.
+        visual_shape: `(rows, columns, D)`.
+        weak: Boolean. True: the weakly supervised network.
+        units: Width of the transformer blocks. Other layers are as wide in proportion.
+        sigmoid_twice: Boolean. Supervised alone. True: the loss of the gates applies a
+            sigmoid to g_a g_v once more, as the authors' program does, so that the
+            compared probability lies between 0.5 and 0.73.
+        always_event: Boolean. Weak alone. True: all segments have the clip's class, as
+            in the authors' program, whose test sigmoid(g) > 0.5 is always true: that
+            can't be right on more than 82.2 % of AVE's test segments.
+        **kwargs: As in `SegmentClassifier`, without `multi_label`.
+
+    Call arguments:
+        inputs: As in `SegmentClassifier`.
+
+    Returns:
+        Segment logits, `(batch, num_segments, len(categories) + 1)`.
+
+    Raises:
+        ValueError: If visual features are no maps, or `multi_label` is set.
+
+    Reference:
+        Xia and Zhao, "Cross-modal background suppression for audio-visual event
+        localization", CVPR 2022, and its program.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        audio_width: int = 128,
+        visual_shape: Sequence[int] = (7, 7, 512),
+        *,
+        always_event: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(categories, audio_width, visual_shape, **kwargs)
+        self.always_event = bool(always_event)
+        units, dtype = self.units, self.dtype_policy
+        if self.weak:
+            self._create_layers(
+                SelfGuidedAttention(units, strength=0.5, dtype=dtype),
+                visual_dropout=0.1,
+                encoder_width=8 * units,
+                decoder_width=4 * units,
+                num_heads=2,
+            )
+            self.category_head = keras.layers.Dense(
+                self.num_classes, use_bias=False, dtype=self.variable_dtype
+            )
+            self.category_head.build((None, None, units))
+        else:
+            self._create_layers(
+                SelfGuidedAttention(units, strength=0.4, dtype=dtype),
+                visual_dropout=0.2,
+                encoder_width=4 * units,
+                decoder_width=4 * units,
+                num_heads=4,
+            )
+            self._create_lstms()
+            self._create_heads(units)
+        self.build()
+
+    def compute_outputs(
+        self, inputs: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Return the segment `"logits"`, and those of heads, gates and clip scores."""
+        if self.weak:
+            return self._weak_outputs(inputs, training)
+        fused, outputs = self.supervised_features(inputs, training)
+        clip_features = max_over_segments(fused, inputs.get("mask"))
+        heads = self.apply_heads(fused, clip_features, 0.3 * outputs["clip_scores"])
+        return {**heads, **outputs}
+
+    def _weak_outputs(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
+        mask = inputs.get("mask")
+        audio, visual, _ = self.attend(inputs, training=training)
+        heard, seen, audio_gate, visual_gate = self.decode(
+            audio, visual, mask, training
+        )
+        heard = heard * (0.8 + 0.2 * ops.sigmoid(audio_gate))
+        seen = seen * (0.8 + 0.2 * ops.sigmoid(visual_gate))
+        scores = ops.sigmoid(self.audio_categories(heard))
+        scores = (scores + ops.sigmoid(self.visual_categories(seen))) / 2
+        scores = scores * self.category_head(self.interact(heard, seen, mask, training))
+        category_logits = top_mean_over_segments(scores, _NUM_TOP, mask)
+        # log(g / (1 - g)) of the gates' mean g, without a difference near 0.
+        event_logits = ops.squeeze(
+            ops.logaddexp(_log_sigmoid(audio_gate), _log_sigmoid(visual_gate))
+            - ops.logaddexp(_log_sigmoid(-audio_gate), _log_sigmoid(-visual_gate)),
+            -1,
+        )
+        outputs = self.join_heads(event_logits, category_logits)
+        if self.always_event:
+            always = ops.ones_like(event_logits)
+            outputs["logits"] = segment_logits(always, category_logits, True)
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "always_event": self.always_event}
+
+
+def gate_losses(
+    target: Any, first_logits: Any, second_logits: Any, mask: Any = None
+) -> Any:
+    """Return the binary cross-entropy of the product of two gates, `(batch,)`.
+
+    Args:
+        target: Segment target, `(batch, num_segments, num_classes)`.
+        first_logits: Logits of a gate, `(batch, num_segments)`.
+        second_logits: The same of the other one.
+        mask: As in `SegmentClassifier.clip_losses`.
+    """
+    is_event = 1 - target[..., -1]
+    log_p = _log_sigmoid(first_logits) + _log_sigmoid(second_logits)
+    # 1 - s(a) s(b) = s(a) s(b) (exp(-a) + exp(-b) + exp(-a - b)).
+    others = ops.logaddexp(-first_logits, -second_logits)
+    others = ops.logaddexp(others, -first_logits - second_logits)
+    losses = -is_event * log_p - (1 - is_event) * (log_p + others)
+    return mean_over_segments(losses, mask)
+
+
+def _log_sigmoid(x: Any) -> Any:
+    return -ops.softplus(-x)
