@@ -17,8 +17,9 @@ _SUFFIXES = (".csv", ".json", ".tsv", ".txt", ".vtt")
 # What this package writes beside labels.
 _OWN_FILES = {
     *("manifest.csv", "categories.txt", "features.json", "extract.json"),
-    *("class_name_mapping.json", "config.json"),
 }
+# Folders that commands write below the one of a manifest.
+_OWN_FOLDERS = {"tensorflow_datasets"}
 # More names are not searched for similar ones, which would take seconds.
 _MAX_SEARCHED = 2000
 _YOUTUBE_ID = 11
@@ -120,7 +121,11 @@ def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path)
             is_hidden = any(part.startswith(".") for part in name.parts)
-            is_own = file.name in _OWN_FILES or file.name.endswith(".source.json")
+            is_own = (
+                file.name in _OWN_FILES
+                or file.name.endswith(".source.json")
+                or not _OWN_FOLDERS.isdisjoint(name.parts)
+            )
             if is_hidden or is_own or file.suffix.lower() not in _SUFFIXES:
                 continue
             if file.is_file():

@@ -91,7 +91,9 @@ def find_media(
             else:
                 length_s = _measure_features(files, features)
         except (VideoError, OSError, ValueError) as error:
-            unreadable[files[0]] = first_line(error)
+            reason = first_line(error)
+            is_named = any(str(path) in reason for path in files)
+            unreadable[files[0]] = reason if is_named else f"{files[0]}: {reason}"
             return
         names = _names(key, name, files[0].relative_to(folder))
         media[key] = Medium(key, names, files, length_s)

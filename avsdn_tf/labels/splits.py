@@ -68,6 +68,12 @@ def check_splits(
                 f"{clip.medium.key}: of split {clip.split}, and {first.medium.key} of "
                 f"split {first.split}. Expected one split for clips of one group."
             )
+    problems.lines.extend(
+        f"{clip.medium.key}: events without times, in split {clip.split}. Expected "
+        "times, which scoring needs; or split train, for weak training."
+        for clip in clips
+        if clip.split != "train" and not clip.has_times
+    )
     counts = count_clips(clips)
     used = {clip.split for clip in clips}
     gaps = [
@@ -111,9 +117,10 @@ def draw_splits(
 ) -> list[Clip]:
     """Return the clips with splits of about these shares in every category.
 
-    Groups stay together. The rarest category is distributed first, each group to the
-    split that lacks most of it, as by Sechidis et al., On the Stratification of
-    Multi-Label Data, 2011. A category of three groups or more reaches every split.
+    Groups stay together, and clips without times are for training. The rarest category
+    is distributed first, each group to the split that lacks most of it, as by Sechidis
+    et al., On the Stratification of Multi-Label Data, 2011. A category of three groups
+    or more reaches every split.
 
     Args:
         clips: The clips.
@@ -141,8 +148,13 @@ def draw_splits(
         left = [name for name in holders if name not in chosen]
         for i, name in enumerate(left):
             having = {chosen[other] for other in holders if other in chosen}
+            candidates = _candidates(
+                having, len(left) - i, set(chosen.values()), chosen, order
+            )
+            if not all(clip.has_times for clip in groups[name]):
+                candidates = ["train"]
             split = max(
-                _candidates(having, len(left) - i, set(chosen.values()), chosen, order),
+                candidates,
                 key=lambda s: (round(wanted[category][s], 9), wanted_clips[s]),
             )
             chosen[name] = split

@@ -94,10 +94,6 @@ def write_manifest(
         UserError: If a file can't be written, or must not be replaced.
     """
     categories = sorted({c for clip in clips for c in clip.categories})
-    texts = {
-        MANIFEST: _manifest_text(out, clips, features),
-        CATEGORIES: "".join(f"{category}\n" for category in categories),
-    }
     with explain_unwritable(out / MANIFEST, "Choose another folder for out."):
         out.mkdir(parents=True, exist_ok=True)
         with (
@@ -106,8 +102,8 @@ def write_manifest(
         ):
             check_writable(out, overwrite)
             folder, record = pathlib.Path(tmp_dir), _read_record(out)
-            for name, text in texts.items():
-                write_text(folder / name, text)
+            write_text(folder / MANIFEST, _manifest_text(out, clips, features))
+            write_text(folder / CATEGORIES, "".join(f"{c}\n" for c in categories))
             if figure is not None:
                 figures.save(figure, folder / PICTURE)
             paths = [folder / name for name in _NAMES if (folder / name).exists()]
@@ -127,17 +123,14 @@ def _manifest_text(
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     header = ["key", "split", "category", "start_s", "end_s"]
-    settings = {}
-    if features:
-        header += ["audio", "visual"]
-        default = FeatureFiles()
-        settings = {
-            name: getattr(features, name)
-            for name in ("audio_hop_s", "visual_hop_s", "tolerance_s")
-            if getattr(features, name) != getattr(default, name)
-        }
-    else:
-        header.append("video")
+    is_video = len(clips[0].medium.files) == 1
+    header += ["video"] if is_video else ["audio", "visual"]
+    default = FeatureFiles()
+    settings = {
+        name: getattr(features, name)
+        for name in ("audio_hop_s", "visual_hop_s", "tolerance_s")
+        if features and getattr(features, name) != getattr(default, name)
+    }
     writer.writerow([*header, *settings])
     nothing = LabelledEvent(BACKGROUND, None, None, "")
     for clip in clips:
