@@ -150,6 +150,13 @@ class AudioVisualModel(keras.Model):
         """Return the layers whose weights belong to the categories: heads."""
         return []
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch of training; most networks have nothing to do.
+
+        Args:
+            epoch: The epoch that begins, counted from 0.
+        """
+
     def with_categories(self, categories: Sequence[str]) -> "AudioVisualModel":
         """Return a network for other categories with this network's other weights.
 

@@ -140,6 +140,13 @@ class AVEL(SegmentClassifier):
             encoded.append(outputs)
         return encoded
 
+    def attention_maps(self, inputs: Any) -> Any:
+        """Return the weights of the cells, or None without attention."""
+        if not self.attention:
+            return None
+        inputs = self.as_features(inputs)
+        return self.visual_pooling(inputs["audio"], inputs["visual"])[1]
+
     def classify(self, encoded: list[Any], training: bool = False) -> Any:
         """Return the segment logits of the encoders' outputs."""
         joined = ops.relu(ops.concatenate(encoded, axis=-1))

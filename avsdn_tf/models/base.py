@@ -131,6 +131,18 @@ class SegmentClassifier(AudioVisualModel):
         self._call_outputs.extra = outputs
         return logits
 
+    def attention_maps(self, inputs: Any) -> Any:
+        """Return where the network looks, or None without spatial attention.
+
+        Args:
+            inputs: As in the call.
+
+        Returns:
+            Weights of the cells, `(batch, num_segments, rows, columns)`, which sum to 1
+            in every segment, or None.
+        """
+        return None
+
     def clip_losses(
         self,
         loss: keras.losses.Loss,

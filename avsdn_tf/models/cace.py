@@ -227,7 +227,10 @@ class CACENet(GatedNetwork):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train as `keras.Model.fit`, with the contrast from its epoch on."""
+        """Train as `keras.Model.fit`, with the contrast from its epoch on.
+
+        Epochs count from `initial_epoch`: pass it to go on with a trained network.
+        """
         contrast = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch)
         )

@@ -120,14 +120,7 @@ class GatedNetwork(TwoHeadedClassifier):
         return inputs["audio"], visual, weights
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return the weights of the cells, which sum to 1 in every segment.
-
-        Args:
-            inputs: As in the call.
-
-        Returns:
-            `(batch, num_segments, rows, columns)`.
-        """
+        """Return the weights that the audio gives the cells."""
         return self.attend(self.as_features(inputs))[2]
 
     def decode(

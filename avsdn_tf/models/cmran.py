@@ -98,14 +98,7 @@ class CMRAN(TwoHeadedClassifier):
         return self.apply_heads(fused, max_over_segments(fused, mask))
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return the weights of the cells, which sum to 1 in every segment.
-
-        Args:
-            inputs: As in the call.
-
-        Returns:
-            `(batch, num_segments, rows, columns)`.
-        """
+        """Return the weights that the audio gives the cells."""
         return self.attend(self.as_features(inputs))[1]
 
     def get_config(self) -> dict[str, Any]:

@@ -206,6 +206,7 @@ class _Loop:
         """Train, validate and save one epoch."""
         progress = self.progress
         start = time.monotonic() - progress.seconds
+        self.task.model.begin_epoch(epoch - 1)
         callbacks.on_epoch_begin(epoch - 1)
         while progress.step < self.task.num_batches:
             callbacks.on_train_batch_begin(progress.step)
