@@ -237,3 +237,8 @@ def test_the_example_of_the_page_is_built_and_trained(tmp_path, monkeypatch):
     build(tmp_path / "mydata", tmp_path / "data", "custom")
     commands.train(Config(**settings(tmp_path / "data")), "run")
     assert (tmp_path / "run" / "report.html").is_file()
+    line = "avsdn build mydata --window_s=4 --hop_s=1 --overwrite"
+    assert line in text
+    commands.avsdn(*line.split()[1:], "--data_dir=data")
+    opened = dataset.open_dataset("tfds_ave/custom", "data")
+    assert (opened.num_clips("train"), opened.is_padded) == (6, True)
