@@ -26,7 +26,18 @@ if not is_command_line():
         SoftmaxBinaryCrossentropy,
     )
     from avsdn_tf.metrics import BackgroundRecall, EventF1, SegmentAccuracy, SegmentF1
-    from avsdn_tf.models import AVDLN, AVEL, AVSDN, CPSP, DMRN, PSP, LateFusion
+    from avsdn_tf.models import (
+        AVDLN,
+        AVEL,
+        AVSDN,
+        CMBS,
+        CMRAN,
+        CPSP,
+        DMRN,
+        PSP,
+        CACENet,
+        LateFusion,
+    )
 
 _OF_RUNS = ("Config", "TrainedRun", "evaluate", "predict", "train")
 
@@ -34,11 +45,14 @@ __all__ = [
     "AVDLN",
     "AVEL",
     "AVSDN",
+    "CMBS",
+    "CMRAN",
     "CPSP",
     "DMRN",
     "PSP",
     "Backbones",
     "BackgroundRecall",
+    "CACENet",
     "ClipLoss",
     "Config",
     "ContrastiveLoss",

@@ -100,8 +100,11 @@ MODELS = Registry(
         "avel",
         "avel_att",
         "dmrn",
+        "cmran",
         "psp",
         "cpsp",
+        "cmbs",
+        "cace",
         "avdln",
     ),
 )

@@ -8,6 +8,9 @@ from avsdn_tf.models.avdln import AVDLN
 from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.avsdn import AVSDN
 from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.cace import CACENet
+from avsdn_tf.models.cmbs import CMBS
+from avsdn_tf.models.cmran import CMRAN
 from avsdn_tf.models.cpsp import CPSP
 from avsdn_tf.models.dmrn import DMRN
 from avsdn_tf.models.psp import PSP
@@ -96,6 +99,13 @@ MODELS = {
         _AVEL_OPTIONS,
         needs_maps=True,
     ),
+    "cmran": ModelEntry(
+        CMRAN,
+        "attention across modalities, and two heads",
+        (),
+        weak={"weak": True},
+        needs_maps=True,
+    ),
     "psp": ModelEntry(
         PSP,
         "positive-sample propagation between the modalities",
@@ -108,6 +118,20 @@ MODELS = {
         "PSP with two heads, contrasting clips",
         ("units",),
         weak={"weak": True},
+        needs_maps=True,
+    ),
+    "cmbs": ModelEntry(
+        CMBS,
+        "CMRAN with gates that suppress background",
+        (),
+        weak={"weak": True},
+        needs_maps=True,
+    ),
+    "cace": ModelEntry(
+        CACENet,
+        "CMBS with attention to audio, contrasting segments",
+        (),
+        weak=None,
         needs_maps=True,
     ),
     "avdln": ModelEntry(AVDLN, "AVDLN, for cross-modality localization", ()),

@@ -1,13 +1,4 @@
-"""Conversion of the weights that the authors of AVE released.
-
-Their cross-modality network is a Keras 2 file. Their localization networks are PyTorch
-modules, whose state is a mapping of names to arrays:
-
-    torch.nn.RNNBase._flat_weights = ()  # Modules pickled in 2018 lack it.
-    module = torch.load("AV_att.pt", map_location="cpu", weights_only=False)
-    state = {name: array.numpy() for name, array in module.state_dict().items()}
-    model = convert_avel(state, categories)
-"""
+"""Conversion of the weights that Tian et al. released."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +9,11 @@ import numpy as np
 
 from avsdn_tf.arrays import open_hdf5
 from avsdn_tf.files import expand_user
+from avsdn_tf.models.attention import AudioGuidedAttention
 from avsdn_tf.models.avdln import AVDLN
 from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.dmrn import DMRN
-from avsdn_tf.models.lstm import SequenceLSTM
+from avsdn_tf.official_weights.state import State
 
 # Where Keras 2 put the layers of cmm_model_weights.h5.
 _AVDLN_LAYERS = {
@@ -132,93 +124,46 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
     )
 
 
+def attention_layers(attention: AudioGuidedAttention) -> dict[str, Any]:
+    """Return the layers of the attention by the names of the program's modules."""
+    return {
+        "affine_audio": attention.audio_projection,
+        "affine_video": attention.visual_projection,
+        "affine_g": attention.audio_scores,
+        "affine_v": attention.visual_scores,
+        "affine_h": attention.cell_score,
+    }
+
+
+def map_side(left: State, name: str) -> int:
+    """Return the side of the program's maps: its scores are as wide as these."""
+    return round(left.matrix_shape(name)[0] ** 0.5)
+
+
 def _convert(
     state: Mapping[str, Any],
     network: Callable[..., Any],
     own_layers: Callable[[Any], dict[str, Any]],
     **options: Any,
 ) -> Any:
-    """Return a network with the weights of a state, each array of which is read once.
+    """Return a network with the weights of a state.
 
     `own_layers` returns those of a network's layers that AVEL and DMRN don't share, by
     the names of their modules.
     """
-    left = {name: np.asarray(array) for name, array in state.items()}
-    # The program's scores are as wide as its maps have cells: 7 x 7.
-    side = round(_matrix_shape(left, "affine_v.weight")[0] ** 0.5)
-    visual_width = _matrix_shape(left, "affine_video.weight")[1]
+    left = State(state, "Tian et al.")
+    side = map_side(left, "affine_v.weight")
+    visual_width = left.matrix_shape("affine_video.weight")[1]
     model = network(
-        audio_width=_matrix_shape(left, "affine_audio.weight")[1],
+        audio_width=left.matrix_shape("affine_audio.weight")[1],
         visual_shape=(side, side, visual_width),
-        units=_matrix_shape(left, "lstm_audio.weight_hh_l0")[1],
+        units=left.matrix_shape("lstm_audio.weight_hh_l0")[1],
         # The program differs from its equation, see AudioGuidedAttention.
         audio_axis="cell",
         **options,
     )
-    for name, layer in (
-        ("audio", model.audio_encoder),
-        ("video", model.visual_encoder),
-    ):
-        _set_lstm(left, f"lstm_{name}", layer)
-    attention = model.visual_pooling
-    layers = {
-        "affine_audio": attention.audio_projection,
-        "affine_video": attention.visual_projection,
-        "affine_g": attention.audio_scores,
-        "affine_v": attention.visual_scores,
-        "affine_h": attention.cell_score,
-        **own_layers(model),
-    }
-    for name, layer in layers.items():
-        # PyTorch's matrices are transposed.
-        weights = [_take(left, f"{name}.weight", reversed(layer.kernel.shape)).T]
-        if layer.use_bias:
-            weights.append(_take(left, f"{name}.bias", layer.bias.shape))
-        layer.set_weights(weights)
-    if left:
-        raise ValueError(
-            "Expected the state of one network alone. Received also: "
-            f"{', '.join(sorted(left))}"
-        )
+    left.set_lstm("lstm_audio", model.audio_encoder)
+    left.set_lstm("lstm_video", model.visual_encoder)
+    left.set_dense({**attention_layers(model.visual_pooling), **own_layers(model)})
+    left.check_all_read()
     return model
-
-
-def _set_lstm(left: dict[str, np.ndarray], name: str, layer: SequenceLSTM) -> None:
-    """Set the weights of a bidirectional LSTM to those of PyTorch's module.
-
-    The gates have the same order (input, forget, cell, output); PyTorch adds two
-    biases where Keras has one.
-    """
-    weights = []
-    kernel, recurrent_kernel, bias = layer.get_weights()[:3]
-    for suffix in ("l0", "l0_reverse"):
-        weights += [
-            _take(left, f"{name}.weight_ih_{suffix}", kernel.T.shape).T,
-            _take(left, f"{name}.weight_hh_{suffix}", recurrent_kernel.T.shape).T,
-            _take(left, f"{name}.bias_ih_{suffix}", bias.shape)
-            + _take(left, f"{name}.bias_hh_{suffix}", bias.shape),
-        ]
-    layer.set_weights(weights)
-
-
-def _find(left: dict[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in left:
-        raise ValueError(
-            f"Expected an array {name!r}, as the program of Tian et al. names it. "
-            f"Received: {', '.join(sorted(left)) or 'no more'}"
-        )
-    return left[name]
-
-
-def _matrix_shape(left: dict[str, np.ndarray], name: str) -> tuple[int, ...]:
-    shape = _find(left, name).shape
-    if len(shape) != 2:
-        raise ValueError(f"Expected {name!r} to be a matrix. Received: {shape}")
-    return shape
-
-
-def _take(left: dict[str, np.ndarray], name: str, shape: Any) -> np.ndarray:
-    array, shape = _find(left, name), tuple(shape)
-    if array.shape != shape:
-        raise ValueError(f"Expected {name!r} of shape {shape}. Received: {array.shape}")
-    return left.pop(name).astype(np.float32)
