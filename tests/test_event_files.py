@@ -43,8 +43,29 @@ def test_json_holds_everything(tmp_path):
             },
         ],
         "classes": [*CATEGORIES, "Background"],
+        "multi_label": False,
         "probabilities": [[0.75, 0.25, 0.0], [0.333333] * 3],
     }
+
+
+def test_files_of_a_multi_label_prediction(tmp_path):
+    found = _prediction(
+        probabilities=np.array([[0.75, 0.4], [0.2, 0.9]]),
+        events=(Event(0, 1, CATEGORIES[0], 0.75), Event(0, 2, CATEGORIES[1], 0.65)),
+        multi_label=True,
+        thresholds=(0.5, 0.3),
+    )
+    path, csv_path, vtt_path = write_event_files(tmp_path, "clip", found)
+    content = json.loads(path.read_text())
+    assert content["multi_label"] is True
+    assert content["thresholds"] == [0.5, 0.3]
+    assert content["classes"] == list(CATEGORIES)
+    assert content["probabilities"] == [[0.75, 0.4], [0.2, 0.9]]
+    assert [event["end_s"] for event in content["events"]] == [1, 2]
+    with csv_path.open(newline="", encoding="utf-8") as file:
+        assert [row["end_s"] for row in csv.DictReader(file)] == ["1", "2"]
+    # Players show cues that overlap one above the other.
+    assert vtt_path.read_text().count("00:00:00.000 -->") == 2
 
 
 def test_csv_has_a_row_an_event(tmp_path):

@@ -121,6 +121,64 @@ def test_script_has_the_most_probable_classes_of_every_segment(write):
     ]
 
 
+def _overlapping(**changes):
+    probabilities = np.array([[0.9, 0.3, 0.1], [0.8, 0.7, 0.2], [0.1, 0.3, 0.4]])
+    values = {
+        "name": "clip.webm",
+        "categories": ("Bark", "Flute", "Bell"),
+        "probabilities": probabilities,
+        "segment_s": 1.0,
+        "disclaimer": None,
+        "multi_label": True,
+        "thresholds": (0.5, 0.25, 0.5),
+        "heard_only": ("Flute",),
+    }
+    values |= changes
+    found = events_from_probabilities(
+        values["probabilities"], values["categories"], 1.0, True, values["thresholds"]
+    )
+    return VideoPrediction(**values, events=tuple(found))
+
+
+def test_categories_that_overlap_have_a_lane_each_and_no_most_probable_class(write):
+    page = write(_overlapping())
+    elements = _Elements(page)
+    assert [path["d"] for path in elements.named("path")] == [
+        "M0 0H2V1H0Z",
+        "M0 0H3V1H0Z",
+    ]
+    assert "Most probable class<" not in page
+    data = json.loads(elements.scripts[0])
+    assert data["classes"] == ["Bark", "Flute", "Bell"]
+    assert data["thresholds"] == [50.0, 25.0, 50.0]
+    assert data["num_active"] == [2, 2, 1]
+    # Active ones come first, whatever their probability.
+    assert data["top"][2] == [[1, 30.0], [2, 40.0], [0, 10.0]]
+    # In the timeline and in the table.
+    assert page.count('<span class="quiet">heard only</span>') == 2
+
+
+def test_a_multi_label_page_without_events_has_an_empty_lane(write):
+    page = write(_overlapping(thresholds=(0.95, 0.95, 0.95)))
+    assert page.count('class="lane event"') == 1
+    assert "No event was found." in page
+
+
+def test_all_categories_that_are_active_at_once_are_listed(write):
+    data = {}
+    for num_categories in (7, 30):
+        probabilities = np.full((2, num_categories), 0.9)
+        categories = tuple(f"c{i}" for i in range(num_categories))
+        found = _overlapping(
+            probabilities=probabilities,
+            categories=categories,
+            thresholds=(0.5,) * num_categories,
+            heard_only=(),
+        )
+        data[num_categories] = json.loads(_Elements(write(found)).scripts[0])
+    assert {num: len(x["top"][0]) for num, x in data.items()} == {7: 7, 30: 12}
+
+
 def test_lanes_draw_runs_in_segments(write):
     elements = _Elements(write(_prediction([0, 3, 0, 0])))
     first = elements.named("path")[0]
@@ -409,6 +467,34 @@ def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
         if kind in ("embedded", "mp4"):
             # A frame more or less.
             assert state["brightness"] == pytest.approx(60 * time_s, abs=16)
+
+
+def test_a_page_of_overlapping_categories_in_a_browser(tmp_path):
+    video = tmp_path / "clip.avi"
+    video.write_bytes(b"RIFF")
+    path = tmp_path / "page.html"
+    player.write_player_page(path, _overlapping(), video)
+    script = """<script type="module">
+    seek(2.5);
+    const items = [...document.querySelectorAll("#classes li")];
+    document.title = JSON.stringify({
+      slider: document.querySelector("[role=slider]").ariaValueText,
+      active: items.map((item) => !item.classList.contains("inactive")),
+      names: items.map((item) => item.firstChild.textContent),
+      sideways: document.documentElement.scrollWidth > window.innerWidth,
+      heights: [...document.querySelectorAll("tr[data-start]")].map(
+        (row) => row.getBoundingClientRect().height),
+    });
+    </script>"""
+    page = path.read_text(encoding="utf-8")
+    path.write_text(page.replace("</body>", f"{script}</body>"), encoding="utf-8")
+    result = title_in_chromium(path, tmp_path / "profile")
+    assert result["slider"] == "0:02: Flute, 30.0 %"
+    assert result["active"] == [True, False, False]
+    assert result["names"] == ["Flute", "Bell", "Bark"]
+    assert not result["sideways"]
+    # What is heard only stays on one line.
+    assert len(set(result["heights"])) == 1
 
 
 def test_page_goes_on_when_a_video_turns_out_longer(tmp_path):

@@ -30,7 +30,9 @@ def write_event_files(
     The disclaimer is a member of the JSON, a column of the CSV, and a line at the top
     of the picture throughout the video. Row i of the JSON's `probabilities` belongs to
     the segment that starts at `start_s + i * segment_s`. Categories in `heard_only`
-    were not looked for in the picture. Of more than
+    were not looked for in the picture. `multi_label` says whether each class has a
+    probability of its own, which makes it active from its number in `thresholds` on; if
+    not, the classes share 1, and background is the last. Of more than
     `MAX_PROBABILITIES`, `most_probable` holds each segment's five largest in their
     place, as pairs of a class's index and its probability. Each file is written
     atomically.
@@ -47,7 +49,10 @@ def write_event_files(
         "start_s": prediction.start_s,
         "events": [event._asdict() for event in prediction.events],
         "classes": prediction.classes,
+        "multi_label": prediction.multi_label,
     }
+    if prediction.multi_label:
+        content["thresholds"] = prediction.thresholds
     if prediction.heard_only:
         content["heard_only"] = list(prediction.heard_only)
     if probabilities.size <= MAX_PROBABILITIES:

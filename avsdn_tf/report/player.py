@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from avsdn_tf.events import VideoPrediction
+from avsdn_tf.events import VideoPrediction, active_categories
 from avsdn_tf.files import write_text
 from avsdn_tf.report.figures import category_colors
 from avsdn_tf.report.templating import render
@@ -22,6 +22,8 @@ from avsdn_tf.text import short_name
 EMBEDDED_BYTES_MAX = 23 * 2**20
 
 _NUM_SHOWN_CLASSES = 5
+# Of more categories at once, the list would not fit beside the video.
+_MAX_SHOWN_CLASSES = 12
 _MAX_LANES = 48
 
 # mimetypes.guess_type depends on the machine. Browsers refuse video/quicktime, but
@@ -38,11 +40,15 @@ _MIME_TYPES = {
 
 
 class _Lane(NamedTuple):
-    """A row of the timeline: its text, CSS class, and pairs of a colour and a path."""
+    """A row of the timeline: its text, CSS class, and pairs of a colour and a path.
+
+    `mark` is what is said of the category beside its name.
+    """
 
     name: str
     kind: str
     paths: list[tuple[str, str]]
+    mark: str = ""
 
 
 def write_player_page(
@@ -74,6 +80,7 @@ def write_player_page(
         lanes=_lanes(prediction, colors),
         events=prediction.events,
         heard_only=prediction.heard_only,
+        multi_label=prediction.multi_label,
         color_of=dict(zip(prediction.categories, colors, strict=True)),
         data=_script_data(prediction, colors),
     )
@@ -96,28 +103,42 @@ def _relative_url(video: pathlib.Path, folder: pathlib.Path) -> str:
 def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, Any]:
     """Return the data of player.js, ready for JSON."""
     probabilities = np.asarray(prediction.probabilities, dtype=np.float64)
+    num_shown, active = _NUM_SHOWN_CLASSES, np.zeros_like(probabilities, bool)
+    if prediction.multi_label:
+        active = active_categories(probabilities, prediction.thresholds)
+        most = int(active.sum(axis=1).max())
+        num_shown = max(num_shown, min(most, _MAX_SHOWN_CLASSES))
     # Segment by segment: the whole order would take as much memory as they do.
     order = np.stack(
-        [np.argsort(-p, kind="stable")[:_NUM_SHOWN_CLASSES] for p in probabilities]
+        [
+            np.argsort(-p - is_active, kind="stable")[:num_shown]
+            for p, is_active in zip(probabilities, active, strict=True)
+        ]
     )
     percents = (100 * np.take_along_axis(probabilities, order, axis=1)).round(1)
-    return {
+    data = {
         "start_s": prediction.start_s,
         "segment_s": prediction.segment_s,
         "classes": [short_name(name) for name in prediction.classes],
         "colors": [*colors, "var(--muted)"],
-        # The most probable classes of every segment, each with its percentage.
+        # The most probable classes of every segment, each with its percentage. Of a
+        # multi-label prediction, those that are active come first.
         "top": [
             list(zip(*pair, strict=True))
             for pair in zip(order.tolist(), percents.tolist(), strict=True)
         ],
     }
+    if prediction.multi_label:
+        data["thresholds"] = [100 * threshold for threshold in prediction.thresholds]
+        data["num_active"] = active.sum(axis=1).tolist()
+    return data
 
 
 def _lanes(prediction: VideoPrediction, colors: list[str]) -> list[_Lane]:
     """Return a lane per category with events, and one of the most probable class.
 
-    Of more than `_MAX_LANES` categories, those of most events have a lane.
+    A multi-label prediction has no most probable class. Of more than `_MAX_LANES`
+    categories, those of most events have a lane.
     """
     lanes = []
     events = collections.defaultdict(list)
@@ -128,7 +149,11 @@ def _lanes(prediction: VideoPrediction, colors: list[str]) -> list[_Lane]:
     most = sorted(events, key=lambda name: -len(events[name]))[:_MAX_LANES]
     for category, color in zip(prediction.categories, colors, strict=True):
         if category in most:
-            lanes.append(_Lane(category, "event", [(color, _path(events[category]))]))
+            mark = "heard only" if category in prediction.heard_only else ""
+            paths = [(color, _path(events[category]))]
+            lanes.append(_Lane(category, "event", paths, mark))
+    if prediction.multi_label:
+        return lanes or [_Lane("No event", "event", [])]
     classes = np.asarray(prediction.probabilities).argmax(axis=1)
     edges = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), len(classes)]
     runs = collections.defaultdict(list)

@@ -73,6 +73,12 @@ function showClasses(segment) {
   span.textContent = `${clock(start)} to ${clock(start + data.segment_s)}`;
   data.top[segment].forEach(([index, percent], rank) => {
     const [name, value, bar] = bars[rank];
+    if (data.thresholds) {
+      bar.classList.add("threshold");
+      bar.style.setProperty("--threshold", `${data.thresholds[index]}%`);
+      const isActive = rank < data.num_active[segment];
+      bar.parentElement.classList.toggle("inactive", !isActive);
+    }
     name.textContent = data.classes[index];
     value.textContent = `${percent.toFixed(1)} %`;
     bar.style.setProperty("--color", data.colors[index]);
@@ -80,14 +86,19 @@ function showClasses(segment) {
   });
 }
 
+// The most probable class, or all active ones if they may overlap.
+function describe(segment) {
+  const num = data.thresholds ? data.num_active[segment] : 1;
+  const shown = data.top[segment]
+    .slice(0, num)
+    .map(([index, percent]) => `${data.classes[index]}, ${percent.toFixed(1)} %`);
+  return shown.join("; ") || "no event";
+}
+
 function markSegment(segment) {
-  const [index, percent] = data.top[segment][0];
   const start = startOf(segment);
   lanes.setAttribute("aria-valuenow", start);
-  lanes.setAttribute(
-    "aria-valuetext",
-    `${clock(start)}: ${data.classes[index]}, ${percent.toFixed(1)} %`,
-  );
+  lanes.setAttribute("aria-valuetext", `${clock(start)}: ${describe(segment)}`);
   for (const row of rows) {
     // Events begin and end with segments; the last one may end with the video.
     const isInside =
