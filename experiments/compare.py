@@ -51,6 +51,9 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     reports = [folder.read_report() for folder in folders]
+    for run, each in zip(runs, predictions, strict=True):
+        if each.multi_label:
+            raise UserError(f"{run}: expected a run of one class a segment.")
     categories = _check_same(runs, predictions, reports)
     first = predictions[0]
     names = _name_runs([folder.path for folder in folders], models)

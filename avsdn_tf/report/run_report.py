@@ -184,12 +184,11 @@ def _draw(
         drawn["timelines"] = _draw_lanes(report, predictions, categories)
         return drawn
     labels, predicted = predictions.labels, predictions.logits.argmax(axis=-1)
-    real = predictions.is_real
     clips = [
         figures.TimelineClip(
             title=f"row {predictions.row[clip]}",
-            truth=labels[clip, real[clip]],
-            predictions={report["model"]: predicted[clip, real[clip]]},
+            truth=labels[clip],
+            predictions={report["model"]: predicted[clip]},
         )
         for clip in figures.choose_clips(
             labels, predicted, len(categories), _NUM_TIMELINE_CLIPS

@@ -45,7 +45,10 @@ _MAX_ENTRIES = 24
 
 @dataclass(frozen=True, eq=False)
 class TimelineClip:
-    """A clip: its title, and the classes `(num_segments,)` of truth and of systems."""
+    """A clip: its title, and the classes `(num_segments,)` of truth and of systems.
+
+    Segments whose true class is -1 are padding, and are not drawn.
+    """
 
     title: str
     truth: np.ndarray
@@ -99,7 +102,7 @@ def timelines(
     """
     if not clips:
         raise ValueError("Expected at least one clip. Received: none")
-    duration_s = max(len(clip.truth) for clip in clips) * segment_s
+    longest = max(np.sum(np.asarray(clip.truth) >= 0) for clip in clips)
     num_rows = (
         sum(_TITLE_ROWS + 1 + len(clip.predictions) + _GAP_ROWS for clip in clips)
         - _GAP_ROWS
@@ -107,7 +110,7 @@ def timelines(
     height_in = num_rows * _ROW_IN
     figure = Figure(figsize=(_TRACK_IN, height_in))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, duration_s)
+    axes.set_xlim(0, longest * segment_s)
     axes.set_ylim(num_rows, 0)
     ticks: list[tuple[float, str]] = []
     shortened: set[int] = set()
@@ -138,10 +141,12 @@ def _draw_clip(
     """Draw the rows of one clip; return the categories whose name was shortened."""
     axes.text(0, top - 0.15, short_name(clip.title), size=10, va="baseline")
     truth = np.asarray(clip.truth)
+    real = truth >= 0
+    truth = truth[real]
     end_s = len(truth) * segment_s
     shortened = _draw_row(axes, top + 0.5, truth, categories, segment_s)
     for row, predicted in enumerate(map(np.asarray, clip.predictions.values()), 1):
-        y = top + row + 0.5
+        y, predicted = top + row + 0.5, predicted[real]
         shortened |= _draw_row(axes, y, predicted, categories, segment_s)
         axes.annotate(
             f"{(predicted == truth).sum()}/{len(truth)}",
