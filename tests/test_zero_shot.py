@@ -29,6 +29,14 @@ def test_logits_are_those_of_the_equations():
     assert np.isfinite(logits).all()
 
 
+def test_a_multi_label_network_has_the_decisions_of_the_background_level():
+    rng = np.random.default_rng(0)
+    clips = (rng.random((2, 9, 4)), rng.random((2, 9, 3)))
+    logits = fusion(temperature=0.5).predict_on_batch(clips)
+    found = fusion(temperature=0.5, multi_label=True).predict_on_batch(clips)
+    np.testing.assert_allclose(found, logits[..., :2] - logits[..., 2:], rtol=1e-5)
+
+
 def test_the_network_saves_and_loads_like_any_other(tmp_path):
     model = fusion()
     model.save(tmp_path / "model.keras")

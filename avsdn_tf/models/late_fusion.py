@@ -22,6 +22,8 @@ class LateFusion(SegmentClassifier):
         logit = (log heard + log seen) / (2 temperature)
         logit of background = log background_level / temperature
 
+    A multi-label network subtracts the logit of background from the others instead.
+
     An event is thus a segment where the geometric mean of heard and seen is above
     `background_level`. A category without image classes is heard only: `heard` also
     stands for `seen`. The network has no weights.
@@ -106,9 +108,10 @@ class LateFusion(SegmentClassifier):
         seen = ops.sum(ops.take(visual, self._seen, axis=-1), axis=-1)
         seen = ops.where(np.array([bool(i) for i in self.seen]), seen, heard)
         evidence = 0.5 * (_log(heard) + _log(seen))
-        background = ops.full_like(
-            evidence[..., :1], float(np.log(self.background_level))
-        )
+        background = float(np.log(self.background_level))
+        if self.multi_label:
+            return {"logits": (evidence - background) / self.temperature}
+        background = ops.full_like(evidence[..., :1], background)
         logits = ops.concatenate([evidence, background], axis=-1) / self.temperature
         return {"logits": logits}
 
