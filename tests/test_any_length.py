@@ -9,8 +9,14 @@ import pytest
 from avsdn_tf.data import batches, cross_modality
 from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
-from tests.small_datasets import FEATURE_COLUMNS, build, examples, write_manifest
-from tfds_ave import DatasetError
+from tests.small_datasets import (
+    FEATURE_COLUMNS,
+    build,
+    examples,
+    make_custom,
+    write_manifest,
+)
+from tfds_ave import DatasetError, custom_files
 from tfds_ave.segments import cut_windows, to_segments
 from tfds_ave.tfds_ave_dataset_builder import Builder
 
@@ -296,6 +302,48 @@ def test_all_wrong_lines_are_named_and_nothing_is_built(tmp_path):
         assert f"manifest.csv, line {number}: clip 'clip0'" in message
     assert len(messages) == 2
     assert not (tmp_path / "data/tfds_ave/custom/1.3.0").exists()
+
+
+def test_an_example_too_large_for_a_file_is_named(tmp_path, monkeypatch):
+    make_recordings(tmp_path / "own")
+    # Of 64 segments; training clips are cut into windows.
+    monkeypatch.setattr(custom_files, "_MAX_EXAMPLE_BYTES", 64 * (5 + 6) * 4)
+    with pytest.raises(DatasetError) as error:
+        build(tmp_path / "own", tmp_path / "data", "custom")
+    messages = str(error.value).splitlines()
+    assert ["clip6" in messages[0], "clip10" in messages[1]] == [True, True]
+    assert len(messages) == 2
+
+
+def test_overlap_in_clips_of_one_length_needs_no_padding(tmp_path):
+    rows = make_custom(tmp_path / "own")
+    rows.append([*rows[0][:2], "Kettle", 1, 3, *rows[0][5:]])
+    write_manifest(tmp_path / "own", rows)
+    build(tmp_path / "own", tmp_path / "data", "custom")
+    dataset = open_dataset("tfds_ave/custom", str(tmp_path / "data"))
+    assert (dataset.is_padded, dataset.multi_label) == (False, True)
+    # From 0.5 to 2 s, and from 1 to 3 s.
+    many = [[1, 0], [1, 1], [0, 1], [0, 0]]
+    expected = {
+        ("segment_labels", True): many,
+        ("segment_labels", False): np.eye(3)[[0, 1, 1, 2]],
+        ("segment_label_mean", True): [0.5, 0.5],
+        ("clip_label", True): [1, 1],
+        ("clip_label", False): [0.5, 0.5, 0],
+    }
+    for (label, multi_label), target in expected.items():
+        (batch,) = batches.training_batches(
+            dataset, ["train"], label, batch_size=3, seed=0, multi_label=multi_label
+        ).as_numpy_iterator()
+        assert "length" not in batch
+        index = batch["row"].tolist().index(0)
+        np.testing.assert_array_equal(batch["target"][index], target)
+    (batch,) = batches.scoring_batches(
+        dataset, "train", multi_label=True
+    ).as_numpy_iterator()
+    labels = batch["segment_labels"][batch["row"].tolist().index(0)]
+    np.testing.assert_array_equal(labels, many)
+    assert labels.dtype == np.int8
 
 
 def test_a_window_longer_than_all_clips_is_told(tmp_path):

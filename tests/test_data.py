@@ -152,6 +152,25 @@ def test_targets_are_the_label_that_is_asked_for(dataset):
             np.testing.assert_allclose(target, target_of(*scored[int(row)]), atol=1e-6)
 
 
+def test_one_category_a_segment_may_be_read_as_several(dataset):
+    one = scored(dataset)
+    many = scored(dataset, multi_label=True)
+    assert many.dtype == np.int8
+    np.testing.assert_array_equal(many, np.eye(29)[one][..., :28])
+    for label in ("segment_labels", "segment_label_mean", "clip_label"):
+        single, multi = (
+            next(iter(training(dataset, label=label, multi_label=is_multi)))
+            for is_multi in (False, True)
+        )
+        assert set(single) == set(multi)
+        np.testing.assert_array_equal(single["target"][..., :28], multi["target"])
+
+
+def scored(dataset, **options):
+    found = batches.scoring_batches(dataset, "test", **options)
+    return np.concatenate([batch["segment_labels"] for batch in found])
+
+
 @pytest.mark.parametrize("label", ["segment_label_mean", "clip_label"])
 def test_weak_batches_never_decode_segment_labels(dataset, label, monkeypatch):
     asked = []

@@ -93,7 +93,7 @@ def test_pathlib_does_not_expand_what_a_person_gives():
     """Path.expanduser raises for unknown users, and knows no addresses."""
     for path in (ROOT / "avsdn_tf").rglob("*.py"):
         found = re.findall(r"\.expanduser\(", path.read_text())
-        assert len(found) == (path.name == "files.py"), path
+        assert len(found) == (path == ROOT / "avsdn_tf" / "files.py"), path
 
 
 def test_a_run_keeps_absolute_paths(home):
