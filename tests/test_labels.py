@@ -1,5 +1,6 @@
 """Labels as tools and published data sets write them become events of clips."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -29,9 +30,11 @@ def write_all(folder, files):
 
 
 def collect(folder, *label_paths, **options):
-    """Returns the clips of a folder by name; splits may lack a category."""
-    options = {"allow_missing_categories": True, **options}
-    return labels.collect_clips(folder, label_paths, **options)
+    """Returns the clips of a folder; splits may lack a category by default."""
+    names = [field.name for field in dataclasses.fields(labels.Splitting)]
+    how = {name: options.pop(name) for name in names if name in options}
+    splitting = labels.Splitting(**{"allow_missing_categories": True, **how})
+    return labels.collect_clips(folder, label_paths, splitting=splitting, **options)
 
 
 def times(clip):

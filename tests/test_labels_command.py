@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from avsdn_tf import labels, runs, zero_shot
+from avsdn_tf import runs, zero_shot
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import Event, VideoPrediction
 from avsdn_tf.features.extractor import Extractor
@@ -22,7 +22,7 @@ from avsdn_tf.labels.summary import summarize
 from avsdn_tf.labels.write import write_manifest
 from tests.commands import avsdn
 from tests.small_videos import Brightness, Loudness, find_clip, write_clip
-from tests.test_labels import write_all, write_features
+from tests.test_labels import collect, write_all, write_features
 from tfds_ave import extraction
 from tfds_ave.manifest import read_manifest
 
@@ -288,7 +288,7 @@ def test_real_clips(tmp_path):
     for name, text in texts.items():
         (tmp_path / f"{name}.mp4").symlink_to(find_clip(f"{name}.mp4"))
         (tmp_path / f"{name}.txt").write_text(text)
-    found = labels.collect_clips(tmp_path, allow_missing_categories=True)
+    found = collect(tmp_path)
     summary = summarize(found.clips)
     assert (summary.num_clips, summary.num_background) == (6, 1)
     assert summary.length_s == pytest.approx(83, abs=1)
@@ -304,7 +304,6 @@ def commands():
 
 def test_the_commands_of_the_page(tmp_path, predictor, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
 
     def build_extractor(empty=None, **fields):
         return Extractor(Loudness(), Brightness(), empty)
@@ -333,8 +332,8 @@ def test_the_commands_of_the_page(tmp_path, predictor, monkeypatch):
         if program == "ffmpeg":
             subprocess.run([program, *words], check=True, stdin=subprocess.DEVNULL)
             continue
-        small = ["--epochs=1", "--units=4"] if words[0] == "train" else []
-        assert avsdn(*words, *small) == 0, command
+        more = {"train": ["--epochs=1", "--units=4"], "build": ["--data_dir=tfds"]}
+        assert avsdn(*words, *more.get(words[0], ())) == 0, command
     assert {"manifest", "train", "predict", "build"} <= set(seen)
     assert len(read_manifest(tmp_path / "second").clips) == 5
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag in (
         Flag(
             "splits",
-            "Take them from the labels, or draw them; auto: whichever is possible.",
+            "Take them from the labels, or draw them; auto: draw what labels lack.",
             *(str, "auto", ("auto", "file", "random")),
         ),
         Flag("shares", "Shares of training, validation and test.", str, _SHARES),
@@ -141,11 +142,13 @@ def run(args: argparse.Namespace) -> int:
             features=features,
             unlabelled=args.unlabelled,
             ticks_per_s=args.ticks_per_s,
-            splits=args.splits,
-            shares=args.share_values,
-            seed=args.seed,
-            group=args.group,
-            allow_missing_categories=args.allow_missing_categories,
+            splitting=labels.Splitting(
+                args.splits,
+                args.share_values,
+                args.seed,
+                args.group,
+                args.allow_missing_categories,
+            ),
             on_done=on_done,
         )
     summary = summarize(found.clips)
@@ -172,7 +175,7 @@ def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -
     title = f"events ({more} more categories in the picture)" if more else "events"
     terminal.print(rows_table(title, ("category", *SPLITS), rows))
     print_plainly(terminal, f"Picture to open: {out / 'manifest.png'}")
-    print_plainly(terminal, f"Build: avsdn build custom --manual_dir={out}")
+    print_plainly(terminal, f"Train: avsdn train --manifest={shlex.quote(str(out))}")
 
 
 def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:

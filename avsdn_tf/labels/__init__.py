@@ -16,8 +16,14 @@ from avsdn_tf.labels.checks import (
     check_times,
     without_labels,
 )
-from avsdn_tf.labels.collect import Labels, Problems, match, read_labels
-from avsdn_tf.labels.files import SPLITS
+from avsdn_tf.labels.collect import (
+    LabelledMedium,
+    Labels,
+    Problems,
+    match,
+    read_labels,
+)
+from avsdn_tf.labels.files import SPLITS, LabelledEvent
 from avsdn_tf.labels.media import FeatureFiles, find_media
 from avsdn_tf.labels.splits import (
     DEFAULT_SHARES,
@@ -38,7 +44,7 @@ class Collection:
         num_missing: Number of labelled videos that are not there.
         num_cut: Number of events that ended after their video, and end with it.
         num_skipped: Number of media without labels that are left out.
-        are_splits_drawn: Whether splits were drawn, not taken from the labels.
+        are_splits_drawn: Whether some splits were drawn, not taken from the labels.
         warnings: What is unusual, and was allowed.
     """
 
@@ -52,6 +58,26 @@ class Collection:
     warnings: Sequence[str]
 
 
+@dataclasses.dataclass(frozen=True)
+class Splitting:
+    """How clips are divided into splits.
+
+    Attributes:
+        splits: `"file"`: take splits from the labels; `"random"`: draw them; `"auto"`:
+            take those that there are, and draw the others.
+        shares: Shares of training, validation and test, where splits are drawn.
+        seed: Draws the splits.
+        group: Clips of one group go to one split; see `splits.find_groups`.
+        allow_missing_categories: Whether a split may lack a category.
+    """
+
+    splits: str = "auto"
+    shares: Sequence[float] = DEFAULT_SHARES
+    seed: int = 0
+    group: str | None = None
+    allow_missing_categories: bool = False
+
+
 def collect_clips(
     folder: pathlib.Path,
     labels: Sequence[pathlib.Path] = (),
@@ -60,11 +86,7 @@ def collect_clips(
     features: FeatureFiles | None = None,
     unlabelled: str | None = None,
     ticks_per_s: float = 1.0,
-    splits: str = "auto",
-    shares: Sequence[float] = DEFAULT_SHARES,
-    seed: int = 0,
-    group: str | None = None,
-    allow_missing_categories: bool = False,
+    splitting: Splitting | None = None,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collection:
     """Bring the videos or feature files of a folder and their labels together.
@@ -77,12 +99,7 @@ def collect_clips(
         unlabelled: `"background"` or `"skip"`: what becomes of clips without labels.
         ticks_per_s: How many of the labels' unit of time are a second: 1000 for
             milliseconds. Those of published data sets are seconds.
-        splits: `"file"`: take them from the labels; `"random"`: draw them; `"auto"`:
-            take them if all clips have one.
-        shares: Shares of training, validation and test, if splits are drawn.
-        seed: Draws the splits.
-        group: Clips of one group go to one split; see `splits.find_groups`.
-        allow_missing_categories: Whether a split may lack a category.
+        splitting: How clips are divided into splits.
         on_done: As in `media.find_media`.
 
     Raises:
@@ -97,41 +114,45 @@ def collect_clips(
     check_categories(entries, problems)
     events, num_cut = check_times(entries, ticks_per_s, problems)
     kept = without_labels(entries, unlabelled, problems)
-    groups = find_groups(kept, group)
-    clips = [
-        Clip(
-            entry.medium,
-            tuple(events[entry.medium.key]),
-            entry.split,
-            groups[entry.medium.key],
-        )
-        for entry in kept
-    ]
-    are_drawn = splits == "random" or (
-        splits == "auto" and not all(clip.split for clip in clips)
+    clips, are_drawn = _divide(kept, events, splitting or Splitting(), problems)
+    problems.raise_all()
+    if not any(clip.events for clip in clips):
+        raise UserError("No clip has an event. Expected events of a category or more.")
+    lenient = splitting is not None and splitting.allow_missing_categories
+    warnings = check_splits(clips, lenient, problems)
+    problems.raise_all()
+    return Collection(
+        clips=clips,
+        labels=found,
+        unreadable=unreadable,
+        num_missing=num_missing,
+        num_cut=num_cut,
+        num_skipped=len(entries) - len(kept),
+        are_splits_drawn=are_drawn,
+        warnings=warnings,
     )
+
+
+def _divide(
+    entries: Sequence[LabelledMedium],
+    events: Mapping[str, Sequence[LabelledEvent]],
+    how: Splitting,
+    problems: Problems,
+) -> tuple[list[Clip], bool]:
+    """Return the clips with their splits, and whether some were drawn."""
+    groups = find_groups(entries, how.group)
+    clips = []
+    for entry in entries:
+        key = entry.medium.key
+        split = None if how.splits == "random" else entry.split
+        clips.append(Clip(entry.medium, tuple(events[key]), split, groups[key]))
+    are_drawn = how.splits != "file" and not all(clip.split for clip in clips)
     if are_drawn:
-        clips = draw_splits(clips, shares, seed)
+        clips = draw_splits(clips, how.shares, how.seed)
     problems.lines.extend(
         f"{clip.medium.key}: no split in its labels. Expected one of "
         f"{', '.join(SPLITS)}."
         for clip in clips
         if not clip.split
     )
-    problems.raise_all()
-    if not any(clip.events for clip in clips):
-        raise UserError(
-            "No clip has an event. Expected events of one category at least."
-        )
-    warnings = check_splits(clips, allow_missing_categories, problems)
-    problems.raise_all()
-    return Collection(
-        clips,
-        found,
-        unreadable,
-        num_missing,
-        num_cut,
-        len(entries) - len(kept),
-        are_drawn,
-        warnings,
-    )
+    return clips, are_drawn

@@ -9,6 +9,7 @@ https://manual.audacityteam.org/man/importing_and_exporting_labels.html.
 import re
 from collections.abc import Sequence
 
+from avsdn_tf.labels import table
 from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event
 
 _TIME = r"-?\d+(?:[.,]\d+)?"
@@ -17,7 +18,7 @@ _LINE = re.compile(rf"{_TIME}\t{_TIME}(\t|$)")
 
 def recognizes(file: LabelFile) -> bool:
     """Return whether a text file is empty, or has a line of a label track."""
-    if file.path.suffix.lower() != ".txt":
+    if file.path.suffix.lower() != ".txt" or table.recognizes(file):
         return False
     lines = [line for line in file.text.split("\n") if line.strip()]
     return not lines or any(map(_LINE.match, lines))

@@ -46,7 +46,9 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each video that has flags and a category."""
+    """Return the labels of each video that has flags; without flags, the categories."""
+    if not any(file.path.suffix.lower() == ".json" for file in files):
+        return table.read(files, problems)
     rows = read_table(files, "video_id", "category", problems)
     return read_flags(files, rows, problems)
 

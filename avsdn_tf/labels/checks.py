@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from avsdn_tf.errors import UserError
 from avsdn_tf.labels.collect import LabelledMedium, Problems
 from avsdn_tf.labels.files import LabelledEvent
+from avsdn_tf.labels.formats import FORMATS
 from avsdn_tf.labels.media import Medium
 from avsdn_tf.text import normalize, printable, skeleton
 
@@ -81,6 +82,7 @@ def check_times(
     found: dict[str, list[LabelledEvent]] = {}
     num_cut, most = 0, 0.0
     for entry in entries:
+        is_padded = entry.format is not None and FORMATS[entry.format].is_padded
         ticks = 1.0 if entry.is_published else ticks_per_s
         events = []
         for event in entry.events:
@@ -92,13 +94,19 @@ def check_times(
                 start_s, end_s = (
                     round(time / ticks, 6) for time in (event.start_s, event.end_s)
                 )
+                length_s = entry.medium.length_s
+                if is_padded and end_s > length_s:
+                    num_cut += 1
+                    end_s = length_s
+                    if start_s >= end_s:
+                        continue
                 if reason := _find_fault(start_s, end_s, entry.medium):
                     problems.lines.append(f"{event.where}: {reason}.")
                     if not entry.is_published:
-                        most = max(most, end_s / entry.medium.length_s)
+                        most = max(most, end_s / length_s)
                     continue
-                num_cut += end_s > entry.medium.length_s
-                end_s = min(end_s, entry.medium.length_s)
+                num_cut += end_s > length_s
+                end_s = min(end_s, length_s)
                 event = dataclasses.replace(event, start_s=start_s, end_s=end_s)
             events.append(event)
         found[entry.medium.key] = _join(entry, events, problems)

@@ -232,7 +232,7 @@ def _index(media: Sequence[Medium]) -> dict[str, list[Medium]]:
     for medium in media:
         for name in medium.names:
             index.setdefault(name, []).append(medium)
-        # Apart from names, which hold no NUL.
+        # Longer names that begin with an identifier; NUL keeps them apart.
         index.setdefault(f"\0{medium.key[:_YOUTUBE_ID]}", []).append(medium)
     return index
 
@@ -248,7 +248,11 @@ def _find(
     for candidate in dict.fromkeys((name, base, stem)):
         if candidate in index:
             return index[candidate]
-    return index.get(f"\0{base[:_YOUTUBE_ID]}", []) if is_published else []
+    if not is_published:
+        return []
+    # Either the labels or the files have more than the identifier: the times.
+    longer = f"\0{base}" if len(base) == _YOUTUBE_ID else ""
+    return index.get(base[:_YOUTUBE_ID]) or index.get(longer, [])
 
 
 def _explain_match(

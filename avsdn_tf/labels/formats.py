@@ -29,12 +29,15 @@ class Format:
         is_published: Whether it is that of a published data set: labels of videos that
             are not at hand are left out, as are overlaps within a category, and videos
             may be named by the 11 characters of YouTube.
+        is_padded: Whether it has labels of ten seconds for shorter videos, too: what is
+            beyond the video is left out.
     """
 
     summary: str
     recognizes: Callable[[LabelFile], bool]
     read: Callable[[Sequence[LabelFile], list[str]], list[VideoLabels]]
     is_published: bool = False
+    is_padded: bool = False
 
 
 # The first one that recognizes a file reads it.
@@ -54,9 +57,15 @@ FORMATS = {
         activitynet.read,
         is_published=True,
     ),
-    "ov_ave": Format("OV-AVE", ov_ave.recognizes, ov_ave.read, is_published=True),
+    "ov_ave": Format(
+        "OV-AVE", ov_ave.recognizes, ov_ave.read, is_published=True, is_padded=True
+    ),
     "avel": Format(
-        "VGGSound-AVEL100k and -AVEL50k", avel.recognizes, avel.read, is_published=True
+        "VGGSound-AVEL100k and -AVEL50k",
+        avel.recognizes,
+        avel.read,
+        is_published=True,
+        is_padded=True,
     ),
     "ave_pm": Format("AVE-PM", ave_pm.recognizes, ave_pm.read, is_published=True),
     "llp": Format("LLP", llp.recognizes, llp.read, is_published=True),

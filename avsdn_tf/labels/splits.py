@@ -117,10 +117,11 @@ def draw_splits(
 ) -> list[Clip]:
     """Return the clips with splits of about these shares in every category.
 
-    Groups stay together, and clips without times are for training. The rarest category
-    is distributed first, each group to the split that lacks most of it, as by Sechidis
-    et al., On the Stratification of Multi-Label Data, 2011. A category of three groups
-    or more reaches every split.
+    Clips that have a split keep it, and their group goes to it. Groups stay together,
+    and clips without times are for training. The rarest category is distributed first,
+    each group to the split that lacks most of it, as by Sechidis et al., On the
+    Stratification of Multi-Label Data, 2011. A category of three groups or more reaches
+    every split.
 
     Args:
         clips: The clips.
@@ -130,38 +131,74 @@ def draw_splits(
     groups: dict[str, list[Clip]] = {}
     for clip in clips:
         groups.setdefault(clip.group, []).append(clip)
+    drawing = _Drawing(groups, shares)
     order = sorted(groups)
     random.Random(seed).shuffle(order)
     # Large groups first, while every split has space.
     order.sort(key=lambda name: -len(groups[name]))
-    contents = {
-        name: collections.Counter(c for clip in of_group for c in _strata(clip))
-        for name, of_group in groups.items()
-    }
-    num_groups = collections.Counter(c for found in contents.values() for c in found)
-    counts = sum(contents.values(), collections.Counter())
-    wanted = {c: _wanted(count, shares) for c, count in counts.items()}
-    wanted_clips = _wanted(len(clips), shares)
-    chosen: dict[str, str] = {}
-    for category in sorted(num_groups, key=lambda c: (num_groups[c], c)):
-        holders = [name for name in order if category in contents[name]]
-        left = [name for name in holders if name not in chosen]
-        for i, name in enumerate(left):
-            having = {chosen[other] for other in holders if other in chosen}
-            candidates = _candidates(
-                having, len(left) - i, set(chosen.values()), chosen, order
-            )
-            if not all(clip.has_times for clip in groups[name]):
-                candidates = ["train"]
-            split = max(
-                candidates,
-                key=lambda s: (round(wanted[category][s], 9), wanted_clips[s]),
-            )
-            chosen[name] = split
-            wanted_clips[split] -= len(groups[name])
-            for other, count in contents[name].items():
-                wanted[other][split] -= count
-    return [dataclasses.replace(clip, split=chosen[clip.group]) for clip in clips]
+    holders: dict[str, list[str]] = {}
+    for name in order:
+        for category in drawing.contents[name]:
+            holders.setdefault(category, []).append(name)
+    for clip in clips:
+        if clip.split and clip.group not in drawing.chosen:
+            drawing.choose(clip.group, clip.split)
+    for category in sorted(holders, key=lambda c: (len(holders[c]), c)):
+        names = [name for name in holders[category] if name not in drawing.chosen]
+        for i, name in enumerate(names):
+            drawing.choose(name, drawing.best(name, category, len(names) - i))
+    return [
+        dataclasses.replace(clip, split=clip.split or drawing.chosen[clip.group])
+        for clip in clips
+    ]
+
+
+class _Drawing:
+    """Groups of clips, the splits chosen so far, and what the splits still lack."""
+
+    def __init__(
+        self, groups: Mapping[str, Sequence[Clip]], shares: Sequence[float]
+    ) -> None:
+        self.groups = groups
+        self.contents = {
+            name: collections.Counter(c for clip in clips for c in _strata(clip))
+            for name, clips in groups.items()
+        }
+        counts = collections.Counter(
+            category
+            for found in self.contents.values()
+            for category in found.elements()
+        )
+        self.chosen: dict[str, str] = {}
+        self.used: set[str] = set()
+        self.having: dict[str, set[str]] = {category: set() for category in counts}
+        self.wanted = {c: _wanted(count, shares) for c, count in counts.items()}
+        self.wanted_clips = _wanted(sum(map(len, groups.values())), shares)
+
+    def choose(self, name: str, split: str) -> None:
+        """Give a group its split."""
+        self.chosen[name] = split
+        self.used.add(split)
+        self.wanted_clips[split] -= len(self.groups[name])
+        for category, count in self.contents[name].items():
+            self.wanted[category][split] -= count
+            self.having[category].add(split)
+
+    def best(self, name: str, category: str, num_left: int) -> str:
+        """Return the split for a group, one of the `num_left` with a category."""
+        empty = [split for split in SPLITS if split not in self.used]
+        lacking = [split for split in SPLITS if split not in self.having[category]]
+        candidates: Sequence[str] = SPLITS
+        if not all(clip.has_times for clip in self.groups[name]):
+            candidates = ["train"]
+        elif empty and len(self.groups) - len(self.chosen) <= len(empty):
+            candidates = empty
+        elif lacking and num_left <= len(lacking):
+            candidates = lacking
+        wanted = self.wanted[category]
+        return max(
+            candidates, key=lambda s: (round(wanted[s], 9), self.wanted_clips[s])
+        )
 
 
 def _strata(clip: Clip) -> set[str]:
@@ -172,22 +209,3 @@ def _wanted(count: int, shares: Sequence[float]) -> dict[str, float]:
     """Return how many of `count` each split should have."""
     parts = (count * share / sum(shares) for share in shares)
     return dict(zip(SPLITS, parts, strict=True))
-
-
-def _candidates(
-    having: set[str],
-    num_left: int,
-    used: set[str],
-    chosen: Mapping[str, str],
-    order: Sequence[str],
-) -> list[str]:
-    """Return the splits that a group may go to, so that none stays empty.
-
-    `having` are the splits that have the group's category, `num_left` the groups that
-    hold it and have no split, `used` the splits that have any group.
-    """
-    empty = [split for split in SPLITS if split not in used]
-    if empty and len(order) - len(chosen) <= len(empty):
-        return empty
-    lacking = [split for split in SPLITS if split not in having]
-    return lacking if lacking and num_left <= len(lacking) else list(SPLITS)

@@ -2,8 +2,8 @@
 
 Columns have any of the usual names. Without a column that names the video, the file has
 its video's name. A line without times labels the whole clip; one without times and
-label, or with the label Background, says that nothing happens there. Commas are decimal
-points where semicolons separate the columns.
+label, or with the label Background, says that nothing happens there. A table may lack
+columns of times. Commas are decimal points where semicolons separate columns.
 """
 
 import re
@@ -52,10 +52,13 @@ def find_columns(header: Sequence[str]) -> dict[str, str]:
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a table has columns of start, end and label."""
+    """Return whether a table has columns of labels, and of times or videos."""
     if not file.has_columns():
         return False
-    return {"start", "end", "label"} <= set(find_columns(file.table.header))
+    found = set(find_columns(file.table.header))
+    return {"start", "end", "label"} <= found or (
+        {"video", "label"} <= found and not {"start", "end"} & found
+    )
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
@@ -65,15 +68,8 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 
 def _read_file(file: LabelFile, problems: list[str]) -> list[VideoLabels]:
     columns = find_columns(file.table.header)
-    if missing := {"start", "end", "label"} - set(columns):
-        problems.append(
-            f"{file.name}, line 1: expected columns such as onset, offset and label, "
-            f"received {', '.join(file.table.header)}: none of "
-            f"{', '.join(sorted(missing))}."
-        )
-        return []
     events: dict[str, list[LabelledEvent]] = {}
-    splits: dict[str, str | None] = {}
+    splits: dict[str, str] = {}
     fields: dict[str, Mapping[str, str]] = {}
     if "video" not in columns:
         events[file.stem] = []
@@ -84,7 +80,7 @@ def _read_file(file: LabelFile, problems: list[str]) -> list[VideoLabels]:
             problems.append(f"{where}: no video. Expected its name.")
             continue
         split = parse_split(row.get(columns.get("split", ""), ""), where, problems)
-        if splits.setdefault(video, split) != split:
+        if split and splits.setdefault(video, split) != split:
             problems.append(
                 f"{where}: {video} is of split {split}, and of {splits[video]} above. "
                 "Expected one split a video."
@@ -107,7 +103,8 @@ def _read_event(
     where: str,
     problems: list[str],
 ) -> LabelledEvent | None:
-    label, start, end = (row[columns[kind]] for kind in ("label", "start", "end"))
+    label = row[columns["label"]]
+    start, end = (row.get(columns.get(kind, ""), "") for kind in ("start", "end"))
     if not (start or end):
         return LabelledEvent(label, None, None, where) if label else None
     return parse_event(label, start, end, where, problems, has_commas=has_commas)
