@@ -117,7 +117,7 @@ def test_only_own_files_are_replaced(tmp_path):
         ("{}", "--ticks_per_s=0"),
         ("{}", "--audio=*.npy"),
         ("{}", "--audio=a.npy", "--visual=b.npy"),
-        ("{}", "--format=audicity"),
+        ("{}", "--label_format=audicity"),
         ("{}", "--unlabelled=yes"),
     ],
 )

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Flag(
             "labels", "A label file, or a folder of some. Default: FOLDER.", flags.PATH
         ),
-        Flag("format", "Read labels of this format alone.", choices=FORMATS),
+        Flag("label_format", "Read labels of this format alone.", choices=FORMATS),
         Flag("out", "The folder to write to. Default: FOLDER.", flags.PATH),
         Flag("overwrite", "Replace an earlier manifest.", flags.boolean, False),
         Flag(
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         found = labels.collect_clips(
             folder,
             [pathlib.Path(args.labels)] if args.labels else [],
-            label_format=args.format,
+            label_format=args.label_format,
             features=features,
             unlabelled=args.unlabelled,
             ticks_per_s=args.ticks_per_s,

@@ -221,7 +221,7 @@ def match(
         if len(sources) > 1:
             problems.lines.append(
                 f"{entry.medium.files[0].name}: labels in {' and '.join(sources)}. "
-                "Expected those of one source: name its format, or move the others."
+                "Expected those of one source: set label_format, or move the others."
             )
             entry.labels = [v for v in entry.labels if v.source == sources[0]]
     return list(found.values()), num_missing
