@@ -40,6 +40,15 @@ def small_models():
         "both ways": avsdn_tf.AVSDN(CATEGORIES, 6, (8,), units=4, bidirectional=True),
         "attention": avsdn_tf.AVEL(CATEGORIES, 6, (2, 2, 8), units=4, attention=True),
         "half": avsdn_tf.AVSDN(CATEGORIES, 6, (8,), units=4, dtype="mixed_bfloat16"),
+        "multi-label": avsdn_tf.AVSDN(
+            CATEGORIES,
+            6,
+            (8,),
+            units=4,
+            bidirectional=True,
+            multi_label=True,
+            thresholds=[0.4, 0.5, 0.6],
+        ),
     }
 
 
@@ -102,6 +111,27 @@ def test_an_artefact_computes_what_keras_computes(tmp_path, rng, name, kind):
         )
 
 
+@pytest.mark.parametrize("name", export.FORMATS)
+def test_an_artefact_takes_a_mask_on_request(tmp_path, rng, name):
+    if name not in WRITABLE:
+        pytest.skip("Keras 3.12, the last one for Python 3.10, writes no LiteRT")
+    model = small_models()["multi-label"]
+    clips = make_clips(model, rng)
+    lengths = (5, 3, 1)
+    clips["mask"] = (np.arange(5) < np.array(lengths)[:, None]).astype("f")
+    path, largest = export.export_model(
+        model, name, tmp_path, METADATA, [clips], mask=True
+    )
+    logits = export.FORMATS[name].run(path, clips)
+    assert largest <= 1e-5 * max(1, np.abs(logits).max())
+    assert np.isfinite(logits).all()
+    for index, length in enumerate(lengths):
+        alone = {n: clips[n][index : index + 1, :length] for n in ("audio", "visual")}
+        np.testing.assert_allclose(
+            logits[index, :length], model.predict_on_batch(alone)[0], atol=1e-4
+        )
+
+
 def test_litert_takes_clips_that_are_long(tmp_path, rng):
     if "litert" not in WRITABLE:
         pytest.skip("Keras 3.12, the last one for Python 3.10, writes no LiteRT")
@@ -112,8 +142,9 @@ def test_litert_takes_clips_that_are_long(tmp_path, rng):
     assert largest <= 1e-5 * max(1, np.abs(model.predict_on_batch(clips)).max())
 
 
-def test_a_savedmodel_says_the_events_of_localize(tmp_path, rng):
-    model = small_models()["avsdn"]
+@pytest.mark.parametrize("kind", ["avsdn", "multi-label"])
+def test_a_savedmodel_says_the_events_of_localize(tmp_path, rng, kind):
+    model = small_models()[kind]
     for weight in model.weights:
         # An untrained network says the same everywhere.
         if weight.dtype == "float32":
@@ -121,19 +152,29 @@ def test_a_savedmodel_says_the_events_of_localize(tmp_path, rng):
     clips = make_clips(model, rng, num_segments=9, count=6)
     # Of such a name TensorFlow would find no variables.
     out = tmp_path / "v [1]"
-    path, _ = export.export_model(model, "savedmodel", out, METADATA, [clips])
+    lengths = np.array([9, 9, 9, 9, 5, 1])
+    clips["mask"] = (np.arange(9) < lengths[:, None]).astype("f")
+    path, _ = export.export_model(
+        model, "savedmodel", out, METADATA, [clips], mask=True
+    )
     path.rename(tmp_path / "plain")
     predict = tf.saved_model.load(str(tmp_path / "plain")).signatures["serving_default"]
     found = predict(**{name: tf.constant(values) for name, values in clips.items()})
     found = {name: values.numpy() for name, values in found.items()}
     logits = model.predict_on_batch(clips)
+    activate = events.sigmoid if model.multi_label else events.softmax
+    real = clips["mask"] > 0
     np.testing.assert_allclose(
-        found["probabilities"], events.softmax(logits), atol=1e-5
+        found["probabilities"][real], activate(logits[real]), atol=1e-5
     )
     expected = [
         (clip, event)
-        for clip, probabilities in enumerate(found["probabilities"])
-        for event in events.events_from_probabilities(probabilities, CATEGORIES, 0.5)
+        for clip, (probabilities, length) in enumerate(
+            zip(found["probabilities"], lengths, strict=True)
+        )
+        for event in events.events_from_probabilities(
+            probabilities[:length], CATEGORIES, 0.5, model.multi_label, model.thresholds
+        )
     ]
     assert len({event.category for _, event in expected}) > 1
     assert found["event_clip"].tolist() == [clip for clip, _ in expected]
@@ -377,7 +418,10 @@ def small_network(include_top, weights, pooling, input_shape):
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(outputs))
 
 
-def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monkeypatch):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_sound_and_pictures_become_events_in_one_savedmodel(
+    tmp_path, rng, monkeypatch, multi_label
+):
     recipe = VisualRecipe(small_network, lambda x: x / 255.0, "avg", (4,), 2, "")
     monkeypatch.setitem(visual.RECIPES, "small", recipe)
     tf.saved_model.save(SmallVGGish(), str(tmp_path / "vggish"))
@@ -385,10 +429,11 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monke
         AudioNetwork(tmp_path / "vggish"), VisualNetwork("small", "none")
     )
     keras.utils.set_random_seed(0)
-    model = avsdn_tf.AVSDN(CATEGORIES, 6, (4,), units=4)
+    model = avsdn_tf.AVSDN(CATEGORIES, 6, (4,), units=4, multi_label=multi_label)
     # Large weights tell one second from the next, and background has none.
     kernel, _ = model.decoder.head.get_weights()
-    model.decoder.head.set_weights([50 * kernel, np.array([0, 0, 0, -99])])
+    bias = np.array([0, 0, 0, -99])[: model.num_classes]
+    model.decoder.head.set_weights([50 * kernel, bias])
     out = tmp_path / "v [1]"
     path, largest = end_to_end.export_end_to_end(model, extractor, out, METADATA)
     assert path == out / "end_to_end"
@@ -402,7 +447,7 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(tmp_path, rng, monke
     frames = tf.constant(rng.integers(0, 256, (7, 2, 40, 60, 3), np.uint8))
     found = predict(waveform=tf.zeros(7 * 16_000), frames=frames)
     expected = events.events_from_probabilities(
-        found["probabilities"].numpy(), CATEGORIES, 0.5
+        found["probabilities"].numpy(), CATEGORIES, 0.5, multi_label
     )
     assert expected
     for name in ("start_s", "end_s", "score"):

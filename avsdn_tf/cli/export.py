@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from avsdn_tf.cli import flags
@@ -16,6 +17,13 @@ SUMMARY = "Write a run's network for programs without this package."
 USAGE = "--run=DIR [FLAGS]"
 EXAMPLE = "avsdn export --run=runs/first --format=onnx"
 _BACKBONES = tuple(f for f in flags.BACKBONES if f is not flags.VISUAL_PRECISION)
+_MASK = Flag(
+    "mask",
+    "Add an input `mask`, nonzero where a segment is real, for batches of clips of "
+    "different lengths.",
+    flags.boolean,
+    False,
+)
 _CHECKED_CLIPS = 16
 
 
@@ -26,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         Flag("format", "The format.", default="savedmodel", choices=flags.FORMATS),
         dataclasses.replace(flags.OUT, shown_default="export/ in the run folder"),
         flags.DATA_DIR,
+        _MASK,
     ):
         flag.add_to(parser)
     group = parser.add_argument_group("from sound and pictures on")
@@ -43,8 +52,8 @@ def check(args: argparse.Namespace) -> None:
         message = "--end_to_end exports a savedmodel."
         raise UserError(message, field="format", value=args.format)
     else:
-        # It is checked on random sound and pictures.
-        flags.refuse(args, (flags.DATA_DIR,), "export --end_to_end")
+        # It is checked on random sound and pictures, of one video.
+        flags.refuse(args, (flags.DATA_DIR, _MASK), "export --end_to_end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or folder.export
     metadata = {
         "avsdn_tf": __version__,
-        "classes": [*model.categories, "Background"],
+        "classes": model.categories + ["Background"] * (not model.multi_label),
+        "multi_label": model.multi_label,
+        "thresholds": model.thresholds,
+        "mask": args.mask,
         "segment_s": model.segment_s or 1.0,
         "num_segments": model.num_segments or 10,
         "audio_width": model.audio_width,
@@ -85,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         clips, checked = _clips_to_check(model, config, args.data_dir)
         with quiet_startup():
             path, largest = export.export_model(
-                model, args.format, out, metadata, clips
+                model, args.format, out, metadata, clips, args.mask
             )
     text = f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
     print_plainly(Console(), text)
@@ -95,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 def _clips_to_check(
     model: Any, config: Config, data_dir: str | None
 ) -> tuple[list[dict[str, Any]], str]:
-    """Return clips to compare networks on, and a description of them."""
+    """Return clips with masks to compare networks on, and a description of them."""
     import numpy as np
 
     from avsdn_tf.data.batches import scoring_batches
@@ -107,12 +119,14 @@ def _clips_to_check(
     from avsdn_tf.training.tasks import restore_task
 
     random = np.random.default_rng(0)
-    segments = (_CHECKED_CLIPS, model.num_segments or 10)
-    shapes = {
-        "audio": (*segments, model.audio_width),
-        "visual": (*segments, *model.visual_shape),
+    num_segments = model.num_segments or 10
+    shape = (_CHECKED_CLIPS, num_segments)
+    clips = {
+        "audio": random.random((*shape, model.audio_width), np.float32),
+        "visual": random.random((*shape, *model.visual_shape), np.float32),
+        "length": random.integers(1, num_segments + 1, _CHECKED_CLIPS),
     }
-    clips = [{n: random.random(shape, np.float32) for n, shape in shapes.items()}]
+    clips = [_fit(clips, num_segments)]
     checked = f"{_CHECKED_CLIPS} random clips"
     name = config.dataset
     try:
@@ -129,6 +143,21 @@ def _clips_to_check(
         is_built = not isinstance(error, NotBuiltError)
         reason = "is not the run's here" if is_built else "is not built here"
         return clips, f"{checked} ({name} {reason})"
-    # Maps are stored in half precision, which exported networks don't take.
-    clips.append({name: real[name].astype(np.float32) for name in shapes})
+    clips.append(_fit(real, num_segments))
     return clips, f"{checked} and {len(real['row'])} of {name}'s test split"
+
+
+def _fit(clips: Mapping[str, Any], num_segments: int) -> dict[str, Any]:
+    """Return clips cut or padded to one length, as some formats need, with a mask."""
+    import numpy as np
+
+    lengths = clips.get("length", np.full(len(clips["audio"]), num_segments))
+    mask = np.arange(num_segments) < lengths[:, None]
+    fitted = {"mask": mask.astype(np.float32)}
+    for name in ("audio", "visual"):
+        # Maps are stored in half precision, which exported networks don't take.
+        values = clips[name][:, :num_segments].astype(np.float32)
+        padding = [(0, 0)] * values.ndim
+        padding[1] = (0, num_segments - values.shape[1])
+        fitted[name] = np.pad(values, padding)
+    return fitted

@@ -41,6 +41,7 @@ def export_model(
     out: str | os.PathLike[str],
     metadata: Mapping[str, Any],
     clips: Sequence[Clips],
+    mask: bool = False,
 ) -> tuple[pathlib.Path, float]:
     """Write a network in a format, and check it against Keras.
 
@@ -50,10 +51,15 @@ def export_model(
         out: The folder to write into; it is created if need be.
         metadata: What the artefact carries, ready for JSON. Formats that need a fixed
             number of segments take `num_segments`.
-        clips: Batches to check with: `"audio"` and `"visual"` as the model takes them.
+        clips: Batches to check with: `"audio"` and `"visual"` as the model takes them,
+            and `"mask"` if the artefact takes one.
+        mask: Boolean. Whether the artefact takes `mask`, `(batch, num_segments)`
+            float32, nonzero where a segment is real: clips of different lengths are
+            then padded at their end.
 
     Returns:
-        The file or folder, and the largest difference of a logit from Keras's.
+        The file or folder, and the largest difference of a real segment's logit from
+        Keras's.
 
     Raises:
         UserError: If the model labels no segments, packages are missing, the artefact
@@ -62,16 +68,20 @@ def export_model(
     check_labels_segments(model)
     chosen = FORMATS[name]
     _check_installed(name, chosen)
-    exportable = Exportable(model)
+    exportable = Exportable(model, mask)
     largest = 0.0
     out = pathlib.Path(expand_user(out))
     with written_aside(out / chosen.name) as (path, tmp_path):
         with explain_failure(path):
             chosen.write(exportable, tmp_path, metadata)
         for batch in clips:
-            expected = exportable.network.predict_on_batch(dict(batch))
+            batch = {name: batch[name] for name in exportable.signature(None)}
+            expected = exportable.network.predict_on_batch(batch)
             with explain_failure(path):
                 found = chosen.run(tmp_path, batch)
+            if mask:
+                real = batch["mask"] != 0
+                found, expected = found[real], expected[real]
             largest = max(largest, compare(found, expected, path))
     return path, largest
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from avsdn_tf.errors import UserError
-from avsdn_tf.events import softmax, stitch_logits
+from avsdn_tf.events import sigmoid, softmax, stitch_logits
 from avsdn_tf.export.checked import (
     check_labels_segments,
     compare,
@@ -90,7 +90,8 @@ def export_end_to_end(
                     waveform=tf.constant(seconds.reshape(-1)[:-999]),
                     frames=tf.constant(frames),
                 )["probabilities"].numpy()
-            largest = max(largest, compare(found, softmax(logits), path))
+            expected = (sigmoid if model.multi_label else softmax)(logits)
+            largest = max(largest, compare(found, expected, path))
     return path, largest
 
 
@@ -127,8 +128,10 @@ def _write_end_to_end(
             seen(frames),
             window,
         )
-        probabilities = tf.nn.softmax(logits)
-        events = events_of_clips(probabilities[None], float(metadata["segment_s"]))
+        probabilities = exportable.probabilities(logits)
+        events = events_of_clips(
+            probabilities[None], float(metadata["segment_s"]), exportable.thresholds
+        )
         del events["event_clip"]
         return {"logits": logits, "probabilities": probabilities, **events}
 

@@ -23,13 +23,17 @@ class Exportable(keras.Model):
 
     Args:
         model: The network. Its weights are copied.
+        mask: Boolean. Whether `"mask"` is an input, `(batch, num_segments)` float32,
+            nonzero where a segment is real.
 
     Attributes:
         network: The copy, which uses no cuDNN: other runtimes don't know it.
+        mask: As given.
     """
 
-    def __init__(self, model: SegmentClassifier) -> None:
+    def __init__(self, model: SegmentClassifier, mask: bool = False) -> None:
         super().__init__(dtype="float32")
+        self.mask = mask
         config = {**model.get_config(), "dtype": "float32"}
         self.network = type(model).from_config(config)
         self.network.set_weights(model.get_weights())
@@ -39,7 +43,22 @@ class Exportable(keras.Model):
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return `"logits"` and `"probabilities"`."""
         logits = self.network(inputs, training=False)
-        return {"logits": logits, "probabilities": ops.softmax(logits)}
+        return {"logits": logits, "probabilities": self.probabilities(logits)}
+
+    def probabilities(self, logits: Any) -> Any:
+        """Return the probabilities of logits, by softmax, or by sigmoid if multi-label.
+
+        Args:
+            logits: `(..., num_classes)`.
+        """
+        return (ops.sigmoid if self.network.multi_label else ops.softmax)(logits)
+
+    @property
+    def thresholds(self) -> list[float] | None:
+        """Threshold of each category of a multi-label network; None for another."""
+        if not self.network.multi_label:
+            return None
+        return self.network.thresholds or [0.5] * len(self.network.categories)
 
     def signature(self, num_segments: int | None) -> dict[str, keras.KerasTensor]:
         """Return the inputs for clips of so many segments; None: of any number."""
@@ -47,6 +66,8 @@ class Exportable(keras.Model):
             "audio": (self.network.audio_width,),
             "visual": self.network.visual_shape,
         }
+        if self.mask:
+            widths["mask"] = ()
         return {
             name: keras.KerasTensor((None, num_segments, *width), name=name)
             for name, width in widths.items()

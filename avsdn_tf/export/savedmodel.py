@@ -1,7 +1,7 @@
 """TensorFlow's SavedModel, with events."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +24,9 @@ def _write_savedmodel(
         probabilities = exportable(inputs)["probabilities"]
         return {
             "probabilities": probabilities,
-            **events_of_clips(probabilities, segment_s),
+            **events_of_clips(
+                probabilities, segment_s, exportable.thresholds, inputs.get("mask")
+            ),
         }
 
     archive = keras.export.ExportArchive()
@@ -47,44 +49,53 @@ def _run_savedmodel(path: pathlib.Path, clips: Clips) -> np.ndarray:
     return logits_of(**{n: tf.constant(v) for n, v in clips.items()})["logits"].numpy()
 
 
-def events_of_clips(probabilities: tf.Tensor, segment_s: float) -> dict[str, tf.Tensor]:
+def events_of_clips(
+    probabilities: tf.Tensor,
+    segment_s: float,
+    thresholds: Sequence[float] | None = None,
+    mask: tf.Tensor | None = None,
+) -> dict[str, tf.Tensor]:
     """Do in a graph what `events.events_from_probabilities` does.
 
     Args:
-        probabilities: `(batch, num_segments, num_classes)`, background last.
+        probabilities: `(batch, num_segments, num_classes)`, background last if there
+            are no thresholds.
         segment_s: Length of a segment in seconds.
+        thresholds: Of a multi-label network, one a category.
+        mask: `(batch, num_segments)`, nonzero where a segment is real; None: all are.
 
     Returns:
         `event_clip`, `event_start_s`, `event_end_s`, `event_class` and `event_score`,
-        `(num_events,)` each, in order of clip and time.
+        `(num_events,)` each, in order of clip, time and class.
     """
-    shape = tf.shape(probabilities)
-    classes = tf.argmax(probabilities, -1, tf.int32)
-    is_event = classes != shape[2] - 1
-    changes = classes[:, 1:] != classes[:, :-1]
-    starts = is_event & tf.pad(changes, [(0, 0), (1, 0)], constant_values=True)
-    numbers = tf.cumsum(tf.cast(tf.reshape(starts, [-1]), tf.int32)) - 1
-    num_events = tf.reduce_sum(tf.cast(starts, tf.int32))
-    clip, segment = tf.meshgrid(tf.range(shape[0]), tf.range(shape[1]), indexing="ij")
-    kept = tf.reshape(is_event, [-1])
-
-    def of_events(values: tf.Tensor) -> tf.Tensor:
-        return tf.boolean_mask(tf.reshape(values, [-1]), kept)
-
-    owners = of_events(numbers)
-
-    def first(values: tf.Tensor) -> tf.Tensor:
-        return tf.math.unsorted_segment_min(of_events(values), owners, num_events)
-
-    last = tf.math.unsorted_segment_max(of_events(segment), owners, num_events)
-    score = tf.reduce_max(probabilities, -1)
+    if thresholds is None:
+        classes = tf.argmax(probabilities, -1)
+        is_active = tf.one_hot(classes, tf.shape(probabilities)[2], True, False)
+        is_active, probabilities = is_active[..., :-1], probabilities[..., :-1]
+    else:
+        is_active = probabilities >= tf.constant(thresholds, probabilities.dtype)
+    if mask is not None:
+        is_active &= (mask != 0)[..., None]
+    # Rows are (clip, class, segment). Runs of a class start and end in the same order.
+    is_active = tf.pad(tf.transpose(is_active, (0, 2, 1)), [(0, 0), (0, 0), (1, 1)])
+    before, after = is_active[..., :-1], is_active[..., 1:]
+    starts, ends = tf.where(~before & after), tf.where(before & ~after)
+    shape = tf.shape(is_active, tf.int64)
+    clip, number, first = tf.unstack(starts, axis=1)
+    order = tf.argsort((clip * shape[2] + first) * shape[1] + number)
+    starts, ends = tf.gather(starts, order), tf.gather(ends, order)
+    clip, number, first = tf.unstack(starts, axis=1)
+    sums = tf.cumsum(tf.cast(tf.transpose(probabilities, (0, 2, 1)), tf.float64), -1)
+    sums = tf.pad(sums, [(0, 0), (0, 0), (1, 0)])
+    num_segments = ends[:, 2] - first
+    total = tf.gather_nd(sums, ends) - tf.gather_nd(sums, starts)
     return {
-        "event_clip": first(clip),
-        "event_start_s": tf.cast(first(segment), tf.float32) * segment_s,
-        "event_end_s": tf.cast(last + 1, tf.float32) * segment_s,
-        "event_class": first(classes),
-        "event_score": tf.math.unsorted_segment_mean(
-            of_events(score), owners, num_events
+        "event_clip": tf.cast(clip, tf.int32),
+        "event_start_s": tf.cast(first, tf.float32) * segment_s,
+        "event_end_s": tf.cast(ends[:, 2], tf.float32) * segment_s,
+        "event_class": tf.cast(number, tf.int32),
+        "event_score": tf.cast(
+            total / tf.cast(num_segments, tf.float64), probabilities.dtype
         ),
     }
 
