@@ -137,9 +137,8 @@ class SegmentTask(Task):
         """Return a split's scores, ready for JSON, and the predictions."""
         predictions = self._predict(self._scored(split))
         with self._named(split):
-            thresholds_of = [self.model.thresholds] if self.model.multi_label else []
             scores = evaluation.evaluate(
-                predictions, self._dataset.categories, *thresholds_of
+                predictions, self._dataset.categories, self.model.thresholds
             )
         return scores, predictions
 
