@@ -343,3 +343,35 @@ def test_every_format_says_what_it_is_and_where_it_is_described():
 
     assert tuple(FORMATS) == manifest.FORMATS
     assert all(known.summary for known in FORMATS.values())
+
+
+def test_tables_without_times_are_weak_labels(tmp_path):
+    write_features(tmp_path, dog=10, cat=10)
+    table = "video_id,category,split\ndog,Bark,train\ndog,Speech,train\ncat,Meow,train"
+    write_all(tmp_path, {"all.csv": table})
+    found = {key: set(events) for key, events in events_of(tmp_path).items()}
+    assert found == {
+        "dog": {("Bark", None, None), ("Speech", None, None)},
+        "cat": {("Meow", None, None)},
+    }
+
+
+def test_splits_of_labels_are_kept_and_the_others_drawn(tmp_path):
+    names = [f"clip_{i}" for i in range(8)]
+    write_features(tmp_path, **dict.fromkeys(names, 4))
+    rows = [f"{name},0,2,Bark,{'val' if i < 2 else ''}" for i, name in enumerate(names)]
+    write_all(tmp_path, {"all.csv": "\n".join(["file,start,end,label,split", *rows])})
+    found = collect(tmp_path)
+    splits = [clip.split for clip in found.clips]
+    assert splits[:2] == ["validation", "validation"]
+    assert set(splits) == {"train", "validation", "test"}
+    assert found.are_splits_drawn
+
+
+def test_flags_beyond_a_short_video_are_left_out(tmp_path):
+    write_features(tmp_path, abcdefghijk=8)
+    entry = {"category": "frog croaking", "label": [0] * 6 + [1, 1, 0, 1]}
+    write_all(tmp_path, {"all.json": {"abcdefghijk": entry}})
+    found = collect(tmp_path)
+    assert times(found.clips[0]) == [("frog croaking", 6.0, 8.0)]
+    assert found.num_cut == 1

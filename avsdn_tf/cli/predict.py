@@ -134,7 +134,10 @@ def _prepare(
 
     videos = find_videos(args.videos)
     if args.labels_to:
-        check_writable(pathlib.Path(args.labels_to))
+        labels_to = pathlib.Path(args.labels_to)
+        check_writable(labels_to)
+        with explain_unwritable(labels_to, "Choose another folder by --labels_to."):
+            labels_to.mkdir(parents=True, exist_ok=True)
     given = flags.given(args, flags.BACKBONES)
     network = args.run
     if args.zero_shot:

@@ -40,8 +40,9 @@ def recognizes(file: LabelFile) -> bool:
     """Return whether a file holds the flags, or is the table."""
     if file.is_json_of(dict) or file.is_json_of(list):
         return is_flags(file.json, "label") and not is_flags(file.json, "category")
+    # With times, it is a table like others.
     return file.has_columns("video_id", "category", "split") and not (
-        {"start", "end"} & set(table.find_columns(file.table.header))
+        {"start", "end"} <= set(table.find_columns(file.table.header))
     )
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from avsdn_tf.errors import UserError
@@ -14,6 +15,8 @@ from avsdn_tf.text import normalize, printable, skeleton
 BACKGROUND = "Background"
 # An event may end so long after its video, whose length tools round; it is cut there.
 MAX_SURPLUS_S = 1.0
+# A shorter last second of a video is no segment; see `features.video`.
+MIN_SEGMENT_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,6 @@ def check_times(
     found: dict[str, list[LabelledEvent]] = {}
     num_cut, most = 0, 0.0
     for entry in entries:
-        is_padded = entry.format is not None and FORMATS[entry.format].is_padded
         ticks = 1.0 if entry.is_published else ticks_per_s
         events = []
         for event in entry.events:
@@ -90,28 +92,44 @@ def check_times(
             if skeleton(category) == skeleton(BACKGROUND):
                 continue
             event = dataclasses.replace(event, category=category)
-            if event.start_s is not None:
-                start_s, end_s = (
-                    round(time / ticks, 6) for time in (event.start_s, event.end_s)
-                )
-                length_s = entry.medium.length_s
-                if is_padded and end_s > length_s:
-                    num_cut += 1
-                    end_s = length_s
-                    if start_s >= end_s:
-                        continue
-                if reason := _find_fault(start_s, end_s, entry.medium):
-                    problems.lines.append(f"{event.where}: {reason}.")
-                    if not entry.is_published:
-                        most = max(most, end_s / length_s)
-                    continue
-                num_cut += end_s > length_s
-                end_s = min(end_s, length_s)
-                event = dataclasses.replace(event, start_s=start_s, end_s=end_s)
-            events.append(event)
-        found[entry.medium.key] = _join(entry, events, problems)
+            if event.start_s is None:
+                events.append(event)
+                continue
+            start_s, end_s = (round(t / ticks, 6) for t in (event.start_s, event.end_s))
+            event = dataclasses.replace(event, start_s=start_s, end_s=end_s)
+            try:
+                fitting = _fit(event, entry)
+            except ValueError as error:
+                problems.lines.append(f"{event.where}: {error}.")
+                if not entry.is_published:
+                    most = max(most, end_s / entry.medium.length_s)
+                continue
+            num_cut += not fitting or fitting.end_s < end_s
+            events.extend([fitting] if fitting else [])
+        # What overlaps between two sources is no mistake of either.
+        if len(entry.sources) < 2:
+            events = _join(entry, events, problems)
+        found[entry.medium.key] = events
     _hint_at_unit(most, problems)
     return found, num_cut
+
+
+def _fit(event: LabelledEvent, entry: LabelledMedium) -> LabelledEvent | None:
+    """Return an event within its medium, or None if nothing of it is left.
+
+    Raises:
+        ValueError: If its times are wrong.
+    """
+    length_s = entry.medium.length_s
+    is_padded = entry.format is not None and FORMATS[entry.format].is_padded
+    fault = _find_fault(event.start_s, event.end_s, entry.medium)
+    if fault and not is_padded:
+        raise ValueError(fault)
+    whole_s = math.floor(length_s)
+    is_surplus = 0 < whole_s and length_s - whole_s < MIN_SEGMENT_S
+    if event.start_s >= (whole_s if is_surplus else length_s):
+        return None
+    return dataclasses.replace(event, end_s=min(event.end_s, length_s))
 
 
 def _find_fault(start_s: float, end_s: float, medium: Medium) -> str | None:

@@ -181,6 +181,11 @@ class LabelledMedium:
         return [event for labels in self.labels for event in labels.events]
 
     @property
+    def sources(self) -> list[str]:
+        """The label files that hold its labels; more than one is a mistake."""
+        return list(dict.fromkeys(labels.source for labels in self.labels))
+
+    @property
     def split(self) -> str | None:
         """The split that the source names, or None."""
         return next((labels.split for labels in self.labels if labels.split), None)
@@ -217,13 +222,12 @@ def match(
             entry.format = entry.format or name
             entry.labels.append(video)
     for entry in found.values():
-        sources = list(dict.fromkeys(labels.source for labels in entry.labels))
-        if len(sources) > 1:
+        if len(entry.sources) > 1:
+            names = " and ".join(entry.sources)
             problems.lines.append(
-                f"{entry.medium.files[0].name}: labels in {' and '.join(sources)}. "
+                f"{entry.medium.files[0].name}: labels in {names}. "
                 "Expected those of one source: set label_format, or move the others."
             )
-            entry.labels = [v for v in entry.labels if v.source == sources[0]]
     return list(found.values()), num_missing
 
 

@@ -46,6 +46,8 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
     Raises:
         UserError: If one would replace a person's file, or any without `overwrite`.
     """
+    if os.path.lexists(out) and not out.is_dir():
+        raise UserError(f"{out}: no folder. Expected one to write to, or a new one.")
     record = _read_record(out)
     problems = []
     for name in _NAMES:
