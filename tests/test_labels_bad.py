@@ -205,6 +205,15 @@ def test_text_that_is_not_utf_8_and_files_that_are_no_labels(tmp_path):
     assert list(found.labels.ignored) == ["README.txt"]
 
 
+def test_published_labels_of_other_videos(tmp_path):
+    write_features(tmp_path, dog=10)
+    entry = {"category": "Bark", "label": [1] * 10}
+    write_all(tmp_path, {"all.json": {"abcdefghijk": entry}})
+    first, *_ = refusal(tmp_path)
+    assert "abcdefghijk" in first
+    assert "dog" in first
+
+
 def test_nothing_to_read(tmp_path):
     with pytest.raises(UserError, match="at least one video"):
         collect(tmp_path)

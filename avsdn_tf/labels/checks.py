@@ -126,7 +126,7 @@ def _fit(event: LabelledEvent, entry: LabelledMedium) -> LabelledEvent | None:
     if fault and not is_padded:
         raise ValueError(fault)
     whole_s = math.floor(length_s)
-    is_surplus = 0 < whole_s and length_s - whole_s < MIN_SEGMENT_S
+    is_surplus = whole_s > 0 and length_s - whole_s < MIN_SEGMENT_S
     if event.start_s >= (whole_s if is_surplus else length_s):
         return None
     return dataclasses.replace(event, end_s=min(event.end_s, length_s))

@@ -205,11 +205,11 @@ def match(
     """
     found = {medium.key: LabelledMedium(medium) for medium in media}
     index = _index(media)
-    num_missing = 0
+    missing = []
     for name, video in labels.videos:
         matches = _find(video.video, index, FORMATS[name].is_published)
         if not matches and FORMATS[name].is_published:
-            num_missing += 1
+            missing.append(video.video)
         elif len(matches) != 1:
             base = video.video.rpartition("/")[2]
             is_unreadable = base in unreadable or base.rpartition(".")[0] in unreadable
@@ -228,7 +228,12 @@ def match(
                 f"{entry.medium.files[0].name}: labels in {names}. "
                 "Expected those of one source: set label_format, or move the others."
             )
-    return list(found.values()), num_missing
+    if missing and not any(entry.labels for entry in found.values()):
+        problems.lines.append(
+            f"None of the {len(missing)} labelled videos, such as {missing[0]}, is "
+            f"among {', '.join(list(found)[:3])}."
+        )
+    return list(found.values()), len(missing)
 
 
 def _index(media: Sequence[Medium]) -> dict[str, list[Medium]]:

@@ -216,7 +216,7 @@ def parse_time(value: Any, has_commas: bool = False) -> float:
         value = text
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         number = float("nan")
     if not math.isfinite(number):
         raise ValueError(f"{value!r} is no time. Expected seconds")
