@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import avsdn_tf
 from avsdn_tf import evaluation
 from avsdn_tf.metrics import (
     BackgroundRecall,
@@ -240,3 +241,34 @@ def test_fit_updates_metrics_of_every_category():
         np.ones((6, 4, 5)), y, sample_weight=np.ones((6, 4)), epochs=2, verbose=0
     ).history
     assert set(history) == {"loss", "segment_f1", "event_f1"}
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_padding_that_the_mask_hides_counts_nowhere_in_fit(multi_label, rng):
+    keras.utils.set_random_seed(0)
+    model = avsdn_tf.AVSDN(["a", "b", "c"], 4, (3,), units=2, multi_label=multi_label)
+    mask = np.arange(6) < rng.integers(2, 7, 8)[:, None]
+    x = {
+        "audio": rng.normal(size=(8, 6, 4)).astype("f"),
+        "visual": rng.normal(size=(8, 6, 3)).astype("f"),
+        "mask": mask,
+    }
+    shape = (8, 6, model.num_classes)
+    y = (
+        rng.integers(0, 2, shape)
+        if multi_label
+        else np.eye(4)[rng.integers(4, size=(8, 6))]
+    )
+    y = y.astype("f") * mask[..., None]
+    metrics = [kind(multi_label=multi_label) for kind in (SegmentF1, EventF1)]
+    binary = keras.losses.BinaryCrossentropy(from_logits=True)
+    many = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", binary if multi_label else many, metrics=metrics)
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    logits = model.predict(x, verbose=0)
+    labels = np.where(mask[..., None], y, -1)
+    labels = labels if multi_label else np.where(mask, y.argmax(-1), -1)
+    predictions = evaluation.Predictions(range(8), logits, labels, np.zeros(8))
+    report = evaluation.evaluate(predictions, model.categories)
+    for name in ("segment_f1", "event_f1"):
+        assert found[name] == pytest.approx(report[name])

@@ -1,7 +1,8 @@
 """Keras metrics of segments and events, for `compile`.
 
-A segment is padding, and counts nowhere, if its class is -1, its one-hot row is all 0
-(of multi-label targets: all -1), or its weight is 0.
+A segment is padding, and counts nowhere, if its class is -1, its row is all -1 (of
+one-hot targets also all 0), or its weight is 0. The networks of this package set the
+rows of segments that the inputs' mask hides to -1.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ class _Ratio(keras.metrics.Metric):
             if y_true.shape[-1] == 1 != y_pred.shape[-1]:
                 labels = y_true[..., 0]
             else:
-                is_real = ops.any(ops.not_equal(y_true, 0), axis=-1)
+                is_real = ops.any(y_true > 0, axis=-1)
                 labels = ops.where(is_real, ops.argmax(y_true, axis=-1), -1)
         if len(labels.shape) != 2 or labels.shape[1] not in (None, y_pred.shape[1]):
             raise ValueError(

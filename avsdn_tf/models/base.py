@@ -246,6 +246,23 @@ class SegmentClassifier(AudioVisualModel):
         reduce = ops.sum if loss.reduction == "sum" else ops.mean
         return total + ops.cast(reduce(extra), total.dtype)
 
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Return the metrics of `fit` and `evaluate`, without padding in ours.
+
+        Args:
+            x: Inputs. Their mask, if there is one, hides the padding.
+            y: Target. One a segment is -1 in padding from here on, which this package's
+                metrics leave out.
+            y_pred: Segment logits.
+            sample_weight: `(batch,)` or `(batch, num_segments)`.
+        """
+        mask = x.get("mask") if isinstance(x, Mapping) else None
+        if mask is not None and len(y.shape) == 3:
+            y = ops.where(ops.cast(mask, "bool")[..., None], y, -1)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {
