@@ -11,8 +11,10 @@ from tfds_ave.configs import CONFIGS
 _FOLDER = pathlib.Path(__file__).with_name("published")
 _BEST = pathlib.Path(__file__).with_name("best.json")
 
+# The networks that followed, beside those before, on the same features.
+HEADS = ("heads", "weak_heads")
 # table1 to table3 are those of Lin et al.; tian is what Tian et al. published besides.
-PUBLISHED_TABLES = ("table1", "table2", "table3", "tian")
+PUBLISHED_TABLES = ("table1", "table2", "table3", "tian", *HEADS)
 # AVSDN's way from the paper's recipe to the best one, a change a row.
 CHANGES = ("changes_supervised", "changes_weak")
 # Weak AVEL and AVSDN are trained on unequal labels; this table has equal ones as well.
@@ -24,11 +26,18 @@ TITLES = {
     "table2": "Table 2, weakly supervised",
     "table3": "Table 3, where the decoder starts, weakly supervised",
     "tian": "DMRN and AVDLN of Tian et al., beside AVSDN",
+    "heads": "The field's networks on the same features, supervised",
+    "weak_heads": "The field's networks on the same features, weakly supervised",
     "changes_supervised": "From the paper's recipe to the best, supervised",
     "changes_weak": "From the paper's recipe to the best, weakly supervised",
     LABELS: "AVEL and AVSDN on equal labels, weakly supervised",
 }
 RECIPES = ("paper", "best")
+# Rows of other tables that these begin with.
+_BESIDE = {
+    "heads": ("table1_avel_att_vgg19", "tian_dmrn"),
+    "weak_heads": ("table2_avel_att_vgg19",),
+}
 
 # Configs with the same features as another one, from another source.
 _SAME_FEATURES = {"synthetic": "resnet152", "videos": "resnet152"}
@@ -44,7 +53,7 @@ class Row:
         name: Name of its file.
         table: `"table1"` (supervised), `"table2"` (weak) or `"table3"` (ablation) of
             Lin et al., ICASSP 2019, arXiv 1902.07473; `"tian"` for Tian et al., ECCV
-            2018, arXiv 1803.08842; or one of `STEPWISE`.
+            2018, arXiv 1803.08842; or one of `HEADS` or `STEPWISE`.
         order: Its place in the table, from 1.
         system: The row's name in the paper.
         features: The visual network, as the tables of this project name it. The
@@ -59,6 +68,7 @@ class Row:
         metric: Name of the score in a run's report.
         encoders: Name of the row whose run of the same seed this one starts from.
         recipe: `"paper"`, `"best"`, or `"step"` between the two.
+        reported: Accuracy in percent that others got with the system's program.
     """
 
     name: str
@@ -74,6 +84,7 @@ class Row:
     metric: str = "accuracy"
     encoders: str | None = None
     recipe: str = "paper"
+    reported: float | None = None
 
     def fits(self, dataset: str) -> bool:
         """Return whether a data set has the features that the row needs.
@@ -119,6 +130,10 @@ def load_table(table: str) -> list[Row]:
         return _load_labels()
     rows = [load_row(path.stem) for path in sorted(_FOLDER.glob(f"{table}_*.json"))]
     rows.sort(key=lambda row: row.order)
+    beside = map(load_row, _BESIDE.get(table, ()))
+    rows[:0] = [
+        dataclasses.replace(r, table=table, order=n) for n, r in enumerate(beside, 1)
+    ]
     if table == "tian":
         # DMRN is compared with AVSDN, which is in no table of Tian et al.
         avsdn = load_row("table1_avsdn")

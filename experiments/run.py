@@ -3,11 +3,12 @@
     python -m experiments.run TABLE [FLAGS]
 
 TABLE is table1, table2 or table3 of Lin et al.; tian, the other networks of Tian et
-al., with AVSDN beside them; changes_supervised or changes_weak, AVSDN's way from the
-paper's recipe to the best one, a change a row; or labels, weak AVEL and AVSDN on equal
-training labels. Every row and seed is a command of its own with a folder of its own.
-Finished runs are not trained again, so an interrupted table goes on where it stopped. A
-row that fails is shown as failed, the others go on, and the exit code is 1.
+al., with AVSDN beside them; heads or weak_heads, the networks that followed, on feature
+maps, with those before beside them; changes_supervised or changes_weak, AVSDN's way
+from the paper's recipe to the best one, a change a row; or labels, weak AVEL and AVSDN
+on equal training labels. Every row and seed is a command of its own with a folder of
+its own. Finished runs are not trained again, so an interrupted table goes on where it
+stopped. A row that fails is shown as failed, the others go on, and the exit code is 1.
 
 With several data sets, such as --dataset=tfds_ave/resnet152,tfds_ave/vgg19, a row is
 trained on the first that has its features, and AVSDN is compared with all of them.
@@ -40,7 +41,7 @@ from avsdn_tf.training.signals import TrainingInterruptedError
 from experiments import published, runs, summary, tables
 from experiments.arguments import Parser, one_line_errors, positive, show
 from experiments.benchmark.machine import describe_code
-from experiments.published import CHANGES, LABELS, RECIPES, Row
+from experiments.published import CHANGES, HEADS, LABELS, RECIPES, Row
 from experiments.runs import Run
 from experiments.summary import Result
 
@@ -59,8 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--dataset",
         type=_datasets,
-        default="tfds_ave/resnet152",
-        help="tfds_ave/CONFIG, or several, with commas (resnet152)",
+        help="tfds_ave/CONFIG, or several, with commas (resnet152; heads: vgg19)",
     )
     # Shells don't expand the tilde of --runs=~/runs.
     path = os.path.expanduser
@@ -76,7 +76,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--epochs", type=positive, default=60, help="most epochs of a run (60)")
     add("--patience", type=positive, default=10, help="patience of a run (10)")
     add("--jobs", type=positive, default=1, help="runs at once, sharing the cores (1)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    config = "vgg19" if args.table in HEADS else "resnet152"
+    args.dataset = args.dataset or (f"tfds_ave/{config}",)
+    return args
 
 
 def _datasets(text: str) -> tuple[str, ...]:
@@ -86,7 +89,7 @@ def _datasets(text: str) -> tuple[str, ...]:
 def load_rows(args: argparse.Namespace) -> list[Row]:
     """Return the rows that the command line asks for."""
     rows = published.load_table(args.table)
-    if args.table in CHANGES:
+    if args.table in (*CHANGES, *HEADS):
         return rows
     recipes = RECIPES if args.recipe == "both" else [args.recipe]
     return [
@@ -105,9 +108,9 @@ def fill(args: argparse.Namespace, console: Console) -> int:
         UserError: If nothing can be trained, or the files can't be written.
         TrainingInterruptedError: If a signal asked for an end.
     """
-    if args.table in CHANGES and args.recipe != "both":
+    if args.table in (*CHANGES, *HEADS) and args.recipe != "both":
         raise UserError(
-            f"{args.table} goes from one recipe to the other, and takes none.",
+            f"{args.table} has recipes of its own, and takes none.",
             field="recipe",
             value=args.recipe,
         )
@@ -223,9 +226,11 @@ def _results_folder(args: argparse.Namespace, name: str) -> pathlib.Path:
 
 def _command(args: argparse.Namespace) -> str:
     """Return the command that fills the table."""
-    defaults = {**vars(parse([args.table])), "dataset": "tfds_ave/resnet152"}
-    given = {**vars(args), "dataset": ",".join(args.dataset)}
-    flags = [f"--{n}={v}" for n, v in given.items() if v != defaults[n]]
+    defaults = vars(parse([args.table]))
+    given = {n: v for n, v in vars(args).items() if v != defaults[n]}
+    if "dataset" in given:
+        given["dataset"] = ",".join(args.dataset)
+    flags = [f"--{name}={value}" for name, value in given.items()]
     return shlex.join(["python", "-m", _MODULE, args.table, *flags])
 
 

@@ -26,6 +26,7 @@ from avsdn_tf.training.distribution import num_cores
 from avsdn_tf.training.signals import TrainingInterruptedError, handle_signals
 from experiments.arguments import show
 from experiments.benchmark.machine import describe_code, processor
+from experiments.costs import peak_bytes
 from experiments.published import Row, best_changes, load_row
 
 _POLL_S = 0.1
@@ -88,7 +89,7 @@ class Run:
         Raises:
             UserError: If its source was trained again after it.
         """
-        origin = self._read_origin()
+        origin = self.read_origin()
         if origin and origin.get("source") != _checksum_of(self.source):
             raise UserError(
                 f"{self.folder}: {self.source}, which it started from, was trained "
@@ -131,6 +132,16 @@ class Run:
                     start_new_session=True,
                 )
 
+    def note_peak(self, process: int) -> None:
+        """Record the peak memory of its running training beside its origin.
+
+        Args:
+            process: Number of the training's process.
+        """
+        peak, record = peak_bytes(process), self.read_origin()
+        if peak and record and peak > record.get("peak_bytes", 0):
+            self.origin.write_text(json.dumps({**record, "peak_bytes": peak}))
+
     def explain(self, code: int) -> str | None:
         """Return why its training failed, given the exit code, or None."""
         if code == 0:
@@ -142,7 +153,7 @@ class Run:
     def describe_origin(self) -> str:
         """Return the code, the machine and the packages that trained it."""
         place = "by an unrecorded commit"
-        if origin := self._read_origin():
+        if origin := self.read_origin():
             place = "{code}, {processor}, cores: {cores}, threads a run: {threads}"
             place = place.format(**origin)
         versions = RunFolder(self.folder).read_versions()
@@ -150,8 +161,8 @@ class Run:
         packages = [f"{names[n]} {versions[n]}" for n in names if n in versions]
         return ", ".join([place, *packages])
 
-    def _read_origin(self) -> dict[str, Any]:
-        """Return the record of `start`, empty if there is none."""
+    def read_origin(self) -> dict[str, Any]:
+        """Return the record of `start` and `note_peak`, empty if there is none."""
         with contextlib.suppress(OSError, ValueError):
             return json.loads(self.origin.read_text())
         return {}
@@ -262,6 +273,7 @@ def train_all(
             while (waiting or running) and not received:
                 for run, (process, start) in list(running.items()):
                     if (code := process.poll()) is None:
+                        run.note_peak(process.pid)
                         continue
                     del running[run]
                     failure = run.explain(code)

@@ -12,7 +12,8 @@ from avsdn_tf.evaluation import Predictions
 from avsdn_tf.intervals import bootstrap_interval, paired_interval
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import CROSS_MODAL, Config
-from experiments.published import STEPWISE, Row
+from experiments.costs import count_macs, count_parameters
+from experiments.published import HEADS, STEPWISE, Row
 from experiments.runs import TRAIN_AGAIN, Run
 
 # Scores beside the accuracy, of systems that label segments.
@@ -172,6 +173,8 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
     sample averaged over the seeds. Two comparisons are paired, on the same clips:
     `avsdn_minus`, AVSDN of the same recipe minus the row; and `gain`, the row minus the
     same system with the paper's recipe, or in a table of steps minus the row before.
+    In a table of `HEADS`, it is `best_minus`, the most accurate row minus the row; and
+    there are `parameters`, `macs` a clip, and `peak_bytes` of the training.
     """
     lines = []
     for place, result in enumerate(results):
@@ -190,11 +193,14 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
             "epochs": config.epochs if config else None,
             "patience": config.patience if config else None,
             "paper": None if row.paper is None else row.paper / 100,
+            "reported": None if row.reported is None else row.reported / 100,
             "seeds": len(result.outcomes),
             "failed_seeds": " ".join(map(str, result.failed)),
             "note": note if config else f"not run: needs tfds_ave/{row.dataset_config}",
         }
-        lines.append(line | _scores(result) | _comparisons(place, results))
+        lines.append(
+            line | _scores(result) | _costs(result) | _comparisons(place, results)
+        )
     return lines
 
 
@@ -220,12 +226,29 @@ def _scores(result: Result) -> dict[str, Any]:
     }
 
 
+def _costs(result: Result) -> dict[str, Any]:
+    """Return what a row of `HEADS` costs, as far as it is known."""
+    if result.row.table not in HEADS or not result.outcomes:
+        return {}
+    done = [run for seed, run in enumerate(result.runs) if seed not in result.failed]
+    peaks = [run.read_origin().get("peak_bytes") for run in done]
+    costs = {"peak_bytes": max(filter(None, peaks), default=None)}
+    folder = RunFolder(done[0].folder)
+    if folder.model.is_file():
+        model = folder.load_model()
+        costs |= {"parameters": count_parameters(model), "macs": count_macs(model)}
+    return costs
+
+
 def _comparisons(place: int, results: Sequence[Result]) -> dict[str, Any]:
     """Return the paired comparisons of the row at a place."""
     result = results[place]
     row = result.row
-    avsdn = before = None
-    if row.table in STEPWISE:
+    avsdn = before = best = None
+    if row.table in HEADS:
+        done = [other for other in results if other.correct is not None]
+        best = max(done, key=lambda other: other.correct.mean(), default=None)
+    elif row.table in STEPWISE:
         before = results[place - 1] if row.order > 1 else None
     else:
         for other in reversed(results):
@@ -237,6 +260,7 @@ def _comparisons(place: int, results: Sequence[Result]) -> dict[str, Any]:
     compared = {}
     for name, better, worse in (
         ("avsdn_minus", avsdn, result),
+        ("best_minus", best, result),
         ("gain", result, before),
     ):
         if better is worse or not (better and worse):

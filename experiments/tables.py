@@ -14,7 +14,7 @@ from avsdn_tf.report.figures import LINES, MUTED
 from avsdn_tf.text import csv_cell
 from avsdn_tf.training.config import CROSS_MODAL
 from experiments.markdown import to_table
-from experiments.published import LABELS, STEPWISE
+from experiments.published import HEADS, LABELS, STEPWISE
 
 _COLUMNS = {
     "system": "system",
@@ -22,16 +22,28 @@ _COLUMNS = {
     "training_labels": "labels",
     "recipe": "recipe",
     "paper": "paper (AVE)",
+    "reported": "by others (AVE)",
     "accuracy": "ours",
     "interval": "95 % interval",
     "gain": "gain",
     "avsdn_minus": "AVSDN minus it",
+    "best_minus": "best minus it",
     "partial_clip_accuracy": "partial clips",
     "background_recall": "background recall",
     "event_f1": "event F1",
     "validation_accuracy": "validation",
     "seeds": "seeds",
     "seconds": "s a run",
+    "peak_bytes": "peak GB",
+    "parameters": "parameters",
+    "macs": "MACs a clip",
+}
+# How the numbers of a column that holds no percentages are written.
+_UNITS = {
+    "seconds": lambda value: f"{value:.0f}",
+    "peak_bytes": lambda value: f"{value / 1e9:.1f}",
+    "parameters": lambda value: f"{value / 1e6:.2f} M",
+    "macs": lambda value: f"{value / 1e6:.0f} M",
 }
 # By whether the task is AVDLN's.
 _TASKS = {False: "labelling segments", True: "finding the start"}
@@ -98,6 +110,7 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
         "training_labels": line["training_labels"] or "",
         "recipe": line["recipe"],
         "paper": percent(line["paper"]),
+        "reported": percent(line["reported"]),
         "accuracy": "failed" if line["failed_seeds"] else line["note"],
         "seeds": str(line["seeds"]),
     }
@@ -107,18 +120,19 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
         return cells
     for name in _COLUMNS:
         if name not in cells:
-            cells[name] = percent(line.get(name))
+            value = line.get(name)
+            write = _UNITS.get(name, percent)
+            cells[name] = "" if value is None else write(value)
     cells["accuracy"] = percent(line["accuracy"])
     if line["deviation"] is not None:
         cells["accuracy"] += f" ± {100 * line['deviation']:.1f}"
     low, high = line["interval_low"], line["interval_high"]
     cells["interval"] = f"{100 * low:.1f} to {100 * high:.1f}"
-    for name in ("gain", "avsdn_minus"):
+    for name in ("gain", "avsdn_minus", "best_minus"):
         if name in line:
             low, high = line[f"{name}_low"], line[f"{name}_high"]
             spread = f"({100 * low:.1f} to {100 * high:.1f})"
             cells[name] = f"{100 * line[name]:+.1f} {spread}"
-    cells["seconds"] = f"{line['seconds']:.0f}"
     return cells
 
 
@@ -155,6 +169,18 @@ def _notes(lines: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str
         )
     if "avsdn_minus" in shown:
         notes.append("AVSDN minus it: with the same recipe, on the same clips.")
+    if "best_minus" in shown:
+        notes.append("Best minus it: the most accurate row, on the same clips.")
+    if "reported" in shown:
+        notes.append(
+            "By others: with the system's program; the papers' own figures of CMRAN, "
+            "PSP, CMBS and CACE-Net are selected on the test split."
+        )
+    if "macs" in shown:
+        notes.append(
+            "Peak: largest of the trainings' processes. MACs: multiplications of "
+            "matrices that a prediction takes."
+        )
     if "event_f1" in shown:
         notes.append(
             "Partial clips: accuracy in the clips that are only partly event. "
@@ -172,7 +198,12 @@ def _notes(lines: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str
             "(`average`), which tells how long the event lasts; AVEL trains on the "
             "event's category and on background clips (`mil_background`)."
         )
-        if lines[0]["table"] != LABELS:
+        if lines[0]["table"] in HEADS:
+            notes.append(
+                "PSP trains on the mean and on background clips "
+                "(`average_background`), the others as AVEL."
+            )
+        elif lines[0]["table"] != LABELS:
             notes.append(
                 "So AVSDN is compared on unequal labels here; `python -m "
                 "experiments.run labels` compares it on equal ones."

@@ -80,8 +80,10 @@ def list_networks():
         config = plan_one(row).config
         options = MODELS[row.model].options
         is_pooled = row.dataset_config in (None, "resnet152")
-        key = (row.model, *(getattr(config, name) for name in options), is_pooled)
-        small = {"units": 3} if "units" in options else {}
+        is_variant = config.mode == "weak" and bool(MODELS[row.model].weak)
+        options = [getattr(config, name) for name in options]
+        key = (row.model, *options, is_pooled, is_variant)
+        small = {"units": 3} if "units" in MODELS[row.model].options else {}
         config = dataclasses.replace(config, encoders=None, **small)
         networks.setdefault(key, (config, (4,) if is_pooled else (2, 2, 4)))
     return list(networks.values())

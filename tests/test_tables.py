@@ -358,6 +358,7 @@ def test_a_signal_ends_all_trainings(
     number, code, monkeypatch, fill, capsys, heard_signals
 ):
     class Endless(FakeProcess):
+        pid = None
         asked = ended = 0
 
         def poll(self):
