@@ -395,7 +395,7 @@ def test_a_multi_label_run_gets_its_report(overlapping, tmp_path):
     folder = _run_folder(tmp_path)
     text = folder.metrics.read_text()
     folder.metrics.write_text(text.replace("validation_accuracy", "validation_f1"))
-    scores = evaluation.evaluate(overlapping, CATEGORIES, [0.5, 0.4, 0.6])
+    scores = evaluation.evaluate(overlapping, CATEGORIES, [0.5, 0.4 + 1e-9, 0.6])
     scores |= {"validation_f1": 0.5, "selection": "validation_f1"}
     report = _write(folder, scores, overlapping)
     assert json.loads(folder.report.read_text()) == report
