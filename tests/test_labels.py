@@ -377,3 +377,13 @@ def test_flags_beyond_a_short_video_are_left_out(tmp_path):
     found = collect(tmp_path)
     assert times(found.clips[0]) == [("frog croaking", 6.0, 8.0)]
     assert found.num_cut == 1
+
+
+def test_subtitles_at_the_top_are_labels_but_the_disclaimer_is_none(tmp_path):
+    write_features(tmp_path, dog=10)
+    text = (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:10.000 line:0\nNot trained\n\n"
+        "00:01.000 --> 00:02.500 line:0\nBark &amp; growl 87.5 %\n"
+    )
+    write_all(tmp_path, {"dog.vtt": text})
+    assert events_of(tmp_path) == {"dog": [("Bark & growl", 1.0, 2.5)]}

@@ -220,7 +220,7 @@ def test_what_is_printed(tmp_path, capsys):
     for line in (
         "clips +4, 0.00 hours",
         r"splits +train \d, validation \d, test \d \(drawn\)",
-        "labels +1 csv, 1 audacity files|labels +1 audacity, 1 csv files",
+        r"labels +csv \(1 files\), audacity \(1 files\)",
         "events +3 of 1 categories",
         "background +1 clips, 4.0 s",
         "unreadable +.*broken",

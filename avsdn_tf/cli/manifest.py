@@ -185,8 +185,8 @@ def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
     counts = ", ".join(f"{name} {n:,}" for name, n in summary.num_splits.items())
     how = "drawn" if found.are_splits_drawn else "of the labels"
     yield "splits", f"{counts} ({how})"
-    names = [f"{n:,} {name}" for name, n in found.labels.formats.items()]
-    yield "labels", f"{', '.join(names)} files"
+    counts = found.labels.formats.items()
+    yield "labels", ", ".join(f"{name} ({n:,} files)" for name, n in counts)
     num_events = sum(sum(n.values()) for n in summary.events.values())
     yield "events", f"{num_events:,} of {len(summary.events):,} categories"
     if summary.num_untimed:

@@ -1,8 +1,9 @@
 """WebVTT: one file of subtitles a video, with its name; a cue's text is a category.
 
 The layout is described in W3C's WebVTT, https://www.w3.org/TR/webvtt1/. Notes, styles
-and regions are skipped, tags are removed. In files that `predict` wrote, the score
-behind a category is removed, and the disclaimer at the top of the picture is no event.
+and regions are skipped, tags are removed, as is the score that `predict` writes behind
+a category. Its disclaimer is no event: a first cue at the top of the picture, from the
+start on.
 """
 
 import html
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 
 from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event
 
-_TIME = r"(?:\d+:)?\d{2}:\d{2}[.,]\d{3}"
+_TIME = r"(?:\d+:)?\d{2}:\d{2}\.\d{3}"
 _TIMES = re.compile(rf"({_TIME})[ \t]+-->[ \t]+({_TIME})(.*)")
 _TAG = re.compile(r"<[^>]*>")
+_MAX_CUE_LINES = 100
 _SCORE = re.compile(r" \d+(\.\d+)? ?%$")
 
 
@@ -42,14 +44,13 @@ def _read_file(file: LabelFile, problems: list[str]) -> VideoLabels:
             )
             continue
         text = []
-        for following in lines[i + 1 :]:
+        for following in lines[i + 1 : i + 1 + _MAX_CUE_LINES]:
             if not following.strip() or "-->" in following:
                 break
             text.append(html.unescape(_TAG.sub("", following)))
         start, end, settings = match.groups()
-        # Where `predict` puts its disclaimer, since events stand at the bottom.
-        if "line:0" in settings.split():
-            continue
+        if not events and "line:0" in settings.split() and not start.strip("0:."):
+            continue  # The disclaimer.
         category = _SCORE.sub("", " ".join(text).strip())
         events.append(parse_event(category, start, end, where, problems))
     events = tuple(event for event in events if event)
