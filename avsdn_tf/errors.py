@@ -40,14 +40,16 @@ class UserError(Exception):
         self.value = value
 
     def render(self, prefix: str = "") -> str:
-        """Return the message behind the field's name.
+        """Return the message behind the field's name and value, which is escaped.
 
         Args:
             prefix: What the name of a field begins with, such as `"--"`.
         """
         if self.field is None:
             return self.message
-        value = "" if self.value is None else f"={self.value}"
+        value = ""
+        if self.value is not None:  # A stranger's file may hold any.
+            value = f"={printable(str(self.value)[:_LONGEST_LINE])}"
         return f"{prefix}{self.field}{value}: {self.message}"
 
     def __str__(self) -> str:

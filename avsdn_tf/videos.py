@@ -19,6 +19,7 @@ from avsdn_tf.events import (
 from avsdn_tf.features.extractor import (
     Extractor,
     build_extractor,
+    check_names,
     check_network,
 )
 from avsdn_tf.features.visual import RECIPES
@@ -50,6 +51,16 @@ def extractor_for(
     recorded = Backbones.from_dict(getattr(model, "backbones", None))
     recorded.check_trusted(given)
     backbones = recorded.override(**given).complete()
+    try:
+        check_names(backbones, empty)
+    except UserError as error:
+        if error.value not in (recorded.audio_network, recorded.visual_network):
+            raise
+        raise UserError(
+            f"The model reads features that another program made ({error.value}). "
+            "Expected an extractor that makes them: pass one to localize.",
+            field=error.field,
+        ) from error
     if recipe := RECIPES.get(backbones.visual_network):
         # Check before the weights are downloaded.
         check_network(model, backbones, "visual", recipe.shape)

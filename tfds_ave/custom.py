@@ -70,7 +70,11 @@ class CustomData:
         """What the data decide of the metadata."""
         clips, lengths = self.manifest.clips, self.lengths
         examples = self.example_lengths
-        spans = map(self._spans, clips, lengths)
+        overlapping = [
+            clip.key
+            for clip, length in zip(clips, lengths, strict=True)
+            if have_overlap(self._spans(clip, length))
+        ]
         return {
             "num_segments": min(self.window_s, max(lengths)),
             "audio_width": self.audio_width,
@@ -84,7 +88,8 @@ class CustomData:
             "longest_segments": max(lengths),
             "lengths": [min(lengths), int(statistics.median(lengths)), max(lengths)],
             "num_clips": dict(collections.Counter(clip.split for clip in clips)),
-            "multi_label": any(map(have_overlap, spans)),
+            "multi_label": bool(overlapping),
+            "overlapping": {"num_clips": len(overlapping), "first": overlapping[:3]},
         }
 
     def clips(self, split: str) -> Iterator[EventClip]:

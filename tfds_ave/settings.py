@@ -1,4 +1,4 @@
-"""features.json: the backbones that make the features of a data set's videos."""
+"""features.json: the backbones that make, or have made, a data set's features."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from avsdn_tf.backbones import HUB, Backbones
+from avsdn_tf.backbones import HUB, Backbones, as_fields
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extractor import MODALITIES, check_names
 from avsdn_tf.features.visual import recipe_of
@@ -36,11 +36,7 @@ def read_settings(
 
     The file and each of its members are optional. Paths are relative to its folder.
     """
-    path = folder / SETTINGS
-    given: dict[str, str] = {}
-    if path.is_file():
-        what = f"a JSON object with some of {', '.join(_Settings.model_fields)}"
-        given = read_json(path, _Settings, what).model_dump(exclude_unset=True)
+    given = _read(folder)
     empty = given.pop("empty", None)
     backbones = Backbones().override(**given).complete()
     check_names(backbones, empty)
@@ -55,6 +51,31 @@ def read_settings(
             field = backbones.weights_field(modality)
             located[name] = _locate(value, field, folder)
     return dataclasses.replace(backbones, **located), empty
+
+
+def describe_features(folder: pathlib.Path) -> dict[str, str | None]:
+    """Return the fields of `Backbones` that features.json names of feature files.
+
+    Other programs have made the files: names of networks are free, and weights are
+    texts.
+    """
+    given = _read(folder)
+    if "empty" in given:
+        raise UserError(
+            "Expected it where features are made of videos. These are feature files.",
+            field="empty",
+            value=given["empty"],
+        )
+    return Backbones(**as_fields(**given)).to_dict()
+
+
+def _read(folder: pathlib.Path) -> dict[str, str]:
+    """Return the members of features.json, if there is one."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        return {}
+    what = f"a JSON object with some of {', '.join(_Settings.model_fields)}"
+    return read_json(path, _Settings, what).model_dump(exclude_unset=True)
 
 
 def visual_shape_of(backbones: Backbones) -> tuple[int, ...] | None:

@@ -275,7 +275,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         folder = self._manual_dir
         manifest = read_manifest(folder)
         wanted = [Video(clip.key, clip.video) for clip in manifest.clips if clip.video]
-        definitions = [MANIFEST, CATEGORIES, *([videos.SETTINGS] if wanted else [])]
+        definitions = [MANIFEST, CATEGORIES, videos.SETTINGS]
         files = [path for clip in manifest.clips for path in clip.files]
         source = self._record_source(definitions, files)
         self._warn(custom_files.find_warnings(manifest, folder, source))
@@ -335,12 +335,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             look_first: Returns what is wrong with the clips, given the lengths that
                 their videos state.
         """
+        folder, config = self._manual_dir, self.builder_config
         if not wanted:
+            if (folder / videos.SETTINGS).is_file():
+                from tfds_ave.settings import describe_features, name_settings
+
+                with name_settings(folder):
+                    backbones = describe_features(folder)
+                self.info.metadata.update(backbones=backbones)
             return {}
         # Importing the backbones takes seconds; most builds need none.
         from tfds_ave import extraction
 
-        folder, config = self._manual_dir, self.builder_config
         seen = extraction.look_at_videos(wanted, folder, config, self.on_progress)
         problems = look_first(seen.lengths_s)
         if seen.failures:

@@ -324,5 +324,11 @@ def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]
     if num_windows != num_clips:
         text = f"{num_windows:,} for training, of {window_s} s, one each {hop_s} s"
     yield "windows", text
-    text = "several categories at once" if dataset.multi_label else "none"
+    found, text = metadata["overlapping"], "none"
+    if found["num_clips"]:
+        names = ", ".join(map(short_name, found["first"]))
+        more = ", ..." if found["num_clips"] > len(found["first"]) else ""
+        text = (
+            f"several categories at once in {found['num_clips']} clips: {names}{more}"
+        )
     yield "overlap", text
