@@ -261,7 +261,7 @@ class CACENet(GatedNetwork):
         copy = self.contrast_projection(self.contrast_noise(fused, training=training))
         clip_features = max_over_segments(fused, inputs.get("mask"))
         heads = self.apply_heads(
-            fused + 0.6 * self.contrast * query,
+            fused + 0.6 * ops.cast(self.contrast, query.dtype) * query,
             clip_features,
             0.3 * outputs["clip_scores"],
         )

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from avsdn_tf.models.masking import MaskedLayer
-from avsdn_tf.models.transformer import LAYER_NORM_EPSILON
+from avsdn_tf.models.transformer import LAYER_NORM_EPSILON, repeat_single
 
 Shape = tuple[int | None, ...]
 
@@ -187,6 +187,7 @@ class UnscaledAttention(MaskedLayer):
 
     def call(self, x: Any, memory: Any, mask: Any = None) -> Any:
         """Attend to the memory."""
+        memory, mask = repeat_single(memory, mask)
         keys = ops.swapaxes(self.key(memory), -1, -2)
         scores = ops.matmul(self.query(x), keys)
         if mask is not None:

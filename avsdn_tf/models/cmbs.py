@@ -156,8 +156,8 @@ class GatedNetwork(TwoHeadedClassifier):
         heard, seen, audio_gate, visual_gate = self.decode(
             audio, visual, mask, training
         )
-        heard = heard * (1 + 0.1 * ops.sigmoid(visual_gate))
-        seen = seen * (1 + 0.1 * ops.sigmoid(audio_gate))
+        heard = _scale(heard, 1 + 0.1 * ops.sigmoid(visual_gate))
+        seen = _scale(seen, 1 + 0.1 * ops.sigmoid(audio_gate))
         scores = [
             top_mean_over_segments(layer(x), _NUM_TOP, mask)
             for layer, x in (
@@ -302,8 +302,8 @@ class CMBS(GatedNetwork):
         heard, seen, audio_gate, visual_gate = self.decode(
             audio, visual, mask, training
         )
-        heard = heard * (0.8 + 0.2 * ops.sigmoid(audio_gate))
-        seen = seen * (0.8 + 0.2 * ops.sigmoid(visual_gate))
+        heard = _scale(heard, 0.8 + 0.2 * ops.sigmoid(audio_gate))
+        seen = _scale(seen, 0.8 + 0.2 * ops.sigmoid(visual_gate))
         scores = ops.sigmoid(self.audio_categories(heard))
         scores = (scores + ops.sigmoid(self.visual_categories(seen))) / 2
         scores = scores * self.category_head(self.interact(heard, seen, mask, training))
@@ -343,6 +343,11 @@ def gate_losses(
     others = ops.logaddexp(others, -first_logits - second_logits)
     losses = -is_event * log_p - (1 - is_event) * (log_p + others)
     return mean_over_segments(losses, mask)
+
+
+def _scale(x: Any, factor: Any) -> Any:
+    """Return the product in the dtype of `x`, which may be half-precision."""
+    return x * ops.cast(factor, x.dtype)
 
 
 def _log_sigmoid(x: Any) -> Any:

@@ -46,6 +46,21 @@ def _dense(inputs: int, units: int, dtype: Any, **kwargs: Any) -> keras.layers.D
     return layer
 
 
+def repeat_single(memory: Any, mask: Any = None) -> tuple[Any, Any]:
+    """Return a memory and its mask, twice if it has one entry.
+
+    The attention stays the same. Keras warns of a softmax over one value.
+
+    Args:
+        memory: `(..., memory_length, width)`.
+        mask: `(..., memory_length)`, or None.
+    """
+    if memory.shape[-2] != 1:
+        return memory, mask
+    twice = ops.concatenate([memory, memory], axis=-2)
+    return twice, None if mask is None else ops.concatenate([mask, mask], axis=-1)
+
+
 def _attention_mask(mask: Any) -> Any:
     """Return the mask of all queries, `(batch, 1, memory length)`, of that of keys."""
     return None if mask is None else ops.cast(mask, "bool")[:, None, :]
@@ -115,6 +130,7 @@ class TransformerBlock(MaskedLayer):
         self, query: Any, memory: Any, mask: Any = None, training: bool = False
     ) -> Any:
         """Attend to the memory."""
+        memory, mask = repeat_single(memory, mask)
         attended = self.attention(
             query, memory, attention_mask=_attention_mask(mask), training=training
         )
