@@ -45,6 +45,7 @@ def _draw_events(
         starts += counts
     axes.set_yticks(rows, [short_name(name, _LONGEST_NAME) for name, _ in shown])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("events")
