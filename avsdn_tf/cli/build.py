@@ -113,7 +113,10 @@ def check_manifest(folder: str, field: str) -> None:
         raise UserError(message, field=field, value=folder)
     path = os.path.join(folder, _MANIFEST)
     if not os.path.isfile(path):
-        raise UserError(f"{path}: no such file. Expected that of your data.")
+        raise UserError(
+            f"{path}: no such file. Expected that of your data, which `avsdn manifest` "
+            "writes."
+        )
 
 
 def _check_own(args: argparse.Namespace) -> None:
