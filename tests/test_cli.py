@@ -168,6 +168,7 @@ def test_a_wrong_word_gets_a_hint(refuse, words, expected):
         ("export --run=x --vggish=y", "--vggish"),
         ("export --run=x --end_to_end --data_dir=y", "--data_dir"),
         ("export --run=x --end_to_end --format=onnx", "--format=onnx"),
+        ("export --run=x --end_to_end --mask", "--mask"),
         ("--local_workers=2 --strategy=single", "--strategy=single"),
         ("--mode=cross_modal --model=avel", "--model=avel"),
         ("--pooling=max", "--pooling=max"),

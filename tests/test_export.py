@@ -301,12 +301,17 @@ def test_the_scripts_of_the_page_need_no_avsdn_tf(run, number):
 
 def test_the_command_checks_on_real_and_random_clips(run, data_dir, tmp_path, capsys):
     out = tmp_path / "out"
-    avsdn("export", f"--run={run}", "--format=keras", f"--out={out}")
+    avsdn("export", f"--run={run}", "--format=keras", "--mask", f"--out={out}")
     printed = capsys.readouterr().out
     assert "on 16 random clips and 16 of tfds_ave/synthetic's test split" in printed
     told = json.loads(zipfile.ZipFile(out / "model.keras").read("avsdn_tf.json"))
     assert told["classes"][-1] == "Background"
     assert (told["num_segments"], told["segment_s"]) == (10, 1.0)
+    assert (told["mask"], told["multi_label"], told["thresholds"]) == (
+        True,
+        False,
+        None,
+    )
     assert "not AVE" in told["disclaimer"]
     assert told["avsdn_tf"] == avsdn_tf.__version__
     # A run folder can be read where its data set is not.
@@ -388,6 +393,20 @@ def test_maps_in_half_precision_are_checked_in_whole(run, data_dir, monkeypatch)
     monkeypatch.setattr(batches, "scoring_batches", in_half)
     clips, _ = command._clips_to_check(avsdn_tf.load(run), Config(), data_dir)
     assert [batch["visual"].dtype for batch in clips] == ["float32", "float32"]
+
+
+def test_clips_of_other_lengths_are_checked_at_one_length():
+    clips = {
+        "audio": np.ones((2, 3, 5), "float16"),
+        "visual": np.ones((2, 3, 2, 2, 4), "float16"),
+        "length": np.array([3, 1]),
+    }
+    for num_segments, lengths in ((2, [2, 1]), (4, [3, 1])):
+        found = command._fit(clips, num_segments)
+        assert found["mask"].sum(axis=1).tolist() == lengths
+        assert found["visual"].shape == (2, num_segments, 2, 2, 4)
+        assert {values.dtype.name for values in found.values()} == {"float32"}
+        assert found["audio"][:, 3:].sum() == 0
 
 
 def test_a_cross_modality_run_is_not_exported(run_folder):

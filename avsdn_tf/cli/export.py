@@ -22,7 +22,6 @@ _MASK = Flag(
     "Add an input `mask`, nonzero where a segment is real, for batches of clips of "
     "different lengths.",
     flags.boolean,
-    False,
 )
 _CHECKED_CLIPS = 16
 
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         "classes": model.categories + ["Background"] * (not model.multi_label),
         "multi_label": model.multi_label,
         "thresholds": model.thresholds,
-        "mask": args.mask,
+        "mask": bool(args.mask),
         "segment_s": model.segment_s or 1.0,
         "num_segments": model.num_segments or 10,
         "audio_width": model.audio_width,
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         clips, checked = _clips_to_check(model, config, args.data_dir)
         with quiet_startup():
             path, largest = export.export_model(
-                model, args.format, out, metadata, clips, args.mask
+                model, args.format, out, metadata, clips, bool(args.mask)
             )
     text = f"{path}: largest difference from Keras {largest:.2g}, on {checked}"
     print_plainly(Console(), text)

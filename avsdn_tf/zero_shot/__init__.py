@@ -94,12 +94,15 @@ def read_table(path: pathlib.Path = CATEGORIES) -> list[CategoryClasses]:
 
 
 def load(
-    classes: str | os.PathLike[str] | None = None, **backbones: str | None
+    classes: str | os.PathLike[str] | None = None,
+    multi_label: bool = False,
+    **backbones: str | None,
 ) -> LateFusion:
     """Return the network of a table, which needs no training.
 
     Args:
         classes: A table of categories; default: AVE's.
+        multi_label: Boolean. Whether events of several categories may overlap.
         **backbones: Fields of `Backbones` to use instead of YAMNet's scores and
             EfficientNetV2B0's probabilities.
 
@@ -116,6 +119,7 @@ def load(
         (len(class_names("imagenet")),),
         heard=[entry.heard for entry in table],
         seen=[entry.seen for entry in table],
+        multi_label=multi_label,
         segment_s=1.0,
         backbones=BACKBONES.override(**backbones).complete().to_dict(),
     )
