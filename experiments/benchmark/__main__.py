@@ -10,6 +10,7 @@ Parts that are measured where none is named:
 Parts to name:
     distribution  one device, two logical devices, two workers
     profile       a step without each optimisation
+    heads         training steps of CMRAN, PSP, CPSP, CMBS and CACE-Net, and memory
     video         from videos to features, stage by stage; needs --videos
 
 Programs take turns. The result is a page, its figures as JSON, and a figure.
@@ -43,9 +44,11 @@ PARTS: Mapping[str, Callable[..., Iterator[Comparison]]] = {
     "start": parts.measure_start,
     "distribution": parts.measure_distribution,
     "profile": parts.measure_profile,
+    "heads": parts.measure_heads,
     "video": video.measure_video,
 }
-_TO_NAME = ("distribution", "profile", "video")
+_TO_NAME = ("distribution", "profile", "heads", "video")
+_WITHOUT_TORCH = ("distribution", "profile", "video")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -84,7 +87,9 @@ def measure(args: argparse.Namespace, console: Console) -> None:
         UserError: If PyTorch or the data set is missing, the data set has other shapes
             than AVE, or a program fails. The parts before are written.
     """
-    if not set(args.parts) <= set(_TO_NAME) and not importlib.util.find_spec("torch"):
+    if not set(args.parts) <= set(_WITHOUT_TORCH) and not importlib.util.find_spec(
+        "torch"
+    ):
         raise UserError(
             "Expected PyTorch, the baseline, which the extra `bench` installs: "
             "pip install 'avsdn_tf[bench]'"

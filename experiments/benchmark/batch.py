@@ -22,7 +22,7 @@ class Batch:
     """A network and the shapes of its batches, with AVE's audio width and classes.
 
     Attributes:
-        network: `"avsdn"` (one direction) or `"avel_att"`.
+        network: A name of `--model`; AVSDN reads in one direction.
         visual_shape: Shape of a segment's visual feature.
         size: Clips in a batch.
         num_segments: Segments a clip.

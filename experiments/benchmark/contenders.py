@@ -14,6 +14,7 @@ from experiments.programs import Program
 OURS = "experiments.benchmark.our_program"
 PLAIN_KERAS = "experiments.benchmark.plain_keras_program"
 TORCH = "experiments.benchmark.torch_program"
+TORCH_HEADS = "experiments.benchmark.torch_heads"
 
 
 class Contender(Program):
@@ -61,6 +62,7 @@ def compete(
     repeats: int,
     seconds: float = 1.0,
     least: int = 3,
+    peaks: dict[str, int] | None = None,
 ) -> dict[str, list[list[float]]]:
     """Let programs take turns, so that the machine's other load hits them alike.
 
@@ -71,19 +73,24 @@ def compete(
         seconds: Length of a turn.
         least: The least number of repetitions in a turn: the median of three hides the
             first one, which is slow where a program has waited.
+        peaks: Filled with the peak memory of every program, in bytes.
 
     Returns:
         By name, for every turn the seconds of every repetition.
     """
     with contextlib.ExitStack() as stack:
-        turns = {}
+        contenders, turns = {}, {}
         for name, (module, work, settings) in programs.items():
             contender = stack.enter_context(
                 Contender(module, work, batch=batch, **settings)
             )
             contender.take_turn(seconds, least)
+            contenders[name] = contender
             turns[name] = lambda c=contender: c.take_turn(seconds, least)
-        return alternate(turns, repeats)
+        results = alternate(turns, repeats)
+        if peaks is not None:
+            peaks |= {name: of.finish() for name, of in contenders.items()}
+        return results
 
 
 def alternate(

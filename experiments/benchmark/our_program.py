@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -36,6 +36,7 @@ def step(
     xla: str = Config().xla,
     precision: str = Config().precision,
     replaced: str = "as it is",
+    settings: Mapping[str, Any] | None = None,
 ) -> Callable[[], int]:
     """Return a function that takes training steps on one batch, as training does.
 
@@ -45,6 +46,7 @@ def step(
         xla: See `Config`.
         precision: See `Config`.
         replaced: A name of `REPLACED`.
+        settings: Further settings.
 
     Returns:
         The function; it returns the number of steps.
@@ -60,6 +62,7 @@ def step(
         units=batch.units,
         xla=xla,
         precision=precision,
+        **(settings or {}),
     )
     # Its categories are used, its clips are not read.
     dataset = dataclasses.replace(

@@ -22,6 +22,7 @@ from avsdn_tf.data.dataset import Dataset
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.checkpoints import Checkpoints
+from avsdn_tf.training.config import Config
 from experiments.benchmark import our_program
 from experiments.benchmark.batch import SPLITS, VISUAL_SHAPES, Batch
 from experiments.benchmark.comparison import Comparison
@@ -29,6 +30,7 @@ from experiments.benchmark.contenders import (
     OURS,
     PLAIN_KERAS,
     TORCH,
+    TORCH_HEADS,
     Contender,
     alternate,
     compete,
@@ -36,6 +38,7 @@ from experiments.benchmark.contenders import (
 )
 from experiments.benchmark.machine import has_bfloat16
 from experiments.programs import Program, run_command
+from experiments.published import load_table
 
 # Names of the programs in tables. A comma separates a variant.
 _EAGER, _COMPILED, _FUSED = "PyTorch", "PyTorch, torch.compile", "PyTorch, fused Adam"
@@ -94,6 +97,30 @@ def measure_step(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
                 n: [batch.size / s for s in medians(of)] for n, of in turns.items()
             }
             yield Comparison(f"{network}, {work}: {batch}", _CLIPS, speeds, False)
+
+
+def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
+    """Measure a training step of each newer network, and its peak memory."""
+    others = ("avel_att", "dmrn", "avsdn")
+    rows = [row for row in load_table("heads") if row.model not in others]
+    for row in rows:
+        # What a step depends on; the learning rate is not.
+        read = {n: v for n, v in row.settings.items() if n in ("loss", "clip_norm")}
+        clip_norm = {"clip_norm": read.get("clip_norm", 0.0)}
+        ours = {"data_dir": args.data_dir, "settings": read}
+        size = row.settings.get("batch_size", Config().batch_size)
+        batch = Batch(row.model, VISUAL_SHAPES["avel_att"], size)
+        programs = {
+            _EAGER: (TORCH_HEADS, "training", clip_norm),
+            _OURS: (OURS, "step", ours),
+        }
+        peaks: dict[str, int] = {}
+        # Steps take seconds, and ours are eight a call.
+        turns = compete(programs, batch, args.repeats, args.seconds, 1, peaks)
+        speeds = {n: [batch.size / s for s in medians(of)] for n, of in turns.items()}
+        yield Comparison(f"{row.system}, training step: {batch}", _CLIPS, speeds, False)
+        memory = {name: [peak / 1e9] for name, peak in peaks.items()}
+        yield Comparison(f"{row.system}, peak memory of the process", "GB", memory)
 
 
 def measure_latency(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
