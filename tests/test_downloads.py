@@ -111,7 +111,7 @@ def test_fetch_says_what_is_there_and_what_failed(server, monkeypatch, capsys):
             "predict",
             (f"{address}/{name}",),
             lambda name=name: sources.cached(f"{address}/{name}"),
-            lambda name=name: sources.resolve(f"{address}/{name}"),
+            lambda progress, name=name: sources.resolve(f"{address}/{name}", progress),
         )
         for name in ("whole", "forbidden")
     ]
@@ -129,7 +129,7 @@ def test_fetch_says_what_is_there_and_what_failed(server, monkeypatch, capsys):
 def test_doctor_names_a_remedy(server, monkeypatch, capsys):
     address, _ = server
     made = downloads.Download(
-        "whole", "predict", (f"{address}/forbidden",), lambda: None, lambda: None
+        "whole", "predict", (f"{address}/forbidden",), lambda: None, print
     )
     monkeypatch.setattr(downloads, "downloads", lambda: [made])
     assert avsdn("doctor") == 0

@@ -1,9 +1,10 @@
 """avsdn fetch: download the public backbones before they are needed."""
 
 import argparse
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from avsdn_tf.cli.flags import PATH, Flag, did_you_mean
@@ -16,7 +17,7 @@ USAGE = "[NETWORK ...] [FLAGS]"
 EXAMPLE = "avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"
 # A test compares them with the downloads, whose import takes TensorFlow.
 NETWORKS = ("yamnet", "EfficientNetV2B0_classes", "vggish", "resnet152", "vgg19")
-WHEN_STOPPED = " Repeat the command for the rest."
+WHEN_STOPPED = " What has arrived is kept. Repeat the command for the rest."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,30 @@ def states_table(wanted: Sequence[Any], states: Sequence[Any]) -> Any:
     return rows_table("networks", ("network", "for", "size", "where"), rows)
 
 
+@contextlib.contextmanager
+def _progress(terminal: Any) -> Iterator[Callable[[int, int | None], None]]:
+    """Show how much of a download has arrived; yield a function to report it to."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    with Progress(
+        BarColumn(bar_width=40),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=terminal,
+        transient=True,
+        disable=not terminal.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def run(args: argparse.Namespace) -> int:
     """Fetch what is missing and print a table; return 1 if one failed, else 0."""
     variables = {}
@@ -72,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     with logging_terminal() as terminal:
         for download in wanted:
             print_plainly(terminal, f"{download.name}: {download.addresses[0]}")
-            states.append(downloads.fetch(download))
+            with _progress(terminal) as on_progress:
+                states.append(downloads.fetch(download, on_progress))
         terminal.print(states_table(wanted, states))
         for download, state in zip(wanted, states, strict=True):
             if state.failure:

@@ -10,6 +10,7 @@ import keras
 from avsdn_tf.backbones import VGGISH, YAMNET
 from avsdn_tf.errors import first_line
 from avsdn_tf.features import sources
+from avsdn_tf.features.transfer import Progress, download, ignore
 from avsdn_tf.features.visual import recipe_of
 
 _KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -24,14 +25,14 @@ class Download:
         needed_by: The commands that need it.
         addresses: Where it comes from, in the order in which they are tried.
         find: Returns where it lies, or None.
-        fetch: Downloads it.
+        fetch: Downloads it, and reports progress.
     """
 
     name: str
     needed_by: str
     addresses: tuple[str, ...]
     find: Callable[[], pathlib.Path | None]
-    fetch: Callable[[], object]
+    fetch: Callable[[Progress], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +51,17 @@ def _module(name: str, needed_by: str, address: str) -> Download:
         needed_by,
         addresses,
         find=lambda: next(filter(None, map(sources.cached, addresses)), None),
-        fetch=lambda: sources.resolve(address),
+        fetch=lambda on_progress: sources.resolve(address, on_progress),
     )
 
 
-def _keras(name: str, needed_by: str, file: str) -> Download:
-    path = sources.keras_cache() / "models" / file
+def _keras(name: str, needed_by: str, address: str) -> Download:
+    address = f"{_KERAS_WEIGHTS}{address}"
+    path = sources.keras_cache() / "models" / address.rpartition("/")[2]
 
-    def fetch() -> keras.Model:
+    def fetch(on_progress: Progress) -> keras.Model:
+        download(address, path, on_progress)
+        # Keras compares the file with the checksum that it knows.
         recipe = recipe_of(name)
         return recipe.network(
             include_top=recipe.include_top,
@@ -69,7 +73,7 @@ def _keras(name: str, needed_by: str, file: str) -> Download:
     return Download(
         name,
         needed_by,
-        (_KERAS_WEIGHTS,),
+        (address,),
         find=lambda: path if path.is_file() else None,
         fetch=fetch,
     )
@@ -81,29 +85,33 @@ def downloads() -> list[Download]:
     kernels = "weights_tf_dim_ordering_tf_kernels_notop.h5"
     return [
         _module("yamnet", zero_shot, YAMNET),
-        _keras("EfficientNetV2B0_classes", zero_shot, "efficientnetv2-b0.h5"),
+        _keras(
+            "EfficientNetV2B0_classes",
+            zero_shot,
+            "efficientnet_v2/efficientnetv2-b0.h5",
+        ),
         _module("vggish", trained, VGGISH),
-        _keras("resnet152", trained, f"resnet152_{kernels}"),
-        _keras("vgg19", f"{trained} (maps)", f"vgg19_{kernels}"),
+        _keras("resnet152", trained, f"resnet/resnet152_{kernels}"),
+        _keras("vgg19", f"{trained} (maps)", f"vgg19/vgg19_{kernels}"),
     ]
 
 
-def look(download: Download) -> State:
+def look(wanted: Download) -> State:
     """Return the state of a download."""
-    path = download.find()
+    path = wanted.find()
     if path is None:
         return State(None)
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return State(path, sum(file.stat().st_size for file in files))
 
 
-def fetch(download: Download) -> State:
+def fetch(wanted: Download, on_progress: Progress = ignore) -> State:
     """Download what is missing; a failure is part of the state."""
-    if download.find() is None:
+    if wanted.find() is None:
         try:
-            download.fetch()
+            wanted.fetch(on_progress)
         # Errors of many types: no network, no archive, a full disk.
         except Exception as error:
-            logging.getLogger(__name__).debug("%s", download.name, exc_info=error)
+            logging.getLogger(__name__).debug("%s", wanted.name, exc_info=error)
             return State(None, failure=first_line(error))
-    return look(download)
+    return look(wanted)

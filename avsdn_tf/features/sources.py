@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-import keras
-
 from avsdn_tf.backbones import VGGISH, YAMNET
 from avsdn_tf.errors import first_line
+from avsdn_tf.features.transfer import Progress, download, download_module, ignore
 from avsdn_tf.files import expand_user
 
 _LOGGER = logging.getLogger(__name__)
@@ -28,11 +27,15 @@ ALTERNATIVES = {
 }
 
 
-def resolve(source: str) -> str:
+def resolve(source: str, on_progress: Progress = ignore) -> str:
     """Return the path of an address's download, or a path as it is.
 
     An address that is in a cache is not asked for again. Where one fails that has
     alternatives, the next one is tried, and what failed is logged once.
+
+    Args:
+        source: An address, or a path.
+        on_progress: Called as bytes arrive.
 
     Raises:
         OSError: If no source answers.
@@ -46,7 +49,7 @@ def resolve(source: str) -> str:
     failures = []
     for address in addresses:
         try:
-            path = _download(address)
+            path = _download(address, on_progress)
         # Errors of many types: no network, no archive, a full disk.
         except Exception as error:
             failures.append(f"{address}: {first_line(error)}")
@@ -59,14 +62,18 @@ def resolve(source: str) -> str:
 
 def cached(address: str) -> pathlib.Path | None:
     """Return where the whole download of an address lies, or None."""
+    path = _place(address)
+    is_there = path.is_file() if _is_file(address) else path.is_dir()
+    return path if is_there and (path.is_file() or any(path.iterdir())) else None
+
+
+def _place(address: str) -> pathlib.Path:
+    """Return where the download of an address belongs."""
     if _is_file(address):
-        path = keras_cache() / "models" / os.path.basename(address)
-        return path if path.is_file() else None
-    # TensorFlow Hub names a folder by the hash of the address, and renames a download
-    # to it when it is whole.
+        return keras_cache() / "models" / os.path.basename(address)
+    # As TensorFlow Hub names a folder.
     name = hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
-    folder = hub_cache() / name
-    return folder if folder.is_dir() and any(folder.iterdir()) else None
+    return hub_cache() / name
 
 
 def hub_cache() -> pathlib.Path:
@@ -79,10 +86,15 @@ def keras_cache() -> pathlib.Path:
     return pathlib.Path(expand_user(os.environ.get("KERAS_HOME") or "~/.keras"))
 
 
-def _download(address: str) -> str:
+def _download(address: str, on_progress: Progress) -> str:
+    if not address.startswith(("http://", "https://")):
+        return tensorflow_hub().resolve(address)
     if _is_file(address):
-        return keras.utils.get_file(origin=address, cache_subdir="models")
-    return tensorflow_hub().resolve(address)
+        return str(download(address, _place(address), on_progress))
+    # What TensorFlow Hub's own client asks for.
+    query = "&" if "?" in address else "?"
+    archive = f"{address}{query}tf-hub-format=compressed"
+    return str(download_module(archive, _place(address), on_progress))
 
 
 def _is_file(address: str) -> bool:
