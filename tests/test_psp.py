@@ -340,6 +340,15 @@ def test_fit_minimizes_what_train_minimizes(kind, weak, rng):
         assert found == pytest.approx(np.mean(wanted), rel=1e-4)
 
 
+def test_a_loss_that_belongs_to_no_call_is_finite(rng):
+    # Keras on PyTorch traces the loss of `fit` so.
+    for kind in (avsdn_tf.PSP, avsdn_tf.CPSP):
+        model = make_model(kind, rng)
+        model.compile("sgd", CROSSENTROPY)
+        target = make_target(rng)
+        assert np.isfinite(model.compute_loss(y=target, y_pred=np.zeros((3, 6, 4))))
+
+
 @every_variant
 def test_a_training_step_lowers_the_loss(kind, weak, rng):
     keras.utils.set_random_seed(0)

@@ -289,7 +289,11 @@ class TwoHeadedClassifier(SegmentClassifier):
         Returns:
             A scalar.
         """
-        outputs = {**vars(self._call_outputs).pop("extra"), "logits": y_pred}
+        extra_outputs = vars(self._call_outputs).pop("extra", None)
+        if extra_outputs is None:
+            # Keras on PyTorch traces the loss once more before it trains.
+            return 0 * ops.mean(y_pred)
+        outputs = {**extra_outputs, "logits": y_pred}
         mask = x.get("mask") if isinstance(x, Mapping) else None
         losses = self.clip_losses(None, y, outputs, mask)
         if sample_weight is not None:
