@@ -11,7 +11,10 @@ import tensorflow as tf
 
 import avsdn_tf
 from avsdn_tf.data.dataset import open_dataset
+from avsdn_tf.errors import UserError
 from avsdn_tf.models.registry import MODELS
+from avsdn_tf.training.build import build_model
+from avsdn_tf.training.config import Config
 from experiments import run, runs
 from experiments.costs import count_macs, count_parameters, peak_bytes
 from experiments.published import HEADS, load_table
@@ -108,6 +111,14 @@ def test_heads_are_trained_and_compared_with_the_best(tmp_path, maps_dir, capsys
         assert int(trained["peak_bytes"]) > 2**27
     assert np.isnan(float(lines["cmbs"]["macs"] or "nan"))
     assert "1.55 M" in text
+
+
+def test_a_network_without_a_weak_variant_says_so(maps_dir):
+    dataset = open_dataset("tfds_ave/vgg19", maps_dir)
+    with pytest.raises(UserError, match="cace has no weakly supervised") as error:
+        build_model(Config(mode="weak", model="cace"), dataset)
+    assert error.value.field == "mode"
+    assert build_model(Config(mode="weak", model="psp"), dataset).weak
 
 
 def test_recipes_of_heads_are_their_own(capsys):

@@ -141,6 +141,14 @@ def test_learning_rate_falls_to_a_tenth_once():
     assert float(build_optimizer(Config()).learning_rate) == pytest.approx(1e-3)
 
 
+def test_learning_rate_falls_after_epochs():
+    config = Config(decay_epochs="2,5", decay_factor=0.8)
+    schedule = build_optimizer(config, steps_per_epoch=10)._learning_rate
+    rates = [float(schedule(step)) for step in (0, 19, 20, 49, 50, 1000)]
+    wanted = [1e-3, 1e-3, 8e-4, 8e-4, 6.4e-4, 6.4e-4]
+    np.testing.assert_allclose(rates, wanted, rtol=1e-6)
+
+
 def test_dmrn_starts_from_the_encoders_of_a_run(tmp_path):
     files = small_datasets.make_ave(tmp_path / "ave", "vgg19", noisy=False)
     small_datasets.build(files, tmp_path / "data", "vgg19")
@@ -185,7 +193,9 @@ def test_early_stopping_waits_for_patience(dataset, folder):
     assert result.selected_epoch == 1
 
 
-@pytest.mark.parametrize("weak_label", ["average", "mil", "mil_background"])
+@pytest.mark.parametrize(
+    "weak_label", ["average", "average_background", "mil", "mil_background"]
+)
 def test_weak_training_learns_from_clip_labels(dataset, folder, weak_label):
     config = Config(mode="weak", weak_label=weak_label, epochs=3, units=16)
     history = train(config, dataset, folder).history
