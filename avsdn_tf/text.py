@@ -48,6 +48,14 @@ def short_name(name: str, longest: int = _LONGEST_NAME) -> str:
     return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
 
 
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as `1 clip` and `2,000 categories`.
+
+    `plural` is the noun with an s by default.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def csv_cell(value: Any) -> Any:
     """Return a value of a CSV file so that no spreadsheet takes it for a formula.
 

@@ -118,12 +118,10 @@ def test_a_split_without_a_category(tmp_path):
     rows = ("a,0,1,Bark,train", "b,0,1,Bark,val", "c,0,1,Bark,test", "d,0,1,Meow,test")
     text = "\n".join(["file,onset,offset,label,split", *rows])
     write_all(tmp_path, {"all.csv": text})
-    *lines, hint = refusal(tmp_path, allow_missing_categories=False)
-    assert [line.split(" (")[0] for line in lines] == [
-        *("Meow: no clip of split train", "Meow: no clip of split validation"),
-    ]
+    line, hint = refusal(tmp_path, allow_missing_categories=False)
+    assert line.startswith("Meow: no clip of split train and validation (test 1)")
     assert hint.startswith("--allow_missing_categories: ")
-    assert len(collect(tmp_path).warnings) == 2
+    assert len(collect(tmp_path).warnings) == 1
 
 
 def test_a_group_in_two_splits_and_unknown_splits(tmp_path):
@@ -248,3 +246,47 @@ def test_ten_thousand_categories_and_wrong_lines(tmp_path):
     with pytest.raises(CombinedUserError) as error:
         collect(tmp_path)
     assert len(error.value.errors) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ("file,start_ms,end_ms,label", "start_ms"),
+        ("file,frame,label,label", "frame"),
+        ("file,onset,offset,label,label", "one column label"),
+    ],
+)
+def test_columns_of_times_that_are_not_read_do_not_make_weak_labels(
+    tmp_path, header, named
+):
+    write_features(tmp_path, dog=10)
+    row = ",".join(["dog", "1", "2", "Bark", "Bark"][: header.count(",") + 1])
+    write_all(tmp_path, {"all.csv": f"{header}\n{row}\n"})
+    assert named in "\n".join(refusal(tmp_path))
+
+
+def test_labels_of_one_clip_have_times_or_none(tmp_path):
+    write_features(tmp_path, dog=10)
+    write_all(tmp_path, {"all.csv": "file,start,end,label\ndog,1,2,a\ndog,,,b\n"})
+    (line,) = refusal(tmp_path)
+    assert line.startswith("all.csv, line 3: b without times")
+
+
+def test_a_clip_that_lacks_a_feature_file_is_named(tmp_path):
+    write_features(tmp_path, dog=10, cat=10, cow=10)
+    (tmp_path / "cat.visual.npy").unlink()
+    (tmp_path / "cow.audio.npy").write_bytes(b"x")
+    rows = [f"{name},1,2,a" for name in ("dog", "cat", "cow")]
+    write_all(tmp_path, {"all.csv": "\n".join(["file,start,end,label", *rows])})
+    found = collect(tmp_path)
+    assert [clip.medium.key for clip in found.clips] == ["dog"]
+    reasons = {medium.key: reason for medium, reason in found.unreadable.items()}
+    assert list(reasons) == ["cat", "cow"]
+    assert "cat.audio.npy" in reasons["cat"]
+
+
+def test_a_table_that_nobody_can_read_is_one_mistake(tmp_path):
+    write_features(tmp_path, dog=10, cat=10)
+    write_all(tmp_path, {"all.csv": "onset,offset,label\n1,2,a\n"})
+    (line,) = refusal(tmp_path)
+    assert "a column that names videos" in line

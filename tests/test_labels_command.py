@@ -218,11 +218,11 @@ def test_what_is_printed(tmp_path, capsys):
     avsdn("manifest", tmp_path)
     printed = capsys.readouterr().out
     for line in (
-        "clips +4, 0.00 hours",
+        r"clips +4, 16\.0 s",
         r"splits +train \d, validation \d, test \d \(drawn\)",
-        r"labels +csv \(1 files\), audacity \(1 files\)",
-        "events +3 of 1 categories",
-        "background +1 clips, 4.0 s",
+        r"labels +csv \(1 file\), audacity \(1 file\)",
+        "events +3 of 1 category",
+        r"background +1 clip, 4\.0 s",
         "unreadable +.*broken",
         r"no labels +README\.txt: ",
     ):
@@ -340,3 +340,10 @@ def test_the_commands_of_the_page(tmp_path, predictor, monkeypatch):
 
 def test_patterns_have_a_default():
     assert FeatureFiles().audio == "*.audio.npy"
+
+
+def test_a_split_without_a_clip_is_never_written(tmp_path):
+    label(tmp_path, ["a", "b"])
+    with pytest.raises(UserError, match="no clip of split test"):
+        avsdn("manifest", tmp_path, "--allow_missing_categories")
+    assert not (tmp_path / "manifest.csv").exists()

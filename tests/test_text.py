@@ -15,7 +15,7 @@ from avsdn_tf.report.terminal import (
     print_plainly,
     results_table,
 )
-from avsdn_tf.text import csv_cell, printable, printable_lines, short_name
+from avsdn_tf.text import count, csv_cell, printable, printable_lines, short_name
 
 # Clears a screen, reorders what follows, and returns to the start of the line.
 HOSTILE = "dog\x1b[2J\u202egnp\u2069\r\x9b\x07"
@@ -144,3 +144,9 @@ def test_a_long_category_makes_no_wide_table():
     console = Console(file=io.StringIO(), width=100)
     console.print(events_table(_prediction("x" * 6000)))
     assert len(console.file.getvalue().splitlines()) < 8
+
+
+def test_numbers_agree_with_their_nouns():
+    assert count(1, "clip") == "1 clip"
+    assert count(0, "clip") == "0 clips"
+    assert count(2000, "category", "categories") == "2,000 categories"

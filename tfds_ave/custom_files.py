@@ -51,8 +51,34 @@ def find_warnings(
         for c in manifest.clips
     ]
     labels = [(clip.split, name) for clip in manifest.clips for name in clip.categories]
-    found = (find_shared(clips), find_gaps(labels, manifest.categories, SPLITS))
+    unread = ", ".join(shorten(manifest.unknown_columns, 5))
+    found = (
+        unread and f"columns of {manifest.path.name} that are not read: {unread}",
+        find_shared(clips),
+        find_gaps(labels, manifest.categories, SPLITS),
+    )
     return [warning for warning in found if warning]
+
+
+def choose_windows(window_s: int | None, hop_s: int | None) -> tuple[int, int]:
+    """Return the segments of a window, and from the start of one to that of the next.
+
+    Args:
+        window_s: Seconds of a window, or None for the default.
+        hop_s: Seconds from the start of one window to that of the next, or None for
+            those of a window.
+
+    Raises:
+        DatasetError: If windows are empty, or leave segments out between them.
+    """
+    window = WINDOW_S if window_s is None else window_s
+    hop = window if hop_s is None else hop_s
+    if not 1 <= hop <= window:
+        raise DatasetError(
+            "Expected window_s of 1 or more, and hop_s from 1 to window_s, so that no "
+            f"second is left out. Received: window_s={window}, hop_s={hop}."
+        )
+    return window, hop
 
 
 def look_first(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
@@ -74,8 +100,8 @@ def look_first(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
 def open_custom(
     manifest: Manifest,
     extracted: Mapping[str, tuple[pathlib.Path, pathlib.Path]],
-    window_s: int | None = None,
-    hop_s: int | None = None,
+    window_s: int = WINDOW_S,
+    hop_s: int = WINDOW_S,
 ) -> CustomData:
     """Check by the headers of all feature files that they fit together.
 
@@ -83,32 +109,27 @@ def open_custom(
         manifest: The manifest.
         extracted: The feature files of the clips with a video, by key.
         window_s: Segments of the windows that training clips are cut into.
-        hop_s: Segments from the start of one window to that of the next; default: those
-            of a window.
+        hop_s: Segments from the start of one window to that of the next.
 
     Raises:
         DatasetError: If a file is damaged, or doesn't fit the manifest or the others;
             it names every such line.
     """
-    window, hop = window_s or WINDOW_S, hop_s or window_s or WINDOW_S
-    if not 1 <= hop <= window:
-        raise DatasetError(
-            "Expected windows of 1 s or more, each at most a window after the last. "
-            f"Received: window_s={window}, hop_s={hop}."
-        )
     paths = {clip.key: clip.features or extracted[clip.key] for clip in manifest.clips}
     facts, errors = _look(manifest, lambda clip: _read_facts(clip, *paths[clip.key]))
     raise_errors(errors)
     lengths = tuple(each.num_segments for each in facts.values())
     warnings = [*_find_cuts(manifest, facts)]
-    if window_s and window_s > max(lengths):
+    if window_s != WINDOW_S and window_s > max(lengths):
         warnings.append(
             f"a window of {window_s} s is longer than every clip, {max(lengths)} s at "
             "most: each training clip is one example"
         )
     widths = next(iter(facts.values())).widths
     files = tuple(paths.values())
-    return CustomData(manifest, files, lengths, *widths, window, hop, tuple(warnings))
+    return CustomData(
+        manifest, files, lengths, *widths, window_s, hop_s, tuple(warnings)
+    )
 
 
 def _look(

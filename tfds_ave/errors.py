@@ -22,7 +22,7 @@ class DatasetError(ValueError):
 def raise_errors(messages: Sequence[str]) -> None:
     """Raise one `DatasetError` with all messages; with none, do nothing."""
     if messages:
-        raise DatasetError("\n".join(shorten(messages)))
+        raise DatasetError("\n".join(messages))
 
 
 def shorten(names: Sequence[str], shown: int = _MAX_NAMED) -> list[str]:

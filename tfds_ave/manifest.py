@@ -22,6 +22,7 @@ MANIFEST = "manifest.csv"
 _COLUMNS = ("key", "split", "category", "start_s", "end_s")
 _FEATURE_COLUMNS = ("audio", "visual")
 _HOP_COLUMNS = ("audio_hop_s", "visual_hop_s")
+_KNOWN_COLUMNS = (*_COLUMNS, "video", *_FEATURE_COLUMNS, *_HOP_COLUMNS, "tolerance_s")
 _TOLERANCE_S = 1.0
 # A file name has 255 bytes at most; the longest one here is KEY.source.json.
 _MAX_KEY_BYTES = 240
@@ -87,11 +88,19 @@ class CustomClip:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The categories, and the clips in the order of the file."""
+    """The categories, and the clips in the order of the file.
+
+    Attributes:
+        path: manifest.csv.
+        categories: The categories.
+        clips: The clips.
+        unknown_columns: Names of columns that are not read.
+    """
 
     path: pathlib.Path
     categories: tuple[str, ...]
     clips: tuple[CustomClip, ...]
+    unknown_columns: tuple[str, ...]
 
     @property
     def has_times(self) -> bool:
@@ -151,13 +160,18 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             continue
         clips[clip.key] = clip
     raise_errors(errors)
-    for split in SPLITS:
-        if not any(clip.split == split for clip in clips.values()):
-            raise DatasetError(
-                f"{path}: no clip of split {split!r}. Expected at least one of each of "
-                f"{', '.join(SPLITS)}."
-            )
+    used_splits = {clip.split for clip in clips.values()}
+    if missing := [split for split in SPLITS if split not in used_splits]:
+        raise DatasetError(
+            f"{path}: no clip of split {', '.join(missing)}. Expected at least one "
+            f"clip of each of {', '.join(SPLITS)}."
+        )
     used = {category for clip in clips.values() for category in clip.categories}
+    if not used:
+        raise DatasetError(
+            f"{path}: every clip is {BACKGROUND}. Expected an event of at least one of "
+            f"the categories of {CATEGORIES}."
+        )
     raise_errors(
         [
             f"{folder / CATEGORIES}: {name!r} names no clip. Expected a category of "
@@ -166,7 +180,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             if name.startswith("#") and name not in used
         ]
     )
-    return Manifest(path, categories, tuple(clips.values()))
+    unknown = tuple(name for name in header if name and name not in _KNOWN_COLUMNS)
+    return Manifest(path, categories, tuple(clips.values()), unknown)
 
 
 def _read_text(path: pathlib.Path) -> str:
@@ -197,6 +212,9 @@ def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str
             f"{' and '.join(_FEATURE_COLUMNS)}, separated by commas. "
             f"Received: {', '.join(header) or 'none'}."
         )
+    twice = [name for name in _KNOWN_COLUMNS if header.count(name) > 1]
+    if twice:
+        raise DatasetError(f"{path}: expected one column {twice[0]}. Received several.")
     return header, [(number, values) for number, values in lines[1:] if any(values)]
 
 

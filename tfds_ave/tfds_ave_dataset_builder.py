@@ -273,6 +273,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _open_custom(self) -> custom.CustomData:
         """Read the user's own data, and write what they decide into the metadata."""
         folder = self._manual_dir
+        windows = custom_files.choose_windows(self.window_s, self.hop_s)
         manifest = read_manifest(folder)
         wanted = [Video(clip.key, clip.video) for clip in manifest.clips if clip.video]
         definitions = [MANIFEST, CATEGORIES, videos.SETTINGS]
@@ -281,7 +282,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self._warn(custom_files.find_warnings(manifest, folder, source))
         look_first = functools.partial(custom_files.look_first, manifest)
         paths = self._extract(wanted, look_first)
-        data = custom_files.open_custom(manifest, paths, self.window_s, self.hop_s)
+        data = custom_files.open_custom(manifest, paths, *windows)
         self._warn(data.warnings)
         fill_info(self.info, manifest.categories, data.metadata)
         examples = data.example_lengths.values()

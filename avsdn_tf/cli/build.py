@@ -13,7 +13,7 @@ from avsdn_tf.cli.start import DATASETS, find_data_dir, start
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import expand_user
 from avsdn_tf.startup import start_tensorflow
-from avsdn_tf.text import short_name
+from avsdn_tf.text import count, short_name
 
 SUMMARY = "Build a data set: your own, AVE, or the simulated one."
 USAGE = "[CONFIG] [FLAGS]"
@@ -276,7 +276,7 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
 
     builder, source = dataset.builder, dataset.source
     if source:
-        yield "source", f"{source.folder}, {len(source.files):,} files"
+        yield "source", f"{source.folder}, {count(len(source.files), 'file')}"
     elif dataset.config == "synthetic":
         yield "source", "simulation"
     else:
@@ -289,7 +289,7 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
     names = [short_name(name) for name in dataset.categories[:_SHOWN_CATEGORIES]]
     more = len(dataset.categories) - len(names)
     text = "; ".join(names) + (f"; and {more} more" if more else "")
-    yield "categories", f"{len(dataset.categories)}: {text}"
+    yield "categories", f"{len(dataset.categories):,}: {text}"
     length = () if dataset.is_padded else (dataset.num_segments,)
     audio, visual = (*length, dataset.audio_width), (*length, *dataset.visual_shape)
     dtype = np.dtype(builder.info.features["visual"].np_dtype).name
@@ -331,7 +331,6 @@ def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]
     if found["num_clips"]:
         names = ", ".join(map(short_name, found["first"]))
         more = ", ..." if found["num_clips"] > len(found["first"]) else ""
-        text = (
-            f"several categories at once in {found['num_clips']} clips: {names}{more}"
-        )
+        clips = count(found["num_clips"], "clip")
+        text = f"several categories at once in {clips}: {names}{more}"
     yield "overlap", text

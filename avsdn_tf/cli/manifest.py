@@ -13,7 +13,7 @@ from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
-from avsdn_tf.text import short_name
+from avsdn_tf.text import count, short_name
 
 SUMMARY = "Bring videos and their labels together, for `build` and `train`."
 USAGE = "FOLDER [FLAGS]"
@@ -152,6 +152,8 @@ def run(args: argparse.Namespace) -> int:
             on_done=on_done,
         )
     summary = summarize(found.clips)
+    if not all(summary.num_splits.values()):  # `build` would refuse it.
+        raise UserError("\n".join(found.warnings))
     figure = draw_summary(summary)
     write_manifest(out, found.clips, features, figure, args.overwrite)
     print_manifest(terminal, out, summary, found)
@@ -180,32 +182,31 @@ def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -
 
 def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
     """Yield what a manifest holds, as names and texts."""
-    hours = summary.length_s / 3600
-    yield "clips", f"{summary.num_clips:,}, {hours:.2f} hours"
+    yield "clips", f"{summary.num_clips:,}, {_time(summary.length_s)}"
     counts = ", ".join(f"{name} {n:,}" for name, n in summary.num_splits.items())
     how = "drawn" if found.are_splits_drawn else "of the labels"
     yield "splits", f"{counts} ({how})"
     counts = found.labels.formats.items()
-    yield "labels", ", ".join(f"{name} ({n:,} files)" for name, n in counts)
+    yield "labels", ", ".join(f"{name} ({count(n, 'file')})" for name, n in counts)
     num_events = sum(sum(n.values()) for n in summary.events.values())
-    yield "events", f"{num_events:,} of {len(summary.events):,} categories"
-    if summary.num_untimed:
-        yield "times", f"none in {summary.num_untimed:,} clips, for weak training"
-    yield (
-        "overlap",
-        f"{_time(summary.overlap_s)} in {summary.num_overlapping:,} clips",
-    )
+    categories = count(len(summary.events), "category", "categories")
+    yield "events", f"{num_events:,} of {categories}"
+    if num := summary.num_untimed:
+        yield "times", f"none in {count(num, 'clip')}, for weak training"
+    overlapping = count(summary.num_overlapping, "clip")
+    yield "overlap", f"{_time(summary.overlap_s)} in {overlapping}"
     yield "unlabelled", f"{_time(summary.unlabelled_s)} of clips with events"
-    background = f"{summary.num_background:,} clips, {_time(summary.background_s)}"
-    yield "background", background
+    background = count(summary.num_background, "clip")
+    yield "background", f"{background}, {_time(summary.background_s)}"
     if found.num_skipped:
-        yield "left out", f"{found.num_skipped:,} without labels"
+        yield "left out", f"{count(found.num_skipped, 'clip')} without labels"
     if found.num_missing:
-        yield "missing", f"{found.num_missing:,} labelled videos are not there"
+        yield "missing", count(found.num_missing, "labelled video")
     if found.num_cut:
-        yield "cut", f"{found.num_cut:,} events end with their video, not after it"
+        events = count(found.num_cut, "event")
+        yield "cut", f"{events} where the video ends"
     if num := found.labels.num_predicted:
-        text = f"labels of {num:,} files are predictions that nobody corrected"
+        text = f"predictions that nobody corrected, in {count(num, 'file')}"
         yield "warning", text
     for kind, reasons in (
         ("warning", found.warnings),
@@ -216,7 +217,7 @@ def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
         for line in lines[:_SHOWN_FILES]:
             yield kind, line
         if len(lines) > _SHOWN_FILES:
-            yield kind, f"and {len(lines) - _SHOWN_FILES:,} more files"
+            yield kind, f"and {len(lines) - _SHOWN_FILES:,} more"
 
 
 def _time(time_s: float) -> str:

@@ -24,7 +24,7 @@ from avsdn_tf.labels.collect import (
     read_labels,
 )
 from avsdn_tf.labels.files import SPLITS, LabelledEvent
-from avsdn_tf.labels.media import FeatureFiles, find_media
+from avsdn_tf.labels.media import FeatureFiles, Medium, find_media
 from avsdn_tf.labels.splits import (
     DEFAULT_SHARES,
     check_splits,
@@ -40,7 +40,8 @@ class Collection:
     Attributes:
         clips: The clips, in order of their names.
         labels: What the label files hold.
-        unreadable: Why each video or feature file that is left out can't be read.
+        unreadable: Why each video or pair of feature files that is left out can't be
+            read.
         num_missing: Number of labelled videos that are not there.
         num_cut: Number of events that ended after their video, and end with it.
         num_skipped: Number of media without labels that are left out.
@@ -50,7 +51,7 @@ class Collection:
 
     clips: list[Clip]
     labels: Labels
-    unreadable: Mapping[pathlib.Path, str]
+    unreadable: Mapping[Medium, str]
     num_missing: int
     num_cut: int
     num_skipped: int
@@ -109,8 +110,7 @@ def collect_clips(
     problems = Problems()
     media, unreadable = find_media(folder, features, on_done)
     found = read_labels(list(labels) or [folder], media, label_format, problems)
-    of_unreadable = {path.stem for path in unreadable}
-    entries, num_missing = match(media, found, of_unreadable, problems)
+    entries, num_missing = match(media, found, unreadable, problems)
     check_categories(entries, problems)
     events, num_cut = check_times(entries, ticks_per_s, problems)
     kept = without_labels(entries, unlabelled, problems)

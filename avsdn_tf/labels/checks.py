@@ -10,7 +10,7 @@ from avsdn_tf.labels.collect import LabelledMedium, Problems
 from avsdn_tf.labels.files import LabelledEvent
 from avsdn_tf.labels.formats import FORMATS
 from avsdn_tf.labels.media import Medium
-from avsdn_tf.text import normalize, printable, skeleton
+from avsdn_tf.text import count, normalize, printable, skeleton
 
 BACKGROUND = "Background"
 # An event may end so long after its video, whose length tools round; it is cut there.
@@ -68,8 +68,9 @@ def check_categories(entries: Sequence[LabelledMedium], problems: Problems) -> N
     for names in spellings.values():
         names.sort(key=counts.__getitem__, reverse=True)
         problems.lines.extend(
-            f"{first[name]}: {name!a} ({counts[name]} labels) looks like {names[0]!a} "
-            f"({counts[names[0]]} labels). Expected one spelling: write {names[0]!a}."
+            f"{first[name]}: {name!a} ({count(counts[name], 'label')}) looks like "
+            f"{names[0]!a} ({count(counts[names[0]], 'label')}). Expected one spelling"
+            f": write {names[0]!a}."
             for name in names[1:]
         )
 
@@ -108,10 +109,24 @@ def check_times(
             events.extend([fitting] if fitting else [])
         # What overlaps between two sources is no mistake of either.
         if len(entry.sources) < 2:
+            _check_all_have_times(entry, events, problems)
             events = _join(entry, events, problems)
         found[entry.medium.key] = events
     _hint_at_unit(most, problems)
     return found, num_cut
+
+
+def _check_all_have_times(
+    entry: LabelledMedium, events: Sequence[LabelledEvent], problems: Problems
+) -> None:
+    """Report events without times of a medium that also has some with times."""
+    untimed = [event for event in events if event.start_s is None]
+    if len(untimed) < len(events):
+        problems.lines.extend(
+            f"{event.where}: {event.category} without times, although other labels of "
+            f"{entry.medium.files[0].name} have some. Expected times in all or in none."
+            for event in untimed
+        )
 
 
 def _fit(event: LabelledEvent, entry: LabelledMedium) -> LabelledEvent | None:
@@ -208,14 +223,16 @@ def without_labels(
         for entry in entries
         if not entry.labels and not entry.medium.names & problems.named
     ]
-    if missing and unlabelled is None:
+    # Where nothing could be read, the lines that say why are enough.
+    is_explained = bool(problems.lines) and len(missing) == len(entries)
+    if missing and unlabelled is None and not is_explained:
         problems.lines.extend(
             f"{entry.medium.files[0].name}: no labels." for entry in missing
         )
         message = (
-            f"{len(missing)} of {len(entries)} have no labels. Expected an empty label "
-            "file where nothing happens, or in this setting what they are, background "
-            "or skip."
+            f"{len(missing)} of {count(len(entries), 'clip')} without labels. "
+            "Expected an empty label file where nothing happens, or in this setting "
+            "what becomes of them, background or skip."
         )
         problems.hints.append(UserError(message, field="unlabelled"))
     if unlabelled == "skip":

@@ -88,7 +88,7 @@ def read_labels(
         except ValueError as error:
             name, reason = None, str(error)
         else:
-            reason = explain_unknown(file) if name is None else f"it is {name}"
+            reason = explain_unknown(file) if name is None else f"its format is {name}"
         if name is None or wanted not in (None, name):
             ignored[file.name] = reason
             is_broken = name is None and file.stem in known
@@ -101,7 +101,9 @@ def read_labels(
     if not by_format and not problems.lines:
         where = ", ".join(map(str, paths))
         reasons = "".join(f"\n{name}: {reason}." for name, reason in ignored.items())
-        kinds = "; ".join(known.summary for known in FORMATS.values())
+        kinds = "; ".join(
+            known.summary for name, known in FORMATS.items() if wanted in (None, name)
+        )
         raise UserError(f"{where}: no labels. Expected one of: {kinds}.{reasons}")
     videos = []
     for name, of_format in by_format.items():
@@ -194,7 +196,7 @@ class LabelledMedium:
 def match(
     media: Sequence[Medium],
     labels: Labels,
-    unreadable: Collection[str],
+    unreadable: Collection[Medium],
     problems: Problems,
 ) -> tuple[list[LabelledMedium], int]:
     """Give each medium its labels; return also how many labelled videos are missing.
@@ -204,15 +206,14 @@ def match(
     one video.
     """
     found = {medium.key: LabelledMedium(medium) for medium in media}
-    index = _index(media)
+    index, index_of_unreadable = _index(media), _index(unreadable)
     missing = []
     for name, video in labels.videos:
         matches = _find(video.video, index, FORMATS[name].is_published)
         if not matches and FORMATS[name].is_published:
             missing.append(video.video)
         elif len(matches) != 1:
-            base = video.video.rpartition("/")[2]
-            is_unreadable = base in unreadable or base.rpartition(".")[0] in unreadable
+            is_unreadable = bool(_find(video.video, index_of_unreadable, False))
             # An empty text file need not be of a video.
             is_empty = name == "audacity" and not video.events
             if matches or not (is_unreadable or is_empty):
@@ -236,7 +237,7 @@ def match(
     return list(found.values()), len(missing)
 
 
-def _index(media: Sequence[Medium]) -> dict[str, list[Medium]]:
+def _index(media: Collection[Medium]) -> dict[str, list[Medium]]:
     index: dict[str, list[Medium]] = {}
     for medium in media:
         for name in medium.names:
@@ -275,4 +276,6 @@ def _explain_match(
     if len(index) <= _MAX_SEARCHED:
         close = difflib.get_close_matches(video.video, list(index), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
+    if not hint and where.startswith(f"{video.video}."):  # Named by its file alone.
+        hint = " Expected a file of a video's name, or a column that names videos."
     return f"{where}: no video or features of the name {video.video}.{hint}"

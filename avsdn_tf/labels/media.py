@@ -59,7 +59,7 @@ def find_media(
     folder: pathlib.Path,
     features: FeatureFiles | None = None,
     on_done: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[Medium], dict[pathlib.Path, str]]:
+) -> tuple[list[Medium], dict[Medium, str]]:
     """Find the videos of a folder with its subfolders, or feature files.
 
     Args:
@@ -69,42 +69,45 @@ def find_media(
         on_done: Called with the number of media that have been opened, and of all.
 
     Returns:
-        The media in order of their names, and why each unreadable file can't be read.
+        The media in order of their names, and why each of the others can't be read,
+        whose length is 0.
 
     Raises:
         UserError: If there is none, or a name occurs twice or can't be a key.
     """
     videos = [] if features else _find_videos(folder)
     found = [(path.stem, (path,)) for path in videos]
-    features = features or FeatureFiles()
     if not found:
+        features = features or FeatureFiles()
         found = _find_features(folder, features)
     keys = choose_keys(found, folder)
-    media: dict[str, Medium] = {}
-    unreadable: dict[pathlib.Path, str] = {}
 
-    def open_one(key: str) -> None:
+    def open_one(key: str) -> tuple[Medium, str]:
         name, files = keys[key]
+        names = _names(key, name, files[0].relative_to(folder))
         try:
-            if len(files) == 1:
-                length_s = _measure_video(files[0])
-            else:
+            if features:
                 length_s = _measure_features(files, features)
+            else:
+                length_s = _measure_video(files[0])
         except (VideoError, OSError, ValueError) as error:
             reason = first_line(error)
-            is_named = any(str(path) in reason for path in files)
-            unreadable[files[0]] = reason if is_named else f"{files[0]}: {reason}"
-            return
-        names = _names(key, name, files[0].relative_to(folder))
-        media[key] = Medium(key, names, files, length_s)
+            if not any(str(path) in reason for path in files):
+                reason = f"{files[0]}: {reason}"
+            return Medium(key, names, files, 0.0), reason
+        return Medium(key, names, files, length_s), ""
 
+    opened = []
     with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
-        for done, _ in enumerate(pool.map(open_one, keys), start=1):
+        for done, result in enumerate(pool.map(open_one, keys), start=1):
             on_done(done, len(keys))
+            opened.append(result)
+    media = [medium for medium, reason in opened if not reason]
+    unreadable = {medium: reason for medium, reason in opened if reason}
     if not media:
         reasons = "\n".join(unreadable.values())
         raise UserError(f"{folder}: none of {len(keys)} can be read.\n{reasons}")
-    return [media[key] for key in keys if key in media], unreadable
+    return media, unreadable
 
 
 def _find_videos(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -120,7 +123,7 @@ def _find_videos(folder: pathlib.Path) -> list[pathlib.Path]:
 def _find_features(
     folder: pathlib.Path, features: FeatureFiles
 ) -> list[tuple[str, tuple[pathlib.Path, ...]]]:
-    """Return name and files of each clip that has files of both patterns."""
+    """Return name and files of each clip that has a file of a pattern or of both."""
     by_pattern = []
     for field in ("audio", "visual"):
         pattern = getattr(features, field)
@@ -141,12 +144,15 @@ def _find_features(
             }
         )
     audio, visual = by_pattern
+    # A clip with one file of the two is reported when it is opened.
     found = [
-        (pathlib.Path(name).name, (audio[name], visual[name]))
-        for name in audio
-        if name in visual
+        (
+            pathlib.Path(name).name,
+            tuple(paths[name] for paths in by_pattern if name in paths),
+        )
+        for name in sorted({*audio, *visual})
     ]
-    if not found:
+    if not audio.keys() & visual.keys():
         raise UserError(
             f"{folder}: {len(audio)} files {features.audio} and {len(visual)} files "
             f"{features.visual}. Expected both of at least one clip."
@@ -165,6 +171,9 @@ def _measure_video(path: pathlib.Path) -> float:
 
 def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -> float:
     hops_s = (features.audio_hop_s, features.visual_hop_s)
+    if len(files) < 2:
+        patterns = f"{features.audio} and {features.visual}"
+        raise ValueError(f"{files[0]}: expected files of both {patterns}.")
     lengths_s = []
     for path, hop_s in zip(files, hops_s, strict=True):
         shape = open_npy(path).shape
@@ -174,7 +183,8 @@ def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -
     if abs(lengths_s[0] - lengths_s[1]) > features.tolerance_s:
         raise ValueError(
             f"{files[0]} lasts {lengths_s[0]:g} s, and {files[1]} {lengths_s[1]:g} s. "
-            f"Expected lengths that differ by {features.tolerance_s:g} s at most"
+            f"Expected lengths that differ by tolerance_s={features.tolerance_s:g} at "
+            "most, or other hops, audio_hop_s and visual_hop_s."
         )
     return min(lengths_s)
 

@@ -10,6 +10,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.labels.checks import BACKGROUND, Clip
 from avsdn_tf.labels.collect import LabelledMedium, Problems
 from avsdn_tf.labels.files import SPLITS
+from avsdn_tf.text import short_name
 
 DEFAULT_SHARES = (70.0, 15.0, 15.0)
 
@@ -76,17 +77,22 @@ def check_splits(
     )
     counts = count_clips(clips)
     used = {clip.split for clip in clips}
-    gaps = [
-        f"no clip of split {split}. Expected at least one of {', '.join(SPLITS)}."
-        for split in SPLITS
-        if split not in used
-    ]
-    gaps += [
-        f"{category}: no clip of split {split} ({_describe(by_split)})."
-        for category, by_split in counts.items()
-        for split in SPLITS
-        if split in used and not by_split[split] and category != BACKGROUND
-    ]
+    gaps = []
+    if empty := [split for split in SPLITS if split not in used]:
+        untimed = " Clips without times are for training alone."
+        gaps.append(
+            f"no clip of split {' and '.join(empty)}. Expected at least one clip of "
+            f"each of {', '.join(SPLITS)}."
+            + untimed
+            * any(not clip.has_times for clip in clips)
+        )
+    for category, by_split in counts.items():
+        lacking = [s for s in SPLITS if s in used and not by_split[s]]
+        if lacking and category != BACKGROUND:
+            gaps.append(
+                f"{short_name(category)}: no clip of split {' and '.join(lacking)} "
+                f"({_describe(by_split)})."
+            )
     if may_lack_categories:
         return gaps
     problems.lines.extend(gaps)

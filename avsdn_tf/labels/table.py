@@ -40,6 +40,12 @@ _COLUMNS = {
 }
 
 
+# Columns of times; a table that has others than those above is not read as weak.
+_TIME_WORDS = {
+    *("onset", "start", "begin", "offset", "end", "stop", "duration", "frame"),
+}
+
+
 def find_columns(header: Sequence[str]) -> dict[str, str]:
     """Return the header's name of each kind of column that it has."""
     plain = {re.sub(r"[^a-z]+", "_", name).strip("_"): name for name in header}
@@ -56,8 +62,9 @@ def recognizes(file: LabelFile) -> bool:
     if not file.has_columns():
         return False
     found = set(find_columns(file.table.header))
+    words = {word for name in file.table.header for word in re.split("[^a-z]+", name)}
     return {"start", "end", "label"} <= found or (
-        {"video", "label"} <= found and not {"start", "end"} & found
+        {"video", "label"} <= found and not _TIME_WORDS & words
     )
 
 
@@ -68,6 +75,10 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 
 def _read_file(file: LabelFile, problems: list[str]) -> list[VideoLabels]:
     columns = find_columns(file.table.header)
+    twice = [name for name in columns.values() if file.table.header.count(name) > 1]
+    if twice:
+        problems.append(f"{file.name}: expected one column {twice[0]}.")
+        return []
     events: dict[str, list[LabelledEvent]] = {}
     splits: dict[str, str] = {}
     fields: dict[str, Mapping[str, str]] = {}
