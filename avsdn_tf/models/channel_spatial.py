@@ -170,7 +170,8 @@ class UnscaledAttention(MaskedLayer):
         `(..., length, memory_width)`.
 
     Reference:
-        Xia and Zhao, CVPR 2022, https://arxiv.org/abs/2203.11096, and its program.
+        Xia and Zhao, CVPR 2022, https://doi.org/10.1109/CVPR52688.2022.01936, and its
+        program.
     """
 
     def __init__(self, key_width: int, **kwargs: Any) -> None:
@@ -236,7 +237,8 @@ class SelfGuidedAttention(keras.layers.Layer):
 
     Reference:
         Xia and Zhao, "Cross-modal background suppression for audio-visual event
-        localization", CVPR 2022, https://arxiv.org/abs/2203.11096, and its program.
+        localization", CVPR 2022, https://doi.org/10.1109/CVPR52688.2022.01936, and its
+        program.
     """
 
     def __init__(
