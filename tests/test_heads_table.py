@@ -119,6 +119,8 @@ def test_a_network_without_a_weak_variant_says_so(maps_dir):
         build_model(Config(mode="weak", model="cace"), dataset)
     assert error.value.field == "mode"
     assert build_model(Config(mode="weak", model="psp"), dataset).weak
+    with pytest.raises(UserError, match="cpsp has losses of its own"):
+        build_model(Config(model="cpsp", loss="soft_margin"), dataset)
 
 
 def test_recipes_of_heads_are_their_own(capsys):

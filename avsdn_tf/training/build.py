@@ -6,6 +6,7 @@ from avsdn_tf.data.dataset import Dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.models import DMRN
 from avsdn_tf.models.registry import MODEL_OPTIONS, MODELS, ModelEntry
+from avsdn_tf.models.two_heads import TwoHeadedClassifier
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training.config import CROSS_MODAL, Config
 
@@ -56,6 +57,10 @@ def build_model(config: Config, dataset: Dataset) -> keras.Model:
                 field=name,
                 value=getattr(config, name),
             )
+    if issubclass(entry.network, TwoHeadedClassifier) and config.loss != default.loss:
+        raise UserError(
+            f"{config.model} has losses of its own.", field="loss", value=config.loss
+        )
     options = {name: getattr(config, name) for name in entry.options}
     if is_multi_label(config, dataset):
         options["multi_label"] = True
