@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import textwrap
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from tfds_ave import DatasetError
 from tfds_ave.segments import make_span
 from tfds_ave.tfds_ave_dataset_builder import Builder
 
-OWN_DATA = pathlib.Path(__file__).resolve().parents[1] / "docs/own_data.md"
+EXAMPLE = pathlib.Path(__file__).resolve().parents[1] / "docs/examples/own_data.py"
 
 
 def build_own(folder, data_dir):
@@ -230,15 +229,13 @@ def test_clips_of_several_events_are_left_out_of_cross_modality_scores(tmp_path)
 
 def test_the_example_of_the_page_is_built_and_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = OWN_DATA.read_text()
-    line_start = text.rindex("\n", 0, text.index("import csv, pathlib")) + 1
-    block = text[line_start:].replace("```", "\n\n").split("\n\n")[0]
-    exec(textwrap.dedent(block), {})
+    exec(EXAMPLE.read_text(), {})
     build(tmp_path / "mydata", tmp_path / "data", "custom")
     commands.train(Config(**settings(tmp_path / "data")), "run")
     assert (tmp_path / "run" / "report.html").is_file()
-    line = "avsdn build mydata --window_s=4 --hop_s=1 --overwrite"
-    assert line in text
-    commands.avsdn(*line.split()[1:], "--data_dir=data")
+    commands.avsdn(
+        *("build", "mydata", "--window_s=4", "--hop_s=1", "--overwrite"),
+        "--data_dir=data",
+    )
     opened = dataset.open_dataset("tfds_ave/custom", "data")
     assert (opened.num_clips("train"), opened.is_padded) == (6, True)
