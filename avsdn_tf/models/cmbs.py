@@ -309,11 +309,9 @@ class CMBS(GatedNetwork):
         scores = scores * self.category_head(self.interact(heard, seen, mask, training))
         category_logits = top_mean_over_segments(scores, _NUM_TOP, mask)
         # log(g / (1 - g)) of the gates' mean g, without a difference near 0.
-        event_logits = ops.squeeze(
-            ops.logaddexp(_log_sigmoid(audio_gate), _log_sigmoid(visual_gate))
-            - ops.logaddexp(_log_sigmoid(-audio_gate), _log_sigmoid(-visual_gate)),
-            -1,
-        )
+        gates = ops.concatenate([audio_gate, visual_gate], axis=-1)
+        log_open = ops.logsumexp(_log_sigmoid(gates), axis=-1)
+        event_logits = log_open - ops.logsumexp(_log_sigmoid(-gates), axis=-1)
         outputs = self.join_heads(event_logits, category_logits)
         if self.always_event:
             always = ops.ones_like(event_logits)
