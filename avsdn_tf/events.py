@@ -9,10 +9,12 @@ events of different categories may overlap, and background is where none is acti
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from avsdn_tf.windows import stitch
 
 
 class Event(NamedTuple):
@@ -54,11 +56,15 @@ class VideoPrediction:
             of different categories may overlap.
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
+        attention: Where the network looked: the weights of the cells of a picture,
+            `(num_segments, rows, columns)`, row by row from the top left, which sum to
+            1 in every segment; None for networks without spatial attention.
 
     Raises:
         ValueError: If there is no segment, the probabilities or thresholds don't fit
             the categories or aren't finite, `segment_s` is not positive, `start_s` is
-            negative or not finite, or an event is of another category.
+            negative or not finite, an event is of another category, or the attention
+            doesn't fit the segments or sum to 1.
     """
 
     name: str
@@ -71,6 +77,7 @@ class VideoPrediction:
     heard_only: tuple[str, ...] = ()
     multi_label: bool = False
     thresholds: tuple[float, ...] | None = None
+    attention: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.probabilities)
@@ -103,6 +110,8 @@ class VideoPrediction:
             object.__setattr__(self, "thresholds", tuple(thresholds.tolist()))
         elif self.thresholds is not None:
             raise ValueError("Expected thresholds for multi_label predictions alone.")
+        if self.attention is not None:
+            _check_attention(self.attention, shape[0])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -118,6 +127,23 @@ class VideoPrediction:
     def end_s(self) -> float:
         """End of the last segment on the clock of players, in seconds."""
         return self.start_s + self.duration_s
+
+
+def _check_attention(maps: np.ndarray, num_segments: int) -> None:
+    shape = np.shape(maps)
+    if len(shape) != 3 or shape[0] != num_segments or 0 in shape:
+        raise ValueError(
+            f"Expected attention of shape ({num_segments}, rows, columns). "
+            f"Received: shape {shape}"
+        )
+    # Weights in half precision sum to 1 within a hundredth.
+    sums = np.sum(maps, axis=(1, 2), dtype=np.float64)
+    if not (np.min(maps) >= 0 and np.allclose(sums, 1, rtol=0, atol=0.02)):
+        raise ValueError(
+            "Expected the attention of every segment to be 0 or more and to sum to 1. "
+            f"Received: least weight {np.min(maps)}, sums from {sums.min()} to "
+            f"{sums.max()}"
+        )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -335,16 +361,10 @@ def stitch_logits(
 ) -> np.ndarray:
     """Return the logits of a video of any length, averaged over overlapping windows.
 
-    A network has learnt from clips of `window` segments, so it reads windows of that
-    length, each half a window after the one before. The last window ends with the
-    video; a shorter video is one window. Memory for features does not grow with the
-    video.
-
     Args:
         model: A network of this package.
-        chunks: The video's audio features `(n, audio_width)` and visual features `(n,
-            ...)` in order of time, any number of segments at a time.
-        window: Segments a window, at least 1. Windows of 1 segment don't overlap.
+        chunks: As in `windows.stitch`.
+        window: As in `windows.stitch`.
 
     Returns:
         Logits of every segment, `(num_segments, num_classes)`.
@@ -353,46 +373,8 @@ def stitch_logits(
         ValueError: If there is no segment, the features don't fit the model, or
             `window` is less than 1.
     """
-    if window < 1:
-        raise ValueError(f"Expected window to be 1 or more. Received: window={window}")
-    sums: list[np.ndarray] = []
-    counts: list[int] = []
-    for start, audio, visual in _windows(chunks, window):
-        logits = np.asarray(
-            model.predict_on_batch({"audio": audio[None], "visual": visual[None]})
-        )[0]
-        for segment, values in enumerate(logits, start):
-            if segment == len(sums):
-                sums.append(np.zeros_like(values))
-                counts.append(0)
-            sums[segment] += values
-            counts[segment] += 1
-    return np.stack(sums) / np.array(counts)[:, None]
 
+    def outputs_of(inputs: dict[str, np.ndarray]) -> tuple[np.ndarray]:
+        return (np.asarray(model.predict_on_batch(inputs)),)
 
-def _windows(
-    chunks: Iterable[tuple[np.ndarray, np.ndarray]], window: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield the first segment of every window, and its audio and visual features."""
-    hop = max(1, window // 2)
-    # `audio` and `visual` hold the segments from `kept_from` on.
-    kept_from, start, covered = 0, 0, 0
-    audio = visual = None
-    for more_audio, more_visual in chunks:
-        if audio is None:
-            audio, visual = more_audio, more_visual
-        else:
-            audio = np.concatenate([audio, more_audio])
-            visual = np.concatenate([visual, more_visual])
-        while start + window <= kept_from + len(audio):
-            at = start - kept_from
-            yield start, audio[at : at + window], visual[at : at + window]
-            covered, start = start + window, start + hop
-            # The last window may reach back by a whole window.
-            drop = max(0, start - window - kept_from)
-            audio, visual, kept_from = audio[drop:], visual[drop:], kept_from + drop
-    if audio is None or not len(audio):
-        raise ValueError("Expected the features of at least one segment. Received none")
-    if covered < kept_from + len(audio):
-        last = kept_from + max(0, len(audio) - window)
-        yield last, audio[-window:], visual[-window:]
+    return stitch(outputs_of, chunks, window)[0]

@@ -22,7 +22,7 @@ _RUN = "run"
 _FILES = (
     *("config.json", "report.json", "report.html", "model.keras", "SHA256SUMS"),
     *("metrics.csv", "predictions.npz"),
-    *("learning_curves.png", "timelines.png", "confusion.png"),
+    *("learning_curves.png", "timelines.png", "attention.png", "confusion.png"),
 )
 
 

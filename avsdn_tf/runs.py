@@ -34,6 +34,7 @@ from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.training.loop import Training
 from avsdn_tf.training.run import train_run
 from avsdn_tf.training.tasks import restore_task
+from avsdn_tf.training.tasks.attention import attention_of_clips
 
 _LOGGER = logging.getLogger(__name__)
 _SIMULATED = "tfds_ave/synthetic"
@@ -355,6 +356,7 @@ def _report(
             command=shlex.join(["python", "-m", "avsdn_tf.main", *config.to_flags()]),
             predictions=outputs if isinstance(outputs, Predictions) else None,
             categories=dataset.categories,
+            attention_of=functools.partial(attention_of_clips, model, dataset, "test"),
         )
     except UserError as error:
         if must_write:

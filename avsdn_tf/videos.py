@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from avsdn_tf.attention import stitch_outputs
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.events import (
@@ -14,7 +15,6 @@ from avsdn_tf.events import (
     events_from_probabilities,
     sigmoid,
     softmax,
-    stitch_logits,
 )
 from avsdn_tf.features.extractor import (
     Extractor,
@@ -108,7 +108,7 @@ def predict_video(
             end_s = chunk.end_s
             yield chunk.audio, chunk.visual
 
-    logits = stitch_logits(model, features(), window)
+    logits, attention = stitch_outputs(model, features(), window)
     if not np.isfinite(logits).all():
         raise UserError(
             f"{path}: the logits are NaN or infinite. Expected finite ones. Check that "
@@ -135,6 +135,8 @@ def predict_video(
         heard_only=tuple(getattr(model, "heard_only", ())),
         multi_label=multi_label,
         thresholds=thresholds,
+        # Zeros stand in for a missing picture: there was nothing to look at.
+        attention=None if missing == "visual" else attention,
     )
 
 

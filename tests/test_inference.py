@@ -157,14 +157,14 @@ def test_a_model_that_keras_loads_localizes_videos_as_one_from_load(
         asked.append(given)
         return extractor
 
-    stitch = videos.stitch_logits
+    stitch = videos.stitch_outputs
 
     def record_window(model, chunks, window):
         asked.append(window)
         return stitch(model, chunks, window)
 
     monkeypatch.setattr(videos, "build_extractor", build)
-    monkeypatch.setattr(videos, "stitch_logits", record_window)
+    monkeypatch.setattr(videos, "stitch_outputs", record_window)
     folder = RunFolder(tmp_path / "run")
     folder.write_config({}, "hash")
     backbones = {

@@ -416,6 +416,40 @@ def test_a_multi_label_run_gets_its_report(overlapping, tmp_path):
     assert "Segment F1" in console.file.getvalue()
 
 
+def test_a_report_shows_where_the_network_looks_in_the_clips_of_its_timelines(
+    overlapping, tmp_path, monkeypatch
+):
+    folder = _run_folder(tmp_path)
+    text = folder.metrics.read_text()
+    folder.metrics.write_text(text.replace("validation_accuracy", "validation_f1"))
+    scores = evaluation.evaluate(overlapping, CATEGORIES)
+    scores |= {"validation_f1": 0.5, "selection": "validation_f1"}
+    asked, drawn = [], []
+
+    def attention_of(clips):
+        asked.extend(clips)
+        lengths = overlapping.is_real[clips].sum(axis=1)
+        return [np.full((length, 2, 2), 0.25) for length in lengths]
+
+    draw = figures.attention
+    monkeypatch.setattr(figures, "attention", lambda c: drawn.extend(c) or draw(c))
+    _write(folder, scores, overlapping, attention_of=attention_of)
+    assert len(asked) == len(set(asked)) == 8
+    for index, clip in zip(asked, drawn, strict=True):
+        assert clip.title.startswith(f"row {overlapping.row[index]}, F1")
+        is_event = (overlapping.labels[index] == 1).any(axis=1)
+        np.testing.assert_array_equal(clip.is_event, is_event)
+    assert (tmp_path / "attention.png").is_file()
+    page = folder.page.read_text(encoding="utf-8")
+    _Nesting(page)
+    assert page.count("data:image/png") == overlapping.is_real[asked].sum()
+    # Nothing to show.
+    (tmp_path / "attention.png").unlink()
+    _write(folder, scores, overlapping, attention_of=lambda _: None)
+    assert not (tmp_path / "attention.png").exists()
+    assert "Where it looked" not in folder.page.read_text(encoding="utf-8")
+
+
 def test_padding_is_drawn_nowhere():
     truth = np.array([0, 0, 3, -1, -1])
     clip = figures.TimelineClip("row 7", truth, {"avsdn": np.array([0, 1, 1, 1, 1])})

@@ -13,7 +13,7 @@ import numpy as np
 
 from avsdn_tf.events import VideoPrediction, active_categories
 from avsdn_tf.files import write_text
-from avsdn_tf.report.figures import category_colors
+from avsdn_tf.report.figures import attention_colors, category_colors
 from avsdn_tf.report.templating import render
 from avsdn_tf.text import short_name
 
@@ -21,10 +21,15 @@ from avsdn_tf.text import short_name
 # before version 136 (MDN, "data: URLs").
 EMBEDDED_BYTES_MAX = 23 * 2**20
 
+# Cells of attention maps: in base64, 11 MB. All of a day of 7 x 7, 6 hours of 19 x 19.
+ATTENTION_CELLS_MAX = 8 * 2**20
+
 _NUM_SHOWN_CLASSES = 5
 # Of more categories at once, the list would not fit beside the video.
 _MAX_SHOWN_CLASSES = 12
 _MAX_LANES = 48
+# Of a heat map, from those of no weight to those of the most.
+_NUM_COLORS = 64
 
 # mimetypes.guess_type depends on the machine. Browsers refuse video/quicktime, but
 # play what phones put into .mov as MP4.
@@ -61,11 +66,13 @@ def write_player_page(
 
     The page embeds a video of at most `EMBEDDED_BYTES_MAX` bytes. It refers to a larger
     one by its path relative to `folder`, where the page will lie (by default its own):
-    both must be moved together.
+    both must be moved together. It holds the attention maps, as one byte a cell, of at
+    most `ATTENTION_CELLS_MAX` cells, and says so if there are more.
     """
     path, video = pathlib.Path(path), pathlib.Path(video)
     is_embedded = video.stat().st_size <= EMBEDDED_BYTES_MAX
     colors = category_colors(len(prediction.categories))
+    data = _script_data(prediction, colors)
     page = render(
         "player.html",
         title=prediction.name,
@@ -82,7 +89,9 @@ def write_player_page(
         heard_only=prediction.heard_only,
         multi_label=prediction.multi_label,
         color_of=dict(zip(prediction.categories, colors, strict=True)),
-        data=_script_data(prediction, colors),
+        attention=data.get("attention"),
+        lacks_attention=prediction.attention is not None and "attention" not in data,
+        data=data,
     )
     write_text(path, page)
 
@@ -131,7 +140,27 @@ def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, An
     if prediction.multi_label:
         data["thresholds"] = [100 * threshold for threshold in prediction.thresholds]
         data["num_active"] = active.sum(axis=1).tolist()
+    maps = prediction.attention
+    if maps is not None and maps.size <= ATTENTION_CELLS_MAX:
+        data["attention"] = _attention_data(maps)
     return data
+
+
+def _attention_data(maps: np.ndarray) -> dict[str, Any]:
+    """Return attention maps as attention.js reads them.
+
+    Each map is scaled to its strongest cell, 255, whose weight is in `percents`.
+    """
+    _, rows, columns = maps.shape
+    strongest = maps.max(axis=(1, 2), keepdims=True)
+    levels = np.rint(maps * (255 / strongest)).astype(np.uint8)
+    return {
+        "rows": rows,
+        "columns": columns,
+        "colors": attention_colors(_NUM_COLORS),
+        "percents": (100 * strongest.astype(np.float64)).round(1).ravel().tolist(),
+        "levels": base64.b64encode(levels.tobytes()).decode("ascii"),
+    }
 
 
 def _lanes(prediction: VideoPrediction, colors: list[str]) -> list[_Lane]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,6 +30,8 @@ _DESCRIPTIONS = {
     "epoch. Their numbers are in metrics.csv",
     "timelines": "Some test clips, second by second: their true events above the "
     "predicted ones. Their numbers are in predictions.npz",
+    "attention": "The same clips, second by second: the weights that the network gives "
+    "the cells of the picture",
     "confusion": "Which classes were given to the true segments of others. The "
     "numbers are in report.json",
 }
@@ -87,6 +89,7 @@ def write_run_report(
     scores: Mapping[str, Any],
     predictions: Predictions | None,
     categories: Sequence[str],
+    attention_of: Callable[[Sequence[int]], list[np.ndarray] | None] | None = None,
 ) -> dict[str, Any]:
     """Write the figures, the page and, last, report.json of a run; return the report.
 
@@ -95,13 +98,14 @@ def write_run_report(
     `validation_f1`) and its name (`selection`; default the former), and `predictions`
     is what they are of; None for cross-modality localization, whose report has neither
     timelines nor a confusion matrix. That of multi-label networks has no confusion
-    matrix, either.
+    matrix, either. `attention_of` returns the attention maps `(num_segments, rows,
+    columns)` of clips by their index in `predictions`, or None.
 
     Raises:
         UserError: If a file can't be written.
     """
     report = summarize(disclaimer, settings, history, scores)
-    drawn = _draw(report, history, predictions, categories)
+    drawn = _draw(report, history, predictions, categories, attention_of)
     with explain_unwritable(folder.path, "Make space, and repeat the command."):
         for name, figure in drawn.items():
             figures.save(figure, folder.path / f"{name}.png", disclaimer)
@@ -133,6 +137,7 @@ def render_page(
         disclaimer=report["disclaimer"],
         scores=list_scores(report),
         is_cross_modality=is_cross_modality(report),
+        max_maps=figures.MAX_MAPS,
         choice_rule=figures.MULTI_LABEL_RULE
         if report.get("multi_label")
         else figures.CHOICE_RULE,
@@ -171,6 +176,7 @@ def _draw(
     history: Sequence[Mapping[str, float]],
     predictions: Predictions | None,
     categories: Sequence[str],
+    attention_of: Callable[[Sequence[int]], list[np.ndarray] | None] | None,
 ) -> dict[str, Figure]:
     """Return the figures of a report by the names of their files."""
     drawn = {
@@ -180,45 +186,74 @@ def _draw(
     }
     if predictions is None:
         return drawn
-    if predictions.multi_label:
-        drawn["timelines"] = _draw_lanes(report, predictions, categories)
-        return drawn
+    draw = _draw_lanes if predictions.multi_label else _draw_timelines
+    drawn["timelines"], titles = draw(report, predictions, categories)
+    maps = attention_of([*titles]) if attention_of else None
+    if maps is not None:
+        drawn["attention"] = _draw_attention(predictions, titles, maps)
+    if not predictions.multi_label:
+        matrix = report["confusion_matrix"]
+        drawn["confusion"] = (
+            figures.most_confused(report["most_confused"])
+            if matrix is None
+            else figures.confusion(matrix, categories)
+        )
+    return drawn
+
+
+def _draw_timelines(
+    report: Mapping[str, Any], predictions: Predictions, categories: Sequence[str]
+) -> tuple[Figure, dict[int, str]]:
+    """Return the timelines, and the titles of the clips in them by their index."""
     labels, predicted = predictions.labels, predictions.logits.argmax(axis=-1)
+    chosen = figures.choose_clips(
+        labels, predicted, len(categories), _NUM_TIMELINE_CLIPS
+    )
+    titles = {clip: f"row {predictions.row[clip]}" for clip in chosen}
     clips = [
         figures.TimelineClip(
-            title=f"row {predictions.row[clip]}",
+            title=title,
             truth=labels[clip],
             predictions={report["model"]: predicted[clip]},
         )
-        for clip in figures.choose_clips(
-            labels, predicted, len(categories), _NUM_TIMELINE_CLIPS
-        )
+        for clip, title in titles.items()
     ]
-    drawn["timelines"] = figures.timelines(clips, categories)
-    matrix = report["confusion_matrix"]
-    drawn["confusion"] = (
-        figures.most_confused(report["most_confused"])
-        if matrix is None
-        else figures.confusion(matrix, categories)
-    )
-    return drawn
+    return figures.timelines(clips, categories), titles
 
 
 def _draw_lanes(
     report: Mapping[str, Any], predictions: Predictions, categories: Sequence[str]
-) -> Figure:
+) -> tuple[Figure, dict[int, str]]:
+    """Return what `_draw_timelines` does, of multi-label predictions."""
     lanes = lanes_of(predictions, report["thresholds"])
     part, whole = F1.of_segments(lanes).per_clip(len(predictions.row))
     f1 = part / np.maximum(whole, 1)
+    chosen = figures.choose_evenly(f1, whole > 0, _NUM_TIMELINE_CLIPS)
+    titles = {c: f"row {predictions.row[c]}, F1 {percent(f1[c])}" for c in chosen}
     clips = [
         figures.LaneClip(
-            title=f"row {predictions.row[clip]}, F1 {percent(f1[clip])}",
+            title=title,
             num_segments=int(predictions.is_real[clip].sum()),
             lanes={
                 int(lanes.category[lane]): (lanes.true[lane], lanes.predicted[lane])
                 for lane in np.flatnonzero(lanes.clip == clip)
             },
         )
-        for clip in figures.choose_evenly(f1, whole > 0, _NUM_TIMELINE_CLIPS)
+        for clip, title in titles.items()
     ]
-    return figures.lane_timelines(clips, categories, report["model"])
+    return figures.lane_timelines(clips, categories, report["model"]), titles
+
+
+def _draw_attention(
+    predictions: Predictions, titles: Mapping[int, str], maps: Sequence[np.ndarray]
+) -> Figure:
+    if predictions.multi_label:
+        is_event = (predictions.labels == 1).any(axis=2)
+    else:
+        is_event = predictions.labels != predictions.logits.shape[2] - 1
+    return figures.attention(
+        [
+            figures.AttentionClip(title, clip_maps, is_event[clip])
+            for (clip, title), clip_maps in zip(titles.items(), maps, strict=True)
+        ]
+    )

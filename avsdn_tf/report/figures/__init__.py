@@ -3,6 +3,12 @@
 Every drawing function returns a matplotlib `Figure` and leaves pyplot's state alone.
 """
 
+from avsdn_tf.report.figures.attention import (
+    MAX_MAPS,
+    AttentionClip,
+    attention,
+    attention_colors,
+)
 from avsdn_tf.report.figures.lanes import MULTI_LABEL_RULE, LaneClip, lane_timelines
 from avsdn_tf.report.figures.output import (
     INK,
@@ -28,12 +34,16 @@ __all__ = [
     "CHOICE_RULE",
     "INK",
     "LINES",
+    "MAX_MAPS",
     "MULTI_LABEL_RULE",
     "MUTED",
     "STYLE",
     "VALIDATION",
+    "AttentionClip",
     "LaneClip",
     "TimelineClip",
+    "attention",
+    "attention_colors",
     "category_colors",
     "choose_clips",
     "choose_evenly",

@@ -1,0 +1,115 @@
+"""Where a network with spatial attention looked in chosen clips, second by second."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from avsdn_tf.report.figures.output import MUTED, STYLE, VALIDATION
+from avsdn_tf.text import short_name
+
+# Its lightness grows with the weight, so that it reads without colour, too.
+_COLORS = "inferno"
+_WIDTH_IN = 8.0
+_GAP_IN = 0.08
+# Below a map: a gap, the bar of a true event, and the text.
+_BAR_GAP_IN = 0.03
+_BAR_IN = 0.05
+_TEXT_IN = 0.22
+_TITLE_IN = 0.3
+# More than these make no picture to read.
+MAX_MAPS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionClip:
+    """A clip of a figure of attention.
+
+    Attributes:
+        title: What stands above it.
+        maps: Weights of the cells, `(num_segments, rows, columns)`.
+        is_event: Which segments truly have an event, `(num_segments,)` bool.
+    """
+
+    title: str
+    maps: np.ndarray
+    is_event: np.ndarray
+
+
+def attention_colors(count: int) -> list[str]:
+    """Return colours, as hex, from those of no weight to those of the most."""
+    colors = mpl.colormaps[_COLORS](np.linspace(0, 1, count))
+    return [mpl.colors.to_hex(color) for color in colors]
+
+
+@mpl.rc_context(STYLE)
+def attention(clips: Sequence[AttentionClip], segment_s: float = 1.0) -> Figure:
+    """Draw the attention maps of clips over time, a row a clip.
+
+    Each map is scaled to its own strongest cell. Below it stand its time and the share
+    of the weight that this cell has; a blue bar marks segments with a true event. Of
+    clips of more than `MAX_MAPS` segments, so many are drawn, at equal steps.
+
+    Raises:
+        ValueError: If there is no clip.
+    """
+    if not clips:
+        raise ValueError("Expected at least one clip. Received: none")
+    _, rows, columns = clips[0].maps.shape
+    size_in = (_WIDTH_IN + _GAP_IN) / MAX_MAPS - _GAP_IN
+    map_in = size_in * rows / columns
+    clip_in = _TITLE_IN + map_in + _BAR_GAP_IN + _BAR_IN + _TEXT_IN
+    height_in = len(clips) * clip_in
+    figure = Figure(figsize=(_WIDTH_IN, height_in))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for number, clip in enumerate(clips):
+        top = number * clip_in + _TITLE_IN
+        title = short_name(clip.title, 80)
+        axes.text(0, top - 0.08, title, size=10, va="baseline")
+        count = len(clip.maps)
+        shown = np.linspace(0, count - 1, min(count, MAX_MAPS)).round().astype(int)
+        for place, segment in enumerate(shown):
+            left = place * (size_in + _GAP_IN)
+            box = left, left + size_in, top + map_in, top
+            time_s = segment * segment_s
+            _draw_map(axes, box, clip.maps[segment], clip.is_event[segment], time_s)
+    axes.set_aspect("auto")
+    axes.set_xlim(0, _WIDTH_IN)
+    axes.set_ylim(height_in, 0)
+    return figure
+
+
+def _draw_map(
+    axes: Axes,
+    box: tuple[float, float, float, float],
+    weights: np.ndarray,
+    is_event: bool,
+    time_s: float,
+) -> None:
+    """Draw a map into a box of left, right, bottom and top, and its line below it."""
+    left, right, bottom, _ = box
+    axes.imshow(
+        weights,
+        _COLORS,
+        vmin=0,
+        vmax=weights.max(),
+        extent=box,
+        # Browsers would blur the cells.
+        interpolation="none",
+    )
+    top = bottom + _BAR_GAP_IN
+    if is_event:
+        middle = top + _BAR_IN / 2
+        axes.barh(middle, right - left, _BAR_IN, left, color=VALIDATION)
+    axes.text(
+        left,
+        top + _BAR_IN + 0.03,
+        f"{time_s:g} s: {weights.max():.0%}".replace("%", " %"),
+        size=7,
+        color=MUTED,
+        va="top",
+    )

@@ -1,0 +1,78 @@
+"""Overlapping windows over the features of a video of any length."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+
+def stitch(
+    outputs_of: Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]],
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]],
+    window: int = 10,
+) -> list[np.ndarray]:
+    """Return outputs for the segments of a video, averaged over overlapping windows.
+
+    A network has learnt from clips of `window` segments, so it reads windows of that
+    length, each half a window after the one before. The last window ends with the
+    video; a shorter video is one window. Memory for features does not grow with the
+    video.
+
+    Args:
+        outputs_of: Returns the outputs for the `"audio"` and `"visual"` of a batch of
+            one window, `(1, num_segments, ...)` each.
+        chunks: The video's audio features `(n, audio_width)` and visual features `(n,
+            ...)` in order of time, any number of segments at a time.
+        window: Segments a window, at least 1. Windows of 1 segment don't overlap.
+
+    Returns:
+        The outputs for all segments, `(num_segments, ...)` each.
+
+    Raises:
+        ValueError: If there is no segment, or `window` is less than 1.
+    """
+    if window < 1:
+        raise ValueError(f"Expected window to be 1 or more. Received: window={window}")
+    sums: list[list[np.ndarray]] = []
+    counts: list[int] = []
+    for start, audio, visual in _windows(chunks, window):
+        outputs = outputs_of({"audio": audio[None], "visual": visual[None]})
+        by_segment = zip(*(output[0] for output in outputs), strict=True)
+        for segment, values in enumerate(by_segment, start):
+            if segment == len(sums):
+                sums.append([np.zeros_like(value) for value in values])
+                counts.append(0)
+            for total, value in zip(sums[segment], values, strict=True):
+                total += value
+            counts[segment] += 1
+    totals = map(np.stack, zip(*sums, strict=True))
+    return [
+        total / np.reshape(counts, (-1, *[1] * (total.ndim - 1))) for total in totals
+    ]
+
+
+def _windows(
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]], window: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the first segment of every window, and its audio and visual features."""
+    hop = max(1, window // 2)
+    # `audio` and `visual` hold the segments from `kept_from` on.
+    kept_from, start, covered = 0, 0, 0
+    audio = visual = None
+    for more_audio, more_visual in chunks:
+        if audio is None:
+            audio, visual = more_audio, more_visual
+        else:
+            audio = np.concatenate([audio, more_audio])
+            visual = np.concatenate([visual, more_visual])
+        while start + window <= kept_from + len(audio):
+            at = start - kept_from
+            yield start, audio[at : at + window], visual[at : at + window]
+            covered, start = start + window, start + hop
+            # The last window may reach back by a whole window.
+            drop = max(0, start - window - kept_from)
+            audio, visual, kept_from = audio[drop:], visual[drop:], kept_from + drop
+    if audio is None or not len(audio):
+        raise ValueError("Expected the features of at least one segment. Received none")
+    if covered < kept_from + len(audio):
+        last = kept_from + max(0, len(audio) - window)
+        yield last, audio[-window:], visual[-window:]
