@@ -242,7 +242,8 @@ class SegmentClassifier(AudioVisualModel):
         if sample_weight is not None:
             weight = ops.cast(sample_weight, extra.dtype)
             is_of_clips = len(weight.shape) == 1
-            extra *= weight if is_of_clips else mean_over_segments(weight, mask)
+            weight = weight if is_of_clips else mean_over_segments(weight, mask)
+            extra = extra * weight
         reduce = ops.sum if loss.reduction == "sum" else ops.mean
         return total + ops.cast(reduce(extra), total.dtype)
 
@@ -288,7 +289,8 @@ def _segment_weights(weight: Any, mask: Any, logits: Any) -> Any:
         return weight
     # Keras divides by the number of segments, padding included.
     real = ops.cast(ops.cast(mask, "bool"), logits.dtype)
-    real /= ops.maximum(ops.mean(real, axis=1, keepdims=True), keras.config.epsilon())
+    share = ops.maximum(ops.mean(real, axis=1, keepdims=True), keras.config.epsilon())
+    real = real / share
     return real if weight is None else real * ops.cast(weight, real.dtype)
 
 

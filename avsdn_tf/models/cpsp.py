@@ -133,13 +133,13 @@ class CPSP(TwoHeadedClassifier):
         losses = ops.zeros_like(features[:, 0, 0])
         if not self.weak:
             is_event = ops.not_equal(classes, len(self.categories))
-            losses += self.similarity_weight * similarity_losses(
+            similarity = similarity_losses(
                 outputs["similarity"], 1 - target[..., -1], mask
             )
+            losses = losses + self.similarity_weight * similarity
             if self.segment_weight:
-                losses += self.segment_weight * segment_contrast_losses(
-                    features, is_event, mask
-                )
+                contrast = segment_contrast_losses(features, is_event, mask)
+                losses = losses + self.segment_weight * contrast
             classes = _clip_classes(classes, self.num_classes, mask)
         contrast = clip_contrast_losses(
             features,

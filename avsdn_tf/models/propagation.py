@@ -109,7 +109,7 @@ class PositiveSamplePropagation(MaskedLayer):
         affinity = ops.relu(float32_or_wider(affinity)) / self.units**0.5
         if mask is not None:
             real = ops.cast(ops.cast(mask, "bool"), affinity.dtype)
-            affinity *= real[:, :, None] * real[:, None, :]
+            affinity = affinity * real[:, :, None] * real[:, None, :]
 
         def receive(affinity: Any, layer: keras.layers.Dense, other: Any) -> Any:
             sent = project(layer, other)
