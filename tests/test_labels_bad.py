@@ -290,3 +290,12 @@ def test_a_table_that_nobody_can_read_is_one_mistake(tmp_path):
     write_all(tmp_path, {"all.csv": "onset,offset,label\n1,2,a\n"})
     (line,) = refusal(tmp_path)
     assert "a column that names videos" in line
+
+
+def test_a_rare_category_that_may_be_misspelt_is_a_warning(tmp_path):
+    write_features(tmp_path, dog=10)
+    names = ["Speech", "Speech", "Speech", "Speach", "Cat", "Car", "Take 1", "Take 2"]
+    lines = [f"{i}\t{i + 1}\t{name}" for i, name in enumerate(names)]
+    write_all(tmp_path, {"dog.txt": "\n".join(lines)})
+    warnings = [w for w in collect(tmp_path).warnings if "misspelt" in w]
+    assert warnings == ["Speach (1 label) may be a misspelt Speech (3 labels)."]

@@ -111,7 +111,7 @@ def collect_clips(
     media, unreadable = find_media(folder, features, on_done)
     found = read_labels(list(labels) or [folder], media, label_format, problems)
     entries, num_missing = match(media, found, unreadable, problems)
-    check_categories(entries, problems)
+    misspelt = check_categories(entries, problems)
     events, num_cut = check_times(entries, ticks_per_s, problems)
     kept = without_labels(entries, unlabelled, problems)
     clips, are_drawn = _divide(kept, events, splitting or Splitting(), problems)
@@ -129,7 +129,7 @@ def collect_clips(
         num_cut=num_cut,
         num_skipped=len(entries) - len(kept),
         are_splits_drawn=are_drawn,
-        warnings=warnings,
+        warnings=[*misspelt, *warnings],
     )
 
 

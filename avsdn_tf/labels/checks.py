@@ -2,7 +2,9 @@
 
 import collections
 import dataclasses
+import difflib
 import math
+import re
 from collections.abc import Sequence
 
 from avsdn_tf.errors import UserError
@@ -10,13 +12,17 @@ from avsdn_tf.labels.collect import LabelledMedium, Problems
 from avsdn_tf.labels.files import LabelledEvent
 from avsdn_tf.labels.formats import FORMATS
 from avsdn_tf.labels.media import Medium
-from avsdn_tf.text import count, normalize, printable, skeleton
+from avsdn_tf.text import count, normalize, printable, short_name, skeleton
 
 BACKGROUND = "Background"
 # An event may end so long after its video, whose length tools round; it is cut there.
 MAX_SURPLUS_S = 1.0
 # A shorter last second of a video is no segment; see `features.video`.
 MIN_SEGMENT_S = 0.1
+# More categories are not compared with each other, which would take seconds.
+_MAX_COMPARED = 200
+# That of Speech and Speach is 0.83, that of Cat and Car 0.67.
+_MIN_SIMILARITY = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +52,13 @@ class Clip:
         return all(event.start_s is not None for event in self.events)
 
 
-def check_categories(entries: Sequence[LabelledMedium], problems: Problems) -> None:
-    """Report names that can't be a category, and categories that are spelt two ways."""
+def check_categories(
+    entries: Sequence[LabelledMedium], problems: Problems
+) -> list[str]:
+    """Report names that can't be a category, and categories that are spelt two ways.
+
+    Return warnings of rare categories that may be misspelt.
+    """
     counts: collections.Counter[str] = collections.Counter()
     first: dict[str, str] = {}
     for entry in entries:
@@ -73,6 +84,22 @@ def check_categories(entries: Sequence[LabelledMedium], problems: Problems) -> N
             f": write {names[0]!a}."
             for name in names[1:]
         )
+    if len(counts) > _MAX_COMPARED or any(entry.is_published for entry in entries):
+        return []
+    return [
+        f"{short_name(name)} ({count(counts[name], 'label')}) may be a misspelt "
+        f"{short_name(other)} ({count(counts[other], 'label')})."
+        for name in counts
+        for other in counts
+        if 3 * counts[name] <= counts[other] and _is_similar(name, other)
+    ]
+
+
+def _is_similar(name: str, other: str) -> bool:
+    """Return whether two names differ in few characters, none of which is a digit."""
+    if re.findall(r"\d", name) != re.findall(r"\d", other):
+        return False
+    return difflib.SequenceMatcher(None, name, other).ratio() >= _MIN_SIMILARITY
 
 
 def check_times(
