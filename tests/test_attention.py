@@ -273,7 +273,8 @@ def test_a_figure_has_a_map_a_segment_and_a_bar_a_true_event():
     assert len(axes.patches) == 2 + 1
     texts = [text.get_text() for text in axes.texts]
     assert texts[2] == f"2 s: {100 * clips[0].maps[1].max():.0f} %"
-    assert texts[-1].startswith("46 s: ")
+    assert texts[-2].startswith("46 s: ")
+    assert "16.7 % if even" in texts[-1]
     with pytest.raises(ValueError, match="at least one clip"):
         figures.attention([])
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avsdn_tf.report.figures.output import MUTED, STYLE, VALIDATION
+from avsdn_tf.report.scores import percent
 from avsdn_tf.text import short_name
 
 # Its lightness grows with the weight, so that it reads without colour, too.
@@ -77,6 +78,11 @@ def attention(clips: Sequence[AttentionClip], segment_s: float = 1.0) -> Figure:
             box = left, left + size_in, top + map_in, top
             time_s = segment * segment_s
             _draw_map(axes, box, clip.maps[segment], clip.is_event[segment], time_s)
+    legend = (
+        "below each map: time, and the strongest cell's share of the weight "
+        f"({percent(1 / (rows * columns))} if even); blue: a true event"
+    )
+    axes.text(0, height_in + 0.2, legend, color=MUTED)
     axes.set_aspect("auto")
     axes.set_xlim(0, _WIDTH_IN)
     axes.set_ylim(height_in, 0)
@@ -108,7 +114,7 @@ def _draw_map(
     axes.text(
         left,
         top + _BAR_IN + 0.03,
-        f"{time_s:g} s: {weights.max():.0%}".replace("%", " %"),
+        f"{time_s:g} s: {100 * weights.max():.0f} %",
         size=7,
         color=MUTED,
         va="top",

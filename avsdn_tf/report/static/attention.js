@@ -35,8 +35,8 @@ function showWhereItLooks() {
   looked.textContent =
     `Strongest cell: row ${row} of ${mapRows}, column ` +
     `${(strongest % mapColumns) + 1} of ${mapColumns}, with ` +
-    `${percents[segment].toFixed(1)} % of the weight; evenly, each cell would have ` +
-    `${(100 / numCells).toFixed(1)} %.`;
+    `${percents[segment].toFixed(1)} % of the weight ` +
+    `(${(100 / numCells).toFixed(1)} % if even)`;
   if (overlay.hidden) return;
   drawCells(segment);
   overlay.width = overlayWidth;
