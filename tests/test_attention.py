@@ -194,7 +194,7 @@ const box = (element) => {
   const { left, top, width, height } = element.getBoundingClientRect();
   return [left, top, width, height];
 };
-const wait = () => new Promise((done) => setTimeout(done, 0));
+const wait = () => new Promise((done) => setTimeout(done, 20));
 // The brightness of the overlay at a place of the frame, from 0 to 1.
 const brightness = (x, y) => {
   const pen = overlay.getContext("2d");
@@ -202,15 +202,19 @@ const brightness = (x, y) => {
   const [red, green, blue] = pen.getImageData(...place, 1, 1).data;
   return red + green + blue;
 };
-const result = { off: overlay.hidden };
+const result = {};
+// The page takes note of a video that it can't play some time later.
+while (!video.hidden) await wait();
+result.offered_without_picture = look.offsetParent !== null;
+Object.defineProperty(video, "error", { get: () => null });
+video.hidden = false;
+result.off = overlay.hidden;
 look.focus();
 result.focused = document.activeElement === look;
 look.click();
 result.unknown_size = overlay.hidden;
 Object.defineProperty(video, "videoWidth", { get: () => 90 });
 Object.defineProperty(video, "videoHeight", { get: () => 160 });
-Object.defineProperty(video, "error", { get: () => null });
-video.hidden = false;
 video.dispatchEvent(new Event("loadedmetadata"));
 result.on = !overlay.hidden;
 result.boxes = [box(overlay), box(video)];
@@ -237,6 +241,7 @@ def test_the_overlay_in_a_browser(tmp_path):
     page = page.replace("</body>", f"{VISIT}</body>")
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     result = title_in_chromium(tmp_path / "page.html", tmp_path / "profile")
+    assert not result["offered_without_picture"]
     # Nothing is shown unasked, nor before the frame's size is known.
     assert result["off"]
     assert result["focused"]
