@@ -192,3 +192,28 @@ def test_it_runs_anywhere_and_in_few_lines(own, tmp_path):
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         assert len((done.stdout + done.stderr).splitlines()) <= 15
+
+
+def test_training_on_a_manifest_builds_the_windows_that_it_names(own, capsys):
+    def window_s():
+        return open_dataset("tfds_ave/custom", "d").builder.info.metadata["window_s"]
+
+    build.build_own("my_data", "d", 2, None)
+    build.build_own("my_data", "d", 2, 2)
+    assert "was built already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="window_s=2, hop_s=3"):
+        build.build_own("my_data", "d", 2, 3)
+    assert window_s() == 2
+    build.build_own("my_data", "d", None, None)
+    assert "is built again" in capsys.readouterr().out
+    assert window_s() == 10
+
+
+def test_the_next_command_fits_clips_without_times(own, capsys):
+    rows = make_custom(own.parent / "my weak data")
+    rows[0][3:5] = ["", ""]
+    write_manifest(own.parent / "my weak data", rows)
+    avsdn("build", "my weak data", "--data_dir=my sets")
+    printed = capsys.readouterr().out
+    how = "--mode=weak --weak_label=mil --data_dir='my sets'"
+    assert f"avsdn --dataset=tfds_ave/custom {how}" in printed

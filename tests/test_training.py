@@ -278,7 +278,7 @@ def test_settings_that_a_network_or_data_set_lacks_name_their_field(dataset):
 
 def test_missing_background_clips_are_one_message(dataset, monkeypatch):
     monkeypatch.setattr(Dataset, "splits", ["train", "validation", "test"])
-    with pytest.raises(UserError, match="no background clips") as error:
+    with pytest.raises(UserError, match="no split of background clips") as error:
         build_task(Config(mode="weak", weak_label="mil_background"), dataset)
     assert error.value.field == "weak_label"
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -154,7 +155,9 @@ def _build(args: argparse.Namespace) -> None:
     builder = find_builder(args.dataset, args.data_dir)
     if args.dataset == OWN_DATA:
         builder.window_s, builder.hop_s = args.window_s, args.hop_s
-    was_built = builder.is_prepared() and not args.overwrite
+    state = "is built"
+    if builder.is_prepared():
+        state = "is built again" if args.overwrite else "was built already"
     with logging_terminal(terminal), _progress(terminal) as on_progress:
         builder.on_progress = on_progress
         builder.say = lambda text: print_plainly(terminal, text, style="yellow")
@@ -164,9 +167,7 @@ def _build(args: argparse.Namespace) -> None:
             download_config=_download_config(args),
         )
     dataset = open_dataset(args.dataset, args.data_dir)
-    print_plainly(
-        terminal, f"{dataset.name} {'was built already' if was_built else 'is built'}"
-    )
+    print_plainly(terminal, f"{dataset.name} {state}")
     for name, text in _summarize(dataset):
         style = "yellow" if name == "warning" else None
         print_plainly(terminal, f"  {name:10}  {text}", style=style)
@@ -175,7 +176,7 @@ def _build(args: argparse.Namespace) -> None:
 def build_own(
     folder: str, data_dir: str, window_s: int | None, hop_s: int | None
 ) -> None:
-    """Build one's own data for a training, again if they have changed.
+    """Build one's own data for a training, again if they or the windows have changed.
 
     Args:
         folder: The folder of manifest.csv.
@@ -201,16 +202,19 @@ def build_own(
 def _is_outdated(folder: str, data_dir: str, windows: dict[str, int | None]) -> bool:
     """Return whether a data set is there, and built from other files or windows."""
     from avsdn_tf.data.dataset import NotBuiltError, open_dataset
+    from tfds_ave import DatasetError
+    from tfds_ave.custom_files import choose_windows
 
     try:
         dataset = open_dataset(OWN_DATA, data_dir, build=False)
+        wanted = choose_windows(**windows)
     except NotBuiltError:
         return False
-    except UserError:
-        return True  # It can't be read.
+    except (UserError, DatasetError):
+        return True  # It can't be read, or the build refuses the windows.
     metadata = dataset.builder.info.metadata
-    is_other = any(value not in (None, metadata[n]) for n, value in windows.items())
-    return is_other or not dataset.is_built_from(folder)
+    built = (metadata["window_s"], metadata["hop_s"])
+    return built != wanted or not dataset.is_built_from(folder)
 
 
 def _download_config(args: argparse.Namespace) -> Any:
@@ -306,10 +310,11 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
         yield "warning", text
     for warning in source.warnings if source else ():
         yield "warning", warning
-    where = f" --data_dir={builder.data_dir_root}"
+    how = "" if dataset.has_times else " --mode=weak --weak_label=mil"
+    where = f" --data_dir={shlex.quote(os.fspath(builder.data_dir_root))}"
     default = expand_user("~/tensorflow_datasets")
     is_default = os.fspath(builder.data_dir_root) == default
-    yield "train", f"avsdn --dataset={dataset.name}{'' if is_default else where}"
+    yield "train", f"avsdn --dataset={dataset.name}{how}{'' if is_default else where}"
 
 
 def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]]:

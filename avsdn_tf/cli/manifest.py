@@ -177,7 +177,9 @@ def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -
     title = f"events ({more} more categories in the picture)" if more else "events"
     terminal.print(rows_table(title, ("category", *SPLITS), rows))
     print_plainly(terminal, f"Picture to open: {out / 'manifest.png'}")
-    print_plainly(terminal, f"Train: avsdn train --manifest={shlex.quote(str(out))}")
+    how = " --mode=weak --weak_label=mil" if summary.num_untimed else ""
+    command = f"avsdn train --manifest={shlex.quote(str(out))}{how}"
+    print_plainly(terminal, f"Train: {command}")
 
 
 def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:

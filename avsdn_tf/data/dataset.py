@@ -123,7 +123,7 @@ class Dataset:
         clips = sum(counts.values() if counts else map(self.num_clips, self.splits))
         return (
             f"{self.name} from {'simulation' if self.config == _SIMULATED else source}"
-            f": {clips:,} clips, {len(self.categories)} categories: "
+            f": {clips:,} clips, {len(self.categories):,} categories: "
             f"{_shorten(map(short_name, self.categories))}"
         )
 

@@ -1,5 +1,8 @@
 """Building the network and the optimizer that the settings name."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 
 from avsdn_tf.data.dataset import Dataset
@@ -85,7 +88,7 @@ def build_model(config: Config, dataset: Dataset) -> keras.Model:
         )
     except ValueError as error:
         raise UserError(
-            f"Doesn't fit {config.dataset}: {error}{_remedy(entry, dataset)}",
+            f"Doesn't fit {config.dataset}: {error}{_remedy(entry, dataset, options)}",
             field="model",
             value=config.model,
         ) from error
@@ -112,7 +115,9 @@ def is_multi_label(config: Config, dataset: Dataset) -> bool:
     return is_wanted and config.mode != CROSS_MODAL
 
 
-def _remedy(entry: ModelEntry, dataset: Dataset) -> str:
+def _remedy(entry: ModelEntry, dataset: Dataset, options: Mapping[str, Any]) -> str:
+    if options.get("multi_label") and issubclass(entry.network, TwoHeadedClassifier):
+        return ". Take another network, such as avsdn, avel or psp"
     if entry.needs_maps and len(dataset.visual_shape) == 1:
         return ". Take feature maps, such as tfds_ave/vgg19, or model avel"
     return ""

@@ -266,7 +266,8 @@ class _Loop:
         score = self.task.score_validation(total)
         if score is None:
             raise UserError(
-                f"{self.config.dataset}, validation: there is nothing to score."
+                f"{self.config.dataset}: no clip of the validation split has an event, "
+                "so that no epoch can be selected. Expected an event there."
             )
         return score
 

@@ -189,8 +189,8 @@ def _training_splits(config: Config, dataset: Dataset) -> tuple[str, ...]:
         return ("train",)
     if "background" not in dataset.splits:
         raise UserError(
-            f"{config.dataset} has no background clips. Take mil, or build AVE's "
-            "feature files with the noisy ones in the manual folder.",
+            f"{config.dataset} has no split of background clips, which AVE's noisy "
+            "feature files become. Take mil, which also learns from Background clips.",
             field="weak_label",
             value=config.weak_label,
         )
