@@ -263,7 +263,7 @@ def test_the_same_video_in_two_splits_is_told_and_recorded(tmp_path, loaded):
     shared, gaps, cut = opened.source.warnings
     assert "1 video in several splits" in shared
     assert "c0 (train) = c2 (test)" in shared
-    assert gaps == "no clip of Kettle in train, Kettle in validation, Kettle in test"
+    assert gaps == "no clip of Kettle in train and validation and test"
     assert "1 event cut where the clip ends: c1 (line 3)" in cut
     assert all(any(w in text for text in said) for w in (shared, gaps, cut))
 

@@ -387,3 +387,20 @@ def test_subtitles_at_the_top_are_labels_but_the_disclaimer_is_none(tmp_path):
     )
     write_all(tmp_path, {"dog.vtt": text})
     assert events_of(tmp_path) == {"dog": [("Bark & growl", 1.0, 2.5)]}
+
+
+def test_tables_named_after_splits_are_the_splits(tmp_path):
+    write_features(tmp_path, a=4, b=4, c=4)
+    names = ("train", "val", "test")
+    for name, clip in zip(names, "abc", strict=True):
+        text = f"\nfile,start,end,label\n{clip},1,2,Bark\n"
+        write_all(tmp_path, {f"{name}_labels.csv": text})
+    found = collect(tmp_path)
+    assert [clip.split for clip in found.clips] == ["train", "validation", "test"]
+    assert not found.are_splits_drawn
+    # One table for all names no split.
+    rows = "\n".join(f"{clip},1,2,Bark" for clip in "abc")
+    for name in names:
+        (tmp_path / f"{name}_labels.csv").unlink()
+    write_all(tmp_path, {"test.csv": f"file,start,end,label\n{rows}\n"})
+    assert collect(tmp_path).are_splits_drawn

@@ -299,3 +299,10 @@ def test_a_rare_category_that_may_be_misspelt_is_a_warning(tmp_path):
     write_all(tmp_path, {"dog.txt": "\n".join(lines)})
     warnings = [w for w in collect(tmp_path).warnings if "misspelt" in w]
     assert warnings == ["Speach (1 label) may be a misspelt Speech (3 labels)."]
+
+
+def test_the_case_of_a_name_is_suggested(tmp_path):
+    write_features(tmp_path, dog_1=10)
+    write_all(tmp_path, {"all.csv": "file,start,end,label\nDOG_1,1,2,a\n"})
+    (line,) = refusal(tmp_path)
+    assert line.endswith("Did you mean dog_1?")

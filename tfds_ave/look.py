@@ -39,7 +39,7 @@ def find_shared(clips: Iterable[tuple[str, str, Hashable]]) -> str | None:
 
 
 def find_gaps(
-    clips: Iterable[tuple[str, str]], categories: Sequence[str], splits: Iterable[str]
+    clips: Iterable[tuple[str, str]], categories: Sequence[str], splits: Sequence[str]
 ) -> str | None:
     """Return a warning about categories without a clip in a split, or None.
 
@@ -49,13 +49,12 @@ def find_gaps(
         splits: The splits to look at.
     """
     there = set(clips)
-    gaps = [
-        f"{category} in {split}"
-        for category in categories
-        for split in splits
-        if (split, category) not in there
-    ]
-    return f"no clip of {', '.join(shorten(gaps, 5))}" if gaps else None
+    gaps = []
+    for category in categories:
+        lacking = [split for split in splits if (split, category) not in there]
+        if lacking:
+            gaps.append(f"{category} in {' and '.join(lacking)}")
+    return f"no clip of {'; '.join(shorten(gaps, 5))}" if gaps else None
 
 
 def find_wrong_lengths(stated_s: Mapping[str, float], num_segments: int) -> list[str]:

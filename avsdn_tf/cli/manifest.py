@@ -100,10 +100,13 @@ def check(args: argparse.Namespace) -> None:
     if args.labels and not os.path.exists(args.labels):
         message = "No such file or folder. Expected labels."
         raise UserError(message, field="labels", value=args.labels)
-    for name in ("audio_hop_s", "visual_hop_s", "tolerance_s", "ticks_per_s"):
+    for name in ("audio_hop_s", "visual_hop_s", "ticks_per_s"):
         value = getattr(args, name)
         if value is not None and not (0 < value < float("inf")):
             raise UserError("Expected a positive number.", field=name, value=value)
+    if args.tolerance_s is not None and not (0 <= args.tolerance_s < float("inf")):
+        message = "Expected seconds, at least 0."
+        raise UserError(message, field="tolerance_s", value=args.tolerance_s)
     if bool(args.audio) != bool(args.visual):
         raise UserError("manifest: expected --audio and --visual, or neither.")
     parts = args.shares.split("/")

@@ -274,7 +274,9 @@ def _explain_match(
         return f"{where}: {video.video} is the name of {names}. Expected one of them."
     close = []
     if len(index) <= _MAX_SEARCHED:
-        close = difflib.get_close_matches(video.video, list(index), n=1)
+        names = {name.casefold(): name for name in index if name[0] != "\0"}
+        found = difflib.get_close_matches(video.video.casefold(), list(names), n=1)
+        close = [names[name] for name in found]
     hint = f" Did you mean {close[0]}?" if close else ""
     if not hint and where.startswith(f"{video.video}."):  # Named by its file alone.
         hint = " Expected a file of a video's name, or a column that names videos."

@@ -152,7 +152,7 @@ class LabelFile:
         Raises:
             ValueError: If it has no header, or an open quote.
         """
-        first = self.text.split("\n", 1)[0]
+        first = self.text.lstrip("\n").split("\n", 1)[0]
         delimiter = max("\t;,", key=first.count)
         lines = []
         try:
@@ -160,16 +160,15 @@ class LabelFile:
                 io.StringIO(self.text), delimiter=delimiter, strict=delimiter != "\t"
             )
             for values in reader:
-                lines.append((reader.line_num, tuple(map(str.strip, values))))
+                if any(values := tuple(map(str.strip, values))):
+                    lines.append((reader.line_num, values))
         except csv.Error as error:
             begun = lines[-1][0] + 1 if lines else 1
             raise ValueError(f"line {begun}, no CSV: {error}") from error
         if not lines:
             raise ValueError("an empty file")
         header = tuple(name.lower() for name in lines[0][1])
-        return Table(
-            delimiter, header, tuple(line for line in lines[1:] if any(line[1]))
-        )
+        return Table(delimiter, header, tuple(lines[1:]))
 
     def has_columns(self, *names: str) -> bool:
         """Return whether it is a table with these columns among others."""

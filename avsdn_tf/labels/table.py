@@ -15,6 +15,7 @@ from avsdn_tf.labels.files import (
     VideoLabels,
     parse_event,
     parse_split,
+    split_of_name,
 )
 from avsdn_tf.text import csv_cell
 
@@ -70,10 +71,28 @@ def recognizes(file: LabelFile) -> bool:
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
     """Return the labels of each video of the tables."""
-    return [labels for file in files for labels in _read_file(file, problems)]
+    splits = _splits_of_names(files)
+    return [
+        labels
+        for file in files
+        for labels in _read_file(file, splits.get(file.name), problems)
+    ]
 
 
-def _read_file(file: LabelFile, problems: list[str]) -> list[VideoLabels]:
+def _splits_of_names(files: Sequence[LabelFile]) -> dict[str, str]:
+    """Return the split of each table that names videos, if all tables are of a split.
+
+    One table for all, such as `test.csv`, is of none.
+    """
+    tables = [file for file in files if "video" in find_columns(file.table.header)]
+    splits = {file.name: split_of_name(file) for file in tables}
+    is_divided = None not in splits.values() and len(set(splits.values())) > 1
+    return splits if is_divided else {}
+
+
+def _read_file(
+    file: LabelFile, named_split: str | None, problems: list[str]
+) -> list[VideoLabels]:
     columns = find_columns(file.table.header)
     twice = [name for name in columns.values() if file.table.header.count(name) > 1]
     if twice:
@@ -101,7 +120,11 @@ def _read_file(file: LabelFile, problems: list[str]) -> list[VideoLabels]:
         events.setdefault(video, []).extend([event] if event else [])
     return [
         VideoLabels(
-            video, file.name, tuple(found), splits.get(video), fields.get(video, {})
+            video,
+            file.name,
+            tuple(found),
+            splits.get(video, named_split),
+            fields.get(video, {}),
         )
         for video, found in events.items()
     ]
