@@ -19,7 +19,6 @@ from avsdn_tf.events import (
 from avsdn_tf.features.extractor import (
     Extractor,
     build_extractor,
-    check_names,
     check_network,
 )
 from avsdn_tf.features.visual import RECIPES
@@ -51,20 +50,20 @@ def extractor_for(
     recorded = Backbones.from_dict(getattr(model, "backbones", None))
     recorded.check_trusted(given)
     backbones = recorded.override(**given).complete()
+    if recipe := RECIPES.get(backbones.visual_network):
+        # Check before the weights are downloaded.
+        check_network(model, backbones, "visual", recipe.shape)
     try:
-        check_names(backbones, empty)
+        extractor = build_extractor(**backbones.names(), empty=empty)
     except UserError as error:
-        if error.value not in (recorded.audio_network, recorded.visual_network):
+        is_name = error.field in ("audio_network", "visual_network")
+        if not is_name or getattr(recorded, error.field) != error.value:
             raise
         raise UserError(
             f"The model reads features that another program made ({error.value}). "
             "Expected an extractor that makes them: pass one to localize.",
             field=error.field,
         ) from error
-    if recipe := RECIPES.get(backbones.visual_network):
-        # Check before the weights are downloaded.
-        check_network(model, backbones, "visual", recipe.shape)
-    extractor = build_extractor(**backbones.names(), empty=empty)
     extractor.check_fits(model)
     return extractor
 

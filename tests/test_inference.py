@@ -163,7 +163,6 @@ def test_a_model_that_keras_loads_localizes_videos_as_one_from_load(
         asked.append(window)
         return stitch(model, chunks, window)
 
-    monkeypatch.setattr(videos, "check_names", lambda *_: None)
     monkeypatch.setattr(videos, "build_extractor", build)
     monkeypatch.setattr(videos, "stitch_outputs", record_window)
     folder = RunFolder(tmp_path / "run")

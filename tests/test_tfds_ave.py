@@ -216,7 +216,7 @@ def test_metadata_of_custom_data_hold_a_hash_of_the_labels(tmp_path):
     builder = Builder(data_dir=tmp_path / "data", config="custom")
     metadata = dict(builder.info.metadata)
     own = {"labels_hash", "window_s", "hop_s", "is_padded", "train_segments"}
-    own |= {"longest_segments", "lengths", "num_clips", "multi_label"}
+    own |= {"longest_segments", "lengths", "num_clips", "multi_label", "overlapping"}
     assert set(metadata) == {*METADATA, *own}
     assert (metadata["num_segments"], metadata["audio_width"]) == (4, 5)
     assert metadata["visual_shape"] == [2, 3, 4]
