@@ -106,10 +106,13 @@ def _check(config: Config, dataset: Dataset, placement: Placement) -> str:
             value=config.dataset,
         )
     where = placement.describe()
+    # Windows of one's own data are more than clips.
+    own = dataset.builder.info.metadata.get("num_clips", num_clips)
+    noun = "clips" if own == num_clips else "examples"
     return (
         f"{config.model}, {config.mode}, {config.dataset}: train, validation, test "
         f"{num_clips['train']:,} + {num_clips['validation']:,} + "
-        f"{num_clips['test']:,} clips, {task.num_batches} batches an epoch"
+        f"{num_clips['test']:,} {noun}, {task.num_batches} batches an epoch"
         + (f"; {where}" if where else "")
     )
 
