@@ -199,6 +199,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "or choose another data_dir."
             )
 
+    @property
+    def windows(self) -> tuple[int, int]:
+        """Seconds of a window, and to the next one, of a data set that is built now."""
+        return custom_files.choose_windows(self.window_s, self.hop_s)
+
     def _check_windows(self) -> None:
         """Check that the data set was built with these windows."""
         for name in ("window_s", "hop_s"):
@@ -273,7 +278,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _open_custom(self) -> custom.CustomData:
         """Read the user's own data, and write what they decide into the metadata."""
         folder = self._manual_dir
-        windows = custom_files.choose_windows(self.window_s, self.hop_s)
+        windows = self.windows
         manifest = read_manifest(folder)
         wanted = [Video(clip.key, clip.video) for clip in manifest.clips if clip.video]
         definitions = [MANIFEST, CATEGORIES, videos.SETTINGS]

@@ -185,7 +185,6 @@ def build_own(
         hop_s: As --hop_s of `avsdn build`.
     """
     start_tensorflow()
-    windows = {"window_s": window_s, "hop_s": hop_s}
     _build(
         argparse.Namespace(
             dataset=OWN_DATA,
@@ -193,26 +192,29 @@ def build_own(
             data_dir=data_dir,
             download_dir=None,
             beam_pipeline_options=None,
-            overwrite=_is_outdated(folder, data_dir, windows),
-            **windows,
+            overwrite=_is_outdated(folder, data_dir, window_s, hop_s),
+            window_s=window_s,
+            hop_s=hop_s,
         )
     )
 
 
-def _is_outdated(folder: str, data_dir: str, windows: dict[str, int | None]) -> bool:
+def _is_outdated(
+    folder: str, data_dir: str, window_s: int | None, hop_s: int | None
+) -> bool:
     """Return whether a data set is there, and built from other files or windows."""
     from avsdn_tf.data.dataset import NotBuiltError, open_dataset
-    from tfds_ave import DatasetError
-    from tfds_ave.custom_files import choose_windows
 
     try:
         dataset = open_dataset(OWN_DATA, data_dir, build=False)
-        wanted = choose_windows(**windows)
+        builder = dataset.builder
+        builder.window_s, builder.hop_s = window_s, hop_s
+        wanted = builder.windows
     except NotBuiltError:
         return False
-    except (UserError, DatasetError):
+    except (UserError, ValueError):
         return True  # It can't be read, or the build refuses the windows.
-    metadata = dataset.builder.info.metadata
+    metadata = builder.info.metadata
     built = (metadata["window_s"], metadata["hop_s"])
     return built != wanted or not dataset.is_built_from(folder)
 

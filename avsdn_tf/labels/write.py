@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import CombinedUserError, UserError
 from avsdn_tf.files import (
     TMP_PREFIX,
     explain_unwritable,
@@ -49,7 +49,7 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
     if os.path.lexists(out) and not out.is_dir():
         raise UserError(f"{out}: no folder. Expected one to write to, or a new one.")
     record = _read_record(out)
-    problems = []
+    problems: list[UserError] = []
     for name in _NAMES:
         path = out / name
         if not os.path.lexists(path):
@@ -59,13 +59,15 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
         elif not path.is_file() or hash_file(path) not in record[name]:
             reason = "was changed since it was written"
         elif not overwrite:
-            reason = "is of an earlier manifest, which overwrite=True replaces"
+            reason = "is of an earlier manifest"
         else:
             continue
-        problems.append(f"{path}: exists, and {reason}.")
+        problems.append(UserError(f"{path}: exists, and {reason}."))
     if problems:
-        problems.append("Move it, or choose another folder for out.")
-        raise UserError("\n".join(problems))
+        hint = UserError("Choose another folder, or move these files.", field="out")
+        if all(problem.message.endswith("earlier manifest.") for problem in problems):
+            hint = UserError("Replaces these files.", field="overwrite")
+        raise CombinedUserError([*problems, hint])
 
 
 def _read_record(out: pathlib.Path) -> dict[str, list[str]]:
