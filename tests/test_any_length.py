@@ -9,6 +9,7 @@ import pytest
 from avsdn_tf.data import batches, cross_modality
 from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
+from tests.commands import avsdn
 from tests.small_datasets import (
     FEATURE_COLUMNS,
     build,
@@ -353,3 +354,10 @@ def test_a_window_longer_than_all_clips_is_told(tmp_path):
     assert (dataset.num_segments, dataset.train_segments) == (159, 159)
     assert dataset.num_clips("train") == len(LENGTHS["train"])
     assert any("longer than every clip" in text for text in dataset.source.warnings)
+
+
+def test_options_are_checked_before_one_s_own_data_are_built(tmp_path):
+    make_recordings(tmp_path / "own")
+    with pytest.raises(UserError, match="no such option"):
+        avsdn("train", f"--manifest={tmp_path / 'own'}", "--model=cmran", "--units=4")
+    assert not (tmp_path / "own" / "tensorflow_datasets").exists()

@@ -9,6 +9,7 @@ from avsdn_tf.cli.build import HOP_S, WINDOW_S, build_own, check_manifest
 from avsdn_tf.cli.flags import Flag
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
+from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
 SUMMARY = "Train, score the test split once, and write a run folder."
@@ -82,6 +83,10 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and report, in workers of this machine if asked; return the exit code."""
     if args.manifest is not None:
+        start_tensorflow()
+        from avsdn_tf.training.build import check_options
+
+        check_options(args.config)  # Making features may take hours.
         build_own(args.manifest, args.config.data_dir, args.window_s, args.hop_s)
     start(args)
     # These import TensorFlow.

@@ -22,13 +22,15 @@ def write_card(path: pathlib.Path, folder: RunFolder, repo_id: str) -> None:
             f"{folder.report}: expected the report of a finished run. Received none "
             f"of its scores: {error}"
         ) from error
+    settings = folder.read_settings()
+    settings.pop("data_dir", None)  # A path of this machine.
     text = render(
         "card.md",
         title=title,
         repo_id=repo_id,
         disclaimer=report.get("disclaimer"),
         scores=scores,
-        settings=folder.read_settings(),
+        settings=settings,
         versions=folder.read_versions(),
     )
     path.write_text(text, encoding="utf-8")

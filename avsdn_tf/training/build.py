@@ -40,11 +40,11 @@ def build_optimizer(
     )
 
 
-def build_model(config: Config, dataset: Dataset) -> keras.Model:
-    """Build the network that the settings name, as wide as the data.
+def check_options(config: Config) -> ModelEntry:
+    """Return the entry of the network that the settings name.
 
     Raises:
-        UserError: If there is no such network, or it doesn't fit settings or data.
+        UserError: If there is no such network, or it has not the settings' options.
     """
     if config.model not in MODELS:
         raise UserError(
@@ -64,16 +64,26 @@ def build_model(config: Config, dataset: Dataset) -> keras.Model:
         raise UserError(
             f"{config.model} has losses of its own.", field="loss", value=config.loss
         )
+    if config.mode == "weak" and entry.weak is None:
+        raise UserError(
+            f"{config.model} has no weakly supervised variant.",
+            field="mode",
+            value=config.mode,
+        )
+    return entry
+
+
+def build_model(config: Config, dataset: Dataset) -> keras.Model:
+    """Build the network that the settings name, as wide as the data.
+
+    Raises:
+        UserError: If there is no such network, or it doesn't fit settings or data.
+    """
+    entry = check_options(config)
     options = {name: getattr(config, name) for name in entry.options}
     if is_multi_label(config, dataset):
         options["multi_label"] = True
     if config.mode == "weak":
-        if entry.weak is None:
-            raise UserError(
-                f"{config.model} has no weakly supervised variant.",
-                field="mode",
-                value=config.mode,
-            )
         options |= entry.weak
     try:
         model = entry.network(

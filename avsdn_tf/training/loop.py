@@ -231,11 +231,12 @@ class _Loop:
             callbacks.on_epoch_end(epoch - 1, logs)
         *before, last = (row[self.task.selection] for row in progress.history)
         self._log(
-            "epoch %3d/%d   loss %.4f   accuracy %5.1f%%   validation %5.1f%%%s",
+            "epoch %3d/%d   loss %.4f   accuracy %5.1f%%   %s %5.1f%%%s",
             epoch,
             self.config.epochs,
             logs["loss"],
             100 * logs["accuracy"],
+            "validation F1" if "f1" in self.task.selection else "validation",
             100 * last,
             "  best" if last > max(before, default=-1) else "",
         )
