@@ -12,10 +12,9 @@ def stitch(
 ) -> list[np.ndarray]:
     """Return outputs for the segments of a video, averaged over overlapping windows.
 
-    A network has learnt from clips of `window` segments, so it reads windows of that
-    length, each half a window after the one before. The last window ends with the
-    video; a shorter video is one window. Memory for features does not grow with the
-    video.
+    The network reads windows of its training length, each half a window after the
+    previous. The last window ends with the video; a shorter video is one window. Memory
+    for features does not grow with the video.
 
     Args:
         outputs_of: Returns the outputs for the `"audio"` and `"visual"` of a batch of

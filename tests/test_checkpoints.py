@@ -19,7 +19,6 @@ from avsdn_tf.data.dataset import open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training import loop
-from avsdn_tf.training.tasks import segments
 from avsdn_tf.training.build import build_optimizer
 from avsdn_tf.training.checkpoints import Checkpoints, Progress
 from avsdn_tf.training.config import Config
@@ -30,6 +29,7 @@ from avsdn_tf.training.signals import (
     TrainingInterruptedError,
     handle_signals,
 )
+from avsdn_tf.training.tasks import segments
 from tests import commands, processes
 
 

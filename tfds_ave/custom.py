@@ -67,7 +67,7 @@ class CustomData:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the data decide of the metadata."""
+        """The metadata that depends on the data."""
         clips, lengths = self.manifest.clips, self.lengths
         examples = self.example_lengths
         overlapping = [

@@ -103,7 +103,7 @@ def open_custom(
     window_s: int = WINDOW_S,
     hop_s: int = WINDOW_S,
 ) -> CustomData:
-    """Check by the headers of all feature files that they fit together.
+    """Check the headers of all feature files, and return the data.
 
     Args:
         manifest: The manifest.

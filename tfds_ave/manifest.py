@@ -108,7 +108,7 @@ class Manifest:
         return all(clip.has_times for clip in self.clips)
 
     def labels_hash(self, window_s: int, hop_s: int) -> str:
-        """Return a hash of the keys, splits, events and hops of all clips."""
+        """Return a hash of the windows and of all clips' keys, splits, labels, hops."""
         labels = [
             (
                 *(c.key, c.split, c.categories, c.hops_s),
@@ -130,8 +130,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         if not (folder / name).is_file():
             raise DatasetError(
                 f"{folder / name}: missing. Expected {MANIFEST} and {CATEGORIES} in "
-                "the manual folder. Put them there, or build with the manual folder "
-                "that holds them: avsdn build --config=custom --manual_dir=FOLDER"
+                "one folder. Put them there, or build another folder: avsdn build "
+                "FOLDER"
             )
     categories = read_categories(folder / CATEGORIES, _read_text(folder / CATEGORIES))
     path = folder / MANIFEST

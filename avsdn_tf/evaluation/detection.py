@@ -1,10 +1,10 @@
 """Mean average precision of events, as ActivityNet's protocol computes it.
 
-A predicted event is right at a temporal intersection over union (IoU) if a true event
-of its category and clip overlaps it as much. The predictions of a category are taken
-in order of falling score, and each takes the free true event that it overlaps most: no
-true event is found twice. The average precision is the area below precision over
-recall, where a recall has the best precision of all recalls from it upwards.
+A prediction is right at a temporal intersection over union (IoU) if its IoU with a true
+event of its category and clip reaches it. The predictions of a category are taken in
+order of falling score, and each takes the unmatched true event of highest IoU: no true
+event is found twice. Average precision is the area under the precision-recall curve,
+with precision at each recall replaced by the best at that recall or above.
 Categories without a true event are left out of the mean.
 
 ActivityNet's evaluation: https://github.com/activitynet/ActivityNet, eval_detection.py.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from avsdn_tf.files import lock
 
-# Called with how many bytes are there, and how many there will be; None if unknown.
+# Called with the bytes received and the total; None if unknown.
 Progress = Callable[[int, int | None], None]
 
 _TIMEOUT_S = 30
@@ -31,8 +31,8 @@ def download(
 ) -> pathlib.Path:
     """Download a file, unless it is there.
 
-    What an interrupted download has left, `PATH.part`, is completed, if the server
-    still has the same file and sends parts of it. One process downloads at a time.
+    An interrupted download, `PATH.part`, resumes if the server has the same file and
+    supports ranges. One process downloads at a time.
 
     Args:
         address: Its address, http or https.
@@ -85,7 +85,7 @@ def _complete(address: str, part: pathlib.Path, on_progress: Progress) -> None:
                     on_progress(file.tell(), total)
                 num_bytes = file.tell()
     except urllib.error.HTTPError as error:
-        # Of a file that is complete, there is no rest: begin again.
+        # The part is already complete: start again.
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             version.unlink()
             _complete(address, part, on_progress)
@@ -101,7 +101,7 @@ def _complete(address: str, part: pathlib.Path, on_progress: Progress) -> None:
 
 
 def _write_version(path: pathlib.Path, tag: str | None) -> None:
-    """Keep a version that a rest can be asked of. A weak tag names no bytes."""
+    """Save the ETag for `If-Range`, which accepts no weak tags."""
     path.unlink(missing_ok=True)
     if tag and not tag.startswith("W/"):
         path.write_text(tag)

@@ -15,7 +15,7 @@ from avsdn_tf.labels.media import Medium
 from avsdn_tf.text import count, normalize, printable, short_name, skeleton
 
 BACKGROUND = "Background"
-# An event may end so long after its video, whose length tools round; it is cut there.
+# Tools round lengths: an event may end this long after its video, and is cut.
 MAX_SURPLUS_S = 1.0
 # A shorter last second of a video is no segment; see `features.video`.
 MIN_SEGMENT_S = 0.1
@@ -107,8 +107,8 @@ def check_times(
 ) -> tuple[dict[str, list[LabelledEvent]], int]:
     """Return the events of each medium in seconds, and how many were cut at its end.
 
-    Reported are times that are reversed, or outside the video. If they exceed it by
-    about the factor of another unit, a hint says so.
+    Times that are reversed or outside the video are reported, with a hint at another
+    unit if they exceed its length by about that factor.
     """
     found: dict[str, list[LabelledEvent]] = {}
     num_cut, most = 0, 0.0
@@ -134,7 +134,7 @@ def check_times(
                 continue
             num_cut += not fitting or fitting.end_s < end_s
             events.extend([fitting] if fitting else [])
-        # What overlaps between two sources is no mistake of either.
+        # Labels of two sources may overlap: `match` reports them.
         if len(entry.sources) < 2:
             _check_all_have_times(entry, events, problems)
             events = _join(entry, events, problems)
@@ -188,7 +188,7 @@ def _find_fault(start_s: float, end_s: float, medium: Medium) -> str | None:
 
 
 def _hint_at_unit(ratio: float, problems: Problems) -> None:
-    """Say which unit times may have that exceed a video `ratio` times."""
+    """Hint at the unit of times that reach `ratio` times a video's length."""
     unit, value = None, None
     if 5 <= ratio <= 63:
         unit, value = "frames, such as 25 a second", 25

@@ -27,7 +27,7 @@ _YOUTUBE_ID = 11
 
 @dataclasses.dataclass
 class Problems:
-    """What is wrong, a line each, and what to do about kinds of it.
+    """Errors, one line each, and hints that apply to several.
 
     `named` are the media whose own label file has been reported.
     """
@@ -71,7 +71,7 @@ def read_labels(
         paths: Files and folders.
         media: The media, whose names tell label files from other text files.
         wanted: Name of the only format to read, or None for any.
-        problems: Takes what is wrong with lines of the files.
+        problems: Collects errors in the files.
 
     Raises:
         UserError: If there is no label file.
@@ -93,8 +93,8 @@ def read_labels(
             ignored[file.name] = reason
             is_broken = name is None and file.stem in known
             if is_broken or file.path in paths:
-                expected = f" {wanted}" if wanted else ""
-                problems.lines.append(f"{file.name}: no labels{expected}: {reason}.")
+                expected = f"no {wanted} labels" if wanted else "no labels"
+                problems.lines.append(f"{file.name}: {expected}: {reason}.")
                 problems.named.add(file.stem)
             continue
         by_format.setdefault(name, []).append(file)
@@ -165,7 +165,7 @@ class LabelledMedium:
     Attributes:
         medium: The medium.
         format: Name of the format of its labels.
-        labels: All labels of it, of one source.
+        labels: All its labels; `match` reports several sources.
     """
 
     medium: Medium
@@ -201,9 +201,8 @@ def match(
 ) -> tuple[list[LabelledMedium], int]:
     """Give each medium its labels; return also how many labelled videos are missing.
 
-    Labels of a published data set whose video is not there are left out, and those of
-    videos that can't be read; other ones are reported, as are labels of two sources for
-    one video.
+    Labels of unreadable videos, and published labels without a video, are left out.
+    Other labels without a video are reported, and videos with labels of two sources.
     """
     found = {medium.key: LabelledMedium(medium) for medium in media}
     index, index_of_unreadable = _index(media), _index(unreadable)

@@ -50,7 +50,7 @@ def find_groups(entries: Sequence[LabelledMedium], group: str | None) -> dict[st
             r"such as '(.+)_\d+', which is searched in the clips' names."
         )
         raise UserError(message, field="group", value=group)
-    # Apart from the keys, which stand for themselves.
+    # The prefix keeps group names apart from keys.
     return {key: f"={found[key]}" if key in found else key for key in groups}
 
 
@@ -98,7 +98,7 @@ def check_splits(
     problems.lines.extend(gaps)
     if any(": no clip" in gap for gap in gaps):
         message = (
-            "Expected clips of each category in each split, of three groups at least. "
+            "Expected clips of each category in each split, which takes three groups. "
             "Label more clips, or allow it by this setting."
         )
         problems.hints.append(UserError(message, field="allow_missing_categories"))

@@ -1,8 +1,8 @@
 """Keras metrics of segments and events, for `compile`.
 
 A segment is padding, and counts nowhere, if its class is -1, its row is all -1 (of
-one-hot targets also all 0), or its weight is 0. The networks of this package set the
-rows of segments that the inputs' mask hides to -1.
+one-hot targets also all 0), or its weight is 0. The networks of this package set labels
+of masked segments to -1.
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ class _Ratio(keras.metrics.Metric):
         if weights is not None:
             weights = ops.cast(weights, self.dtype)
             if len(values.shape) == 1:
-                # Padding is no part of a clip: it must not make its events lighter.
+                # Padding must not lower the weight of a clip's events.
                 num_real = ops.sum(ops.cast(weights > 0, self.dtype), axis=1)
                 weights = ops.divide_no_nan(ops.sum(weights, axis=1), num_real)
             values = values * weights
@@ -207,7 +207,7 @@ class _CategoryRatio(_Ratio):
         thresholds = 0.5
         if self.thresholds is not None:
             thresholds = ops.convert_to_tensor(self.thresholds, y_pred.dtype)
-        # Shares of smoothed labels round to what they were.
+        # Undo label smoothing.
         return ops.cast(ops.round(y_true), "int32"), ops.cast(
             y_pred >= thresholds, "int32"
         )
@@ -307,7 +307,7 @@ class SegmentF1(_CategoryRatio):
         F1, in [0, 1]; 0 if there is neither a true nor a predicted event.
 
     Raises:
-        ValueError: If `average` is another one, or a threshold outside (0, 1).
+        ValueError: If `average` is unknown, or a threshold outside (0, 1).
     """
 
     def __init__(

@@ -61,8 +61,7 @@ class _CellScores(keras.layers.Layer):
         self.built = True
 
     def call(self, guide: Any, cells: Any) -> Any:
-        # The guide is the same for all cells of a segment: w * guide is a vector a
-        # segment, and no product of the size of the map is kept.
+        # Fold w into the guide, one vector a segment, to keep no product of map size.
         guide = self.guide(guide) * self.score.kernel[:, 0]
         scores = ops.einsum("btnu,btu->btn", self.cell(cells), guide)
         return ops.softmax(ops.tanh(scores + self.score.bias), axis=-1)
@@ -80,7 +79,7 @@ class ChannelSpatialAttention(keras.layers.Layer):
         z = tanh(w . [relu(U_v v) * relu(U_a a)])
         attended = sum over cells of softmax(z) * v
 
-    `x` is `v`, or what `compared` holds. All products have a bias.
+    `x` is `compared`, or `v` if it is None. All dense layers have a bias.
 
     Args:
         units: Width of `relu(W_q q)` and of the products of `z`.
@@ -133,7 +132,7 @@ class ChannelSpatialAttention(keras.layers.Layer):
         query = ops.mean(seen, axis=2) * self.channel_audio(audio)
         gate = 1 + self.channel_gate(self.channel_bottleneck(query))
         weights = self.cell_weights(audio, cells * gate[:, :, None])
-        # The gate is the same for all cells.
+        # All cells share the gate: apply it after the sum.
         attended = ops.einsum("btn,btnd->btd", weights, cells) * gate
         return attended, _as_map(weights, visual)
 

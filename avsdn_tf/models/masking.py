@@ -1,4 +1,4 @@
-"""Layers that are told which segments of a batch are real."""
+"""Base class of layers that take a segment mask."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from avsdn_tf.models.attention import AudioGuidedAttention
 from avsdn_tf.models.lstm import SequenceLSTM
 from avsdn_tf.models.masking import MaskedLayer
 
-# The published programs'. An even share of AVE's ten segments is 0.1.
+# As in the published programs: just below 0.1, an even share of ten segments.
 THRESHOLD = 0.099
 WEAK_THRESHOLD = 0.095
 _EPSILON = 1e-8
@@ -22,7 +22,7 @@ class PositiveSamplePropagation(MaskedLayer):
 
         v1, v2, a1, a2 = dropout(relu(dense(v))), ..., without bias
         b = relu(v2 a1^T / sqrt(units))
-        G_va = b with rows of sum 1, without entries up to the threshold, rows of sum 1
+        G_va = rows of b divided by their sum, 0 up to the threshold, divided again
         G_av = the same of b^T
         v <- v + G_va a2,  a <- a + G_av v1
         v <- norm(dropout(relu(dense(v)))),  a likewise;  fused = (v + a) / 2

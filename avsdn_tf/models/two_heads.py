@@ -14,8 +14,8 @@ from avsdn_tf.losses import (
 )
 from avsdn_tf.models.base import SegmentClassifier
 
-# Both heads' threshold is open: an event has a logit above 0. Of equal logits, argmax
-# takes the category, which comes first.
+# An event logit of 0 is background, but argmax resolves ties to a category: the
+# background logit is at least this.
 _SMALLEST_BACKGROUND = 1e-7
 
 
@@ -30,7 +30,7 @@ def segment_logits(
         category c: k_c - max k;  background: -e
         with a class for background in k: max(k_background - max k, -e)
 
-    So the odds of the best category against background are exp(e).
+    Without a class for background, the odds of the best category are exp(e).
 
     Args:
         event_logits: `e`, `(batch, num_segments)`.
@@ -281,9 +281,9 @@ class TwoHeadedClassifier(SegmentClassifier):
         Args:
             x: Inputs. Their mask, if there is one, hides the padding.
             y: Target, as in `clip_losses`.
-            y_pred: Segment logits of the call before.
-            sample_weight: `(batch,)`, or `(batch, num_segments)`, of which a clip has
-                the mean.
+            y_pred: Segment logits.
+            sample_weight: `(batch,)`, or `(batch, num_segments)`, averaged over each
+                clip.
             training: Unused.
 
         Returns:

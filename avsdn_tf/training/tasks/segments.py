@@ -77,7 +77,7 @@ class SegmentTask(Task):
         outputs = self.model.compute_outputs(inputs, training=True)
         target = batch["target"]
         smoothing = self._config.label_smoothing
-        # Of one label, the share is spread over all classes; of many, over yes and no.
+        # Smooth one label over all classes, each of many over yes and no.
         spread = 2 if self.model.multi_label else self.model.num_classes
         smooth = (1 - smoothing) * target + smoothing / spread
         loss_values = self.model.clip_losses(self._loss, smooth, outputs, mask)
@@ -107,7 +107,7 @@ class SegmentTask(Task):
         )
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
-        """Return how many of the validation split's segments are right, of how many.
+        """Count the right and the real segments of the validation split.
 
         For a multi-label network: the counts that thresholds are chosen by.
         """

@@ -12,7 +12,7 @@ GRID = np.arange(1, 20) / 20
 
 
 def count(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Count segments by category, truth and how many thresholds the network passes.
+    """Count segments by category, label and number of thresholds reached.
 
     Args:
         logits: `(num_clips, num_segments, num_categories)`.
@@ -33,7 +33,7 @@ def count(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def choose(counts: np.ndarray) -> tuple[list[float], float | None]:
-    """Choose the threshold of each category that has the best F1.
+    """Choose, for each category, the threshold with the best F1.
 
     Of equally good thresholds, the one nearest to 0.5 is chosen.
 
@@ -44,7 +44,7 @@ def choose(counts: np.ndarray) -> tuple[list[float], float | None]:
         The thresholds, and their micro-F1 over all categories; None for it if no
         category is ever active.
     """
-    # Passed by those segments that pass more thresholds than its index.
+    # Segments that reach more than i thresholds reach threshold i.
     passing = counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
     false, right = passing[:, 0], passing[:, 1]
     active = counts[:, 1].sum(axis=-1, keepdims=True)
