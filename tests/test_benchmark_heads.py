@@ -1,16 +1,20 @@
 """The newer networks in plain PyTorch are ours, and both can be measured."""
 
+import contextlib
 import importlib.util
 import re
+import types
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 from avsdn_tf import official_weights
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import contenders, our_program, parts
+from experiments.benchmark import our_program, parts
 from experiments.benchmark.batch import Batch
+from experiments.published import load_table
 
 CATEGORIES = [f"category {i}" for i in range(28)]
 SHAPE = (7, 7, 512)
@@ -142,43 +146,51 @@ def test_both_take_steps(network, data_dir):
     assert our_program.step(batch, data_dir, settings={"clip_norm": 0.1})() > 0
 
 
-def test_the_part_compares_speed_and_memory(monkeypatch):
+def test_the_part_compares_speed(monkeypatch):
     asked = []
 
-    def compete(programs, batch, repeats, seconds, least, peaks):
+    def compete(programs, batch, repeats, seconds, least):
         asked.append((batch.network, batch.size))
         assert {len(of) for of in programs.values()} == {3}
-        peaks |= dict(zip(programs, (3e9, 1e9), strict=True))
         return dict(zip(programs, ([[0.5]], [[0.25]]), strict=True))
 
     monkeypatch.setattr(parts, "compete", compete)
-    found = list(parts.measure_heads(command.parse(["heads"]), None))
+    dataset = types.SimpleNamespace(visual_shape=(2048,))
+    found = list(parts.measure_heads(command.parse(["heads"]), dataset))
     assert asked == [
         *(("cmran", 32), ("psp", 128), ("cpsp", 64), ("cmbs", 64), ("cace", 64))
     ]
-    assert [each.ratios["avsdn_tf"] for each in found] == [2, 3] * 5
+    assert [each.ratios["avsdn_tf"] for each in found] == [2] * 5
 
 
-def test_peaks_are_those_of_the_programs(monkeypatch):
-    class Fake:
-        def __init__(self, module, work, **settings):
-            self.settings = settings
+@needs_torch
+def test_memory_is_that_of_training_on_maps(monkeypatch, tmp_path):
+    rows = [row for row in load_table("heads") if row.model == "psp"]
+    monkeypatch.setattr(parts, "load_table", lambda name: rows)
+    monkeypatch.setattr(
+        parts, "compete", lambda programs, *_: {name: [[1.0]] for name in programs}
+    )
+    files = str(tmp_path / "features.h5")
+    with h5py.File(files, "w") as file:
+        file.create_dataset("audio", (128, 10, 128), "f4")
+        file.create_dataset("visual", (128, 10, 7, 7, 512), "f4")
+        file.create_dataset("labels", (128, 10), "i8")
+        file["rows_train"] = file["rows_validation"] = np.arange(128)
+    monkeypatch.setattr(
+        parts, "_feature_file", lambda dataset: contextlib.nullcontext(files)
+    )
+    asked = []
 
-        def __enter__(self):
-            return self
+    def run(flags):
+        asked.extend(flags)
+        return 2_000_000_000
 
-        def __exit__(self, *_):
-            pass
-
-        def take_turn(self, seconds, least):
-            return [1.0]
-
-        def finish(self):
-            return self.settings["peak"]
-
-    monkeypatch.setattr(contenders, "Contender", Fake)
-    peaks = {}
-    programs = {name: ("m", "w", {"peak": len(name)}) for name in ("one", "three")}
-    found = contenders.compete(programs, Batch("psp", SHAPE), 2, peaks=peaks)
-    assert found == {"one": [[1.0]] * 2, "three": [[1.0]] * 2}
-    assert peaks == {"one": 3, "three": 5}
+    monkeypatch.setattr(parts, "run_command", run)
+    dataset = types.SimpleNamespace(
+        name="tfds_ave/vgg19", visual_shape=(7, 7, 512), num_segments=10
+    )
+    _, memory = parts.measure_heads(command.parse(["heads"]), dataset)
+    assert {"--model=psp", "--batch_size=128", "--epochs=1"} <= {*asked}
+    assert memory.values["avsdn_tf"] == [2]
+    # The features alone, in a program that imports PyTorch.
+    assert memory.values["PyTorch"][0] > 0.2

@@ -14,6 +14,7 @@ from avsdn_tf.data.dataset import Dataset, open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.events import softmax
+from avsdn_tf.models.avsdn import AVSDN
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.training import run as training_run
 from avsdn_tf.training.build import build_model, build_optimizer
@@ -190,6 +191,16 @@ def test_early_stopping_waits_for_patience(dataset, folder):
     config = Config(epochs=50, units=4, learning_rate=1e-12, patience=2)
     result = train(config, dataset, folder)
     assert len(result.history) == 3
+    assert result.selected_epoch == 1
+
+
+def test_early_stopping_ignores_epochs_without_the_whole_loss(
+    dataset, folder, monkeypatch
+):
+    monkeypatch.setattr(AVSDN, "warmup_epochs", 4)
+    config = Config(epochs=50, units=4, learning_rate=1e-12, patience=2)
+    result = train(config, dataset, folder)
+    assert len(result.history) == 7
     assert result.selected_epoch == 1
 
 

@@ -234,6 +234,7 @@ def test_contrast_changes_event_logits_and_loss(rng):
 
 def test_contrast_starts_in_its_epoch(rng):
     model = CACENet(CATEGORIES, 5, SHAPE, units=8, contrast_epoch=2)
+    assert model.warmup_epochs == 2
     inputs, target = make_batch(rng), make_target(rng)
     seen = []
     callback = keras.callbacks.LambdaCallback(

@@ -150,6 +150,11 @@ class AudioVisualModel(keras.Model):
         """Return the layers whose weights belong to the categories: heads."""
         return []
 
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs that train a part of the loss; early stopping ignores them."""
+        return 0
+
     def begin_epoch(self, epoch: int) -> None:
         """Prepare for an epoch of training; most networks have nothing to do.
 

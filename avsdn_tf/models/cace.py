@@ -208,6 +208,11 @@ class CACENet(GatedNetwork):
         self.begin_epoch(0)
         self.build()
 
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs without the contrast; early stopping ignores them."""
+        return self.contrast_epoch or 0
+
     def begin_epoch(self, epoch: int) -> None:
         """Set `contrast` to its value in an epoch.
 

@@ -165,7 +165,10 @@ class _Loop:
         """Return the callbacks, after replaying the epochs that are done already."""
         progress = self.progress
         stopping = keras.callbacks.EarlyStopping(
-            monitor=self.task.selection, mode="max", patience=self.config.patience
+            monitor=self.task.selection,
+            mode="max",
+            patience=self.config.patience,
+            start_from_epoch=self.task.model.warmup_epochs,
         )
         # Callbacks expect these of a model that fit trains. The optimizer stays ours: a
         # model saves the state of its own.

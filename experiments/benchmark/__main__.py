@@ -10,7 +10,8 @@ Parts that are measured where none is named:
 Parts to name:
     distribution  one device, two logical devices, two workers
     profile       a step without each optimisation
-    heads         training steps of CMRAN, PSP, CPSP, CMBS and CACE-Net, and memory
+    heads         training steps of CMRAN, PSP, CPSP, CMBS and CACE-Net, and, on a
+                  data set of feature maps, the memory of training
     video         from videos to features, stage by stage; needs --videos
 
 Programs take turns. The result is a page, its figures as JSON, and a figure.

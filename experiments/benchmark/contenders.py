@@ -62,7 +62,6 @@ def compete(
     repeats: int,
     seconds: float = 1.0,
     least: int = 3,
-    peaks: dict[str, int] | None = None,
 ) -> dict[str, list[list[float]]]:
     """Let programs take turns, so that the machine's other load hits them alike.
 
@@ -73,24 +72,19 @@ def compete(
         seconds: Length of a turn.
         least: The least number of repetitions in a turn: the median of three hides the
             first one, which is slow where a program has waited.
-        peaks: Filled with the peak memory of every program, in bytes.
 
     Returns:
         By name, for every turn the seconds of every repetition.
     """
     with contextlib.ExitStack() as stack:
-        contenders, turns = {}, {}
+        turns = {}
         for name, (module, work, settings) in programs.items():
             contender = stack.enter_context(
                 Contender(module, work, batch=batch, **settings)
             )
             contender.take_turn(seconds, least)
-            contenders[name] = contender
             turns[name] = lambda c=contender: c.take_turn(seconds, least)
-        results = alternate(turns, repeats)
-        if peaks is not None:
-            peaks |= {name: of.finish() for name, of in contenders.items()}
-        return results
+        return alternate(turns, repeats)
 
 
 def alternate(

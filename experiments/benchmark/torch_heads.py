@@ -6,11 +6,18 @@ nothing of avsdn_tf.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.benchmark.batch import AUDIO_WIDTH, NUM_CLASSES, Batch
+from experiments.benchmark.batch import (
+    AUDIO_WIDTH,
+    NUM_CLASSES,
+    Batch,
+    load_features,
+    one_hot,
+)
 from experiments.benchmark.torch_layers import (
     UNITS,
     ChannelSpatial,
@@ -338,13 +345,35 @@ def training(batch: Batch, clip_norm: float = 0.0) -> Callable[[], None]:
     """
     model = build(batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    audio, visual, target = (torch.from_numpy(array) for array in batch.random())
+    clips = batch.random()
+    return lambda: _step(model, optimizer, clips, clip_norm)
 
-    def work() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        model.loss(model(audio, visual), target).backward()
-        if clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
 
-    return work
+def first_step(batch: Batch, files: str, clip_norm: float = 0.0) -> Callable[[], None]:
+    """Return a function that takes the first step with all features in memory.
+
+    Args:
+        batch: The network and its shapes.
+        files: A feature file.
+        clip_norm: Largest norm of the gradient; 0: any.
+    """
+    clips, splits = load_features(files)
+    model = build(batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    rows = splits["train"][: batch.size]
+    audio, visual, labels = (of[rows] for of in clips.values())
+    return lambda: _step(model, optimizer, (audio, visual, one_hot(labels)), clip_norm)
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    clips: Sequence[np.ndarray],
+    clip_norm: float,
+) -> None:
+    audio, visual, target = map(torch.from_numpy, clips)
+    optimizer.zero_grad(set_to_none=True)
+    model.loss(model(audio, visual), target).backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
