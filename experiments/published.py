@@ -22,14 +22,14 @@ LABELS = "labels"
 # Tables whose rows are compared with the row before.
 STEPWISE = (*CHANGES, LABELS)
 TITLES = {
-    "table1": "Table 1, supervised",
-    "table2": "Table 2, weakly supervised",
-    "table3": "Table 3, where the decoder starts, weakly supervised",
+    "table1": "Table 1 of Lin et al., supervised",
+    "table2": "Table 2 of Lin et al., weakly supervised",
+    "table3": "Table 3 of Lin et al., where the decoder starts, weakly supervised",
     "tian": "DMRN and AVDLN of Tian et al., beside AVSDN",
     "heads": "The field's networks on the same features, supervised",
     "weak_heads": "The field's networks on the same features, weakly supervised",
-    "changes_supervised": "From the paper's recipe to the best, supervised",
-    "changes_weak": "From the paper's recipe to the best, weakly supervised",
+    "changes_supervised": "AVSDN from the paper's recipe to the best, supervised",
+    "changes_weak": "AVSDN from the paper's recipe to the best, weakly supervised",
     LABELS: "AVEL and AVSDN on equal labels, weakly supervised",
 }
 RECIPES = ("paper", "best")

@@ -191,7 +191,7 @@ def _write(
     }
     origins = [*runs.describe_origins([*done.values()]), f"Written {describe_code()}."]
     text = tables.to_markdown(
-        title, disclaimer, _command(args), lines, trivial, origins
+        title, disclaimer, _command(args), lines, trivial, origins, f"{stem}.png"
     )
     folder = _results_folder(args, f"{stem}.md")
     with explain_unwritable(folder, "Choose another folder by --results."):

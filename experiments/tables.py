@@ -26,14 +26,14 @@ _COLUMNS = {
     "accuracy": "ours",
     "interval": "95 % interval",
     "gain": "gain",
-    "avsdn_minus": "AVSDN minus it",
-    "best_minus": "best minus it",
+    "avsdn_minus": "AVSDN minus row",
+    "best_minus": "best row minus row",
     "partial_clip_accuracy": "partial clips",
     "background_recall": "background recall",
     "event_f1": "event F1",
     "validation_accuracy": "validation",
     "seeds": "seeds",
-    "seconds": "s a run",
+    "seconds": "seconds a run",
     "peak_bytes": "peak GB",
     "parameters": "parameters",
     "macs": "MACs a clip",
@@ -65,6 +65,7 @@ def to_markdown(
     lines: Sequence[Mapping[str, Any]],
     trivial: Trivial,
     origins: Sequence[str],
+    figure: str,
 ) -> str:
     """Return the table as Markdown.
 
@@ -75,6 +76,7 @@ def to_markdown(
         lines: What `summary.summarize` returns.
         trivial: What `summary.trivial_scores` returns.
         origins: Sentences on where the runs were trained.
+        figure: Name of the file of `draw`'s figure, beside the page.
     """
     rows = [_cells(line) for line in lines]
     for is_cross_modal, scores in trivial.items():
@@ -88,7 +90,6 @@ def to_markdown(
     if disclaimer:
         text += [f"**{disclaimer}.**", ""]
     text += ["```console", command, "```", ""]
-    text += [" ".join(_notes(lines, shown)), ""]
     cells = [[row.get(name, "") for name in shown] for row in [_COLUMNS, *rows]]
     text += to_table(cells, num_left=shown.index("recipe") + 1)
     failed = [
@@ -98,7 +99,11 @@ def to_markdown(
     ]
     if failed:
         text += ["", "Failed:", "", *failed]
-    text += ["", *(f"- {origin}" for origin in origins)]
+    text += ["", f"![The accuracies with their intervals]({figure})", ""]
+    text += ["Scores are in %, on the test split unless noted.", ""]
+    notes = _notes(lines, trivial)
+    text += [f"- **{_COLUMNS[n]}**: {notes[n]}." for n in shown if n in notes]
+    text += ["", _limits(lines), "", *(f"- {origin}" for origin in origins)]
     return "\n".join(text) + "\n"
 
 
@@ -152,63 +157,70 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _notes(lines: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str]:
-    """Return the sentences that explain the columns."""
-    modes = {line["mode"] for line in lines}
+def _notes(lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> dict[str, str]:
+    """Return the explanations of the columns, by the names of these."""
+    table = lines[0]["table"]
     several = any(line["seeds"] > 1 for line in lines)
-    notes = [
-        "Accuracy in % of the test split: "
-        + ("mean and standard deviation over the seeds" if several else "one seed")
-        + ", 95 % interval by bootstrap over clips. Selected on validation."
-    ]
-    if "gain" in shown:
-        notes.append(
-            "Gain: over the row before, on the same clips."
-            if lines[0]["table"] in STEPWISE
-            else "Gain: over the same system with the paper's recipe, same clips."
+    notes = {
+        "recipe": "`paper` is the published recipe",
+        "paper": "as published, on AVE's released features",
+        "reported": (
+            "what others got with the system's program. The papers of CMRAN, PSP, CMBS "
+            "and CACE-Net select on the test split"
+        ),
+        "accuracy": (
+            "accuracy, "
+            + ("mean ± standard deviation over the seeds" if several else "one seed")
+            + ". Every run keeps the epoch that is best on validation"
+        ),
+        "interval": "by bootstrap over the test clips, also where in brackets",
+        "gain": (
+            "over the row before, on the same clips"
+            if table in STEPWISE
+            else "over the same system with the paper's recipe, on the same clips"
+        ),
+        "avsdn_minus": "AVSDN with the same recipe minus the row, on the same clips",
+        "best_minus": "the most accurate row minus the row, on the same clips",
+        "partial_clip_accuracy": "accuracy in clips with both event and background",
+        "background_recall": "share of the background segments that are found",
+        "event_f1": "F1 of whole events, matched at an IoU of 0.5",
+        "validation_accuracy": "accuracy on the validation split",
+        "seconds": "wall time, beside other work",
+        "peak_bytes": "the largest memory of the trainings' processes",
+        "macs": "multiply-accumulates of matrix products in a prediction",
+    }
+    if any(line["recipe"] == "best" for line in lines):
+        notes["recipe"] += ", `best` adds the changes of `experiments/best.json`"
+    if any(line["recipe"] == "step" for line in lines):
+        notes["recipe"] += ", one a row"
+    if True in trivial:
+        notes["accuracy"] += (
+            ". AVDLN's is the share of the clips with one event whose start it finds "
+            "exactly"
         )
-    if "avsdn_minus" in shown:
-        notes.append("AVSDN minus it: with the same recipe, on the same clips.")
-    if "best_minus" in shown:
-        notes.append("Best minus it: the most accurate row, on the same clips.")
-    if "reported" in shown:
-        notes.append(
-            "By others: with the system's program; the papers' own figures of CMRAN, "
-            "PSP, CMBS and CACE-Net are selected on the test split."
+        notes["validation_accuracy"] += ", for AVDLN the mean of A2V and V2A"
+    if any("perfect_clip_classifier" in scores for scores in trivial.values()):
+        notes["system"] = (
+            "a perfect clip classifier knows the event of each clip, and labels all "
+            "its segments with it"
         )
-    if "macs" in shown:
-        notes.append(
-            "Peak: largest of the trainings' processes. MACs: multiplications of "
-            "matrices that a prediction takes."
+    notes["training_labels"] = "`--weak_label`"
+    if len({line["training_labels"] for line in lines}) > 1:
+        notes["training_labels"] += (
+            ". AVSDN's paper trains on the mean of the segment labels (`average`), "
+            "which reveals how long the event lasts; AVEL trains on the event's "
+            "category and on background clips (`mil_background`)"
         )
-    if "event_f1" in shown:
-        notes.append(
-            "Partial clips: accuracy in the clips that are only partly event. "
-            "Background recall: of the true background segments, how many are found. "
-            "Event F1: whole events, at IoU 0.5."
-        )
-    if CROSS_MODAL in modes:
-        notes.append(
-            "AVDLN: of the test clips with one event, in how many it is found exactly "
-            "where it starts; its validation figure is the mean of A2V and V2A."
-        )
-    if len({line["training_labels"] for line in lines}) > 1 and "weak" in modes:
-        notes.append(
-            "Labels: AVSDN's paper trains on the mean of the segment labels "
-            "(`average`), which tells how long the event lasts; AVEL trains on the "
-            "event's category and on background clips (`mil_background`)."
-        )
-        if lines[0]["table"] in HEADS:
-            notes.append(
-                "PSP trains on the mean and on background clips "
-                "(`average_background`), the others as AVEL."
+        if table in HEADS:
+            notes["training_labels"] += (
+                ". PSP trains on the mean and on background clips "
+                "(`average_background`), the others as AVEL"
             )
-        elif lines[0]["table"] != LABELS:
-            notes.append(
-                "So AVSDN is compared on unequal labels here; `python -m "
-                "experiments.run labels` compares it on equal ones."
+        elif table != LABELS:
+            notes["training_labels"] += (
+                ". So AVSDN is compared on unequal labels here; `python -m "
+                "experiments.run labels` compares it on equal ones"
             )
-    notes.append(_limits(lines))
     return notes
 
 
@@ -225,7 +237,7 @@ def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         f"At most {epochs} epochs a run, fewer where {patience} bring no better "
-        "validation accuracy; AVEL's program trains up to 300, AVSDN's paper states no "
+        "validation accuracy. AVEL's program trains up to 300; AVSDN's paper states no "
         "number."
     )
 
