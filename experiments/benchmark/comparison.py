@@ -66,7 +66,7 @@ def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) ->
     machine = header["machine"]
     packages = ", ".join(f"{n} {v}" for n, v in machine["versions"].items())
     lines = [
-        f"# Benchmark: {', '.join(header['parts'])}; {header['dataset']}",
+        f"# Benchmark: {', '.join(header['parts'])} ({header['dataset']})",
         "",
         "```console",
         header["command"],
@@ -76,10 +76,10 @@ def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) ->
         f"{machine['memory_gb']:g} GB. Measured {machine['code']}. {packages}.",
         "",
         "Every program ran in a process of its own with as many threads as cores, and "
-        f"they took turns, {header['repeats']} each. The columns: the median of the "
-        "turns, their range, and how many times as good as the first program each is. "
-        "Speeds depend on shapes, not on values: features and weights are random where "
-        "no data set is named. bfloat16 is measured where the processor has it.",
+        f"took {header['repeats']} turns. Columns: the median of the turns, their "
+        "range, and how many times as good as the first program the median is. Where a "
+        "heading names no data set, features and weights are random: speed depends on "
+        "shapes alone. bfloat16 is measured where the processor has it.",
         *(["", f"{header['disclaimer']}."] if header["disclaimer"] else []),
         "",
         "![How many times as good as the first program](benchmark.png)",
