@@ -1,25 +1,45 @@
-"""Lets mkdocstrings read the sections that docstrings of Keras layers have."""
+"""Let mkdocstrings read the sections of Keras layers' docstrings, and link names."""
 
+import pathlib
 import re
 from typing import Any
 
 import griffe
 
-# What Keras calls a section, and what griffe reads as a list of parameters with that
-# title, or as code.
+# Keras's titles of sections, and those that griffe reads as parameters and as code.
 _SECTIONS = {
     r"^Call arguments:$": "Args: Call arguments:",
     r"^Example:$": "Examples:",
 }
+_PAGES = pathlib.Path(__file__).parent / "api"
+# The names that API pages document, by their last part.
+_NAMES = {
+    name.rpartition(".")[2]: name
+    for page in sorted(_PAGES.glob("*.md"))
+    for name in re.findall(r"^::: (\S+)", page.read_text("utf-8"), re.MULTILINE)
+}
+# `AVSDN`, `avsdn_tf.AVSDN` and `avsdn_tf.AVSDN(["Bark"])`.
+_CODE = re.compile(r"(?<![\[`])`((?:\w+\.)*(\w+))(?:\([^`\n]*\))?`(?![\]`])")
 
 
 class KerasSections(griffe.Extension):
-    """Names Keras's own sections as griffe knows them."""
+    """Rename Keras's sections for griffe, and link names of the API."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Renames the sections of an object's docstring."""
-        if obj.docstring:
-            for keras_name, name in _SECTIONS.items():
-                obj.docstring.value = re.sub(
-                    keras_name, name, obj.docstring.value, flags=re.MULTILINE
-                )
+        """Edit the docstring of an object."""
+        if not obj.docstring:
+            return
+
+        def link(match: re.Match[str]) -> str:
+            code, path, last = match[0], match[1], match[2]
+            name = _NAMES.get(last)
+            # `train` alone may be a split.
+            is_plain = path.islower() and path.isalpha()
+            if name is None or is_plain or last == obj.name:
+                return code
+            return f"[{code}][{name}]" if f".{name}".endswith(f".{path}") else code
+
+        text = obj.docstring.value
+        for keras_name, name in _SECTIONS.items():
+            text = re.sub(keras_name, name, text, flags=re.MULTILINE)
+        obj.docstring.value = _CODE.sub(link, text)

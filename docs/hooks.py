@@ -11,10 +11,13 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RESULTS = "experiments/results"
+# Beginnings of the names of results; other files are of benchmarks.
+_TABLES = ("changes_", "labels-", "standin", "table", "tian", "transfer", "killed")
 # Where a file of the repository is in the site. Files of docs/ need no entry.
 _MOVED = {
     "README.md": "index.md",
@@ -38,14 +41,37 @@ _MOVED = {
 _ORIGINS = {uri: origin for origin, uri in _MOVED.items()}
 # [text](target) and ![text](target), but for addresses and anchors of the same page.
 _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
+# `avsdn_tf.load` and `avsdn_tf.load("runs/first")`, but for text of a link.
+_API_NAME = re.compile(
+    r"(?<!\[)`((?:avsdn_tf|tfds_ave)(?:\.\w+)+)(?:\([^`\n]*\))?`(?!\])"
+)
+_PUBLIC = {
+    name
+    for page in sorted((_ROOT / "docs" / "api").glob("*.md"))
+    for name in re.findall(r"^::: (\S+)", page.read_text("utf-8"), re.MULTILINE)
+}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List the results in the navigation, by their titles."""
-    pages = [uri for uri in _ORIGINS if uri.startswith("results/")]
-    results = next(entry for entry in config.nav if "Results" in entry)
-    results["Results"] = [uri for uri in pages if uri.endswith(".md")]
+    """List the results in the navigation, below the pages that explain them."""
+    sections = {}
+    for section in config.nav:
+        for entries in section.values():
+            for entry in entries if isinstance(entries, list) else ():
+                sections |= entry if isinstance(entry, dict) else {}
+    for uri, origin in sorted(_ORIGINS.items()):
+        if uri.startswith("results/") and uri.endswith(".md"):
+            is_table = posixpath.basename(uri).startswith(_TABLES)
+            section = sections["Results" if is_table else "Speed and memory"]
+            section.append({_short_title(_ROOT / origin): uri})
     return config
+
+
+def _short_title(path: pathlib.Path) -> str:
+    """Return the title of a page of results, as short as the navigation needs it."""
+    title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    title = title.replace(" (stand-in, not AVE)", "").replace("tfds_ave/", "")
+    return re.sub(r",? on ([\w ]+)$", r" (\1)", title)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -55,14 +81,39 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_nav(nav: Navigation, **_: Any) -> Navigation:
+    """Let the title of a section within a section lead to its first page."""
+    groups = [item for item in nav.items if isinstance(item, Section)]
+    for section in (item for group in groups for item in group.children):
+        if isinstance(section, Section):
+            file = section.children[0].file
+            if file.src_uri.endswith(".md"):
+                # The theme expects this name of such a page.
+                file.name = "index"
+    return nav
+
+
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Turn links between files of the repository into links between pages."""
+    """Turn links between files of the repository into links between pages.
+
+    Commands are highlighted as those of a shell, and names of the API link to it.
+    """
     uri = page.file.src_uri
     origin = _ORIGINS.get(uri, f"docs/{uri}")
+    if uri.startswith("results/"):
+        # Tables are wider than the text, and have one heading.
+        page.meta.setdefault("hide", ["toc"])
 
     def link(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), match[2]))
         target = _MOVED.get(target, target.removeprefix("docs/"))
         return match[1] + posixpath.relpath(target, posixpath.dirname(uri) or ".")
 
-    return _LINK.sub(link, markdown)
+    markdown = _LINK.sub(link, markdown)
+    markdown = markdown.replace("```console\n", "```bash\n")
+    return _API_NAME.sub(_link_to_api, markdown)
+
+
+def _link_to_api(match: re.Match[str]) -> str:
+    code, name = match[0], match[1]
+    return f"[{code}][{name}]" if name in _PUBLIC else code
