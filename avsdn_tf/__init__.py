@@ -12,7 +12,7 @@ from avsdn_tf.version import __version__
 if TYPE_CHECKING:
     from avsdn_tf.runs import Config, TrainedRun, evaluate, predict, train
 
-# The command line checks its words before it imports TensorFlow, which takes seconds.
+# Importing TensorFlow takes seconds: the command line first checks its arguments.
 if not is_command_line():
     from avsdn_tf import metrics, zero_shot
     from avsdn_tf.backbones import Backbones
@@ -39,7 +39,8 @@ if not is_command_line():
         LateFusion,
     )
 
-_OF_RUNS = ("Config", "TrainedRun", "evaluate", "predict", "train")
+# Imported on first use: training needs TensorFlow, networks run on other backends too.
+_LAZY = ("Config", "TrainedRun", "evaluate", "predict", "train")
 
 __all__ = [
     "AVDLN",
@@ -78,11 +79,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what trains and evaluates when it is first used.
-
-    It needs TensorFlow, and networks run on other backends too.
-    """
-    if name not in _OF_RUNS:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from avsdn_tf import runs
 

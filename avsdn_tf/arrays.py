@@ -1,7 +1,7 @@
-"""Read arrays of NumPy and HDF5 files; memory is bounded by the file, not its header.
+"""Read arrays from untrusted NumPy and HDF5 files.
 
-A header may claim 10^12 elements, and an HDF5 dataset may lie in another file. Each
-function compares the claim with the file before it reads.
+A header may claim 10^12 elements, and an HDF5 dataset may refer to another file. Each
+function compares header and file size before it reads.
 """
 
 import dataclasses
@@ -22,21 +22,21 @@ _NPY_VERSIONS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-# Of compressed features. Half of what a ReLU returns is zero.
+# Limit on the size of unpacked features, as a multiple of the compressed file's size.
 _MAX_EXPANSION = 64
 _MAX_CHUNK_BYTES = 256 * 2**20
-# Numbers and truth values.
+# Dtype kinds: boolean, signed and unsigned integer, float.
 _KINDS = "biuf"
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredArray:
-    """An array in a file, whose header fits the bytes that follow it.
+    """An array in a file, whose header matches the number of bytes that follow it.
 
     Attributes:
-        shape: Its shape.
-        dtype: Its dtype.
-        read: Returns the array.
+        shape: Shape of the array.
+        dtype: Dtype of the array.
+        read: Function that returns the array.
     """
 
     shape: tuple[int, ...]
@@ -49,8 +49,8 @@ def open_npy(path: pathlib.Path) -> StoredArray:
 
     Raises:
         OSError: If the file can't be read.
-        ValueError: If it is no regular file of one array of numbers, or its size is not
-            that of its header.
+        ValueError: If the file is not regular, not an array of numbers, or not as long
+            as its header states.
     """
     with open_regular(path) as file:
         num_bytes = os.fstat(file.fileno()).st_size
@@ -58,31 +58,32 @@ def open_npy(path: pathlib.Path) -> StoredArray:
 
 
 def open_npz(file: BinaryIO, max_bytes: int = MAX_FILE_BYTES) -> dict[str, StoredArray]:
-    """Return the arrays of a file of `np.savez`, by name. Reading needs the open file.
+    """Return the arrays of an `np.savez` file by name; `read` needs the file open.
 
     Raises:
         OSError: If the file can't be read.
-        ValueError: If it is no archive of uncompressed arrays of numbers, whose sizes
-            are those of their headers, or has more than `max_bytes`.
+        ValueError: If the file is not an archive of uncompressed arrays of numbers,
+            holds more than `max_bytes`, or an array is not as long as its header
+            states.
     """
     num_bytes = os.fstat(file.fileno()).st_size
     try:
         archive = zipfile.ZipFile(file)
         total = sum(member.file_size for member in archive.infolist())
         if total > min(num_bytes, max_bytes):
-            raise ValueError(f"arrays of {total:,} bytes in {num_bytes:,}")
-        found = {}
+            raise ValueError(f"arrays of {total:,} bytes in a file of {num_bytes:,}")
+        arrays = {}
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError("a compressed array")
             with archive.open(member) as stream:
-                found[member.filename.removesuffix(".npy")] = _describe(
+                arrays[member.filename.removesuffix(".npy")] = _describe(
                     stream, member.file_size, functools.partial(archive.open, member)
                 )
-    # RuntimeError: what zipfile doesn't know.
+    # zipfile raises RuntimeError for encrypted members.
     except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
         raise ValueError(str(error)) from error
-    return found
+    return arrays
 
 
 def _describe(
@@ -92,17 +93,19 @@ def _describe(
     version = np.lib.format.read_magic(file)
     if version not in _NPY_VERSIONS:
         raise ValueError(f"version {version} of the .npy format")
-    # Errors of many types: the header is Python, which NumPy parses.
+    # NumPy evaluates the header as a Python literal, which fails with any error.
     try:
         shape, is_fortran, dtype = _NPY_VERSIONS[version](file)
     except Exception as error:
-        raise ValueError(f"no header of an array ({error})") from error
+        raise ValueError(f"a damaged array header ({error})") from error
     if dtype.kind not in _KINDS:
         raise ValueError(f"elements of {dtype}")
     start = file.tell()
     size = math.prod(shape) * dtype.itemsize
     if size != num_bytes - start or not all(0 <= n < 2**48 for n in shape):
-        raise ValueError(f"a header of shape {shape}, and {num_bytes - start:,} bytes")
+        raise ValueError(
+            f"a header of shape {shape}, but {num_bytes - start:,} bytes of data"
+        )
 
     def read() -> np.ndarray:
         with opened() as again:
@@ -115,36 +118,36 @@ def _describe(
 
 
 def read_npz(
-    found: Mapping[str, StoredArray],
+    stored: Mapping[str, StoredArray],
     expected: Mapping[str, tuple[tuple[int, ...] | None, np.dtype]],
 ) -> dict[str, np.ndarray]:
-    """Return arrays that `open_npz` found.
+    """Read the expected arrays of a file that `open_npz` opened.
 
     Args:
-        found: The result of `open_npz`, whose file is open.
-        expected: Shape, or None for any, and dtype of each array. A dtype that NumPy
-            casts to it within its kind is converted.
+        stored: The result of `open_npz`, whose file is still open.
+        expected: Shape (None: any) and dtype of each array. Arrays are cast to the
+            dtype if NumPy's `"same_kind"` rule allows it.
 
     Raises:
         OSError: If the file can't be read.
-        ValueError: If an array is missing, damaged, or of another kind.
+        ValueError: If an array is missing, damaged, or of another shape or kind.
     """
-    if missing := [name for name in expected if name not in found]:
+    if missing := [name for name in expected if name not in stored]:
         raise ValueError(f"no array {', '.join(missing[:3])}")
     for name, (shape, dtype) in expected.items():
-        array = found[name]
-        fits = np.can_cast(array.dtype, dtype, "same_kind")
-        if not fits or shape not in (None, array.shape):
-            wanted = "any shape" if shape is None else f"shape {shape}"
+        array = stored[name]
+        can_cast = np.can_cast(array.dtype, dtype, "same_kind")
+        if not can_cast or shape not in (None, array.shape):
+            expected_shape = "any shape" if shape is None else f"shape {shape}"
             raise ValueError(
-                f"{name} of shape {array.shape} and {array.dtype}. Expected {wanted} "
-                f"and {dtype}"
+                f"{name} of shape {array.shape} and {array.dtype}. Expected "
+                f"{expected_shape} and {dtype}"
             )
     try:
-        # A float64 may be infinite in float32; who reads it checks that.
+        # A float64 may overflow in float32; the caller checks for infinite values.
         with np.errstate(over="ignore"):
             return {
-                name: found[name].read().astype(dtype, copy=False)
+                name: stored[name].read().astype(dtype, copy=False)
                 for name, (_, dtype) in expected.items()
             }
     except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
@@ -152,11 +155,11 @@ def read_npz(
 
 
 def check_hdf5(file: h5py.File) -> None:
-    """Check that an HDF5 file holds all its arrays itself, uncompressed and once.
+    """Check that an HDF5 file stores all its arrays itself, uncompressed and once.
 
     Raises:
-        ValueError: If there is a link, or a dataset that lies in another file, is
-            virtual, compressed, or larger than what is stored.
+        ValueError: If the file holds a link, two names of one object, or a dataset that
+            is virtual, external, compressed, not numeric or not fully stored.
     """
     total, groups, seen = 0, [file["/"]], set()
     while groups:
@@ -181,21 +184,22 @@ def check_hdf5(file: h5py.File) -> None:
             ):
                 raise ValueError(
                     f"{dataset.name}: an array of shape {dataset.shape} and "
-                    f"{dataset.dtype} that is not stored as such"
+                    f"{dataset.dtype} that is not stored as numbers, in full and "
+                    "uncompressed"
                 )
 
 
 def open_hdf5(file: h5py.File, name: str) -> h5py.Dataset:
-    """Return an array of an HDF5 file, whose rows can be read one by one.
+    """Return a numeric dataset of an HDF5 file, whose rows can be read one by one.
 
     Args:
         file: The file.
-        name: Name of the array.
+        name: Name of the dataset.
 
     Raises:
-        ValueError: If it is not in this file, or can't be: it has no values, or
-            unpacks to much more than the file.
-        KeyError: If there is none.
+        ValueError: If the dataset is not numeric, is stored in another file, or would
+            unpack to far more bytes than the file has.
+        KeyError: If there is no such dataset.
     """
     dataset = get_hdf5(file, name)
     is_array = isinstance(dataset, h5py.Dataset) and dataset.shape is not None
@@ -210,11 +214,11 @@ def open_hdf5(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def get_hdf5(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
-    """Return what lies at a path below a group, in this file.
+    """Return the group or dataset at a path below a group.
 
     Raises:
-        ValueError: If it is a link, or a dataset whose values are in another file.
-        KeyError: If there is none.
+        ValueError: If the member is a link, or a dataset stored in another file.
+        KeyError: If there is no such member.
     """
     parent, _, name = path.rpartition("/")
     if parent:

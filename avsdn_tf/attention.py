@@ -1,4 +1,4 @@
-"""Where a network with spatial attention looks."""
+"""Spatial attention maps of networks, for clips and for whole videos."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,14 +10,14 @@ from avsdn_tf.windows import stitch
 
 
 def attention_maps(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Return the weights of the cells as float32, or None without spatial attention.
+    """Return the attention weights of a batch, or None without spatial attention.
 
     Args:
-        model: A network of this package, or of another.
-        inputs: Features of a batch of clips.
+        model: Any Keras model; those with a method `attention_maps` have maps.
+        inputs: `"audio"` and `"visual"` features of a batch of clips.
 
     Returns:
-        `(batch, num_segments, rows, columns)`, which sum to 1 in every segment.
+        `(batch, num_segments, rows, columns)` float32; each segment's weights sum to 1.
     """
     if not hasattr(model, "attention_maps"):
         return None
@@ -33,16 +33,16 @@ def attention_maps(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray | No
 def stitch_outputs(
     model: Any, chunks: Iterable[tuple[np.ndarray, np.ndarray]], window: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return a video's logits, as `events.stitch_logits`, and its attention maps.
+    """Return the logits and attention maps of a video, averaged over windows.
 
     Args:
-        model: A network of this package, or of another.
+        model: Any Keras model that labels segments.
         chunks: As in `windows.stitch`.
         window: As in `windows.stitch`.
 
     Returns:
-        Logits, `(num_segments, num_classes)`, and `(num_segments, rows, columns)`
-        float32 weights, averaged over the same windows; None without spatial attention.
+        Logits, `(num_segments, num_classes)`, and attention weights, `(num_segments,
+        rows, columns)` float32, or None without spatial attention.
 
     Raises:
         ValueError: If there is no segment, the features don't fit the model, or

@@ -1,4 +1,4 @@
-"""What made the features: the frozen networks in front of ours."""
+"""Backbones: the frozen networks that compute audio and visual features."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from avsdn_tf.files import expand_user, hash_file
 VGGISH = "https://tfhub.dev/google/vggish/1"
 YAMNET = "https://tfhub.dev/google/yamnet/1"
 IMAGENET = "imagenet"
-# The network of any module of TensorFlow Hub, and of any SavedModel.
+# Name of the network for a TensorFlow Hub module or a SavedModel.
 HUB = "hub"
 _AUDIO_SOURCES = {"vggish": VGGISH, "yamnet": YAMNET, "yamnet_scores": YAMNET}
 _MODALITIES = ("audio", "visual")
@@ -22,20 +22,24 @@ _MODALITIES = ("audio", "visual")
 
 @dataclasses.dataclass(frozen=True)
 class Backbones:
-    """The networks that made audio and visual features, and their weights.
+    """The networks that computed audio and visual features, and their weights.
 
-    Feature files, data sets, runs and saved models carry this description, and it
-    decides whether two of them fit. None means that nobody recorded it.
+    Feature files, data sets, runs and saved models record it. Two of them fit if their
+    records are equal. None in a field means not recorded.
 
     Attributes:
         audio_network: A name of `features.audio.AUDIO_NETWORKS`, or `"hub"`.
-        audio_weights: Where its weights come from: an address, a file or a folder.
+        audio_weights: URL, file or folder of the audio network's weights.
         visual_network: A name that `features.visual.recipe_of` knows, or `"hub"`.
-        visual_weights: `"imagenet"`, a weights file, or of a hub network its address or
-            folder.
-        visual_precision: What the visual network computes in, as Keras names it.
-        audio_sha256: `checksum` of local audio weights.
-        visual_sha256: `checksum` of local visual weights.
+        visual_weights: `"imagenet"` or a weights file; for `"hub"`, a URL or folder.
+        visual_precision: Keras dtype policy of the visual network, such as `"float32"`.
+        audio_sha256: SHA-256 of local audio weights, as `checksum` returns it.
+        visual_sha256: SHA-256 of local visual weights, as `checksum` returns it.
+
+    Example:
+        >>> backbones = avsdn_tf.Backbones().override(visual_network="EfficientNetV2B0")
+        >>> backbones.complete().audio_network
+        'vggish'
     """
 
     audio_network: str | None = None
@@ -43,7 +47,7 @@ class Backbones:
     visual_network: str | None = None
     visual_weights: str | None = None
     visual_precision: str | None = None
-    # Equal without them: records of before there were checksums have none.
+    # Not compared: records of version 0.1.0 have no checksums.
     audio_sha256: str | None = dataclasses.field(default=None, compare=False)
     visual_sha256: str | None = dataclasses.field(default=None, compare=False)
 
@@ -56,44 +60,41 @@ class Backbones:
         )
 
     def known_source(self, modality: str) -> str | None:
-        """Return where a modality's network comes from unless a person says otherwise.
+        """Return the default weights of a modality's network, or None.
 
-        These publishers are known, so that a file may name them.
+        They come from known publishers, so they load without the caller's consent.
         """
         if modality == "visual":
             return None if self.visual_network == HUB else IMAGENET
         return _AUDIO_SOURCES.get(self.audio_network or "vggish")
 
     def weights_field(self, modality: str) -> str:
-        """Return the name of the argument that a modality's weights are given by."""
+        """Return the name of the argument that sets a modality's weights."""
         is_vggish = modality == "audio" and self.audio_network in (None, "vggish")
         return "vggish" if is_vggish else f"{modality}_weights"
 
     def resolve(self) -> "Backbones":
-        """Return a copy with absolute paths, and with checksums of local files.
-
-        Equal files compare equal then.
-        """
-        found: dict[str, str | None] = {}
+        """Return a copy with absolute paths, and with checksums of local files."""
+        resolved: dict[str, str | None] = {}
         for modality in _MODALITIES:
             value = getattr(self, f"{modality}_weights")
             is_known = value in (None, self.known_source(modality))
             if not is_known and os.path.exists(value):
-                found[f"{modality}_weights"] = str(pathlib.Path(value).resolve())
-                # Loading it names what can't be read.
+                resolved[f"{modality}_weights"] = str(pathlib.Path(value).resolve())
+                # An unreadable file fails when it is loaded, with a better message.
                 with contextlib.suppress(OSError, ValueError):
-                    found[f"{modality}_sha256"] = checksum(value)
-        return dataclasses.replace(self, **found)
+                    resolved[f"{modality}_sha256"] = checksum(value)
+        return dataclasses.replace(self, **resolved)
 
     def override(self, **given: str | None) -> "Backbones":
-        """Return a copy whose fields are replaced by those that are given and not None.
+        """Return a copy in which the given fields replace the recorded ones.
 
-        A network without weights of its own takes those of its known source.
+        A new network without weights resets the weights to not recorded.
 
         Args:
-            **given: Fields. `audio_network` and `visual_network` may also be the
-                address or folder of a module, and `vggish` is short for the weights of
-                the audio network VGGish.
+            **given: Fields; None leaves a field as it is. `audio_network` and
+                `visual_network` may also be the URL or folder of a module. `vggish`
+                sets the audio network to VGGish, with these weights.
         """
         fields = as_fields(**given)
         for modality in _MODALITIES:
@@ -106,7 +107,7 @@ class Backbones:
     def complete(self) -> "Backbones":
         """Return a copy with defaults for the fields that are not recorded.
 
-        They are VGGish and pooled ResNet-152 with their public weights, in float32.
+        The defaults are VGGish, and pooled ResNet-152 in float32, with public weights.
         """
         named = dataclasses.replace(
             self,
@@ -121,17 +122,17 @@ class Backbones:
         )
 
     def check_trusted(self, given: Mapping[str, str | None]) -> None:
-        """Check that these, as a file records them, may be loaded.
+        """Check that backbones recorded in a file are safe to load.
 
-        A file may be anybody's, and loading a module runs its code. Whatever isn't
-        from a known source must be given by the caller, and be the recorded one.
+        The file may be untrusted, and loading a module runs its code. Weights from
+        other sources than `known_source` must be passed by the caller.
 
         Args:
-            given: The caller's own arguments, as for `override`; they replace these.
+            given: The caller's arguments, as for `override`.
 
         Raises:
-            UserError: If weights that aren't given come from another source than the
-                known one, or the checksum of given ones differs from the recorded one.
+            UserError: If the record names weights from another source and the caller
+                passes none, or passes weights of another checksum than the recorded.
         """
         fields = as_fields(**given)
         for modality in _MODALITIES:
@@ -140,10 +141,10 @@ class Backbones:
             field = self.weights_field(modality)
             if value is None and recorded not in (None, known):
                 raise UserError(
-                    f"The features were made with {recorded!a}, as their file "
-                    "says. What a file names is not loaded without asking. Pass it as "
-                    f"{field} if you trust it"
-                    + (f", or {known!r} if it is a copy of that." if known else "."),
+                    f"The file's features were computed with {recorded!a}. Weights "
+                    "named in a file are not loaded without asking. Pass them "
+                    f"as {field} if you trust them"
+                    + (f", or {known!r} if they are a copy of it." if known else "."),
                     field=field,
                 )
             expected = getattr(self, f"{modality}_sha256")
@@ -155,7 +156,7 @@ class Backbones:
                 is_same = False
             if not is_same:
                 raise UserError(
-                    "Expected the weights that made the features, of SHA-256 "
+                    "Expected the weights that computed the features, of SHA-256 "
                     f"{expected[:16]}... Received another checksum, or no local file "
                     "or folder.",
                     field=field,
@@ -163,12 +164,12 @@ class Backbones:
                 )
 
     def names(self) -> dict[str, str | None]:
-        """Return the fields that are arguments of `build_extractor`: no checksums."""
+        """Return the arguments of `build_extractor`: all fields but the checksums."""
         fields = dataclasses.asdict(self).items()
         return {name: v for name, v in fields if not name.endswith("_sha256")}
 
     def to_dict(self) -> dict[str, str | None]:
-        """Return the fields, ready for JSON, without checksums that are unknown."""
+        """Return the fields as a JSON-ready dictionary, without unknown checksums."""
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
@@ -177,13 +178,13 @@ class Backbones:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any] | None) -> "Backbones":
-        """Return what `to_dict` gave; missing fields and None are unknown.
+        """Return the `Backbones` of a dictionary; missing fields are not recorded.
 
         Raises:
-            ValueError: If a field is unknown, or no text.
+            ValueError: If a name is unknown, or a value is neither a string nor None.
         """
         fields = dict(fields or {})
-        # Version 0.1.0 wrote the address of VGGish alone.
+        # Version 0.1.0 recorded only the URL of VGGish.
         if (vggish := fields.pop("vggish", None)) is not None:
             fields |= {"audio_network": "vggish", "audio_weights": vggish}
         known = {field.name for field in dataclasses.fields(cls)}
@@ -194,11 +195,11 @@ class Backbones:
         )
         if wrong:
             raise ValueError(
-                f"Expected texts named {', '.join(sorted(known))}. "
+                f"Expected strings named {', '.join(sorted(known))}. "
                 f"Received: {', '.join(wrong)}"
             )
-        # An address or folder in the place of a network's name is a source like any
-        # other, which `check_trusted` must see.
+        # A URL or folder in place of a network's name must become weights, so that
+        # `check_trusted` checks it.
         networks = {
             f"{each}_network": fields.get(f"{each}_network") for each in _MODALITIES
         }
@@ -206,30 +207,30 @@ class Backbones:
 
 
 def as_fields(**given: str | None) -> dict[str, str | None]:
-    """Return the fields of `Backbones` that the arguments of `override` stand for."""
+    """Return the fields of `Backbones` that arguments of `override` set."""
     fields = {n: expand_user(value) for n, value in given.items() if value is not None}
     if (vggish := fields.pop("vggish", None)) is not None:
         fields |= {"audio_network": "vggish", "audio_weights": vggish}
     for modality in _MODALITIES:
         network = fields.get(f"{modality}_network")
-        # A folder without a slash could not be told from a name.
+        # A slash distinguishes a URL or folder from a network's name.
         if network is not None and {"/", os.sep} & set(network):
             fields |= {f"{modality}_network": HUB, f"{modality}_weights": network}
     return fields
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file; of a folder, that of its files' names and hashes.
+    """Return the SHA-256 of a file, or of the names and hashes of a folder's files.
 
     Raises:
-        OSError: If it can't be read.
-        ValueError: If there is a pipe or a device.
+        OSError: If a file can't be read.
+        ValueError: If a file is a pipe or a device, or over `MAX_FILE_BYTES` long.
     """
     path = pathlib.Path(expand_user(path))
     if not path.is_dir():
         return hash_file(path)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if not file.is_dir()):
         name = file.relative_to(path).as_posix()
-        found.update(f"{hash_file(file)}  {name}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{hash_file(file)}  {name}\n".encode())
+    return digest.hexdigest()

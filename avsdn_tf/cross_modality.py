@@ -1,14 +1,14 @@
-"""Scores of cross-modality localization: an event of one modality, found in the other.
+"""Accuracy of cross-modality localization: find an event of one modality in the other.
 
-A2V finds the picture of an event whose sound is known, V2A the sound of an event whose
-picture is known. A window as long as the event slides over the other modality; the
-window with the smallest summed distance wins (the earliest of equal ones), and is right
-if it starts exactly where the event starts.
+A2V is given an event's audio segments and searches the visual ones; V2A is given the
+visual segments and searches the audio. A window as long as the event slides over the
+other modality. The window of the smallest summed distance wins, the earliest of equal
+ones. It is correct if it starts exactly where the event starts.
 
-Only clips with one event, shorter than the clip, are scored: an event as long as the
-clip has one window, and one window can't find several events. All 402 clips of AVE's
-`test_order_match.h5` are of this kind; its train and validation files contain others
-(204 of 402 in validation), which are left out. Scores are fractions of 1.
+Only clips with exactly one event, shorter than the clip, are scored: an event as long
+as the clip has a single window, and one window can't find several events. All 402 clips
+of AVE's `test_order_match.h5` are scored; the train and validation files contain others
+(204 of 402 in validation), which are skipped. Accuracies are in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -61,34 +61,38 @@ def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_scored(labels: np.ndarray) -> np.ndarray:
-    """Return which clips are scored: those with one event, shorter than the clip."""
+    """Return a mask `(num_clips,)` of clips with one event, shorter than the clip."""
     is_event = np.asarray(labels) > 0
     begins = is_event & ~np.pad(is_event, [(0, 0), (1, 0)])[:, :-1]
     return (begins.sum(axis=1) == 1) & ~is_event.all(axis=1)
 
 
 def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
-    """Find one clip's event, known in one modality, in the other.
+    """Find one clip's event, given in one modality, in the other.
 
-    `distances` has audio segments in rows. Returns the first segment of the best
-    window: in the picture for the event's sound (A2V), and in the sound for its picture
-    (V2A).
+    Args:
+        distances: `(num_segments, num_segments)`, audio segments in rows.
+        start: First segment of the event.
+        length: Number of segments of the event.
+
+    Returns:
+        First segment of the best window for A2V and for V2A.
     """
     distances = np.asarray(distances, np.float64)
     # A window that starts at s pairs segment start + k with s + k: a diagonal.
     offsets = range(len(distances) - length + 1)
-    heard = distances[start : start + length]
-    seen = distances[:, start : start + length]
-    a2v = int(np.argmin([np.trace(heard, offset) for offset in offsets]))
-    v2a = int(np.argmin([np.trace(seen, -offset) for offset in offsets]))
+    audio_rows = distances[start : start + length]
+    visual_columns = distances[:, start : start + length]
+    a2v = int(np.argmin([np.trace(audio_rows, offset) for offset in offsets]))
+    v2a = int(np.argmin([np.trace(visual_columns, -offset) for offset in offsets]))
     return a2v, v2a
 
 
 def baselines(labels: np.ndarray) -> dict[str, float]:
-    """Score three systems that neither look nor listen, on the scored clips.
+    """Return the accuracies of three systems that ignore the features.
 
-    The accuracy of `"random_window"`, any window with the same chance, is the expected
-    one; `"always_at_start"` and `"always_at_end"` are the first and the last window.
+    `"random_window"` is the expected accuracy of a uniformly random window;
+    `"always_at_start"` and `"always_at_end"` choose the first and the last window.
 
     Raises:
         ValueError: If there is no clip to score.
@@ -104,9 +108,10 @@ def baselines(labels: np.ndarray) -> dict[str, float]:
 
 
 def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
-    """Return in which of the scored clips A2V and V2A are right, `(num_scored,)` each.
+    """Return whether A2V and V2A are correct in the scored clips, `(num_scored,)` each.
 
-    ValueError names the row of the first clip with a distance that is not finite.
+    Raises:
+        ValueError: If there is no clip to score, or a distance is not finite.
     """
     broken = ~np.isfinite(predictions.distances).all(axis=(1, 2))
     if broken.any():
@@ -123,8 +128,8 @@ def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
             for clip, start, length in zip(scored, starts, lengths, strict=True)
         ]
     )
-    right = found == starts[:, None]
-    return right[:, 0], right[:, 1]
+    correct = found == starts[:, None]
+    return correct[:, 0], correct[:, 1]
 
 
 def evaluate(predictions: Distances) -> dict[str, Any]:
@@ -133,23 +138,23 @@ def evaluate(predictions: Distances) -> dict[str, Any]:
     Returns:
         A JSON-ready dictionary: `a2v_accuracy`, `v2a_accuracy`, their 95 % bootstrap
         `intervals` over clips (`[low, high]` by the same names, None for one clip),
-        `baselines` (see there), `num_clips` (scored), `num_clips_left_out` (see the
-        module) and `by_length`: one dictionary for every length of events, with
+        `baselines` (as of `baselines()`), `num_clips` (scored), `num_clips_left_out`
+        (not scored) and `by_length`: one dictionary for every event length, with
         `length`, `clips`, `a2v_accuracy`, `v2a_accuracy` and `random_window`.
 
     Raises:
         ValueError: If there is no clip to score, or a distance is not finite.
     """
-    right = dict(
+    correct = dict(
         zip(("a2v_accuracy", "v2a_accuracy"), right_starts(predictions), strict=True)
     )
     scored = is_scored(predictions.labels)
     _, lengths = event_windows(predictions.labels[scored])
     num_segments = predictions.labels.shape[1]
     return {
-        **{name: float(values.mean()) for name, values in right.items()},
+        **{name: float(values.mean()) for name, values in correct.items()},
         "intervals": {
-            name: interval_over_clips(values) for name, values in right.items()
+            name: interval_over_clips(values) for name, values in correct.items()
         },
         "baselines": baselines(predictions.labels),
         "num_clips": int(scored.sum()),
@@ -160,7 +165,7 @@ def evaluate(predictions: Distances) -> dict[str, Any]:
                 "clips": int((lengths == length).sum()),
                 **{
                     name: float(values[lengths == length].mean())
-                    for name, values in right.items()
+                    for name, values in correct.items()
                 },
                 "random_window": float(1 / (num_segments - length + 1)),
             }

@@ -1,4 +1,4 @@
-"""The error that a person can correct: one message instead of a traceback."""
+"""Errors that the user can correct, shown as a message instead of a traceback."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -8,8 +8,8 @@ from avsdn_tf.text import printable
 
 _LONGEST_LINE = 500
 
-# What TensorFlow and Keras print before the reason of a failure.
-_BEFORE_THE_REASON = re.compile(
+# Lines that TensorFlow and Keras print before the cause of an error.
+_PREAMBLE = re.compile(
     r"Graph execution error:|Detected at node |File \"|<stack traces unavailable>|"
     r"\[\[|\d+ root error|Exception encountered when calling |in user code:"
 )
@@ -19,16 +19,21 @@ _NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\} ?")
 class UserError(Exception):
     """A wrong argument, path, file or data set, which the caller can correct.
 
-    `str(error)` is the whole message. A program that has other names for the fields,
-    such as the command line with its flags, renders `field`, `value` and `message`
-    itself.
+    `str(error)` is the whole message. The command line, whose flags have other names
+    than the fields, calls `render` instead.
 
     Args:
         message: What is wrong, what was expected, and what to do, in one or two
             sentences.
-        field: Name of the argument or setting that is wrong; None if the message is
-            about something else.
-        value: What that field was set to; None to leave it out.
+        field: Name of the wrong argument or setting, or None.
+        value: Value of the field; None to omit it from the message.
+
+    Example:
+        >>> try:
+        ...     avsdn_tf.train(mode="strong")
+        ... except avsdn_tf.UserError as error:
+        ...     print(error.field, error.value)
+        mode strong
     """
 
     def __init__(
@@ -40,15 +45,15 @@ class UserError(Exception):
         self.value = value
 
     def render(self, prefix: str = "") -> str:
-        """Return the message behind the field's name and value, which is escaped.
+        """Return `field=value: message`, with control characters of the value escaped.
 
         Args:
-            prefix: What the name of a field begins with, such as `"--"`.
+            prefix: Prefix of the field's name, such as `"--"`.
         """
         if self.field is None:
             return self.message
         value = ""
-        if self.value is not None:  # A stranger's file may hold any.
+        if self.value is not None:
             value = f"={printable(str(self.value)[:_LONGEST_LINE])}"
         return f"{prefix}{self.field}{value}: {self.message}"
 
@@ -57,22 +62,22 @@ class UserError(Exception):
 
 
 class CombinedUserError(UserError):
-    """Several errors that a person can correct at once, one line each."""
+    """Several user errors, one line each."""
 
     def __init__(self, errors: Iterable[UserError]) -> None:
         self.errors = tuple(errors)
         super().__init__("\n".join(map(str, self.errors)))
 
     def render(self, prefix: str = "") -> str:
-        """Return the messages, each as its own error renders it."""
+        """Return the rendered errors, one a line."""
         return "\n".join(error.render(prefix) for error in self.errors)
 
 
 def call_all(*functions: Callable[[], Any]) -> list[Any]:
-    """Return what functions return; call all before the first failure is raised.
+    """Call all functions and return their results; raise their user errors together.
 
     Raises:
-        UserError: The error of a function, or `CombinedUserError` of several.
+        UserError: If one function raised it; a `CombinedUserError` if several did.
     """
     results, errors = [], []
     for function in functions:
@@ -86,15 +91,15 @@ def call_all(*functions: Callable[[], Any]) -> list[Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that says why it failed.
+    """Return the line of an error's message that states the cause, printable.
 
-    Headings and stack traces of TensorFlow and Keras are skipped. An error without a
-    message is its type. A terminal can show the line, which may quote a damaged file.
+    Skips headings and stack traces of TensorFlow and Keras. An error without a message
+    gives the name of its type.
     """
     lines = [line.strip() for line in _NOISE.sub("", str(error)).splitlines()]
     lines = [line for line in lines if line]
     if lines and lines[0] == "in user code:":
-        # Lines of code follow, and then the error.
+        # The error follows after a traceback.
         lines = [line for line in lines if re.match(r"\w*(Error|Exception): ", line)]
-    reasons = (line for line in lines if not _BEFORE_THE_REASON.match(line))
+    reasons = (line for line in lines if not _PREAMBLE.match(line))
     return printable(next(reasons, type(error).__name__)[:_LONGEST_LINE])

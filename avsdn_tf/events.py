@@ -1,10 +1,10 @@
-"""Events with a start and an end, from the probabilities of every segment.
+"""Convert segment probabilities to events with a start and an end.
 
-An event is a maximal run of segments in which one category is active. Of a softmax over
-categories and background, the most probable class alone is active, and background, the
-class after the last category, is never an event. With multi-label probabilities, one
+An event is a maximal run of segments in which one category is active. With a softmax
+over the categories and background, only the most probable class of a segment is active;
+background, the last class, is never an event. With multi-label probabilities, one
 sigmoid a category, each category is active where its probability reaches its threshold:
-events of different categories may overlap, and background is where none is active.
+events of different categories may overlap.
 """
 
 import dataclasses
@@ -21,11 +21,16 @@ class Event(NamedTuple):
     """One localized event.
 
     Attributes:
-        start_s: Start, in seconds from the start of the clip; of a video file, in
-            seconds on the clock of players.
-        end_s: End in seconds, which is not part of the event.
-        category: Name of its category.
+        start_s: Start in seconds: from the start of a clip, or on the time axis that
+            video players show.
+        end_s: End in seconds, exclusive, on the same time axis.
+        category: Name of the category.
         score: Mean probability of the category over the event's segments, in [0, 1].
+
+    Example:
+        >>> event = avsdn_tf.Event(start_s=2.0, end_s=7.0, category="Bark", score=0.93)
+        >>> event.end_s - event.start_s
+        5.0
     """
 
     start_s: float
@@ -38,33 +43,33 @@ class Event(NamedTuple):
 class VideoPrediction:
     """The prediction of a network for one video.
 
-    Times are on the clock of players: segment i lasts from `start_s + i * segment_s` to
-    `start_s + (i + 1) * segment_s`.
+    Times are those that video players show: segment i lasts from `start_s + i *
+    segment_s` to `start_s + (i + 1) * segment_s`.
 
     Attributes:
-        name: File name of the video, as people see it.
+        name: File name of the video, printable.
         categories: Names of the categories, without background.
         probabilities: `(num_segments, num_categories + 1)`, background last; if
             `multi_label`, `(num_segments, num_categories)`.
         segment_s: Length of a segment in seconds.
         events: The localized events, in order of time.
         disclaimer: Text that must accompany every result, or None.
-        start_s: Start of the first segment on the clock of players, in seconds: 0 in
-            most videos, else the first timestamp. See `features.video.Second.start_s`.
-        heard_only: Names of the categories that were not looked for in the picture.
-        multi_label: Whether each category has a probability of its own, so that events
-            of different categories may overlap.
+        start_s: Start of the first segment in seconds: 0 in most videos, else the first
+            timestamp. See `features.video.Second.start_s`.
+        heard_only: Names of the categories that were detected by sound alone.
+        multi_label: Whether each category has its own probability, so that events of
+            different categories may overlap.
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
-        attention: Where the network looked: the weights of the cells of a picture,
-            `(num_segments, rows, columns)`, row by row from the top left, which sum to
-            1 in every segment; None for networks without spatial attention.
+        attention: Attention weights of the picture's cells, `(num_segments, rows,
+            columns)`, row by row from the top left, which sum to 1 in every segment;
+            None for networks without spatial attention.
 
     Raises:
         ValueError: If there is no segment, the probabilities or thresholds don't fit
             the categories or aren't finite, `segment_s` is not positive, `start_s` is
-            negative or not finite, an event is of another category, or the attention
-            doesn't fit the segments or sum to 1.
+            negative or not finite, an event has an unknown category, or the attention
+            doesn't fit the segments or doesn't sum to 1.
     """
 
     name: str
@@ -109,7 +114,7 @@ class VideoPrediction:
             thresholds = check_thresholds(self.thresholds, len(self.categories))
             object.__setattr__(self, "thresholds", tuple(thresholds.tolist()))
         elif self.thresholds is not None:
-            raise ValueError("Expected thresholds for multi_label predictions alone.")
+            raise ValueError("Expected thresholds only for multi_label predictions.")
         if self.attention is not None:
             _check_attention(self.attention, shape[0])
 
@@ -125,7 +130,7 @@ class VideoPrediction:
 
     @property
     def end_s(self) -> float:
-        """End of the last segment on the clock of players, in seconds."""
+        """End of the last segment in seconds, as video players show it."""
         return self.start_s + self.duration_s
 
 
@@ -136,7 +141,7 @@ def _check_attention(maps: np.ndarray, num_segments: int) -> None:
             f"Expected attention of shape ({num_segments}, rows, columns). "
             f"Received: shape {shape}"
         )
-    # Weights in half precision sum to 1 within a hundredth.
+    # Rounding of half precision: sums differ from 1 by up to a hundredth.
     sums = np.sum(maps, axis=(1, 2), dtype=np.float64)
     if not (np.min(maps) >= 0 and np.allclose(sums, 1, rtol=0, atol=0.02)):
         raise ValueError(
@@ -149,15 +154,15 @@ def _check_attention(maps: np.ndarray, num_segments: int) -> None:
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the softmax of logits over the last axis, in float64."""
     logits = np.asarray(logits, dtype=np.float64)
-    # Without the shift, a logit above 709 would overflow.
+    # Shift by the maximum: exp overflows above 709.
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Return the sigmoid of logits, in float64."""
-    # Neither exponential overflows; sigmoid(0) is exactly 0.5.
     logits = np.asarray(logits, dtype=np.float64)
+    # The exponent is never positive, so exp can't overflow.
     exponentials = np.exp(-np.abs(logits))
     return np.where(logits < 0, exponentials, 1.0) / (1 + exponentials)
 
@@ -168,7 +173,7 @@ def check_thresholds(
     """Return the threshold of each category, `(num_categories,)` float64.
 
     Raises:
-        ValueError: If they are not one number in (0, 1) a category, nor None.
+        ValueError: If `thresholds` is neither None nor one number in (0, 1) a category.
     """
     if thresholds is None:
         return np.full(num_categories, 0.5)
@@ -184,10 +189,11 @@ def check_thresholds(
 def active_categories(
     probabilities: np.ndarray, thresholds: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Return where each category is active, of the shape of `probabilities`.
+    """Return a boolean array that marks where each category is active.
 
-    `probabilities` are multi-label, `(..., num_categories)`, and `thresholds` those of
-    `check_thresholds`.
+    Args:
+        probabilities: Multi-label probabilities, `(..., num_categories)`.
+        thresholds: As in `check_thresholds`.
     """
     probabilities = np.asarray(probabilities)
     return probabilities >= check_thresholds(thresholds, probabilities.shape[-1])
@@ -203,8 +209,7 @@ def number_events(classes: np.ndarray, background: int) -> np.ndarray:
 
     Returns:
         Number of the event that each segment belongs to, of the same shape: 0, 1, ...
-        in order of clip and time, never shared by two clips; -1 for background and
-        padding.
+        in order of clip and time, unique over all clips; -1 for background and padding.
     """
     is_event = (classes != background) & (classes >= 0)
     starts = is_event.copy()
@@ -214,9 +219,11 @@ def number_events(classes: np.ndarray, background: int) -> np.ndarray:
 
 
 def event_spans(classes: np.ndarray, background: int) -> list[tuple[int, int]]:
-    """Return the first segment of each event of a clip, and the one after its last.
+    """Return the first segment and the exclusive end of each event of a clip.
 
-    `classes` holds the class index of every segment, `(num_segments,)`; -1 in padding.
+    Args:
+        classes: Class index of every segment, `(num_segments,)`; -1 in padding.
+        background: Index of the background class.
     """
     numbers = number_events(classes[np.newaxis], background)[0]
     segments = np.flatnonzero(numbers >= 0)
@@ -228,14 +235,17 @@ def event_spans(classes: np.ndarray, background: int) -> list[tuple[int, int]]:
 
 
 def active_spans(active: np.ndarray) -> list[tuple[int, int, int]]:
-    """Return first segment, segment after the last, and category of a clip's events.
+    """Return first segment, exclusive end and category of each event of a clip.
 
-    They are in order of first segment, then of category. `active` is where each
-    category is active, `(num_segments, num_categories)`.
+    Args:
+        active: Where each category is active, `(num_segments, num_categories)`.
+
+    Returns:
+        The spans in order of first segment, then of category.
     """
     padded = np.pad(np.asarray(active).T > 0, [(0, 0), (1, 1)])
     changes = padded[:, 1:] != padded[:, :-1]
-    # Category by category, starts and ends alternate.
+    # Within each category, starts and ends alternate.
     categories, edges = np.nonzero(changes)
     firsts, ends, categories = edges[::2], edges[1::2], categories[::2]
     spans = zip(firsts.tolist(), ends.tolist(), categories.tolist(), strict=True)
@@ -251,21 +261,21 @@ def events_from_probabilities(
 ) -> list[Event]:
     """Localize the events of one clip.
 
-    Every segment takes its most probable class, or, if `multi_label`, all categories
-    whose probability reaches their threshold; runs of one category become events.
+    Runs of segments with the same most probable category become events; if
+    `multi_label`, runs where a category's probability reaches its threshold.
 
     Args:
         probabilities: `(num_segments, num_categories + 1)`, background last; if
             `multi_label`, `(num_segments, num_categories)`.
         categories: Names of the categories.
         segment_s: Length of a segment in seconds.
-        multi_label: Whether each category has a probability of its own.
+        multi_label: Whether each category has its own probability.
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
 
     Returns:
-        The clip's events in order of time, those that start together in the order of
-        `categories`; empty if all is background.
+        The clip's events in order of start, then of `categories`; empty if all is
+        background.
 
     Raises:
         ValueError: If the shape or the thresholds don't fit the categories, a
@@ -273,7 +283,7 @@ def events_from_probabilities(
     """
     probabilities = np.asarray(probabilities)
     _check_shape("probabilities", probabilities, categories, multi_label)
-    # A softmax in half precision may pass 1 by a rounding.
+    # A half-precision softmax may exceed 1 by rounding.
     if not ((probabilities >= 0) & (probabilities <= 1.01)).all():
         raise ValueError(
             "Expected probabilities in [0, 1]; for logits, use events_from_logits. "
@@ -303,13 +313,13 @@ def events_from_probabilities(
 
 
 def _check_shape(
-    what: str, values: np.ndarray, categories: Sequence[str], multi_label: bool
+    name: str, values: np.ndarray, categories: Sequence[str], multi_label: bool
 ) -> None:
     num_classes = len(categories) + (not multi_label)
     if values.ndim != 2 or values.shape[1] != num_classes:
         background = "" if multi_label else " and background"
         raise ValueError(
-            f"Expected {what} of one clip, of shape (num_segments, {num_classes}): "
+            f"Expected {name} of one clip, of shape (num_segments, {num_classes}): "
             f"{len(categories)} categories{background}. "
             f"Received: shape {values.shape}"
         )
@@ -330,8 +340,8 @@ def events_from_logits(
             sigmoid.
         categories: Names of the categories.
         segment_s: Length of a segment in seconds.
-        multi_label: As in `events_from_probabilities`, as are the `thresholds`.
-        thresholds: The model's, if `multi_label`; None for 0.5 each.
+        multi_label: As in `events_from_probabilities`.
+        thresholds: As in `events_from_probabilities`.
 
     Returns:
         The clip's events in order of time; empty if all is background.
@@ -341,8 +351,10 @@ def events_from_logits(
             not finite, or `segment_s` is not positive.
 
     Example:
-        >>> logits = model.predict({"audio": audio, "visual": visual})
-        >>> events = [events_from_logits(clip, model.categories) for clip in logits]
+        >>> logits = np.array([[3.0, 0, 0], [3.0, 0, 0], [0, 0, 3.0]])
+        >>> for event in avsdn_tf.events_from_logits(logits, categories):
+        ...     print(event.start_s, event.end_s, event.category, f"{event.score:.2f}")
+        0.0 2.0 Bark 0.91
     """
     logits = np.asarray(logits)
     _check_shape("logits", logits, categories, multi_label)
@@ -362,7 +374,7 @@ def stitch_logits(
     """Return the logits of a video of any length, averaged over overlapping windows.
 
     Args:
-        model: A network of this package.
+        model: Any Keras model that labels segments.
         chunks: As in `windows.stitch`.
         window: As in `windows.stitch`.
 

@@ -1,4 +1,4 @@
-"""Atomic writes, locks, and the messages where a file can't be written."""
+"""Atomic writes, folder locks, hashes, and messages for files that can't be written."""
 
 import contextlib
 import hashlib
@@ -17,15 +17,14 @@ from avsdn_tf.errors import UserError
 LOCK = ".lock"
 TMP_PREFIX = ".tmp-"
 _READ_BYTES = 2**20
-# The largest model or archive of arrays that is read: it may be anybody's.
+# Size limit for models and archives of arrays, which may be untrusted.
 MAX_FILE_BYTES = 4 * 2**30
 
 
 def expand_user(path: str | os.PathLike[str]) -> str:
-    """Return a path that a person gave, with a leading `~` expanded.
+    """Return a path with a leading `~` expanded; shells don't expand it in `--run=~`.
 
-    No shell has expanded `~` after `--run=`, in a file or in Python. An address
-    (`https://...`) is returned as it is.
+    A URL is returned unchanged.
     """
     return os.path.expanduser(os.fspath(path))
 
@@ -34,16 +33,16 @@ def expand_user(path: str | os.PathLike[str]) -> str:
 def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a temporary path, which replaces `path` when the block ends.
 
-    After an error `path` is what it was before. Several processes may write the same
-    path: the last one wins. A killed process leaves its temporary folder behind; see
+    If the block raises, `path` is unchanged. Several processes may write the same path:
+    the last one wins. A killed process leaves its temporary folder behind; see
     `remove_temporary_files`.
 
     Args:
         path: The file to write. Its folder must exist.
 
     Yields:
-        The temporary path. It ends in the file's own name, since Keras and matplotlib
-        choose the format by it.
+        The temporary path. It has the same file name, because Keras and matplotlib
+        choose the format by the suffix.
 
     Raises:
         OSError: If the file can't be written.
@@ -57,12 +56,14 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def remove_temporary_files(folder: pathlib.Path, *patterns: str) -> None:
-    """Remove what killed processes left of `atomic_write`. Hold the folder's lock.
+    """Remove temporary folders that killed processes left behind in `atomic_write`.
+
+    The caller must hold the folder's lock.
 
     Args:
-        folder: The folder.
+        folder: The folder that holds them.
         *patterns: Names of the files that are written there, such as `*.png`. A
-            temporary folder that holds anything else is not ours, and stays.
+            temporary folder with other files is left alone.
     """
     for tmp_dir in folder.glob(f"{TMP_PREFIX}*"):
         with contextlib.suppress(OSError):
@@ -76,7 +77,7 @@ def remove_temporary_files(folder: pathlib.Path, *patterns: str) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Write UTF-8 text atomically, with line ends as they are."""
+    """Write UTF-8 text atomically, without converting line ends."""
     with atomic_write(path) as tmp_path:
         tmp_path.write_text(text, encoding="utf-8", newline="")
 
@@ -95,7 +96,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """
 
     def opener(name: str, flags: int) -> int:
-        # Opening a pipe would wait for its writer.
+        # Without O_NONBLOCK, opening a pipe waits for its writer.
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
     file = open(path, "rb", opener=opener)  # noqa: SIM115 The caller closes it.
@@ -110,15 +111,15 @@ def hash_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> 
 
     Raises:
         OSError: If it can't be read.
-        ValueError: If it is no regular file, or longer than `max_bytes`.
+        ValueError: If it is not a regular file, or longer than `max_bytes`.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > max_bytes:
             raise ValueError(f"more than {max_bytes:,} bytes")
         while content := file.read(_READ_BYTES):
-            found.update(content)
-    return found.hexdigest()
+            digest.update(content)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -142,14 +143,14 @@ def lock(folder: pathlib.Path, timeout_s: float = -1) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
-    """Turn a full disk or a read-only folder into one message.
+    """Convert an OSError in the block to a UserError.
 
     Args:
-        path: The file or folder that is written.
-        what_next: A sentence on what is left and what to do.
+        path: The file or folder that the block writes.
+        what_next: Sentence that advises the user.
 
     Raises:
-        UserError: If it can't be written.
+        UserError: If the path can't be written.
     """
     try:
         yield
@@ -162,13 +163,13 @@ def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_patterns(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield a name for a folder that TensorFlow doesn't read as a glob pattern.
+    """Yield a path of a folder without the glob characters, for TensorFlow.
 
-    TensorFlow globs for a SavedModel's variables, and finds none below a folder whose
-    name holds `[`. A symbolic link without such characters stands in.
+    TensorFlow globs for the variables of a SavedModel, and finds none in a folder such
+    as `a[1]`. The yielded path is a symbolic link if need be.
 
     Args:
-        folder: The folder; or an address, which is passed on.
+        folder: A folder, or a URL, which is yielded unchanged.
 
     Raises:
         OSError: If no temporary folder can be made.

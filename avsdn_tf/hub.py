@@ -1,7 +1,7 @@
-"""Share runs on Hugging Face's hub, and load shared ones.
+"""Upload runs to the Hugging Face Hub, and download shared ones.
 
-A repository holds the run's files in its folder `run`, a model card made from the
-report, and the model unpacked in its root, where `keras.saving.load_model` looks.
+A repository holds the run's files in its folder `run`, a model card with the report's
+scores, and the unpacked model in its root, where `keras.saving.load_model` expects it.
 """
 
 import os
@@ -18,7 +18,7 @@ from avsdn_tf.run_folder import RunFolder
 
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 _RUN = "run"
-# What reading and repeating a run needs; TensorBoard's logs and checkpoints stay.
+# TensorBoard's logs and checkpoints are not shared: no reader of a run needs them.
 _FILES = (
     *("config.json", "report.json", "report.html", "model.keras", "SHA256SUMS"),
     *("metrics.csv", "predictions.npz"),
@@ -27,22 +27,22 @@ _FILES = (
 
 
 def is_address(run: str | os.PathLike[str]) -> bool:
-    """Return whether a run is named by an address of the hub."""
+    """Return whether a run is an address on the Hub, `hf://...`."""
     return os.fspath(run).startswith("hf://")
 
 
 def fetch_run(address: str) -> pathlib.Path:
-    """Return the local copy of a run, downloaded if need be.
+    """Download a shared run unless it is cached, and return its local folder.
 
     Args:
         address: `hf://USER/NAME`, or `hf://USER/NAME@REVISION`.
 
     Raises:
-        UserError: If the address is wrong, or the run can't be had.
+        UserError: If the address is invalid, or the download fails.
     """
     repo_id, revision = _parse(address)
     hub = _import_hub()
-    # Real files: a cache of links would look like links that a stranger set.
+    # The Hub's own cache consists of symbolic links, which `RunFolder` refuses.
     folder = pathlib.Path(hub.constants.HF_HOME) / "avsdn_tf" / repo_id
     folder = folder / (revision or "main")
     try:
@@ -55,8 +55,8 @@ def fetch_run(address: str) -> pathlib.Path:
     # Errors of many types: no network, no such repository, no permission.
     except Exception as error:
         raise UserError(
-            f"can't be downloaded ({first_line(error)}). Expected a run that `avsdn "
-            "push` has shared.",
+            f"can't be downloaded ({first_line(error)}). Expected a run that was "
+            "shared with `avsdn push`.",
             field="run",
             value=address,
         ) from error
@@ -64,14 +64,14 @@ def fetch_run(address: str) -> pathlib.Path:
 
 
 def push_run(run: str | os.PathLike[str], address: str) -> str:
-    """Share a run; return the page of its repository.
+    """Upload a run and return the URL of its repository.
 
     Args:
         run: The folder of a run whose training has ended.
-        address: `hf://USER/NAME`. The repository is made if need be.
+        address: `hf://USER/NAME`. The repository is created if it doesn't exist.
 
     Raises:
-        UserError: If run or address is wrong, or the hub refuses.
+        UserError: If the run or the address is invalid, or the upload fails.
     """
     repo_id, revision = _parse(address)
     folder = RunFolder(run)
@@ -98,8 +98,8 @@ def push_run(run: str | os.PathLike[str], address: str) -> str:
         # Errors of many types: no network, no token, no permission.
         except Exception as error:
             raise UserError(
-                f"{address}: can't be shared ({first_line(error)}). Log in by `hf auth "
-                "login`, with a token that may write."
+                f"{address}: can't be shared ({first_line(error)}). Log in with `hf "
+                "auth login` and a token that has write permission."
             ) from error
     return str(url)
 

@@ -1,4 +1,4 @@
-"""From a trained network to events: load it, and localize the events of clips."""
+"""Load trained networks, and localize events with them."""
 
 import os
 import pathlib
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a trained network of this package from a file that may be anybody's.
+    """Load a trained network of this package. Untrusted files are safe to load.
 
-    The file runs no code and reads no other file; docs/security.md says what is
-    checked.
+    Loading runs no code of the file and reads no other file; docs/security.md lists the
+    checks.
 
     Args:
         path: A run folder, a `.keras` file, or the address of a shared run,
-            `hf://USER/NAME`. The model of a run is compared with the checksum beside
-            it.
+            `hf://USER/NAME`. The model of a run is checked against its SHA256SUMS.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        UserError: If it can't be loaded, holds anything but a network of this package,
-            or its checksum is another one.
+        UserError: If the file can't be loaded, holds no network of this package, or
+            doesn't match its checksum.
 
     Example:
         >>> model = avsdn_tf.load("runs/first")
+        >>> len(model.categories)
+        28
     """
     path = fetch_run(path) if is_address(path) else pathlib.Path(expand_user(path))
     if not path.exists():
@@ -68,20 +69,20 @@ def localize(
         model: A network that labels segments.
         source: A video file; or the features of clips, `{"audio": (batch, num_segments,
             audio_width), "visual": (batch, num_segments, ...)}` or the pair of the two.
-            `"mask"`, `(batch, num_segments)`, marks the segments of padded clips that
-            are real.
-        segment_s: Length of a segment in seconds; default: the model's, else 1. A
-            video's segments last 1 s.
-        window: Segments of the windows that a video is seen in; default: those of the
-            clips that the model was trained on, else 10.
-        extractor: Makes a video's features; default: the model's backbones, loaded for
-            this call. For many videos, build one with
+            A `"mask"`, `(batch, num_segments)`, is nonzero in real segments and 0 in
+            padding.
+        segment_s: Length of a clip's segment in seconds; default: the model's, else 1.
+            Videos always have segments of 1 s.
+        window: Number of segments of each window over a video; default: the length of
+            the model's training clips, else 10.
+        extractor: Computes the features of a video; default: the model's backbones,
+            loaded for this call. For many videos, build one with
             `avsdn_tf.features.extractor.build_extractor`.
 
     Returns:
-        For a video, its events in order of time, on the players' clock: a video whose
-        first timestamp is 3 s has no event before. For clips, one such list each. Those
-        of a multi-label model overlap where several categories are active.
+        For a video, its events in order of time, in seconds as video players show them:
+        counted from the first timestamp, which is 0 in most videos. For clips, one such
+        list each. Events of a multi-label model may overlap.
 
     Raises:
         ValueError: If the model labels no segments, the features don't fit it, they or
@@ -91,9 +92,12 @@ def localize(
         VideoError: If a video can't be read, or lacks a modality.
 
     Example:
+        >>> model = avsdn_tf.load("runs/first")
         >>> for event in avsdn_tf.localize(model, "dog.mp4"):
-        ...     print(f"{event.start_s:4.1f} {event.end_s:4.1f} {event.category}")
-         2.0  7.0 Bark
+        ...     line = f"{event.start_s:4.1f} {event.end_s:4.1f} {event.category}"
+        >>> clips = avsdn_tf.localize(model, {"audio": audio, "visual": visual})
+        >>> len(clips)
+        4
     """
     if isinstance(model, AVDLN):
         raise ValueError("Expected a network that labels segments. Received: AVDLN")
@@ -103,7 +107,7 @@ def localize(
         from avsdn_tf.videos import extractor_for, predict_video
 
         path = pathlib.Path(expand_user(source))
-        # Before the backbones, which may have to be downloaded.
+        # Check before loading the backbones, which may be a long download.
         if not path.is_file():
             raise VideoError(f"{path}: no such file. Expected a video.")
         if extractor is None:
@@ -149,7 +153,7 @@ def _as_clips(
     audio, visual = map(np.asarray, source)
     fits = audio.ndim == 3 and visual.ndim >= 3 and audio.shape[:2] == visual.shape[:2]
     audio_width = visual_shape = "..."
-    # A model of another package may have categories, and no widths.
+    # Models of other packages don't record feature widths.
     if isinstance(model, SegmentClassifier):
         audio_width, visual_shape = model.audio_width, model.visual_shape
         widths = (audio_width, *visual_shape)
@@ -163,7 +167,7 @@ def _as_clips(
             f"Received: audio {audio.shape}, visual {visual.shape}"
         )
     for name, values in (("audio", audio), ("visual", visual)):
-        # An infinite feature saturates an LSTM, whose logits are finite.
+        # An LSTM saturates at infinite features, and its logits would be finite.
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             raise ValueError(

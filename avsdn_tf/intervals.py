@@ -1,8 +1,8 @@
-"""Bootstrap intervals over clips, of one system and of the difference of two."""
+"""Bootstrap intervals over clips: of one system, and of the difference of two."""
 
 import numpy as np
 
-# Draws held in memory at once, whatever the size of the split.
+# Bounds memory: number of clip indices drawn at once.
 _MAX_DRAWS = 1_000_000
 
 
@@ -15,13 +15,14 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a mean over clips, or of a ratio.
 
-    Clips are resampled, not segments: the segments of one clip are right or wrong
-    together, and an interval over segments would be too narrow.
+    Clips are resampled, not segments: errors of the segments in one clip are
+    correlated, so an interval over segments would be too narrow.
 
     Args:
         per_clip: One value a clip, such as its accuracy, `(num_clips,)`.
-        wholes: What the sum of `per_clip` is divided by the sum of, `(num_clips,)`;
-            None for the mean. Resamples that sum to 0 are left out.
+        wholes: Denominators, `(num_clips,)`: the statistic is `sum(per_clip) /
+            sum(wholes)`. None for the mean of `per_clip`. Resamples whose denominators
+            sum to 0 are dropped.
         num_resamples: Number of resamples.
         seed: Seed of the draws.
         level: Coverage, in (0, 1).
@@ -34,7 +35,6 @@ def bootstrap_interval(
             `level` is outside (0, 1).
     """
     values = np.asarray(per_clip, dtype=np.float64)
-    # The mean of ones is exactly 1.
     wholes = np.ones_like(values) if wholes is None else np.asarray(wholes, np.float64)
     fits = values.ndim == 1 and values.shape == wholes.shape and wholes.any()
     if not fits or not 0 < level < 1:
@@ -66,12 +66,12 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Return the bootstrap interval of accuracy A minus accuracy B on the same clips.
 
-    Each resample of clips scores both systems, so the difficulty of a clip cancels. An
-    interval without 0 distinguishes the two systems.
+    Each resample of clips scores both systems, so the difficulty of a clip cancels. If
+    the interval excludes 0, the two systems differ.
 
     Args:
-        correct_a: Whether system A is right, `(num_clips, num_segments)`.
-        correct_b: The same of system B, for the same clips in the same order.
+        correct_a: Whether system A is correct, `(num_clips, num_segments)`.
+        correct_b: The same for system B, with the clips in the same order.
         num_resamples: Number of resamples.
         seed: Seed of the draws.
         level: Coverage, in (0, 1).

@@ -1,8 +1,8 @@
-"""The losses of the field: of segment logits, clip labels and distances.
+"""Losses of segment logits, clip labels and distances.
 
 Networks of this package resolve registered names, as in
-`model.compile(loss="avsdn_tf>SoftmaxBinaryCrossentropy")`. `keras.losses.get` takes the
-form `{"class_name": "avsdn_tf>SoftmaxBinaryCrossentropy", "config": {}}`.
+`model.compile(loss="avsdn_tf>SoftmaxBinaryCrossentropy")`. Other models need the form
+`{"class_name": "avsdn_tf>SoftmaxBinaryCrossentropy", "config": {}}`.
 """
 
 from typing import Any
@@ -12,14 +12,14 @@ from keras import ops
 
 
 def float32_or_wider(x: Any) -> Any:
-    """Return a tensor of a half-precision dtype as float32, and others unchanged."""
+    """Cast a half-precision tensor to float32; return other tensors unchanged."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
 
 
 def mean_over_segments(values: Any, mask: Any = None) -> Any:
-    """Return the mean over the real segments of every clip.
+    """Return the mean over the real segments of each clip.
 
     Args:
         values: `(batch, num_segments, ...)`.
@@ -36,7 +36,7 @@ def mean_over_segments(values: Any, mask: Any = None) -> Any:
 
 
 def _like_segments(mask: Any, values: Any) -> Any:
-    """Return a mask as booleans that broadcast against values of the segments."""
+    """Return a boolean mask that broadcasts against `(batch, num_segments, ...)`."""
     real = ops.cast(mask, "bool")
     for _ in values.shape[2:]:
         real = ops.expand_dims(real, -1)
@@ -47,32 +47,32 @@ def as_distribution(y_true: Any, y_pred: Any) -> Any:
     """Return a target as a distribution over the classes, in the dtype of the logits.
 
     Args:
-        y_true: A distribution of the shape of `y_pred`, or class indices without the
-            last axis.
+        y_true: A distribution, `(batch, ..., num_classes)`, or class indices, `(batch,
+            ...)` or `(batch, ..., 1)`.
         y_pred: Logits, `(batch, ..., num_classes)`.
 
     Raises:
-        ValueError: If the shape is neither.
+        ValueError: If `y_true` has another shape.
     """
     y_true = ops.convert_to_tensor(y_true)
-    shape, wanted = tuple(y_true.shape), tuple(y_pred.shape)
-    if len(shape) == len(wanted) and shape[-1] == 1 != wanted[-1]:
+    shape, expected = tuple(y_true.shape), tuple(y_pred.shape)
+    if len(shape) == len(expected) and shape[-1] == 1 != expected[-1]:
         y_true, shape = y_true[..., 0], shape[:-1]
-    if _fits(shape, wanted[:-1]):
-        y_true = ops.one_hot(ops.cast(y_true, "int32"), wanted[-1])
-    elif not _fits(shape, wanted):
+    if _fits(shape, expected[:-1]):
+        y_true = ops.one_hot(ops.cast(y_true, "int32"), expected[-1])
+    elif not _fits(shape, expected):
         raise ValueError(
-            f"Expected a target of the shape of the logits, {wanted}, or class indices "
-            f"of shape {wanted[:-1]}. Received: {shape}. ClipLoss takes the label of a "
-            "whole clip; other losses take the labels of its segments."
+            f"Expected a target of the logits' shape, {expected}, or class indices of "
+            f"shape {expected[:-1]}. Received: {shape}. ClipLoss expects one label a "
+            "clip; other losses expect one label a segment."
         )
     return ops.cast(y_true, y_pred.dtype)
 
 
-def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
+def _fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
         None in (size, other) or size == other
-        for size, other in zip(shape, wanted, strict=True)
+        for size, other in zip(shape, expected, strict=True)
     )
 
 
@@ -82,8 +82,8 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
 
         loss = -mean_k [y_k log p_k + (1 - y_k) log(1 - p_k)],  p = softmax(logits)
 
-    Lin et al. train with binary cross-entropy on a softmax (end of section 2.2). Both
-    logarithms are computed from logits, so a confident wrong class keeps its gradient.
+    Lin et al. train with it (end of section 2.2). Both logarithms are computed from the
+    logits, so that the gradient doesn't vanish for a confident wrong class.
 
     Call arguments:
         y_true: Target distribution, `(batch, ..., num_classes)`, each value in [0, 1];
@@ -96,6 +96,12 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
 
     Raises:
         ValueError: If the shapes don't fit each other.
+
+    Example:
+        >>> loss = avsdn_tf.SoftmaxBinaryCrossentropy()
+        >>> logits = np.log(np.array([[0.5, 0.25, 0.25]], "float32"))
+        >>> round(float(loss([0], logits)), 3)
+        0.423
 
     Reference:
         Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473.
@@ -111,9 +117,9 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = as_distribution(y_true, y_pred)
         log_p = ops.log_softmax(y_pred, axis=-1)
-        # Near p = 1, log(1 - p) is exact as the logarithm of the other classes' sum.
-        # Only the largest probability can be there: the others are 1/2 at most, where
-        # log1p is exact.
+        # 1 - p loses precision near p = 1, where only the largest p can be: compute its
+        # log(1 - p) as the log of the other classes' sum. The other p are at most 1/2,
+        # where log1p(-p) is accurate.
         largest = ops.one_hot(
             ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype="bool"
         )
@@ -133,8 +139,7 @@ class SoftMarginLoss(keras.losses.Loss):
         loss = -mean_k [y_k log s(p_k) + (1 - y_k) log(1 - s(p_k))],
         p = softmax(logits), s the sigmoid
 
-    The sigmoid of a probability lies between 0.5 and 0.73, so the loss never nears 0.
-    Tian et al. trained with it.
+    The sigmoid of a probability is between 0.5 and 0.73, so the loss never nears 0.
 
     Call arguments:
         y_true: Target distribution, `(batch, ..., num_classes)`, each value in [0, 1];
@@ -148,8 +153,14 @@ class SoftMarginLoss(keras.losses.Loss):
     Raises:
         ValueError: If the shapes don't fit each other.
 
+    Example:
+        >>> loss = avsdn_tf.SoftMarginLoss()
+        >>> logits = np.log(np.array([[0.5, 0.25, 0.25]], "float32"))
+        >>> round(float(loss([0], logits)), 3)
+        0.709
+
     Reference:
-        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, and its program.
+        Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, and the authors' code.
     """
 
     def __init__(self, name: str = "soft_margin", **kwargs: Any) -> None:
@@ -164,33 +175,35 @@ class SoftMarginLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class ClipLoss(keras.losses.Loss):
-    """Loss of the clip's label on segment logits that are pooled over time (Eq. 3).
-
-    With it, `fit` learns from clip labels alone (weak learning).
+    """Weakly supervised loss: compares a clip label with pooled segment logits (Eq. 3).
 
     Args:
-        loss: The loss of the pooled logits or probabilities, a `keras.losses.Loss`.
+        loss: Loss of the pooled logits or probabilities, a `keras.losses.Loss`.
         pooling: `"average"` (Lin et al.) or `"max"` (Tian et al.) over the segments.
         activation: None to pool logits. `"sigmoid"` to pool the probabilities of a
-            multi-label network, with a loss of probabilities such as
-            `keras.losses.BinaryCrossentropy()`.
+            multi-label network; `loss` must then expect probabilities, as
+            `keras.losses.BinaryCrossentropy()` does.
 
     Call arguments:
         y_true: Clip target, `(batch, num_classes)`, one-hot or a distribution such as
             the mean of the segment labels; or class indices, `(batch,)`.
-        y_pred: Segment logits, `(batch, num_segments, num_classes)`, or what `pool`
-            made of them, `(batch, num_classes)`.
+        y_pred: Segment logits, `(batch, num_segments, num_classes)`, or the result of
+            `pool`, `(batch, num_classes)`.
 
     Returns:
         The loss, averaged over the batch (or `(batch,)` for `reduction=None`).
 
     Raises:
-        ValueError: If `pooling` or `activation` is none of those, or the shapes don't
-            fit each other.
+        ValueError: If `pooling` or `activation` is unknown, or the shapes don't fit
+            each other.
 
     Example:
-        >>> model.compile("adam", ClipLoss(SoftmaxBinaryCrossentropy()))
-        >>> model.fit({"audio": audio, "visual": visual}, clip_labels)
+        >>> model = avsdn_tf.AVSDN(categories)
+        >>> loss = avsdn_tf.ClipLoss(avsdn_tf.SoftmaxBinaryCrossentropy())
+        >>> model.compile("adam", loss)
+        >>> history = model.fit(
+        ...     {"audio": audio, "visual": visual}, clip_labels, verbose=0
+        ... )
 
     Reference:
         Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473, Eq. 3.
@@ -218,11 +231,11 @@ class ClipLoss(keras.losses.Loss):
         self.activation = activation
 
     def activate(self, logits: Any) -> Any:
-        """Return what is pooled, and what `loss` takes: logits or probabilities."""
+        """Apply `activation` to logits."""
         return logits if self.activation is None else ops.sigmoid(logits)
 
     def pool(self, logits: Any, mask: Any = None) -> Any:
-        """Return clip logits or probabilities of segment logits.
+        """Pool segment logits to clip logits, or to probabilities with an activation.
 
         Args:
             logits: `(batch, num_segments, num_classes)`.
@@ -265,12 +278,12 @@ class ClipLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class ContrastiveLoss(keras.losses.Loss):
-    """Contrastive loss: matching pairs are pulled close, others a margin apart.
+    """Contrastive loss: pulls matching pairs close and pushes others a margin apart.
 
         loss = y d^2 + (1 - y) max(margin - d, 0)^2
 
     Args:
-        margin: Least distance at which a pair that doesn't match costs nothing.
+        margin: Distance from which a pair that doesn't match has zero loss.
 
     Call arguments:
         y_true: 1 if the pair matches, else 0, `(batch, ...)`.
@@ -281,6 +294,11 @@ class ContrastiveLoss(keras.losses.Loss):
 
     Raises:
         ValueError: If the margin is not positive.
+
+    Example:
+        >>> loss = avsdn_tf.ContrastiveLoss(margin=2.0)
+        >>> float(loss([1.0, 0.0], [0.5, 1.5]))
+        0.25
 
     Reference:
         Hadsell et al., CVPR 2006, as Tian et al. use it, ECCV 2018,

@@ -1,8 +1,8 @@
-"""Load a `.keras` file of a network that somebody else may have written.
+"""Load a `.keras` file that may be untrusted.
 
-The file can't run code, read other files, or take more memory than its own size allows.
-It is checked before Keras opens it: `keras.models.load_model` trusts the classes,
-widths and HDF5 datasets that a file names.
+The file can't run code, read other files, or allocate memory out of proportion to its
+size. All checks precede `keras.models.load_model`, which trusts the classes, widths and
+HDF5 datasets that a file names.
 """
 
 import concurrent.futures
@@ -27,16 +27,16 @@ from avsdn_tf.files import MAX_FILE_BYTES, open_regular
 from avsdn_tf.models.audio_visual import AudioVisualModel
 from avsdn_tf.schemas import MAX_JSON_BYTES, Schema, parse_json
 
-# Trained weights hardly compress, but the frame of a small file does.
+# Up to this size a file may unpack at any ratio: metadata compresses well.
 _SMALL_BYTES = 64 * 2**20
-# The windows that a video is seen in have as many.
+# Bounds memory in prediction: windows over a video have `num_segments` segments.
 _MAX_SEGMENTS = 10_000
 _SHOWN_CLASSES = 8
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
-# The last one is the metadata of `avsdn export`.
+# `avsdn export` adds avsdn_tf.json.
 _MEMBERS = {"metadata.json", _CONFIG, _WEIGHTS, "avsdn_tf.json"}
-# Any other name would fail later, where a video is read.
+# Reject unknown fields here: they would fail only when a video is read.
 _BackboneField = Literal[tuple(field.name for field in dataclasses.fields(Backbones))]
 
 
@@ -48,7 +48,7 @@ class _DTypePolicy(Schema):
 
 
 class _NetworkConfig(Schema, extra="allow"):
-    """The constructor's arguments: no object but the dtype policy is built of them."""
+    """The constructor's arguments; only the dtype policy may be a serialized object."""
 
     dtype: _DTypePolicy | str | None = None
     categories: list[str] | None = None
@@ -68,10 +68,10 @@ class _SavedNetwork(Schema, extra="ignore"):
 
 
 def load_model_file(path: pathlib.Path) -> AudioVisualModel:
-    """Load a network of this package, or of a registered subclass. It is not compiled.
+    """Load a network of this package or of a registered subclass, not compiled.
 
     Raises:
-        UserError: If it can't be loaded, or holds anything else.
+        UserError: If the file can't be loaded, or holds anything else.
     """
     try:
         if path.suffix != ".keras":
@@ -79,7 +79,7 @@ def load_model_file(path: pathlib.Path) -> AudioVisualModel:
         with open_regular(path) as file:
             _check(file)
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    # Errors of many types: damaged and foreign files, files of other versions.
+    # Damaged files, foreign files and other versions raise errors of many types.
     except Exception as error:
         raise UserError(
             f"{path}: expected a model that this version of avsdn_tf can load. "
@@ -88,7 +88,7 @@ def load_model_file(path: pathlib.Path) -> AudioVisualModel:
 
 
 def _check(file: Any) -> None:
-    """Raise an error if a file is not what Keras writes for a network of ours."""
+    """Raise an error unless the file is as Keras saves a network of this package."""
     num_bytes = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -117,7 +117,7 @@ def _check(file: Any) -> None:
 
 
 def _parse(config: bytes) -> _SavedNetwork:
-    """Return the configuration; raise ValueError if it is of anything else."""
+    """Return the configuration; raise ValueError unless it is of one network."""
     try:
         return parse_json(config, _SavedNetwork)
     except ValueError as error:
@@ -139,6 +139,6 @@ def _count_bytes(network: type[AudioVisualModel], config: dict[str, Any]) -> int
         sizes = (math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables)
         return sum(sizes)
 
-    # Keras keeps variables that have no value yet in a list of the thread.
+    # Keras keeps uninitialized variables in a thread-local list: use a new thread.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         return pool.submit(count).result()

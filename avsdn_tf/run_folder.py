@@ -1,4 +1,4 @@
-"""The folder that one run writes: all that is needed to read and to repeat it."""
+"""The folder of one run: its files, their checks, and its lock."""
 
 import contextlib
 import importlib.metadata
@@ -27,16 +27,15 @@ if TYPE_CHECKING:
     import keras
 
 _PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
-# Between the versions of a package that changed while a run was resumed.
+# Separates a package's versions if a resumed run uses another one.
 _THEN = ", then "
-# Version 0.1.0 kept the confusion matrix whole: 1,000 categories.
+# Reports of version 0.1.0 hold a full confusion matrix, of up to 1,000 categories.
 _MAX_REPORT_BYTES = 16 * 2**20
-# A line of `sha256sum`.
 _MAX_CHECKSUMS_BYTES = 4096
 _EVENTS = "events.out.tfevents.*"
 
 
-# It stands on each page and picture.
+# Bounded: a disclaimer is shown on each page and picture.
 _Sentence = Annotated[str, StringConstraints(max_length=2000)]
 
 
@@ -48,13 +47,13 @@ class _ConfigFile(Schema, extra="ignore"):
 
 class _Report(Schema, extra="allow"):
     disclaimer: _Sentence | None = None
-    # The name of the same in version 0.1.0.
+    # Name of `disclaimer` in version 0.1.0.
     notice: _Sentence | None = None
     __pydantic_extra__: dict[str, Json]
 
 
 class RunFolder:
-    """Names the files of a run folder, and reads and writes those in JSON.
+    """Paths of the files in a run folder; reads and writes the JSON files.
 
     Args:
         path: The folder. A leading `~` is expanded.
@@ -62,14 +61,14 @@ class RunFolder:
     Attributes:
         path: The folder.
         config: Settings, versions of the libraries, and the hash of the data.
-        report: Scores of the test split. A folder that holds it has ended.
+        report: Scores of the test split. Present once the run is finished.
         model: The network of the selected epoch.
         metrics: Loss and accuracy of every epoch, as CSV.
         predictions: The network's outputs on the test split.
-        page: The page to open.
+        page: The report as an HTML page.
         tensorboard: Folder of TensorBoard's logs.
         checkpoints: Folder of the last checkpoints.
-        checksums: SHA-256 of the model. A folder that holds it has ended training.
+        checksums: SHA-256 of the model. Present once training has ended.
         export: Folder of the exported networks.
     """
 
@@ -85,15 +84,15 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.checksums = self.path / "SHA256SUMS"
         self.export = self.path / "export"
-        # The folder that was locked: another one may have got its name since.
+        # Identifies the locked folder, in case it is moved and another takes its name.
         self._locked: os.stat_result | None = None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Create the folder if need be, and lock it against other processes.
+        """Create the folder if it doesn't exist, and lock it against other processes.
 
         Raises:
-            UserError: If it can't be created, or another process holds it.
+            UserError: If it can't be created, or another process holds the lock.
         """
         with contextlib.ExitStack() as stack:
             with explain_unwritable(self.path, "Choose another folder."):
@@ -114,10 +113,10 @@ class RunFolder:
             yield
 
     def check_in_place(self) -> None:
-        """Check that the path is still the folder that was locked, if one was.
+        """Check that the path still leads to the locked folder, if it is locked.
 
         Raises:
-            UserError: If the folder was moved or removed meanwhile.
+            UserError: If the folder was moved or removed.
         """
         if self._locked is None:
             return
@@ -127,30 +126,26 @@ class RunFolder:
             is_same = False
         if not is_same:
             raise UserError(
-                "The folder was moved or replaced while it was written to. Nothing is "
-                "written to the folder that has its name now. Move it back, and repeat "
-                "the command to resume.",
+                "The folder was moved or replaced during the run. Nothing is written "
+                "to the folder that has its name now. Move it back, and repeat the "
+                "command to resume.",
                 field="run",
                 value=self.path,
             )
 
     def _written(self) -> list[str]:
-        """Return the names of the files that a run writes into its folder."""
+        """Return name patterns of the files that a run writes into its folder."""
         files = (self.config, self.report, self.model, self.metrics)
         files += (self.predictions, self.page, self.checksums)
         return [*(path.name for path in files), "*.png"]
 
     def _check_links(self) -> None:
-        """Check that the run's files and folders lie in the folder themselves.
-
-        Raises:
-            UserError: If one is a symbolic link: it may lead to anybody's file.
-        """
+        """Raise UserError if a file or folder of the run is a symbolic link."""
         for path in self._own_paths():
             if path.is_symlink():
                 raise UserError(
-                    f"{path}: a symbolic link. Expected the files of a run in its own "
-                    "folder, since a link may lead to any file. Replace it by a copy."
+                    f"{path}: a symbolic link. Expected a regular file: a link in a "
+                    "run folder may lead to any file. Replace it by a copy."
                 )
 
     def _own_paths(self) -> Iterator[pathlib.Path]:
@@ -161,7 +156,7 @@ class RunFolder:
                 yield from (pathlib.Path(parent, n) for n in (*folders, *files))
 
     def is_empty(self) -> bool:
-        """Return whether the folder holds nothing but its lock."""
+        """Return whether the folder is absent, or holds only its lock file."""
         return not self.path.is_dir() or all(
             path.name == LOCK for path in self.path.iterdir()
         )
@@ -171,7 +166,7 @@ class RunFolder:
 
         Args:
             settings: All settings, ready for JSON.
-            dataset_hash: What identifies the data set.
+            dataset_hash: Hash that identifies the data set's content.
 
         Raises:
             UserError: If it can't be written.
@@ -186,23 +181,23 @@ class RunFolder:
             write_json(self.config, content)
 
     def add_versions(self) -> None:
-        """Note the libraries' versions where a resumed run has others."""
+        """Append the libraries' versions that changed when the run was resumed."""
         content = self._read_config()
-        noted = dict(content.versions)
+        recorded = dict(content.versions)
         for package, version in versions().items():
-            before = noted.get(package, "unknown")
+            before = recorded.get(package, "unknown")
             if before.split(_THEN)[-1] != version:
-                noted[package] = f"{before}{_THEN}{version}"
-        write_json(self.config, {**content.model_dump(), "versions": noted})
+                recorded[package] = f"{before}{_THEN}{version}"
+        write_json(self.config, {**content.model_dump(), "versions": recorded})
 
     def matches_dataset(self, dataset_hash: str) -> bool:
-        """Return whether the run was begun on a data set, given its hash."""
+        """Return whether the run was trained on the data set of this hash."""
         return self._read_config().dataset_hash == dataset_hash
 
     def discard(self) -> None:
-        """Remove what a run wrote that ended before its first result.
+        """Remove the files of a run that failed before its first result.
 
-        Other files stay, and the folder with them.
+        The folder is removed too unless it holds other files.
         """
         with contextlib.suppress(UserError, OSError):
             self.check_in_place()
@@ -219,23 +214,22 @@ class RunFolder:
         """Check that the folder holds a run whose training has ended.
 
         Args:
-            field: Name of the argument that the folder was given by.
+            field: Name of the caller's argument for the folder, for the message.
 
         Raises:
-            UserError: If it doesn't.
+            UserError: If files are missing, or training has not ended.
         """
         self._check_links()
         for path in (self.config, self.model):
             if not path.is_file():
                 raise UserError(
-                    f"Expected a folder that a training run wrote. {path.name} is "
-                    "missing.",
+                    f"Expected a folder of a training run. {path.name} is missing.",
                     field=field,
                     value=self.path,
                 )
         if not self.checksums.is_file():
             raise UserError(
-                "Expected a run whose training has ended. This one is training or was "
+                "Expected a run whose training has ended. This run is training or was "
                 f"interrupted: it has no {self.checksums.name}. Repeat its command to "
                 "resume it.",
                 field=field,
@@ -251,9 +245,9 @@ class RunFolder:
         return self._read_config().config
 
     def read_versions(self) -> dict[str, str]:
-        """Return the versions of Python and the libraries.
+        """Return the versions of Python and the libraries by name.
 
-        Of a package that changed while the run was resumed: all versions, in order.
+        A version that changed in a resumed run reads "3.0, then 3.1".
 
         Raises:
             UserError: If they can't be read.
@@ -272,12 +266,12 @@ class RunFolder:
         return report.model_dump(exclude_unset=True)
 
     def load_model(self) -> "keras.Model":
-        """Load the saved model without running any code that the file holds.
+        """Load the saved model without running code from the file.
 
         Raises:
-            UserError: If it can't be loaded, or its checksum is another one.
+            UserError: If it can't be loaded, or doesn't match its checksum.
         """
-        # Keras takes seconds, and the command line looks at a folder before that.
+        # Importing Keras takes seconds; the command line checks a folder before that.
         from avsdn_tf.model_file import load_model_file
 
         self._check_links()
@@ -285,26 +279,26 @@ class RunFolder:
         return load_model_file(self.model)
 
     def check_model(self) -> None:
-        """Check the model against the checksum beside it, if there is one.
+        """Check the model against SHA256SUMS, if there is one.
 
         Raises:
-            UserError: If its checksum is another one.
+            UserError: If the checksums differ.
         """
         has_both = self.checksums.is_file() and self.model.is_file()
         if has_both and self._read_checksum() != _sha256(self.model):
             raise UserError(
-                f"{self.model}: its checksum is not the one in {self.checksums.name}, "
-                "so it is not the model that training wrote. Copy it again, or train "
-                "again."
+                f"{self.model}: its checksum differs from {self.checksums.name}: the "
+                "file is damaged, or not the model that training wrote. Copy it again, "
+                "or train again."
             )
 
     def write_checksums(self) -> None:
-        """Write the model's SHA-256, as `sha256sum --check SHA256SUMS` reads it."""
+        """Write the model's SHA-256 in the format of `sha256sum`."""
         self.check_in_place()
         write_text(self.checksums, f"{_sha256(self.model)}  {self.model.name}\n")
 
     def _read_checksum(self) -> str:
-        """Return the first word of SHA256SUMS, or nothing if it can't be read."""
+        """Return the first word of SHA256SUMS, or "" if it can't be read."""
         try:
             content = read_bytes(self.checksums, _MAX_CHECKSUMS_BYTES)
         except (OSError, ValueError):
@@ -313,15 +307,13 @@ class RunFolder:
 
     def _read_config(self) -> _ConfigFile:
         self._check_links()
-        return read_json(
-            self.config, _ConfigFile, "the settings that a training run wrote"
-        )
+        return read_json(self.config, _ConfigFile, "the settings of a training run")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    return found | {package: package_version(package) for package in _PACKAGES}
+    """Return the versions of Python and of the packages that affect results."""
+    python = {"python": platform.python_version()}
+    return python | {package: package_version(package) for package in _PACKAGES}
 
 
 def package_version(package: str) -> str:
@@ -341,6 +333,6 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _remove_empty(folder: pathlib.Path) -> None:
-    # A folder with somebody's files stays.
+    """Remove a folder unless it holds files."""
     with contextlib.suppress(OSError):
         folder.rmdir()

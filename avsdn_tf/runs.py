@@ -1,7 +1,7 @@
-"""What is done with a run: train it, evaluate it, predict with it.
+"""Train, evaluate and predict: the functions behind the commands of these names.
 
-The commands of the same names call these functions. They log to the logger `avsdn_tf`;
-`logging.getLogger("avsdn_tf").setLevel("INFO")` shows each epoch in a notebook.
+They log to the logger `avsdn_tf`; `logging.getLogger("avsdn_tf").setLevel("INFO")`
+shows each epoch in a notebook.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ _SIMULATED = "tfds_ave/synthetic"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """A run that `train` finished.
+    """Result of `train`.
 
     Attributes:
         folder: The run folder.
@@ -50,6 +50,12 @@ class TrainedRun:
         history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
             `validation_accuracy` (`validation_f1` of a multi-label network), `seconds`.
         report: Scores of the test split, as in report.json.
+
+    Example:
+        >>> run = avsdn_tf.train(epochs=1, run="runs/short")
+        >>> run.folder.name
+        'short'
+        >>> run.model.save("short.keras")
     """
 
     folder: pathlib.Path
@@ -60,7 +66,7 @@ class TrainedRun:
 
 @contextlib.contextmanager
 def _without_tfds_warnings() -> Iterator[None]:
-    """Silence TFDS in a block: it warns of its own internals through absl."""
+    """Silence TFDS, which logs warnings about its internals through absl."""
     before = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
@@ -84,27 +90,30 @@ def train(
     Args:
         config: The settings, or a dictionary of them; default: those of `settings`.
         run: The run folder; default: a new one below runs/.
-        resume: Whether an interrupted run of the same settings is resumed.
-        allow_stale_data: Whether the source of the data set, such as manifest.csv, may
-            have changed since it was built.
-        callbacks: Further Keras callbacks.
+        resume: Whether to resume an interrupted run of the same settings.
+        allow_stale_data: Whether to accept a data set whose source, such as
+            manifest.csv, changed after it was built.
+        callbacks: Additional Keras callbacks.
         **settings: Fields of `Config`, such as `mode="weak"`.
 
     Returns:
-        The run; None in the workers of a multi-worker training that are not the chief.
+        The run. In multi-worker training, None in all workers but the chief.
 
     Raises:
         UserError: If settings, data and folder don't fit, or a file can't be written.
-        TrainingInterruptedError: If a signal asked for an end; the run can be resumed.
+        TrainingInterruptedError: If a signal ended training; the run can be resumed.
+        TypeError: If both `config` and `settings` are given.
 
     Example:
-        >>> run = avsdn_tf.train(mode="weak", run="runs/weak")
-        >>> run.report["accuracy"]
+        >>> run = avsdn_tf.train(mode="weak", epochs=2, run="runs/weak")
+        >>> len(run.history)
+        2
+        >>> accuracy = run.report["accuracy"]
     """
     if config is not None and settings:
         raise TypeError(
             "Expected a Config or its fields, not both. "
-            f"Received: {', '.join(settings)} beside a Config"
+            f"Received: a Config and {', '.join(settings)}"
         )
     check_backend()
     if not isinstance(config, Config):
@@ -131,13 +140,13 @@ def train(
 def evaluate(
     run: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
 ) -> dict[str, Any]:
-    """Score a run on the test split again, and write its report anew.
+    """Score a run on the test split again, and rewrite its report.
 
-    If the folder is read-only, a warning is logged and the scores are returned.
+    If the folder is read-only, log a warning and only return the report.
 
     Args:
         run: The folder of a run whose training has ended.
-        data_dir: TFDS's folder of data sets; default: the one of the training.
+        data_dir: TFDS's folder of data sets; default: the folder used in training.
 
     Returns:
         The report, as in report.json.
@@ -145,18 +154,22 @@ def evaluate(
     Raises:
         UserError: If the run or its data set can't be read or don't fit each other,
             outputs are not finite, or the disk is full.
+
+    Example:
+        >>> report = avsdn_tf.evaluate("runs/first")
+        >>> accuracy, event_f1 = report["accuracy"], report["event_f1"]
     """
     check_backend()
     folder, config, model = open_run(run)
     dataset = open_dataset_of_run(config.dataset, config.data_dir, data_dir)
-    # A folder that can't be written can't be locked, either.
+    # The lock is a file in the folder, which can't be created if that is read-only.
     can_write = os.access(folder.path, os.W_OK)
     lock = folder.lock() if can_write else contextlib.nullcontext()
     with lock, explain_damage(dataset):
         if not folder.matches_dataset(dataset.content_hash()):
             _LOGGER.warning(
-                "%s is not the data set that this run was trained on: it was built "
-                "from other data.",
+                "%s is not the data set that this run was trained on: its content "
+                "differs.",
                 config.dataset,
             )
         return _report(folder, config, dataset, model, must_write=can_write)
@@ -175,15 +188,15 @@ def predict(
     """Localize the events of videos with a run's network.
 
     Args:
-        run: The folder of a run whose training has ended, or the address of a shared
-            one, `hf://USER/NAME`; or a network, such as
-            `avsdn_tf.zero_shot.load()`, which needs no training.
-        videos: Videos, and folders of videos.
-        out: A folder to write the files of each video to: a page, a picture, the events
-            as JSON, CSV and subtitles. Default: none is written.
-        min_score: Events of a lower score are left out.
+        run: The folder of a run whose training has ended; the address of a shared run,
+            `hf://USER/NAME`; or a network, such as `avsdn_tf.zero_shot.load()`, which
+            needs no training.
+        videos: A video or folder of videos, or several.
+        out: Folder for the output files of each video: a page, a picture, and the
+            events as JSON, CSV and subtitles. Default: write no files.
+        min_score: Drop events of a lower score.
         empty: A modality that a video may lack, `"audio"` or `"visual"`.
-        skip_errors: Whether a video that fails is logged and left out.
+        skip_errors: Whether to log the error of a failed video and go on.
         **backbones: Fields of `Backbones` to use instead of the recorded ones.
 
     Returns:
@@ -194,11 +207,12 @@ def predict(
         VideoError: If a video can't be read, or lacks a modality.
 
     Example:
-        >>> for video in avsdn_tf.predict("runs/first", "my_videos"):
-        ...     print(video.name, video.events)
+        >>> for video in avsdn_tf.predict("runs/first", ["dog.mp4"]):
+        ...     print(video.name, len(video.probabilities), "seconds")
+        dog.mp4 10 seconds
     """
     check_backend()
-    # An optional dependency: reading videos needs the extra `video`.
+    # Imported late: needs the optional dependencies of the extra `video`.
     from avsdn_tf.features.video import VideoError, find_videos
 
     is_one = isinstance(videos, (str, os.PathLike))
@@ -208,15 +222,15 @@ def predict(
     for video in found_videos:
         try:
             if out is None:
-                found = predictor(video)
+                prediction = predictor(video)
             else:
-                found, _ = predict_to(out, predictor, video)
+                prediction, _ = predict_to(out, predictor, video)
         except (UserError, VideoError) as error:
             if not skip_errors:
                 raise
             _LOGGER.error("%s", error)
             continue
-        predictions.append(found)
+        predictions.append(prediction)
     return predictions
 
 
@@ -225,30 +239,38 @@ def predict_to(
     predictor: Callable[[pathlib.Path], VideoPrediction],
     video: pathlib.Path,
 ) -> tuple[VideoPrediction, pathlib.Path]:
-    """Predict a video and write its files; return the prediction and its page.
+    """Predict a video and write its files; return the prediction and the page's path.
 
     Errors are those of `predict`.
     """
     check_prediction(out, video)
-    found = predictor(video)
-    return found, write_prediction(out, video, found)
+    prediction = predictor(video)
+    return prediction, write_prediction(out, video, prediction)
 
 
 def open_run(
     run: str | os.PathLike[str], labels_segments: bool = False
 ) -> tuple[RunFolder, Config, keras.Model]:
-    """Open a run whose training has ended; `labels_segments` refuses other networks.
+    """Open a run whose training has ended.
+
+    Args:
+        run: The run folder, or the address of a shared run.
+        labels_segments: Whether the network must label segments.
+
+    Returns:
+        The folder, the settings and the model, not compiled.
 
     Raises:
-        UserError: If there is no such run, or it can't be read.
+        UserError: If there is no such run, it can't be read, or its network doesn't
+            label segments although it must.
     """
     folder = RunFolder(fetch_run(run) if is_address(run) else run)
     folder.check_ended()
     config = Config.from_dict(folder.read_settings(), folder.config)
     if labels_segments and config.mode == CROSS_MODAL:
         raise UserError(
-            f"Expected a run that labels segments. Received one of mode {CROSS_MODAL}, "
-            "which compares sound with picture.",
+            f"Expected a run that labels segments. Received a run of mode "
+            f"{CROSS_MODAL}, whose network compares sound with picture.",
             field="run",
             value=run,
         )
@@ -266,7 +288,7 @@ def open_predictor(
 
     Args and errors are those of `predict`.
     """
-    # An optional dependency: reading videos needs the extra `video`.
+    # Imported late: needs the optional dependencies of the extra `video`.
     from avsdn_tf.videos import extractor_for, predict_video
 
     if isinstance(run, keras.Model):
@@ -285,14 +307,14 @@ def open_predictor(
 
 
 def disclaimer_of(folder: RunFolder) -> str | None:
-    """Return what must be said of all results of a run, or None."""
+    """Return the text that must accompany all results of a run, or None."""
     report = folder.read_report()
-    # Version 0.1.0 wrote "notice".
+    # "notice": reports of version 0.1.0.
     return report.get("disclaimer") or report.get("notice")
 
 
 def _run_disclaimers(folder: RunFolder, config: Config) -> list[str]:
-    """Return what must be said of the predictions of a run's network."""
+    """Return disclaimers that follow from the run of a network."""
     if config.dataset == _SIMULATED:
         return [
             "The network was trained on simulated features and has never seen a real "
@@ -301,21 +323,21 @@ def _run_disclaimers(folder: RunFolder, config: Config) -> list[str]:
     trained_on = disclaimer_of(folder)
     if trained_on is None:
         return []
-    return [f"Network of a run with this disclaimer: {trained_on}"]
+    return [f"The network's run has this disclaimer: {trained_on}"]
 
 
 def _model_disclaimers(
     model: keras.Model, given: Mapping[str, str | None]
 ) -> list[str]:
-    """Return what must be said of the predictions of a network as such."""
+    """Return disclaimers that follow from the network itself."""
     if isinstance(model, LateFusion):
         return [zero_shot.DISCLAIMER]
     recorded = Backbones.from_dict(getattr(model, "backbones", None))
     if recorded.override(**given).is_complete:
         return []
     return [
-        "The backbones that made the network's training data are not recorded; unless "
-        "the same made this video's features, these events mean nothing"
+        "The backbones of the network's training data are not recorded; unless this "
+        "video's features come from the same backbones, these events mean nothing"
     ]
 
 
@@ -328,7 +350,7 @@ def _report(
 ) -> dict[str, Any]:
     """Score the test split, write outputs and report, and return the report.
 
-    If they can't be written, raise UserError; or log a warning, unless `must_write`.
+    Without `must_write`, a file that can't be written is a warning, not a UserError.
     """
     task = restore_task(model, config, dataset)
     history = read_history(folder)
@@ -361,5 +383,5 @@ def _report(
     except UserError as error:
         if must_write:
             raise
-        _LOGGER.warning("%s The report there is not that of these scores.", error)
+        _LOGGER.warning("%s The report in the folder is not of these scores.", error)
         return summarize(**summary)

@@ -1,4 +1,4 @@
-"""One reader for JSON that somebody else may have written: bounded, and strict."""
+"""Read untrusted JSON files: bounded in size, and strictly validated."""
 
 import codecs
 import os
@@ -11,7 +11,7 @@ from typing_extensions import TypeAliasType
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import open_regular
 
-# A list of members that are all wrong takes 500 times its size in memory.
+# Pydantic's errors for a list of invalid members take 500 times its size in memory.
 MAX_JSON_BYTES = 2**20
 _SHOWN_PROBLEMS = 3
 _SHOWN_CHARACTERS = 80
@@ -19,11 +19,11 @@ _T = TypeVar("_T")
 
 
 class Schema(pydantic.BaseModel):
-    """Base of what a JSON file must hold.
+    """Base of the schemas of JSON files.
 
-    Types are strict: `"3"` and `true` are no numbers, 3 is a float, and NaN and
-    infinity are none. A member that no field names is an error, unless a subclass
-    says `extra="ignore"`.
+    Types are strict: `"3"` and `true` are not numbers, 3 is a valid float, NaN and
+    infinity are not. Unknown members are errors unless a subclass sets
+    `extra="ignore"`.
     """
 
     model_config = pydantic.ConfigDict(
@@ -31,7 +31,7 @@ class Schema(pydantic.BaseModel):
     )
 
 
-# Names, paths and addresses: no control characters, which no file name needs.
+# Names, paths and URLs, without control characters.
 Text = Annotated[
     str, pydantic.StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
@@ -50,20 +50,20 @@ def read_json(
     *,
     max_bytes: int = MAX_JSON_BYTES,
 ) -> _T:
-    """Read a JSON file that must have a schema.
+    """Read a JSON file and validate it.
 
     Args:
         path: The file, in UTF-8.
         schema: A `Schema`, or another type that pydantic validates.
-        what: What the file should hold, for the message: "the settings of a run".
-        max_bytes: Size from which on the file is refused.
+        what: Description of the content, for the message: "the settings of a run".
+        max_bytes: Largest accepted size.
 
     Returns:
-        The value, an instance of `schema`.
+        The content as an instance of `schema`.
 
     Raises:
-        UserError: If the file can't be read, is larger, is no JSON, or has another
-            schema; the message names the path and the first members that are wrong.
+        UserError: If the file can't be read, is larger, is not JSON, or doesn't match
+            the schema; the message names the path and the first invalid members.
     """
     try:
         content = read_bytes(path, max_bytes)
@@ -74,7 +74,7 @@ def read_json(
 
 
 def parse_json(content: bytes, schema: type[_T]) -> _T:
-    """Return JSON as an instance of a schema; raise ValueError if it is not one."""
+    """Return JSON as an instance of a schema; raise ValueError if it doesn't match."""
     content = content.removeprefix(codecs.BOM_UTF8)
     try:
         return pydantic.TypeAdapter(schema).validate_json(content, strict=True)
@@ -83,7 +83,7 @@ def parse_json(content: bytes, schema: type[_T]) -> _T:
 
 
 def describe(error: pydantic.ValidationError) -> str:
-    """Return one line that names the first members that are wrong."""
+    """Return one line that names the first invalid members."""
     problems = [_describe_one(problem) for problem in error.errors(include_url=False)]
     more = len(problems) - _SHOWN_PROBLEMS
     shown = "; ".join(problems[:_SHOWN_PROBLEMS])
@@ -94,7 +94,7 @@ def _describe_one(problem: Any) -> str:
     place = ".".join(map(str, problem["loc"]))
     text = problem["msg"]
     if problem["type"] not in ("json_invalid", "missing"):
-        # ascii escapes what would command a terminal, and bounds what it costs.
+        # ascii() escapes control characters, which terminals would interpret.
         text += f", not {ascii(problem['input'])[:_SHOWN_CHARACTERS]}"
     return f"{ascii(place)[1:-1][:_SHOWN_CHARACTERS]}: {text}" if place else text
 
@@ -104,7 +104,7 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
     Raises:
         OSError: If it can't be read.
-        ValueError: If it is no regular file, or longer than `max_bytes`.
+        ValueError: If it is not a regular file, or longer than `max_bytes`.
     """
     with open_regular(path) as file:
         content = file.read(max_bytes + 1)

@@ -1,4 +1,4 @@
-"""How the command line starts: words first, then TensorFlow without its notices."""
+"""Start-up of the command line: check the backend, import TensorFlow quietly."""
 
 import contextlib
 import itertools
@@ -10,34 +10,38 @@ from collections.abc import Iterator
 
 from avsdn_tf.errors import UserError, first_line
 
-# What the process is called that reads videos; see `features.video.process`.
+# Name of the process that decodes videos; see `features.video.process`.
 READER = "avsdn-reader"
-# TensorFlow prints these at every start on every machine, before it reads
-# TF_CPP_MIN_LOG_LEVEL.
+# Modules that `python -m` runs as commands.
+_COMMANDS = (
+    *("avsdn_tf", "avsdn_tf.main", "experiments.run", "experiments.compare"),
+    *("experiments.benchmark", "experiments.faults"),
+)
+# Notices that TensorFlow prints at every start, before it reads TF_CPP_MIN_LOG_LEVEL.
 _NOTICE = re.compile(
     rb"I0000 |WARNING: All log messages before absl::InitializeLog\(\)|"
     rb"To enable the following instructions: |"
-    # A machine without a GPU has no driver for one.
+    # On machines without a GPU.
     rb"E0000 .*failed call to cuInit|"
-    # LiteRT's converter and runtime print these for every model.
+    # From LiteRT's converter and runtime, for every model.
     rb"W0000 .*Ignored (output_format|drop_control_dependency)|"
     rb"INFO: Created TensorFlow Lite XNNPACK delegate"
 )
 
 
 def is_command_line() -> bool:
-    """Return whether this process was started as `avsdn` or `python -m avsdn_tf`.
+    """Return whether a command of this repository started this process.
 
-    The process that reads videos counts too: it needs no TensorFlow either.
+    The process that decodes videos counts as well: it needs no TensorFlow.
     """
     program = sys.argv[0] if sys.argv else ""
-    # `python -m` imports the package before it knows the module's file.
+    # While `python -m` imports the package, argv[0] is "-m".
     if program == "-m":
         return any(
-            pair in (("-m", "avsdn_tf"), ("-m", "avsdn_tf.main"))
-            for pair in itertools.pairwise(sys.orig_argv)
+            word == "-m" and module in _COMMANDS
+            for word, module in itertools.pairwise(sys.orig_argv)
         )
-    # Not avsdn.py, which is somebody's own program.
+    # avsdn.py would be a user's own program.
     return os.path.basename(program) in ("avsdn", "avsdn.exe", READER)
 
 
@@ -47,15 +51,16 @@ def quiet_startup() -> Iterator[None]:
 
     All other lines are printed when the block ends, also after an exception.
     """
-    # From here on this hides information; warnings and errors are printed.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    if sys.stderr is None:  # Closed, as some services start programs.
+    # Level 1 hides information messages after the start, but no warnings or errors.
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # The user asks for all messages by level 0. Some services close stderr.
+    if level == "0" or sys.stderr is None:
         yield
         return
     with contextlib.ExitStack() as stack:
         try:
             buffer = stack.enter_context(tempfile.TemporaryFile())
-        except OSError:  # A full disk, or none that may be written to.
+        except OSError:  # The disk is full or read-only.
             yield
             return
         stderr = os.dup(2)
@@ -73,7 +78,7 @@ def quiet_startup() -> Iterator[None]:
 
 
 def start_tensorflow() -> None:
-    """Import TensorFlow and find the devices, without the notices of both.
+    """Import TensorFlow and list the devices, without its start-up notices.
 
     Raises:
         UserError: If Keras runs on another backend.
@@ -87,17 +92,17 @@ def start_tensorflow() -> None:
 
 
 def check_backend() -> None:
-    """Check that Keras runs on TensorFlow, which all but networks and losses need.
+    """Check that Keras runs on TensorFlow; only networks and losses run on others too.
 
     Raises:
         UserError: If it runs on another backend.
     """
-    # The top of this module must not import TensorFlow: its notices come from that.
+    # Imported late: importing Keras imports TensorFlow, which prints notices.
     try:
         import keras
 
         backend = keras.config.backend()
-    # No such backend, or one that is not installed.
+    # The backend is unknown or not installed.
     except (ImportError, ValueError) as error:
         backend = f"nothing ({first_line(error)})"
     if backend != "tensorflow":

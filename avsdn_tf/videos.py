@@ -1,4 +1,4 @@
-"""From a video to events: its backbones, and windows over its whole length."""
+"""Localize the events of a video: load backbones, and predict in windows."""
 
 import pathlib
 from collections.abc import Iterator
@@ -24,24 +24,24 @@ from avsdn_tf.features.extractor import (
 from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.text import printable
 
-# AVE's clips, for models that don't record their own.
+# Window for models that don't record `num_segments`: the length of AVE's clips.
 _NUM_SEGMENTS = 10
-# A feature is of one second of video.
+# Extractors compute one feature a second.
 _SEGMENT_S = 1.0
 
 
 def extractor_for(
     model: keras.Model, empty: str | None = None, **given: str | None
 ) -> Extractor:
-    """Load the backbones that made the features of a model's training data.
+    """Load the backbones that computed the features of a model's training data.
 
     Args:
         model: A network that labels segments.
         empty: A modality that videos may lack; see `Extractor`.
-        **given: Fields of `Backbones` to use instead of the recorded ones. Fields that
-            are neither given nor recorded have the defaults of `build_extractor`. A
-            recorded module or weights file must be given, unless it is the default: a
-            model's file may be anybody's, and loading a module runs its code.
+        **given: Fields of `Backbones` that replace the recorded ones. Fields that are
+            neither given nor recorded have the defaults of `build_extractor`. Recorded
+            weights from other sources than the default must be given again: a model
+            file may be untrusted, and loading a module runs its code.
 
     Raises:
         UserError: If a backbone can't be loaded, doesn't fit the model, or must be
@@ -60,8 +60,8 @@ def extractor_for(
         if not is_name or getattr(recorded, error.field) != error.value:
             raise
         raise UserError(
-            f"The model reads features that another program made ({error.value}). "
-            "Expected an extractor that makes them: pass one to localize.",
+            f"The model needs features of an unknown network ({error.value}). Pass "
+            "localize an extractor that computes them.",
             field=error.field,
         ) from error
     extractor.check_fits(model)
@@ -80,11 +80,11 @@ def predict_video(
 
     Args:
         model: A network that labels segments.
-        extractor: Makes the features that it was trained on.
+        extractor: Computes the features that the model was trained on.
         path: The video.
         window: As in `localize`.
-        disclaimer: What must be said wherever the result appears, or None.
-        min_score: Events of a lower score are left out.
+        disclaimer: Text that must accompany the result, or None.
+        min_score: Drop events of a lower score.
 
     Raises:
         VideoError: If the video can't be read, or lacks a modality.
@@ -92,8 +92,8 @@ def predict_video(
     """
     missing = extractor.find_missing(path)
     if missing:
-        what = {"audio": "sound", "visual": "picture"}[missing]
-        zeros = f"This video has no {what}: zeros stand in for its features"
+        stream = {"audio": "sound", "visual": "picture"}[missing]
+        zeros = f"This video has no {stream}: zeros replace its features"
         disclaimer = f"{disclaimer}. {zeros}" if disclaimer else zeros
     extractor.check_fits(model)
     if window is None:
@@ -110,8 +110,8 @@ def predict_video(
     logits, attention = stitch_outputs(model, features(), window)
     if not np.isfinite(logits).all():
         raise UserError(
-            f"{path}: the logits are NaN or infinite. Expected finite ones. Check that "
-            "the backbones have their own weights."
+            f"{path}: the logits are NaN or infinite. Check that the backbones have "
+            "the weights of the model's training data."
         )
     multi_label = getattr(model, "multi_label", False)
     thresholds = getattr(model, "thresholds", None) if multi_label else None
@@ -134,16 +134,15 @@ def predict_video(
         heard_only=tuple(getattr(model, "heard_only", ())),
         multi_label=multi_label,
         thresholds=thresholds,
-        # Zeros stand in for a missing picture: there was nothing to look at.
+        # Attention to the zeros of a missing picture means nothing.
         attention=None if missing == "visual" else attention,
     )
 
 
 def _shift(event: Event, start_s: float, end_s: float) -> Event:
-    """Return an event of a video that starts and ends then on the players' clock."""
+    """Shift an event to a video's time axis, of which the last segment may be short."""
     # Round to the microsecond: sums of fractions are not exact.
     return event._replace(
         start_s=round(start_s + event.start_s, 6),
-        # The last second of a video is usually shorter.
         end_s=min(round(start_s + event.end_s, 6), end_s),
     )

@@ -1,4 +1,4 @@
-"""Overlapping windows over the features of a video of any length."""
+"""Apply a network to overlapping windows over a video of any length."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -12,15 +12,15 @@ def stitch(
 ) -> list[np.ndarray]:
     """Return outputs for the segments of a video, averaged over overlapping windows.
 
-    The network reads windows of its training length, each half a window after the
-    previous. The last window ends with the video; a shorter video is one window. Memory
-    for features does not grow with the video.
+    Each window starts half a window after the previous one; the last window ends with
+    the video. A shorter video is one window. Memory for features does not grow with the
+    length of the video.
 
     Args:
-        outputs_of: Returns the outputs for the `"audio"` and `"visual"` of a batch of
-            one window, `(1, num_segments, ...)` each.
-        chunks: The video's audio features `(n, audio_width)` and visual features `(n,
-            ...)` in order of time, any number of segments at a time.
+        outputs_of: Function of the `"audio"` and `"visual"` features of one window,
+            `(1, window, ...)` each, that returns the outputs, `(1, window, ...)` each.
+        chunks: Pairs of consecutive audio features `(n, audio_width)` and visual
+            features `(n, ...)`; `n` may vary.
         window: Segments a window, at least 1. Windows of 1 segment don't overlap.
 
     Returns:
@@ -54,7 +54,7 @@ def _windows(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield the first segment of every window, and its audio and visual features."""
     hop = max(1, window // 2)
-    # `audio` and `visual` hold the segments from `kept_from` on.
+    # `audio` and `visual` buffer the segments from `kept_from` on.
     kept_from, start, covered = 0, 0, 0
     audio = visual = None
     for more_audio, more_visual in chunks:
@@ -67,7 +67,7 @@ def _windows(
             at = start - kept_from
             yield start, audio[at : at + window], visual[at : at + window]
             covered, start = start + window, start + hop
-            # The last window may reach back by a whole window.
+            # Keep a window: the last one ends with the video and may start early.
             drop = max(0, start - window - kept_from)
             audio, visual, kept_from = audio[drop:], visual[drop:], kept_from + drop
     if audio is None or not len(audio):

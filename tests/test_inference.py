@@ -36,7 +36,7 @@ def test_a_prediction_names_the_modality_that_is_empty(tmp_path, always_bark):
     lenient = Extractor(Loudness(), Brightness(), "audio")
     for given in (None, "Demo"):
         found = predict_video(always_bark, lenient, path, disclaimer=given)
-        told = "This video has no sound: zeros stand in for its features"
+        told = "This video has no sound: zeros replace its features"
         assert found.disclaimer == (f"{given}. {told}" if given else told)
     both = write_clip(tmp_path / "both.mp4", 2)
     assert predict_video(always_bark, lenient, both).disclaimer is None

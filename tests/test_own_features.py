@@ -42,7 +42,7 @@ def test_the_page_walks_from_own_networks_to_events(tmp_path, monkeypatch, capsy
     assert model.backbones["visual_network"] == "clip_vit_b32"
     assert all(event.category in ("Bark", "Horn") for event in names["events"])
     # Nobody else can make these features.
-    with pytest.raises(UserError, match="another program made"):
+    with pytest.raises(UserError, match="unknown network"):
         avsdn("predict", "--run=runs/own", "videos/bark.mp4")
     vggish = names["Backbones"](audio_network="vggish")
     networks = names["OwnAudio"](), names["OwnVisual"]()
