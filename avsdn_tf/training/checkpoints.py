@@ -39,7 +39,8 @@ class _StoredProgress(Schema):
     epoch: Annotated[int, Field(ge=1, lt=2**31)]
     step: Annotated[int, Field(ge=0, lt=2**31)]
     totals: Annotated[list[float], Field(min_length=3, max_length=3)]
-    history: list[dict[str, float]]
+    # Epochs stay integers, so that the metrics.csv of a resumed run is the same.
+    history: list[dict[str, Annotated[int, Field(ge=0, lt=2**31)] | float]]
     seconds: Annotated[float, Field(ge=0)]
 
 
