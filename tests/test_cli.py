@@ -1,4 +1,6 @@
 import ast
+import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -26,6 +28,7 @@ from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.training.signals import TrainingInterruptedError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+HELP = ("help", "helpfull")
 
 
 def call(*words):
@@ -76,19 +79,44 @@ def test_help_lists_the_commands(show, word):
 
 @pytest.mark.parametrize("command", app.COMMANDS)
 def test_a_commands_help_lists_its_own_flags(show, command):
-    text = show(command, "--help")
+    text = show(command, "--helpfull")
     _, parsers = app.build_parsers()
-    assert app.COMMANDS[command].EXAMPLE in text
-    shown = set(re.findall(r"^  (?:-h, )?--(\w+)", text, re.MULTILINE))
-    assert shown == parsers[command].flag_names()
+    shown = re.findall(r"^  (?:-h, )?--(?:\[no\])?(\w+)", text, re.MULTILINE)
+    assert {*shown} == parsers[command].flag_names()
+    assert len(shown) == len({*shown})
 
 
-def test_help_of_predict_is_a_screen_and_that_of_train_has_models_and_defaults(show):
-    assert len(show("predict", "--help").splitlines()) < 45
-    text = " ".join(show("train", "--help").split())
+@pytest.mark.parametrize("command", [None, *app.COMMANDS])
+def test_help_is_a_screen_that_begins_with_purpose_usage_and_examples(
+    show, monkeypatch, command
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = show(*filter(None, [command]), "--help").splitlines()
+    assert len(lines) <= 50
+    assert max(map(len, lines)) <= 80
+    module = app.COMMANDS.get(command)
+    assert lines[0] == (module.SUMMARY if module else app._SUMMARY)
+    assert lines[2].startswith("Usage: avsdn")
+    assert lines[4] in ("Example:", "Examples:")
+    examples = itertools.takewhile(bool, lines[5:])
+    for example in examples:
+        program, name, *words = shlex.split(example)
+        parser = app.build_parsers()[1][name]
+        _, extras = parser.parse_known_intermixed_args(parser.with_values(words))
+        assert (program, command or name, extras) == ("avsdn", name, [])
+
+
+def test_helpfull_explains_what_help_names(show, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    short, full = (" ".join(show("train", f"--{word}").split()) for word in HELP)
     for name, entry in MODELS.items():
-        assert f"{name}: {entry.summary}." in text
-    assert "Default: 0.001." in text
+        assert f"{name}: {entry.summary}." in full
+        assert name in short
+    for field in dataclasses.fields(Config):
+        assert f"--{field.name}" in short
+        assert field.metadata["help"].removesuffix(".") in full
+    assert "Adam's learning rate [0.001]." in short
+    assert "onnx: " in show("export", "--helpfull")
 
 
 @pytest.mark.parametrize(
@@ -386,6 +414,8 @@ def test_no_module_needs_a_library_of_unix_alone():
         ("/usr/bin/avsdn", [], True),
         ("-m", ["python", "-W", "error", "-m", "avsdn_tf.main", "--help"], True),
         ("-m", ["python", "-m", "avsdn_tf"], True),
+        ("-m", ["python", "-m", "experiments.run", "table1"], True),
+        ("-m", ["python", "-m", "experiments.benchmark.turns"], False),
         ("-m", ["python", "-m", "pytest", "avsdn_tf"], False),
         ("avsdn.py", ["python", "avsdn.py"], False),
         ("", ["python"], False),

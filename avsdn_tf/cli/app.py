@@ -4,6 +4,7 @@ import argparse
 import itertools
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,8 @@ from avsdn_tf.cli import (
     push,
     train,
 )
-from avsdn_tf.cli.flags import BOOLEANS, HelpFormatter, boolean, did_you_mean
+from avsdn_tf.cli.flags import BOOLEANS, Flag, Registry, boolean, did_you_mean
+from avsdn_tf.cli.help import FullHelpAction, HelpFormatter, describe
 from avsdn_tf.cli.output import Output
 from avsdn_tf.errors import UserError
 from avsdn_tf.text import printable_lines
@@ -43,21 +45,30 @@ COMMANDS = {
     "doctor": doctor,
 }
 _DEFAULT = "train"
+_SUMMARY = "Find the events of videos that are both heard and seen."
+_EXAMPLES = """avsdn predict --zero_shot dog.mp4
+avsdn train --run=runs/first"""
+_HELP = "Show this help. Defaults are in brackets."
 _EPILOG = """\
-Without a command, `avsdn` trains: avsdn --mode=supervised
-`avsdn COMMAND --help` lists a command's flags. `python -m avsdn_tf.main` is `avsdn`.
+`avsdn COMMAND --help` shows the flags of a command. Without a command, `avsdn`
+trains. `python -m avsdn_tf.main` is the same as `avsdn`.
 """
 
 
 class _Parser(argparse_flags.ArgumentParser):
-    """A parser that takes absl's flags too, and raises where argparse would exit."""
+    """A parser that accepts absl's flags, and raises where argparse would exit."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            **{"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs}
+            add_help=False,  # absl's --helpfull would list absl's own flags.
+            allow_abbrev=False,
+            formatter_class=HelpFormatter,
+            usage=argparse.SUPPRESS,  # The description has it.
+            **kwargs,
         )
-        # A command's help lists its own flags alone.
-        self._option_string_actions["--helpfull"].help = argparse.SUPPRESS
+        self.add_argument("-h", "--help", action="help", help=_HELP)
+        self.add_argument("--helpshort", action="help", help=argparse.SUPPRESS)
+        self.add_argument("--helpfull", action=FullHelpAction, help=argparse.SUPPRESS)
 
     def error(self, message: str) -> None:
         """Raise what argparse would print behind its usage."""
@@ -79,12 +90,24 @@ class _Parser(argparse_flags.ArgumentParser):
         return words
 
     def flag_names(self) -> set[str]:
-        """Return the flags that the help shows, without dashes."""
+        """Return the command's own flags, without dashes."""
         return {
             word.removeprefix("--")
             for word, action in self._option_string_actions.items()
             if word.startswith("--") and action.help != argparse.SUPPRESS
         }
+
+    def note_full_help(self) -> None:
+        """Mention `--helpfull` in the help of a command where it shows more."""
+        kinds = {word: a.type for word, a in self._option_string_actions.items()}
+        own = {word: kind for word, kind in kinds.items() if isinstance(kind, Flag)}
+        rare = [word for word, flag in own.items() if flag.is_rare]
+        if rare or any(isinstance(flag.choices, Registry) for flag in own.values()):
+            self._option_string_actions["--helpfull"].help = "Explain all values."
+        if rare:
+            self._option_string_actions["--helpfull"].help = "Show all flags."
+            text = f"More flags, explained by --helpfull: {', '.join(rare)}"
+            self.epilog = textwrap.fill(text, 78, break_on_hyphens=False)
 
 
 def run() -> None:
@@ -179,24 +202,28 @@ def build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     """Return the parser of the program, and the parser of each command."""
     program = _Parser(
         prog="avsdn",
-        usage="avsdn [COMMAND] [FLAGS]",
-        description="Audio-visual event localization.",
+        description=describe(_SUMMARY, "avsdn [COMMAND] [FLAGS]", _EXAMPLES),
         epilog=_EPILOG,
     )
     program.add_argument(
-        "--version", action="version", version=f"avsdn_tf {__version__}"
+        "--version",
+        action="version",
+        version=f"avsdn_tf {__version__}",
+        help="Show the version.",
     )
-    subparsers = program.add_subparsers(title="commands", metavar="COMMAND")
+    subparsers = program.add_subparsers(
+        title="commands", metavar="COMMAND", prog="avsdn"
+    )
     parsers = {}
     for name, command in COMMANDS.items():
+        usage = f"avsdn {name} {command.USAGE}".strip()
         parsers[name] = subparsers.add_parser(
             name,
             help=command.SUMMARY,
-            usage=f"avsdn {name} {command.USAGE}",
-            description=command.SUMMARY,
-            epilog=f"Example:\n  {command.EXAMPLE}",
+            description=describe(command.SUMMARY, usage, command.EXAMPLE),
         )
         command.add_arguments(parsers[name])
+        parsers[name].note_full_help()
     return program, parsers
 
 

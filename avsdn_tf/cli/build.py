@@ -18,20 +18,21 @@ from avsdn_tf.text import count, short_name
 
 SUMMARY = "Build a data set: your own, AVE, or the simulated one."
 USAGE = "[CONFIG] [FLAGS]"
-EXAMPLE = "avsdn build custom --manual_dir=my_data"
+EXAMPLE = """avsdn build custom --manual_dir=my_videos
+avsdn build vgg19 --manual_dir=AVE_Dataset"""
 WHEN_STOPPED = " Features made so far are kept. Repeat the command to go on."
 _MANIFEST = "manifest.csv"
 _SHOWN_CATEGORIES = 8
 OWN_DATA = "tfds_ave/custom"
 WINDOW_S = Flag(
     "window_s",
-    "Your own data: seconds of the windows that training clips are cut into.",
+    "Your own data: seconds per training window.",
     flags.positive,
     shown_default=10,
 )
 HOP_S = Flag(
     "hop_s",
-    "Your own data: seconds from one window to the next.",
+    "Your own data: seconds between window starts.",
     flags.positive,
     shown_default="the window's",
 )
@@ -40,26 +41,43 @@ HOP_S = Flag(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's flags."""
     parser.add_argument(
-        "words", nargs="*", metavar="CONFIG", help=f"One of {', '.join(DATASETS)}."
+        "words",
+        nargs="*",
+        metavar="CONFIG",
+        help=f"One of {', '.join(DATASETS)} [synthetic].",
     )
     for flag in (
-        Flag("config", "The config, if it is not the first word.", choices=DATASETS),
+        Flag("config", "The same as CONFIG.", choices=DATASETS),
         Flag(
-            "manual_dir", f"The folder of {_MANIFEST}, or of AVE's files.", flags.PATH
+            "manual_dir",
+            f"Folder of {_MANIFEST}, or of AVE's files.",
+            flags.PATH,
+            metavar="DIR",
         ),
         WINDOW_S,
         HOP_S,
-        Flag("data_dir", "Where TFDS keeps data sets.", flags.PATH),
-        Flag("download_dir", "Where downloads go, else to the data sets.", flags.PATH),
+        Flag(
+            "data_dir",
+            "TFDS's folder of data sets, if not TFDS's default.",
+            flags.PATH,
+            metavar="DIR",
+        ),
+        Flag(
+            "download_dir",
+            "Folder of downloads [downloads/ in data_dir].",
+            flags.PATH,
+            metavar="DIR",
+        ),
         Flag(
             "overwrite",
-            "Build a data set again that was built already.",
+            "Build again a data set that is built.",
             *(flags.boolean, False),
         ),
         Flag(
             "beam_pipeline_options",
-            "Options of the Apache Beam pipeline that makes features of videos, such "
-            "as direct_num_workers=2, separated by commas.",
+            "Config videos: options of the Apache Beam pipeline, with commas, such as "
+            "direct_num_workers=2.",
+            metavar="OPTIONS",
         ),
     ):
         flag.add_to(parser)

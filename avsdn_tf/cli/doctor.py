@@ -1,4 +1,4 @@
-"""avsdn doctor: what is installed, what is downloaded, and what is missing."""
+"""avsdn doctor: report installed packages, downloads and what is missing."""
 
 import argparse
 import importlib.util
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from avsdn_tf.cli.fetch import states_table
 from avsdn_tf.startup import start_tensorflow
 
-SUMMARY = "Show versions, devices, downloads, and what is missing for which command."
+SUMMARY = "Show versions, devices, downloads and missing packages."
 USAGE = ""
 EXAMPLE = "avsdn doctor"
 _TIMEOUT_S = 5

@@ -5,7 +5,7 @@ import argparse
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.start import start
 
-SUMMARY = "Score a run on the test split again, and write its report anew."
+SUMMARY = "Score a run on the test split again, and rewrite its report."
 USAGE = "--run=DIR [FLAGS]"
 EXAMPLE = "avsdn evaluate --run=runs/first"
 

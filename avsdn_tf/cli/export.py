@@ -1,4 +1,4 @@
-"""avsdn export: write a run's network for programs without this package."""
+"""avsdn export: convert a run's network for programs without this package."""
 
 import argparse
 import dataclasses
@@ -13,14 +13,14 @@ from avsdn_tf.startup import quiet_startup
 from avsdn_tf.training.config import Config
 from avsdn_tf.version import __version__
 
-SUMMARY = "Write a run's network for programs without this package."
+SUMMARY = "Export a run's network for programs without this package."
 USAGE = "--run=DIR [FLAGS]"
-EXAMPLE = "avsdn export --run=runs/first --format=onnx"
+EXAMPLE = """avsdn export --run=runs/first --format=onnx
+avsdn export --run=runs/first --end_to_end"""
 _BACKBONES = tuple(f for f in flags.BACKBONES if f is not flags.VISUAL_PRECISION)
 _MASK = Flag(
     "mask",
-    "Add an input `mask`, nonzero where a segment is real, for batches of clips of "
-    "different lengths.",
+    "Add an input `mask`, nonzero at real segments, for clips of different lengths.",
     flags.boolean,
 )
 _CHECKED_CLIPS = 16
@@ -30,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's flags."""
     for flag in (
         flags.RUN,
-        Flag("format", "The format.", default="savedmodel", choices=flags.FORMATS),
+        Flag("format", "Format.", default="savedmodel", choices=flags.FORMATS),
         dataclasses.replace(flags.OUT, shown_default="export/ in the run folder"),
         flags.DATA_DIR,
         _MASK,
     ):
         flag.add_to(parser)
-    group = parser.add_argument_group("from sound and pictures on")
-    text = "A SavedModel from sound and pictures to events, with the backbones in it."
+    group = parser.add_argument_group("with the backbones")
+    text = "Export a SavedModel from sound and frames to events."
     for flag in (Flag("end_to_end", text, flags.boolean, False), *_BACKBONES):
         flag.add_to(group)
 

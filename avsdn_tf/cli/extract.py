@@ -1,4 +1,4 @@
-"""avsdn extract: make feature files of videos."""
+"""avsdn extract: extract features of videos to files."""
 
 import argparse
 import dataclasses
@@ -9,9 +9,10 @@ from avsdn_tf.cli.flags import Flag
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 
-SUMMARY = "Make feature files of videos, to train on."
+SUMMARY = "Extract features of videos to files, to train on."
 USAGE = "VIDEO [VIDEO ...] [FLAGS]"
-EXAMPLE = "avsdn extract my_videos --out=features --visual_network=resnet152"
+EXAMPLE = """avsdn extract my_videos --out=features
+avsdn extract my_videos --visual_network=vgg19 --workers=4"""
 WHEN_STOPPED = " All files in the folder are complete. Repeat the command to resume."
 
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "videos", nargs="*", metavar="VIDEO", help="A video, or a folder of videos."
     )
-    workers = Flag("workers", "Videos to read at once.", flags.positive, 2)
+    workers = Flag("workers", "Number of videos to process at once.", flags.positive, 2)
     out = dataclasses.replace(flags.OUT, default="features")
     for flag in (out, *flags.BACKBONES, flags.EMPTY, workers):
         flag.add_to(parser)

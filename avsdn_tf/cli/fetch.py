@@ -1,4 +1,4 @@
-"""avsdn fetch: download the public backbones before they are needed."""
+"""avsdn fetch: download the public backbones in advance."""
 
 import argparse
 import contextlib
@@ -12,9 +12,10 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.startup import start_tensorflow
 
-SUMMARY = "Download the public networks that extract and predict need."
+SUMMARY = "Download the backbones that extract and predict need."
 USAGE = "[NETWORK ...] [FLAGS]"
-EXAMPLE = "avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"
+EXAMPLE = """avsdn fetch
+avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"""
 # A test compares them with the downloads, whose import takes TensorFlow.
 NETWORKS = ("yamnet", "EfficientNetV2B0_classes", "vggish", "resnet152", "vgg19")
 WHEN_STOPPED = " What has arrived is kept. Repeat the command for the rest."
@@ -23,10 +24,13 @@ WHEN_STOPPED = " What has arrived is kept. Repeat the command for the rest."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's flags."""
     parser.add_argument(
-        "names", nargs="*", metavar="NETWORK", help="A network. Default: all."
+        "names",
+        nargs="*",
+        metavar="NETWORK",
+        help=f"Some of {', '.join(NETWORKS)} [all].",
     )
-    to = "A folder to carry to a machine without network. Default: the usual caches."
-    Flag("to", to, PATH).add_to(parser)
+    to = "Folder to copy to a machine without network [the usual caches]."
+    Flag("to", to, PATH, metavar="DIR").add_to(parser)
 
 
 def check(args: argparse.Namespace) -> None:

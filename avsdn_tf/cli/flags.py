@@ -11,7 +11,7 @@ from avsdn_tf import backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import expand_user
 from avsdn_tf.startup import quiet_startup, start_tensorflow
-from avsdn_tf.training.config import Config
+from avsdn_tf.training.config import CROSS_MODAL, Config
 
 PATH = expand_user
 
@@ -64,8 +64,8 @@ _METAVARS = {
 class Registry:
     """The names of a registry whose entries have a `summary`.
 
-    Its module imports TensorFlow, which takes seconds: it is imported for the help
-    alone. A test compares `names` with it, so that a wrong name is told at once.
+    Its module imports TensorFlow, which takes seconds: only the full help imports it.
+    `names` is a copy, so that a wrong name is refused at once; a test compares them.
     """
 
     module: str
@@ -123,8 +123,10 @@ class Flag:
         kind: Converts the text: `str`, `int`, `float`, `PATH`, `boolean`, `positive` or
             `share`.
         default: Its value if it is not given.
-        choices: The values that it takes; empty for all.
-        shown_default: The default that its help shows; None for `default`.
+        choices: The accepted values; empty for all.
+        shown_default: The default in its help; None for `default`.
+        metavar: The name of its value in the help; None for that of its kind.
+        is_rare: Whether `--help` leaves it to `--helpfull`.
     """
 
     name: str
@@ -133,10 +135,13 @@ class Flag:
     default: Any = None
     choices: Iterable[str] = ()
     shown_default: Any = None
+    metavar: str | None = None
+    is_rare: bool = False
 
     def add_to(self, group: argparse._ActionsContainer) -> None:
         """Define the flag in a parser, or in a group of it."""
-        options: dict[str, Any] = {"metavar": _METAVARS.get(self.kind, "NAME")}
+        metavar = self.metavar or _METAVARS.get(self.kind, "NAME")
+        options: dict[str, Any] = {"metavar": metavar}
         if self.kind is boolean:
             options |= {"nargs": "?", "const": True}
             group.add_argument(
@@ -146,7 +151,7 @@ class Flag:
                 default=argparse.SUPPRESS,
                 help=argparse.SUPPRESS,
             )
-        elif self.choices and not isinstance(self.choices, Registry):
+        elif self.choices and not self.metavar:
             options["metavar"] = "|".join(self.choices)
         options |= {"type": self, "default": self.default, "help": self.text}
         group.add_argument(f"--{self.name}", **options)
@@ -157,7 +162,7 @@ class Flag:
             message = "Expected a name in UTF-8, which TensorFlow needs."
             raise UserError(message, field=self.name, value=text)
         if self.kind is PATH and not text:
-            # Of a shell's variable that is not set. pathlib takes it for `.`.
+            # An unset variable of the shell. pathlib would read it as `.`.
             raise UserError(f"--{self.name}: expected a path. Received nothing.")
         try:
             value = self.kind(text)
@@ -171,32 +176,28 @@ class Flag:
             raise UserError(message, field=self.name, value=text)
         return value
 
-    def help(self) -> str:
-        """Return the help, with the default and the names of a registry."""
-        text, default = self.text, self.shown_default
-        if default is None and self.default is not argparse.SUPPRESS:
-            default = self.default
-        if default is not None:
-            shown = {True: f"true; --no{self.name} turns it off", False: "false"}
-            is_boolean = self.kind is boolean
-            text += f" Default: {shown[default] if is_boolean else default}."
-        return f"{text}\n{self.choices}" if isinstance(self.choices, Registry) else text
+    @property
+    def invocation(self) -> str | None:
+        """The flag as the help shows it; None for argparse's form."""
+        if self.kind is not boolean:
+            return None
+        return f"--{'[no]' if self._shown_default is True else ''}{self.name}"
 
+    @property
+    def _shown_default(self) -> Any:
+        is_shown = self.shown_default is not None or self.default is argparse.SUPPRESS
+        return self.shown_default if is_shown else self.default
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Asks each flag for its help, and keeps the line breaks."""
-
-    def __init__(self, prog: str, **kwargs: Any) -> None:
-        super().__init__(prog, max_help_position=28, **kwargs)
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        text = action.type.help() if isinstance(action.type, Flag) else action.help
-        # argparse expands %(default)s and the like.
-        return text.replace("%", "%%")
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        split = super()._split_lines
-        return [line for part in text.splitlines() for line in split(part, width)]
+    def help(self, full: bool) -> str:
+        """Return the text with the default; if `full`, with a registry's summaries."""
+        text, default = self.text.removesuffix("."), self._shown_default
+        is_registry = isinstance(self.choices, Registry)
+        if is_registry and self.metavar and not full:
+            text += f": {', '.join(self.choices)}"
+        # A boolean flag that is not given is false.
+        if not (default is None or default is False or default == ""):
+            text += f" [{'true' if default is True else default}]"
+        return f"{text}:\n{self.choices}" if is_registry and full else f"{text}."
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
@@ -207,54 +208,69 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 def _from_config(field: dataclasses.Field[Any]) -> Flag:
     """Return a setting's flag. If it is not given, there is no such argument."""
-    kinds = {bool: boolean, int: int, float: float}
-    kind = kinds.get(field.metadata["kind"], str)
+    metadata = field.metadata
+    kind = {bool: boolean, int: int, float: float}.get(metadata["kind"], str)
+    metavar = {"model": "NAME", "decay_epochs": "N,N,..."}.get(field.name)
     if field.name in ("data_dir", "encoders"):
-        kind = PATH
-    choices = field.metadata["choices"]
-    if field.name == "model":
-        choices = MODELS
+        kind, metavar = PATH, "DIR"
+    shown_default = field.default
+    if CROSS_MODAL in metadata:
+        shown_default = f"{metadata['default']}; cross_modal: {metadata[CROSS_MODAL]}"
     return Flag(
         field.name,
-        field.metadata["help"],
+        metadata["help"],
         kind,
         default=argparse.SUPPRESS,
-        choices=choices,
-        shown_default=field.default,
+        choices=MODELS if field.name == "model" else metadata["choices"],
+        shown_default=shown_default,
+        metavar=metavar,
+        is_rare=field.name not in _COMMON,
     )
 
 
+# The settings that `avsdn train --help` shows.
+_COMMON = (
+    *("mode", "model", "dataset", "data_dir", "weak_label", "epochs", "patience"),
+    *("batch_size", "learning_rate", "dropout", "seed", "precision"),
+)
 SETTINGS = tuple(map(_from_config, dataclasses.fields(Config)))
-RUN = Flag("run", "The folder of a finished run.", PATH)
-OUT = Flag("out", "The folder to write to.", PATH)
-DATA_DIR = Flag("data_dir", "Where TFDS keeps the run's data set, if it moved.", PATH)
+RUN = Flag("run", "Folder of a finished run.", PATH, metavar="DIR")
+OUT = Flag("out", "Output folder.", PATH, metavar="DIR")
+DATA_DIR = Flag(
+    "data_dir",
+    "TFDS's folder of data sets, if the run's has moved.",
+    PATH,
+    metavar="DIR",
+)
 EMPTY = Flag(
     "empty",
-    "A modality that a video may lack: zeros stand in for its features.",
+    "A modality that videos may lack; its features are zeros.",
     choices=("audio", "visual"),
 )
 AUDIO_NETWORK = Flag(
     "audio_network",
-    "vggish, yamnet, yamnet_scores, or a module's address or folder.",
+    "Audio backbone: vggish, yamnet, yamnet_scores, or the URL or folder of a module.",
     shown_default="vggish",
 )
-AUDIO_WEIGHTS = Flag("audio_weights", "Its module, or VGGish's checkpoint.", PATH)
+AUDIO_WEIGHTS = Flag(
+    "audio_weights", "Module of the audio backbone, or VGGish's checkpoint.", PATH
+)
 VGGISH = Flag("vggish", "Short for --audio_weights of vggish.", PATH)
 VISUAL_NETWORK = Flag(
     "visual_network",
-    "resnet152, resnet152_maps, vgg19, a network of keras.applications, or a module's "
-    "address or folder.",
+    "Visual backbone: resnet152, resnet152_maps, vgg19, a network of "
+    "keras.applications, or the URL or folder of a module.",
     shown_default="resnet152",
 )
 VISUAL_WEIGHTS = Flag(
     "visual_weights",
-    "A weights file of keras.applications.",
+    "Weights file of keras.applications.",
     PATH,
     shown_default=f"{backbones.IMAGENET}, downloaded",
 )
 VISUAL_PRECISION = Flag(
     "visual_precision",
-    "mixed_bfloat16 is faster where the processor has it, and rounds.",
+    "Precision of the visual backbone; bfloat16 is faster on some processors.",
     choices=("float32", "mixed_bfloat16"),
     shown_default="float32",
 )
@@ -265,7 +281,7 @@ BACKBONES = (
 
 
 def given(args: argparse.Namespace, wanted: Iterable[Flag]) -> dict[str, Any]:
-    """Return those of some flags that were given; none of them has a default."""
+    """Return the values of flags that were given; none of the flags has a default."""
     values = {flag.name: getattr(args, flag.name, None) for flag in wanted}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""avsdn manifest: from labels as tools write them to a data set of one's own."""
+"""avsdn manifest: join videos and the labels of a tool to a data set."""
 
 import argparse
 import contextlib
@@ -15,10 +15,10 @@ from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 from avsdn_tf.text import count, short_name
 
-SUMMARY = "Bring videos and their labels together, for `build` and `train`."
+SUMMARY = "Write the manifest of your own data from videos and labels."
 USAGE = "FOLDER [FLAGS]"
 EXAMPLE = """avsdn manifest my_videos
-  avsdn manifest my_videos --labels=labels.csv --group='(.+)_\\d+'"""
+avsdn manifest my_videos --labels=labels.csv --group='(.+)_\\d+'"""
 # A test compares them with the registry, whose import takes TensorFlow.
 FORMATS = (
     *("events", "webvtt", "audacity", "activitynet", "ov_ave", "avel", "ave_pm"),
@@ -30,13 +30,13 @@ _SHOWN_FILES = 10
 
 
 FEATURES = (
-    Flag("audio", "Pattern of files of audio features, such as vggish/*.npy."),
-    Flag("visual", "Pattern of files of visual features, such as resnet/*.npy."),
-    Flag("audio_hop_s", "Seconds a row of audio features.", float, shown_default=1),
-    Flag("visual_hop_s", "Seconds a row of visual features.", float, shown_default=1),
+    Flag("audio", "Audio feature files, such as vggish/*.npy.", metavar="PATTERN"),
+    Flag("visual", "Visual feature files, such as resnet/*.npy.", metavar="PATTERN"),
+    Flag("audio_hop_s", "Seconds per row of audio features.", float, shown_default=1),
+    Flag("visual_hop_s", "Seconds per row of visual features.", float, shown_default=1),
     Flag(
         "tolerance_s",
-        "How far the lengths of the two may differ.",
+        "Largest difference of the two lengths, in seconds.",
         *(float, None, (), 1),
     ),
 )
@@ -45,23 +45,24 @@ FEATURES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's flags."""
     parser.add_argument(
-        "folders", nargs="*", metavar="FOLDER", help="A folder of videos or features."
+        "folders",
+        nargs="*",
+        metavar="FOLDER",
+        help="Folder of videos, or of feature files.",
     )
     for flag in (
-        Flag(
-            "labels", "A label file, or a folder of some. Default: FOLDER.", flags.PATH
-        ),
-        Flag("label_format", "Read labels of this format alone.", choices=FORMATS),
-        Flag("out", "The folder to write to. Default: FOLDER.", flags.PATH),
-        Flag("overwrite", "Replace an earlier manifest.", flags.boolean, False),
+        Flag("labels", "Label file, or folder of label files [FOLDER].", flags.PATH),
+        Flag("label_format", "Format of the labels [detected].", choices=FORMATS),
+        Flag("out", "Output folder [FOLDER].", flags.PATH, metavar="DIR"),
+        Flag("overwrite", "Overwrite an existing manifest.", flags.boolean, False),
         Flag(
             "unlabelled",
-            "What videos without labels are.",
+            "Add videos without labels as background, or skip them.",
             choices=("background", "skip"),
         ),
         Flag(
             "ticks_per_s",
-            "How many of the labels' unit of time are a second, such as 1000.",
+            "Ticks of the labels' time unit per second, such as 1000.",
             *(float, 1.0),
         ),
     ):
@@ -70,18 +71,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag in (
         Flag(
             "splits",
-            "Take them from the labels, or draw them; auto: draw what labels lack.",
+            "Use splits of the labels (file), random ones, or random ones where labels "
+            "have none (auto).",
             *(str, "auto", ("auto", "file", "random")),
         ),
-        Flag("shares", "Shares of training, validation and test.", str, _SHARES),
-        Flag("seed", "Draws the splits.", int, 0),
+        Flag(
+            "shares",
+            "Percentages of train, validation and test.",
+            str,
+            _SHARES,
+            metavar="A/B/C",
+        ),
+        Flag("seed", "Random seed of the splits.", int, 0),
         Flag(
             "group",
-            "Keeps a group in one split: a column of the labels, or a names' pattern.",
+            "Keep each group in one split: a column of the labels, or a regular "
+            "expression on names.",
+            metavar="PATTERN",
         ),
         Flag(
             "allow_missing_categories",
-            "Write splits that lack a category.",
+            "Allow splits that lack a category.",
             *(flags.boolean, False),
         ),
     ):

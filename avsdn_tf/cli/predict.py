@@ -19,19 +19,24 @@ from avsdn_tf.text import printable
 SUMMARY = "Localize events in videos; --zero_shot and --demo need no run."
 USAGE = "(--run=DIR | --zero_shot) VIDEO [VIDEO ...] [FLAGS]"
 EXAMPLE = """avsdn predict --zero_shot dog.mp4 more_videos
-  avsdn predict --run=runs/first dog.mp4 more_videos --out=predictions"""
+avsdn predict --run=runs/first dog.mp4 --out=predictions"""
 _ZERO_SHOT = Flag(
     "zero_shot",
-    "Without training, by two public classifiers.",
+    "Use two public classifiers in place of a run.",
     flags.boolean,
     False,
 )
 _LABELS_TO = Flag(
     "labels_to",
-    "Write the events as labels of your own data set, to correct and to build.",
+    "Folder to write the events to as labels, to correct and train on.",
     flags.PATH,
 )
-_CLASSES = Flag("classes", "A table of categories for --zero_shot.", flags.PATH)
+# Of --zero_shot.
+_SHOWN_DEFAULTS = {
+    flags.AUDIO_NETWORK: "vggish; zero_shot: yamnet_scores",
+    flags.VISUAL_NETWORK: "resnet152; zero_shot: EfficientNetV2B0_classes",
+}
+_CLASSES = Flag("classes", "CSV table of categories for --zero_shot.", flags.PATH)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,25 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "videos", nargs="*", metavar="VIDEO", help="A video, or a folder of videos."
     )
-    demo = "A rendered video and stand-in networks, without any download."
+    demo = "Use a rendered video and a small network, without downloads."
     for flag in (
         flags.RUN,
         _ZERO_SHOT,
         _CLASSES,
         dataclasses.replace(flags.OUT, default="predictions"),
         Flag("demo", demo, flags.boolean, False),
-        Flag("min_score", "Leave out events of a lower score.", flags.share, 0.0),
+        Flag("min_score", "Minimum score of an event.", flags.share, 0.0),
         flags.EMPTY,
         _LABELS_TO,
     ):
         flag.add_to(parser)
-    group = parser.add_argument_group(
-        "backbones",
-        "For runs that don't record what made their features, and for --zero_shot.",
-    )
+    group = parser.add_argument_group("backbones, in place of those that the run records")
     for flag in flags.BACKBONES:
-        # The names alone: their summaries would wait for TensorFlow.
-        dataclasses.replace(flag, choices=tuple(flag.choices)).add_to(group)
+        shown_default = _SHOWN_DEFAULTS.get(flag, flag.shown_default)
+        dataclasses.replace(flag, shown_default=shown_default).add_to(group)
 
 
 def check(args: argparse.Namespace) -> None:

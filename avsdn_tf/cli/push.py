@@ -1,4 +1,4 @@
-"""avsdn push: share a run on Hugging Face's hub."""
+"""avsdn push: upload a run to Hugging Face's hub."""
 
 import argparse
 
@@ -6,14 +6,19 @@ from avsdn_tf.cli import flags
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 
-SUMMARY = "Share a run on Hugging Face's hub, with a model card of its report."
+SUMMARY = "Upload a run to Hugging Face's hub, with a model card."
 USAGE = "--run=DIR hf://USER/NAME"
-EXAMPLE = "avsdn push --run=runs/first hf://USER/NAME"
+EXAMPLE = "avsdn push --run=runs/first hf://me/avsdn"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's flags."""
-    parser.add_argument("address", nargs="?", metavar="hf://USER/NAME")
+    parser.add_argument(
+        "address",
+        nargs="?",
+        metavar="hf://USER/NAME",
+        help="Repository on the hub; it is created if need be.",
+    )
     flags.RUN.add_to(parser)
 
 

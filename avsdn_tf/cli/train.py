@@ -12,51 +12,86 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
-SUMMARY = "Train, score the test split once, and write a run folder."
+SUMMARY = "Train a network, score the test split, and write a run folder."
 USAGE = "[FLAGS]"
-EXAMPLE = """avsdn --mode=weak --run=runs/first
-  avsdn train --manifest=my_data --run=runs/mine"""
+EXAMPLE = """avsdn train --mode=weak --run=runs/first
+avsdn train --manifest=my_videos --run=runs/mine"""
 
 
 _OWN_DATA = "tfds_ave/custom"
-# Of several data sets of one's own, each is built beside its manifest.
+# Each data set of one's own is built beside its manifest.
 _BUILT = "tensorflow_datasets"
 _MANIFEST = Flag(
     "manifest",
-    "Build the data set of your own data first: the folder of manifest.csv.",
+    "Folder of a manifest.csv to build and train on.",
     flags.PATH,
+    metavar="DIR",
 )
+_RUN_FLAGS = (
+    Flag(
+        "run",
+        "Output folder.",
+        flags.PATH,
+        shown_default="a new one below runs/",
+        metavar="DIR",
+    ),
+    Flag(
+        "resume",
+        "Resume an interrupted run in that folder.",
+        *(flags.boolean, True),
+    ),
+    _MANIFEST,
+    *(dataclasses.replace(flag, is_rare=True) for flag in (WINDOW_S, HOP_S)),
+    Flag(
+        "allow_stale_data",
+        "Train although the source of the data set, such as manifest.csv, has changed "
+        "since the build.",
+        *(flags.boolean, False),
+        is_rare=True,
+    ),
+    Flag(
+        "local_workers",
+        "Number of workers to start on this machine, which train one model together.",
+        flags.positive,
+        is_rare=True,
+    ),
+)
+_GROUPS = {
+    "task and data": (
+        *("mode", "model", "dataset", "data_dir", "labels", "weak_label", "pooling"),
+    ),
+    "training": (
+        *("epochs", "patience", "batch_size", "learning_rate", "decay_steps"),
+        *(
+            "decay_epochs",
+            "decay_factor",
+            "weight_decay",
+            "ema",
+            "clip_norm",
+            "dropout",
+        ),
+        *("loss", "label_smoothing", "seed", "precision"),
+    ),
+    "network": (
+        *("units", "bidirectional", "shared_mlp", "merge", "shared_fusion"),
+        *("append_state", "encoders"),
+    ),
+    "devices": (*("strategy", "xla", "deterministic", "checkpoint_minutes"),),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the command's flags."""
-    group = parser.add_argument_group("the run")
-    for flag in (
-        Flag("run", "The folder to write. Default: a new one below runs/.", flags.PATH),
-        Flag(
-            "resume",
-            "Resume an interrupted run of the same settings in that folder.",
-            *(flags.boolean, True),
-        ),
-        Flag(
-            "allow_stale_data",
-            "Train although the source of the data set, such as manifest.csv, has "
-            "changed since it was built.",
-            *(flags.boolean, False),
-        ),
-        _MANIFEST,
-        WINDOW_S,
-        HOP_S,
-        Flag(
-            "local_workers",
-            "Start so many workers on this machine, which train one model together.",
-            flags.positive,
-        ),
-    ):
+    for flag in _RUN_FLAGS:
+        flag.add_to(parser)
+    settings = {flag.name: flag for flag in flags.SETTINGS}
+    for title, names in _GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            settings.pop(name).add_to(group)
+    group = parser.add_argument_group("other")
+    for flag in settings.values():
         flag.add_to(group)
-    settings = parser.add_argument_group("settings")
-    for flag in flags.SETTINGS:
-        flag.add_to(settings)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -1,12 +1,13 @@
-"""The scores that a report shows, in their order and words."""
+"""Names, meanings and order of the scores in a report."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from avsdn_tf.text import count
+
 # Key in the report: name and meaning.
 _SEGMENT_SCORES = {
-    "accuracy": "Accuracy: of all {num_segments:,} segments of {num_clips:,} clips; "
-    "the interval resamples clips",
+    "accuracy": "Accuracy: of all {segments} of {clips}; the interval resamples clips",
     "always_background": "Always background: trivial: its accuracy, without looking or "
     "listening",
     "perfect_clip_classifier": "Perfect clip classifier: trivial: the true class of "
@@ -25,8 +26,8 @@ _SEGMENT_SCORES = {
     "of {epochs_run}; the choice never sees the test split",
 }
 _MULTI_LABEL_SCORES = {
-    "segment_f1": "Segment F1: of all {num_segments:,} segments of {num_clips:,} "
-    "clips, categories together; the intervals resample clips",
+    "segment_f1": "Segment F1: of all {segments} of {clips}, "
+    "categories together; the intervals resample clips",
     "segment_f1_macro": "Segment F1, macro: the mean over categories",
     "event_f1": "Event F1 at IoU 0.5: whole events: same category, overlap of at least "
     "a half",
@@ -42,7 +43,7 @@ _MULTI_LABEL_SCORES = {
 }
 _CROSS_MODALITY_SCORES = {
     "a2v_accuracy": "A2V accuracy: the event's sound is known: how often its start is "
-    "found in the picture, in {num_clips:,} clips; the interval resamples clips",
+    "found in the picture, in {clips}; the interval resamples clips",
     "v2a_accuracy": "V2A accuracy: the event's picture is known: how often its start "
     "is found in the sound",
     "random_window": "Random window: trivial: any window of the event's length, on "
@@ -57,9 +58,14 @@ _CROSS_MODALITY_SCORES = {
 
 
 class Score(NamedTuple):
-    """One line of a results table: a fraction of 1 or None, with its 95 % interval.
+    """A line of a results table.
 
-    A baseline belongs to a trivial system, beside the run's own.
+    Attributes:
+        name: Name of the score.
+        value: Fraction of 1, or None if it is undefined.
+        meaning: Explanation in one line.
+        interval: 95 % interval, or None.
+        is_baseline: Whether the score is that of a trivial system, not of the run.
     """
 
     name: str
@@ -75,13 +81,12 @@ def title_of(report: Mapping[str, Any]) -> str:
 
 
 def list_scores(report: Mapping[str, Any]) -> list[Score]:
-    """Return the lines of the results table, trivial systems beside the run's own.
+    """Return the lines of the results table: the run's scores and trivial systems'.
 
     Args:
-        report: The result of `evaluation.evaluate` or `cross_modality.evaluate`, and
+        report: The result of `evaluation.evaluate` or `cross_modality.evaluate`, with
             `validation_accuracy` or `validation_f1`, `selected_epoch` and `epochs_run`.
-            Lines of scores that it lacks, as reports of earlier versions do, are left
-            out.
+            Scores missing from the report, as in older versions, are omitted.
     """
     if is_cross_modality(report):
         lines, trivial = _CROSS_MODALITY_SCORES, report["baselines"]
@@ -91,20 +96,26 @@ def list_scores(report: Mapping[str, Any]) -> list[Score]:
         lines = _MULTI_LABEL_SCORES if is_multi else _SEGMENT_SCORES
         trivial = report["trivial"] or {}
         intervals = {"accuracy": report["interval"], **report.get("intervals", {})}
+    # Reports of cross-modality localization count no segments.
+    counts = {
+        f"{noun}s": count(report[f"num_{noun}s"], noun)
+        for noun in ("clip", "segment")
+        if f"num_{noun}s" in report
+    }
     precisions = {f"map_{iou}": x for iou, x in report.get("map", {}).items()}
     values = {**report, **trivial, **precisions}
     scores = []
     for key, text in lines.items():
         if key not in values:
             continue
-        name, _, meaning = text.format_map(report).partition(": ")
+        name, _, meaning = text.format_map({**report, **counts}).partition(": ")
         interval = intervals.get(key)
         scores.append(Score(name, values[key], meaning, interval, key in trivial))
     return scores
 
 
 def is_cross_modality(report: Mapping[str, Any]) -> bool:
-    """Return whether a report is one of cross-modality localization."""
+    """Return whether a report is of cross-modality localization."""
     return "a2v_accuracy" in report
 
 

@@ -45,7 +45,7 @@ def _setting_by_mode(default: Any, cross_modal: Any, text: str) -> Any:
     return dataclasses.field(
         default=None,
         metadata={
-            "help": f"{text} Default: {default}; in mode {CROSS_MODAL} {cross_modal}.",
+            "help": text,
             "choices": (),
             "kind": type(default),
             "default": default,
@@ -62,76 +62,78 @@ class Config:
 
     Raises:
         UserError: If a value is out of its range, or two contradict each other.
+
+    Example:
+        >>> config = avsdn_tf.Config(mode="weak", model="avel", units=64)
+        >>> config.model, config.units, config.dataset
+        ('avel', 64, 'tfds_ave/synthetic')
     """
 
     mode: str = _setting(
         "supervised",
-        "What is learnt: to localize events from segment labels (supervised) or from "
-        "clip labels alone (weak), or to find what is heard in the picture and what is "
-        "seen in the sound (cross_modal).",
+        "Train on segment labels (supervised), on clip labels (weak), or for "
+        "cross-modality localization (cross_modal).",
         MODES,
     )
-    model: str = _setting_by_mode("avsdn", AVDLN, "The network.")
-    dataset: str = _setting(
-        "tfds_ave/synthetic", "Data set, as TFDS names it: tfds_ave/CONFIG."
-    )
+    model: str = _setting_by_mode("avsdn", AVDLN, "Network.")
+    dataset: str = _setting("tfds_ave/synthetic", "TFDS name, tfds_ave/CONFIG.")
     data_dir: str | None = _setting(
-        None, "Where TFDS keeps data sets; TFDS's own default if not given."
+        None, "TFDS's folder of data sets, if not TFDS's default."
     )
     labels: str = _setting(
         "auto",
-        "Whether a segment has one class (single) or any number of categories at once "
-        "(multi); multi where events of the data overlap (auto).",
+        "One class a segment (single), any number of categories (multi), or multi if "
+        "events of the data set overlap (auto).",
         ("auto", "single", "multi"),
     )
-    epochs: int = _setting_by_mode(300, 20, "Most epochs to train.")
-    patience: int = _setting(
-        20, "Epochs without a better validation accuracy after which training stops."
-    )
+    epochs: int = _setting_by_mode(300, 20, "Maximum number of epochs.")
+    patience: int = _setting(20, "Epochs to wait for a better validation score.")
     batch_size: int = _setting_by_mode(
-        64, 8, "Clips in a training batch; single segments if cross_modal."
+        64, 8, "Clips in a training batch; segments in mode cross_modal."
     )
     learning_rate: float = _setting(1e-3, "Adam's learning rate.")
     decay_steps: int = _setting(
-        0, "Steps after which the learning rate falls to a tenth; 0: never."
+        0, "Step after which the learning rate is divided by 10; 0: never."
     )
     decay_epochs: str = _setting(
         "",
         "Epochs after which the learning rate is multiplied by decay_factor, such as "
         "10,20,30.",
     )
-    decay_factor: float = _setting(0.5, "What decay_epochs multiply by.")
-    weight_decay: float = _setting(0.0, "Decoupled weight decay (AdamW) if positive.")
+    decay_factor: float = _setting(0.5, "Factor of decay_epochs.")
+    weight_decay: float = _setting(0.0, "Decoupled weight decay (AdamW); 0: none.")
     ema: float = _setting(
         0.0,
-        "Momentum of the moving average of the weights that is validated and saved in "
-        "place of the last weights; 0: none.",
+        "Momentum of the exponential moving average of the weights, which is validated "
+        "and saved in place of the weights; 0: none.",
     )
-    seed: int = _setting(0, "Seed of weights, dropout and order of the clips.")
+    seed: int = _setting(0, "Random seed of weights, dropout and shuffling.")
     loss: str = _setting(
         "binary_crossentropy",
-        "Loss on the softmax: the paper's binary cross-entropy, categorical "
-        "cross-entropy, or AVEL's soft margin.",
+        "Loss on the softmax: binary cross-entropy (AVSDN's), categorical "
+        "cross-entropy, or soft margin (AVEL's).",
         ("binary_crossentropy", "categorical_crossentropy", "soft_margin"),
     )
     label_smoothing: float = _setting(
-        0.0, "Share of every training label that is spread over all classes."
+        0.0, "Share of each training label that is spread over all classes."
     )
     weak_label: str = _setting(
         "average",
-        "Clip label of weak mode: mean of the segment labels (average, the paper's), "
-        "the clip's category (mil), or either and background clips (..._background).",
+        "Clip label of mode weak: mean of the segment labels (average, the paper's) "
+        "or the clip's category (mil); _background adds background clips.",
         WEAK_LABELS,
     )
     pooling: str = _setting(
         "average",
-        "Weak mode: how segment logits become clip logits.",
+        "Mode weak: pooling of segment logits to clip logits.",
         ("average", "max"),
     )
-    units: int = _setting(128, "Width of each LSTM, in each direction.")
-    bidirectional: bool = _setting(False, "LSTMs that read in both directions.")
+    units: int = _setting(128, "Units of each LSTM, in each direction.")
+    bidirectional: bool = _setting(False, "Bidirectional LSTMs.")
     shared_mlp: bool = _setting(True, "One fusion MLP for both modalities.")
-    merge: str = _setting("sum", "How the fused halves merge.", ("sum", "mean"))
+    merge: str = _setting(
+        "sum", "Sum or mean of the fused audio and visual states.", ("sum", "mean")
+    )
     shared_fusion: bool = _setting(
         False, "One fusion network for hidden and cell state."
     )
@@ -140,39 +142,38 @@ class Config:
     )
     dropout: float = _setting(
         0.0,
-        "Share of the features, and of what the last layers read, dropped in training.",
+        "Dropout rate of features and last layers.",
     )
     strategy: str = _setting(
         "auto",
-        "Where to train: on one device (single), on all GPUs of this machine "
-        "(mirrored), on all workers that TF_CONFIG names (multi_worker), or on as many "
-        "of these as there are (auto).",
+        "Devices: one (single), all GPUs of this machine (mirrored), all workers of "
+        "TF_CONFIG (multi_worker), or all that are found (auto).",
         ("auto", "single", "mirrored", "multi_worker"),
     )
     precision: str = _setting(
         "float32",
-        "What the trained network computes in; its weights are always float32.",
+        "Keras dtype policy of the network; weights stay float32.",
         ("float32", "mixed_bfloat16", "mixed_float16"),
     )
     xla: str = _setting(
         "none",
-        "What XLA compiles: nothing, or the network and its gradients, which can be "
-        "faster without dropout, starts later and takes more memory.",
+        "What XLA compiles: nothing (none), or the network and its gradients (step), "
+        "which can be faster without dropout, starts later and uses more memory.",
         ("none", "step"),
     )
     deterministic: bool = _setting(
         False,
-        "Same seed, same weights, also on GPUs, where it costs speed; on CPUs they are "
-        "the same without it.",
+        "The same seed gives the same weights on GPUs too, at the cost of speed; on "
+        "CPUs it always does.",
     )
     clip_norm: float = _setting(
-        0.0, "Largest norm of a step's gradient, to which longer ones are cut; 0: any."
+        0.0, "Maximum norm of a step's gradient (gradient clipping); 0: none."
     )
     checkpoint_minutes: float = _setting(
-        10.0, "Minutes after which a checkpoint is saved within an epoch."
+        10.0, "Minutes between checkpoints within an epoch."
     )
     encoders: str | None = _setting(
-        None, "Run folder of avel_att, whose attention and encoders dmrn starts from."
+        None, "Run folder of avel_att whose attention and encoders initialize dmrn."
     )
 
     def __post_init__(self) -> None:

@@ -190,7 +190,7 @@ def _training_splits(config: Config, dataset: Dataset) -> tuple[str, ...]:
     if "background" not in dataset.splits:
         raise UserError(
             f"{config.dataset} has no split of background clips, which AVE's noisy "
-            "feature files become. Take mil, which also learns from Background clips.",
+            "feature files become. Use mil, which also learns from Background clips.",
             field="weak_label",
             value=config.weak_label,
         )
