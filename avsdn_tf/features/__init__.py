@@ -1,4 +1,4 @@
-"""Turn videos into features: read them, run the backbones, store the results."""
+"""Extract features of videos: decode them, run the backbones, store the results."""
 
 import importlib.util
 

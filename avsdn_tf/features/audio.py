@@ -1,7 +1,7 @@
-"""Make audio features of seconds of sound: VGGish, YAMNet, and any other module.
+"""Extract audio features: one vector per second of sound, by VGGish, YAMNet or others.
 
-A feature depends on its own second alone, so that it is the same in every window and
-chunk of a video.
+Each second goes through the network alone, so its feature doesn't depend on how a video
+is cut into windows or chunks.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from avsdn_tf.features.sources import resolve, tensorflow_hub
 from avsdn_tf.files import expand_user, without_patterns
 
 _RATE_HZ = 16_000
-# YAMNet returns a row every 0.48 s. Three such hops hold a second.
+# YAMNet returns a row per hop of 0.48 s. Three hops cover a second.
 _YAMNET_HOPS = 3
 _YAMNET_HOP_SAMPLES = 7680
 _SECONDS = tf.TensorSpec((None, _RATE_HZ), tf.float32)
@@ -27,10 +27,10 @@ _SECONDS = tf.TensorSpec((None, _RATE_HZ), tf.float32)
 
 @dataclasses.dataclass(frozen=True)
 class AudioRecipe:
-    """How a network makes features, with a line for `--help`.
+    """How to load an audio network, and its line in `--help`.
 
-    `load` takes an address or a path, and returns what to call on seconds of sound
-    `(num_seconds, 16000)` in a graph, and what holds its variables.
+    `load` accepts an address or a path. It returns a graph function from waveforms
+    `(num_seconds, 16000)` to features, and the object that owns its variables.
     """
 
     load: Callable[[str], tuple[Callable[[tf.Tensor], tf.Tensor], Any]]
@@ -44,11 +44,11 @@ def _load_vggish(source: str) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
         try:
             vggish.load_weights(network, name)
         except ValueError:
-            # Another network of VGGish's signature, such as a smaller one.
+            # Accept another network with VGGish's signature, such as a smaller one.
             if not tf.saved_model.contains_saved_model(name):
                 raise
-            embeddings_of, module = _load_hub(path)
-            return lambda seconds: tf.nn.relu(embeddings_of(seconds)), module
+            embed, module = _load_hub(path)
+            return lambda seconds: tf.nn.relu(embed(seconds)), module
     return lambda seconds: tf.nn.relu(network(vggish.log_mel(seconds))), network
 
 
@@ -58,8 +58,8 @@ def _load_yamnet(
     module = load_module(source)
 
     def features_of(seconds: tf.Tensor) -> tf.Tensor:
-        # One call for all seconds: each starts a slot of three hops, whose first row is
-        # of the second's first 0.975 s. The other rows hold the padding.
+        # Run all seconds in one call: pad each to three hops and keep the first of its
+        # three rows, which covers its first 0.975 s. The other rows cover padding.
         padding = _YAMNET_HOPS * _YAMNET_HOP_SAMPLES - _RATE_HZ
         padded = tf.pad(seconds, [(0, 0), (0, padding)])
         rows = module(tf.reshape(padded, [-1]))[output][::_YAMNET_HOPS]
@@ -98,21 +98,26 @@ AUDIO_NETWORKS = {
 
 
 class AudioNetwork:
-    """An audio network on seconds of sound.
+    """An audio network that extracts one feature vector per second of sound.
 
     Args:
-        weights: Address or folder of the network's module; of VGGish also its
-            checkpoint. Default: where the network's publisher keeps it.
-        network: A name of `AUDIO_NETWORKS`.
+        weights: Address or folder of the network's module; for VGGish also its
+            checkpoint. Default: the publisher's address.
+        network: A name in `AUDIO_NETWORKS`.
 
     Attributes:
         width: Width of the features.
-        features_of: `__call__` as a `tf.function`, from a tensor to a tensor.
-        resource: The module or network, for exports to track.
+        features_of: `__call__` as a `tf.function` on tensors.
+        resource: The module or network, whose variables an export must track.
 
     Raises:
-        UserError: If there is no such network, or it can't be loaded, or has another
-            signature.
+        UserError: If the network can't be loaded or has another signature.
+
+    Example:
+        >>> from avsdn_tf.features.audio import AudioNetwork
+        >>> network = AudioNetwork(network="yamnet")
+        >>> network(np.zeros((2, 16_000), "float32")).shape
+        (2, 1024)
 
     Reference:
         VGGish: Hershey et al., ICASSP 2017, https://arxiv.org/abs/1609.09430. YAMNet:
@@ -122,34 +127,35 @@ class AudioNetwork:
     def __init__(
         self, weights: str | os.PathLike[str] | None = None, network: str = "vggish"
     ) -> None:
-        made = Backbones(audio_network=network)
-        source = expand_user(weights or made.known_source("audio"))
-        where = {"field": made.weights_field("audio"), "value": source}
+        backbones = Backbones(audio_network=network)
+        publisher = backbones.known_source("audio")
+        source = expand_user(weights or publisher)
+        argument = {"field": backbones.weights_field("audio"), "value": source}
         try:
             function, self.resource = AUDIO_NETWORKS[network].load(source)
-        # Errors of many types: no network, no such file, no model.
+        # The error's type depends on the loader: no connection, no file, no model.
         except Exception as error:
             raise UserError(
                 f"can't be loaded ({type(error).__name__}: {first_line(error)}). "
-                f"Expected a network connection to {made.known_source('audio')}, or "
+                f"Expected a network connection to {publisher}, or "
                 "the folder of that module, downloaded and unpacked.",
-                **where,
+                **argument,
             ) from error
         self.features_of = tf.function(function, input_signature=[_SECONDS])
         try:
-            found = self.features_of(np.zeros((2, _RATE_HZ), np.float32))
-            num_rows, self.width = found.shape
-            if num_rows != 2 or found.dtype != tf.float32:
+            features = self.features_of(np.zeros((2, _RATE_HZ), np.float32))
+            num_rows, self.width = features.shape
+            if num_rows != 2 or features.dtype != tf.float32:
                 raise ValueError(
-                    f"{num_rows} rows of {found.dtype.name} for two seconds"
+                    f"{num_rows} rows of {features.dtype.name} for two seconds"
                 )
-        # Errors of many types: a module may hold any graph.
+        # A user's graph may raise any type.
         except Exception as error:
             raise UserError(
-                "Expected a module that makes (patches, width) float32 of a waveform "
-                "(samples,) at 16 kHz. Received a module that fails: "
+                "Expected a module that maps a waveform (samples,) at 16 kHz to "
+                "(patches, width) float32. Received a module that fails: "
                 f"{first_line(error)}",
-                **where,
+                **argument,
             ) from error
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
@@ -165,6 +171,6 @@ class AudioNetwork:
 
 
 def load_module(source: str) -> Any:
-    """Load a module of TensorFlow Hub, or the SavedModel in a folder."""
+    """Load a module of TensorFlow Hub, or a SavedModel from a folder."""
     with without_patterns(resolve(source)) as name:
         return tensorflow_hub().load(name)

@@ -1,4 +1,4 @@
-"""What the backbones download, what of it is there, and fetching the rest."""
+"""List the backbones' downloads, check which are cached, and fetch the others."""
 
 import dataclasses
 import logging
@@ -21,11 +21,11 @@ class Download:
     """A network that commands download when they first need it.
 
     Attributes:
-        name: What `avsdn fetch` calls it.
-        needed_by: The commands that need it.
-        addresses: Where it comes from, in the order in which they are tried.
-        find: Returns where it lies, or None.
-        fetch: Downloads it, and reports progress.
+        name: Name in `avsdn fetch`.
+        needed_by: Commands that need the network.
+        addresses: URLs, in the order in which they are tried.
+        find: Returns the path in the cache, or None.
+        fetch: Downloads the network and reports progress.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Download:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What became of a download: where it lies, its size, and why it failed."""
+    """State of a download: path in the cache, size, and error message."""
 
     path: pathlib.Path | None
     num_bytes: int = 0
@@ -61,7 +61,7 @@ def _keras(name: str, needed_by: str, address: str) -> Download:
 
     def fetch(on_progress: Progress) -> keras.Model:
         download(address, path, on_progress)
-        # Keras compares the file with the checksum that it knows.
+        # Building the network makes Keras verify the file's checksum.
         recipe = recipe_of(name)
         return recipe.network(
             include_top=recipe.include_top,
@@ -96,22 +96,22 @@ def downloads() -> list[Download]:
     ]
 
 
-def look(wanted: Download) -> State:
+def look(network: Download) -> State:
     """Return the state of a download."""
-    path = wanted.find()
+    path = network.find()
     if path is None:
         return State(None)
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return State(path, sum(file.stat().st_size for file in files))
 
 
-def fetch(wanted: Download, on_progress: Progress = ignore) -> State:
-    """Download what is missing; a failure is part of the state."""
-    if wanted.find() is None:
+def fetch(network: Download, on_progress: Progress = ignore) -> State:
+    """Download a network unless it is cached; the state holds the error, if any."""
+    if network.find() is None:
         try:
-            wanted.fetch(on_progress)
-        # Errors of many types: no network, no archive, a full disk.
+            network.fetch(on_progress)
+        # Network, archive and disk errors have no common type.
         except Exception as error:
-            logging.getLogger(__name__).debug("%s", wanted.name, exc_info=error)
+            logging.getLogger(__name__).debug("%s", network.name, exc_info=error)
             return State(None, failure=first_line(error))
-    return look(wanted)
+    return look(network)

@@ -1,4 +1,4 @@
-"""Turn videos into the features that every network of the package reads."""
+"""Extract audio and visual features of videos."""
 
 import dataclasses
 import os
@@ -27,17 +27,22 @@ from avsdn_tf.features.visual import (
 from avsdn_tf.startup import check_backend
 
 MODALITIES = ("audio", "visual")
-# Seconds that go through the backbones together: enough to keep them busy, and few
-# enough that memory depends on neither the video's length nor the size of its frames.
+# Seconds per call of the backbones; fewer where the frames are large.
 _CHUNK_S = 16
 _CHUNK_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
-    """The features of consecutive seconds: `(num_seconds, ...)` float32.
+    """Features of consecutive seconds, `(num_seconds, ...)` float32.
 
-    `start_s` and `end_s` are on the players' clock; see `Second`.
+    `start_s` and `end_s` are player times; see `Second`.
+
+    Example:
+        >>> from avsdn_tf.features.extractor import Chunk
+        >>> chunk = Chunk(audio[0], visual[0], start_s=0.0, end_s=10.0)
+        >>> len(chunk.audio)
+        10
     """
 
     audio: np.ndarray
@@ -48,17 +53,26 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """Makes the audio and visual features of videos.
+    """Extracts audio and visual features of videos.
 
     Attributes:
-        audio: Makes features of sound: an `AudioNetwork`, or an object with the same
-            `width` and call.
-        visual: Makes features of pictures: a `VisualNetwork`, or an object with the
-            same `shape`, `frames_per_second` and call.
-        empty: A modality that a video may lack, `"audio"` or `"visual"`: its features
-            are zeros then. None: both are required.
+        audio: An `AudioNetwork`, or a callable with the same signature and `width`.
+        visual: A `VisualNetwork`, or a callable with the same signature, `shape` and
+            `frames_per_second`.
+        empty: `"audio"` or `"visual"` to use zeros as features of that modality in
+            videos without it. None requires both modalities.
         backbones: Description of `audio` and `visual`.
-        limits: Memory and time that a video may take. A child process reads it.
+        limits: Memory and time limits of the child process that decodes a video.
+
+    Example:
+        >>> from avsdn_tf.features.audio import AudioNetwork
+        >>> from avsdn_tf.features.extractor import Extractor
+        >>> from avsdn_tf.features.visual import VisualNetwork
+        >>> extractor = Extractor(
+        ...     AudioNetwork(network="yamnet"), VisualNetwork("MobileNetV3Small")
+        ... )
+        >>> [(chunk.start_s, chunk.end_s) for chunk in extractor.stream("dog.mp4")]
+        [(0.0, 10.0)]
     """
 
     audio: AudioNetwork
@@ -68,11 +82,11 @@ class Extractor:
     limits: Limits = DEFAULT_LIMITS
 
     def check_fits(self, model: Any) -> None:
-        """Check that a model reads features of these backbones.
+        """Check that a model accepts features of these backbones.
 
         Raises:
-            UserError: If the model was trained on features of another network, or reads
-                another width or shape.
+            UserError: If the model was trained on features of another network, or
+                expects another shape.
         """
         check_network(model, self.backbones, "audio", (self.audio.width,))
         check_network(model, self.backbones, "visual", tuple(self.visual.shape))
@@ -81,28 +95,27 @@ class Extractor:
         """Return the modality that a video lacks, or None.
 
         Raises:
-            VideoError: If the video lacks a modality that is required, or can't be
-                read.
+            VideoError: If the video lacks a required modality or can't be read.
         """
-        found = describe_in_child(path, self.limits).modalities
-        missing = [name for name in MODALITIES if name not in found]
+        modalities = describe_in_child(path, self.limits).modalities
+        missing = [name for name in MODALITIES if name not in modalities]
         if not missing:
             return None
         if missing != [self.empty]:
-            what = {"audio": "sound", "visual": "picture"}[missing[0]]
+            noun = {"audio": "sound", "visual": "picture"}[missing[0]]
             raise VideoError(
-                f"{path}: has no {what}. Expected sound and picture, since an event is "
+                f"{path}: has no {noun}. Expected sound and picture, since an event is "
                 f'heard and seen. Set empty="{missing[0]}" to use zeros instead.'
             )
         return missing[0]
 
     def stream(self, path: str | os.PathLike[str]) -> Iterator[Chunk]:
-        """Yield a video's features in chunks of a few seconds, in order of time.
+        """Yield a video's features in order of time, in chunks of at most 16 s.
 
-        Memory grows with neither the length of the video nor the size of its frames.
+        Memory use doesn't grow with the video's length or frame size.
 
         Raises:
-            VideoError: If the video can't be read, lacks a modality, or needs more than
+            VideoError: If the video can't be read, lacks a required modality or exceeds
                 `limits`, or its features are not finite.
         """
         missing = self.find_missing(path)
@@ -136,8 +149,8 @@ class Extractor:
             if not np.isfinite(values).all():
                 raise VideoError(
                     f"{path}: NaN or infinite {name} features after "
-                    f"{seconds[0].start_s:.0f} s. Expected finite ones. Check that the "
-                    "backbones have their own weights."
+                    f"{seconds[0].start_s:.0f} s. Expected finite values. Check the "
+                    "weights of the backbones."
                 )
         return Chunk(audio, visual, seconds[0].start_s, seconds[-1].end_s)
 
@@ -145,40 +158,41 @@ class Extractor:
 def join(chunks: Iterable[Chunk]) -> tuple[np.ndarray, np.ndarray]:
     """Return the concatenated audio and visual features of chunks."""
     pairs = [(chunk.audio, chunk.visual) for chunk in chunks]
-    audio, visual = (deque(parts) for parts in zip(*pairs, strict=True))
+    audio, visual = (deque(arrays) for arrays in zip(*pairs, strict=True))
     del pairs
     return _concatenate(audio), _concatenate(visual)
 
 
-def _concatenate(parts: deque[np.ndarray]) -> np.ndarray:
-    """Do what `np.concatenate` does, and free the parts one by one."""
-    num_rows = sum(map(len, parts))
-    whole = np.empty((num_rows, *parts[0].shape[1:]), parts[0].dtype)
+def _concatenate(arrays: deque[np.ndarray]) -> np.ndarray:
+    """Concatenate arrays like `np.concatenate`, but free each after it is copied."""
+    num_rows = sum(map(len, arrays))
+    result = np.empty((num_rows, *arrays[0].shape[1:]), arrays[0].dtype)
     start = 0
-    while parts:
-        part = parts.popleft()
-        whole[start : start + len(part)] = part
-        start += len(part)
-    return whole
+    while arrays:
+        array = arrays.popleft()
+        result[start : start + len(array)] = array
+        start += len(array)
+    return result
 
 
 def check_network(
     model: Any, backbones: Backbones, modality: str, shape: tuple[int, ...]
 ) -> None:
-    """Check that a model reads features of a modality's network, and of a shape.
+    """Check that a model accepts features of a network and a shape.
 
     Raises:
-        UserError: If it doesn't.
+        UserError: If the model was trained on features of another network, or expects
+            another shape.
     """
     name = f"{modality}_network"
     recorded = Backbones.from_dict(getattr(model, "backbones", None))
     expected, received = getattr(recorded, name), getattr(backbones, name)
-    where = {"field": name, "value": received}
+    argument = {"field": name, "value": received}
     if None not in (expected, received) and expected != received:
         raise UserError(
             f"Expected {expected}, which made the features that the model was trained "
             f"on. Received: {received}",
-            **where,
+            **argument,
         )
     shapes = {"audio": (model.audio_width,), "visual": tuple(model.visual_shape)}
     if shape != shapes[modality]:
@@ -191,12 +205,12 @@ def check_network(
         raise UserError(
             f"Expected {modality} features of shape {shapes[modality]}, which the "
             f"model reads{hint}. Received: shape {shape}",
-            **where,
+            **argument,
         )
 
 
 def check_names(backbones: Backbones, empty: str | None) -> None:
-    """Raise UserError if there is no such network, precision or modality."""
+    """Raise UserError if a network, the precision or the modality is unknown."""
     for field, value, known in (
         ("audio_network", backbones.audio_network, AUDIO_NETWORKS),
         ("visual_precision", backbones.visual_precision, PRECISIONS),
@@ -219,11 +233,11 @@ def build_extractor(
     audio_network: str = "vggish",
     audio_weights: str | None = None,
 ) -> Extractor:
-    """Load the backbones that make features.
+    """Load the backbones and return an extractor.
 
     Args:
         visual_network: See `VisualNetwork`.
-        vggish: Short for `audio_weights` of the network VGGish.
+        vggish: `audio_weights` of VGGish.
         visual_weights: See `VisualNetwork`.
         empty: See `Extractor`.
         visual_precision: See `VisualNetwork`.
@@ -233,23 +247,33 @@ def build_extractor(
     Raises:
         UserError: If an argument is unknown, a backbone can't be loaded, or Keras runs
             on another backend than TensorFlow.
+
+    Example:
+        >>> from avsdn_tf.features.extractor import build_extractor
+        >>> extractor = build_extractor("MobileNetV3Small", audio_network="yamnet")
+        >>> audio, visual = extractor.extract("dog.mp4")
+        >>> audio.shape, visual.shape
+        ((10, 1024), (10, 576))
     """
     check_backend()
-    made = Backbones().override(
-        audio_network=audio_network,
-        audio_weights=audio_weights,
-        vggish=vggish,
-        visual_network=visual_network,
-        visual_weights=visual_weights,
-        visual_precision=visual_precision,
+    backbones = (
+        Backbones()
+        .override(
+            audio_network=audio_network,
+            audio_weights=audio_weights,
+            vggish=vggish,
+            visual_network=visual_network,
+            visual_weights=visual_weights,
+            visual_precision=visual_precision,
+        )
+        .complete()
     )
-    made = made.complete()
-    check_names(made, empty)
-    # Where both have to be downloaded first, one message names both.
+    check_names(backbones, empty)
+    # One error names both backbones if neither can be downloaded.
     audio, visual = call_all(
-        lambda: AudioNetwork(made.audio_weights, made.audio_network),
+        lambda: AudioNetwork(backbones.audio_weights, backbones.audio_network),
         lambda: VisualNetwork(
-            made.visual_network, made.visual_weights, visual_precision
+            backbones.visual_network, backbones.visual_weights, visual_precision
         ),
     )
-    return Extractor(audio, visual, empty, made.resolve())
+    return Extractor(audio, visual, empty, backbones.resolve())

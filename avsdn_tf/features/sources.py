@@ -1,4 +1,4 @@
-"""Where the public backbones come from, and where their downloads lie."""
+"""Resolve addresses of public backbones to paths in the download caches."""
 
 import hashlib
 import logging
@@ -16,8 +16,8 @@ from avsdn_tf.files import expand_user
 
 _LOGGER = logging.getLogger(__name__)
 _KAGGLE = "https://www.kaggle.com/api/v1/models/google/{0}/tensorFlow2/{0}/1/download"
-# Tried in this order where TensorFlow Hub doesn't answer. The last one is Google's
-# original checkpoint of VGGish.
+# Mirrors to try, in this order, if TensorFlow Hub fails. VGGish's last mirror is
+# Google's original checkpoint.
 ALTERNATIVES = {
     VGGISH: (
         _KAGGLE.format("vggish"),
@@ -28,17 +28,16 @@ ALTERNATIVES = {
 
 
 def resolve(source: str, on_progress: Progress = ignore) -> str:
-    """Return the path of an address's download, or a path as it is.
+    """Download a module unless it is cached, and return its path.
 
-    An address that is in a cache is not asked for again. Where one fails that has
-    alternatives, the next one is tried, and what failed is logged once.
+    If the address fails, its `ALTERNATIVES` are tried, and the failures are logged.
 
     Args:
-        source: An address, or a path.
+        source: An address, or a path, which is returned unchanged.
         on_progress: Called as bytes arrive.
 
     Raises:
-        OSError: If no source answers.
+        OSError: If every address fails.
     """
     if "://" not in source:
         return source
@@ -50,28 +49,28 @@ def resolve(source: str, on_progress: Progress = ignore) -> str:
     for address in addresses:
         try:
             path = _download(address, on_progress)
-        # Errors of many types: no network, no archive, a full disk.
+        # Network, archive and disk errors have no common type.
         except Exception as error:
             failures.append(f"{address}: {first_line(error)}")
             continue
         if failures:
-            _LOGGER.warning("Took %s. Failed: %s", address, "; ".join(failures))
+            _LOGGER.warning("Downloaded %s. Failed: %s", address, "; ".join(failures))
         return path
     raise OSError("; ".join(failures))
 
 
 def cached(address: str) -> pathlib.Path | None:
-    """Return where the whole download of an address lies, or None."""
-    path = _place(address)
-    is_there = path.is_file() if _is_file(address) else path.is_dir()
-    return path if is_there and (path.is_file() or any(path.iterdir())) else None
+    """Return the path of an address's complete download, or None."""
+    path = _cache_path(address)
+    exists = path.is_file() if _is_file(address) else path.is_dir()
+    return path if exists and (path.is_file() or any(path.iterdir())) else None
 
 
-def _place(address: str) -> pathlib.Path:
-    """Return where the download of an address belongs."""
+def _cache_path(address: str) -> pathlib.Path:
+    """Return the path in the cache for an address."""
     if _is_file(address):
         return keras_cache() / "models" / os.path.basename(address)
-    # As TensorFlow Hub names a folder.
+    # TensorFlow Hub's own naming scheme.
     name = hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
     return hub_cache() / name
 
@@ -90,11 +89,11 @@ def _download(address: str, on_progress: Progress) -> str:
     if not address.startswith(("http://", "https://")):
         return tensorflow_hub().resolve(address)
     if _is_file(address):
-        return str(download(address, _place(address), on_progress))
-    # What TensorFlow Hub's own client asks for.
+        return str(download(address, _cache_path(address), on_progress))
+    # TensorFlow Hub's servers need this parameter to send an archive.
     query = "&" if "?" in address else "?"
     archive = f"{address}{query}tf-hub-format=compressed"
-    return str(download_module(archive, _place(address), on_progress))
+    return str(download_module(archive, _cache_path(address), on_progress))
 
 
 def _is_file(address: str) -> bool:
@@ -102,7 +101,7 @@ def _is_file(address: str) -> bool:
 
 
 def tensorflow_hub() -> ModuleType:
-    """Import TensorFlow Hub, which training doesn't need and takes half a second."""
+    """Import TensorFlow Hub late: it takes half a second, and training needs none."""
     with _replaced_pkg_resources():
         import tensorflow_hub
         import tensorflow_hub.resolver
@@ -112,7 +111,7 @@ def tensorflow_hub() -> ModuleType:
 
 @contextmanager
 def _replaced_pkg_resources() -> Iterator[None]:
-    """Replace pkg_resources, of which tensorflow_hub 0.16.1 takes one function.
+    """Provide the one function of pkg_resources that tensorflow_hub 0.16.1 imports.
 
     Setuptools 82 lacks pkg_resources, and earlier versions warn on its import.
     """
@@ -120,7 +119,7 @@ def _replaced_pkg_resources() -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    # A dependency of TensorFlow.
+    # TensorFlow depends on packaging.
     from packaging.version import parse
 
     sys.modules[name] = ModuleType(name)

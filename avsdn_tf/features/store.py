@@ -1,8 +1,8 @@
-"""Keep the features of many videos in a folder.
+"""Store the features of many videos in a folder.
 
-A video becomes `NAME.audio.npy` and `NAME.visual.npy`, and then `NAME.source.json`,
-which identifies the video; without that file the features are incomplete. The folder's
-`extract.json` holds the backbones, so that one folder has features of one kind.
+Each video has `NAME.audio.npy`, `NAME.visual.npy`, and `NAME.source.json`, which
+identifies the video and is written last: features without it are incomplete. The
+folder's `extract.json` records the backbones, which are the same for all videos.
 """
 
 import collections
@@ -37,7 +37,7 @@ _READ_BYTES = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The video that features were made from: its name, length and CRC-32."""
+    """The video that features were extracted from: its name, size and CRC-32."""
 
     video: str = dataclasses.field(compare=False)
     num_bytes: int
@@ -45,7 +45,7 @@ class Source:
 
     @classmethod
     def of(cls, path: pathlib.Path) -> "Source":
-        """Read a video's length and checksum; raise VideoError if that fails."""
+        """Compute a video's size and CRC-32; raise VideoError if it can't be read."""
         num_bytes = crc32 = 0
         try:
             with path.open("rb") as file:
@@ -68,8 +68,8 @@ def _source_path(out: pathlib.Path, key: str) -> pathlib.Path:
 
 
 def read_source(out: pathlib.Path, key: str) -> Source | None:
-    """Return the video that features were made from, or None if they are incomplete."""
-    # os.path.isfile accepts any name; Path.is_file raises for some.
+    """Return the source of a video's features, or None if they are incomplete."""
+    # Path.is_file raises for some names, os.path.isfile for none.
     if not all(map(os.path.isfile, feature_paths(out, key))):
         return None
     try:
@@ -85,11 +85,13 @@ def write_features(
     source: Source,
     backbones: Backbones,
 ) -> None:
-    """Write a video's audio and visual features atomically, and hold a chunk at a time.
+    """Write a video's audio and visual features atomically, chunk by chunk.
 
-    Several processes may write the same features: Beam repeats the work of a worker
-    that seems to be lost. UserError is raised if another process has claimed the folder
-    for other backbones, which it may as long as the folder holds no features.
+    Several processes may write the same features, since Beam retries a worker that
+    seems lost.
+
+    Raises:
+        UserError: If another process has claimed the folder for other backbones.
     """
     audio_path, visual_path = feature_paths(out, key)
     with _npy_writer(audio_path) as add_audio, _npy_writer(visual_path) as add_visual:
@@ -103,13 +105,13 @@ def write_features(
 
 @contextlib.contextmanager
 def _npy_writer(path: pathlib.Path) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends rows to an array; the file appears at the end."""
+    """Yield a function that appends rows; save the array when the block ends."""
     num_rows = 0
     header: dict[str, Any] = {}
     with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
 
         def write_header() -> None:
-            # NumPy pads the header, so that the number of rows can grow in place.
+            # NumPy pads the header, so the number of rows can be overwritten in place.
             np.lib.format.write_array_header_1_0(
                 file, {**header, "shape": (num_rows, *header["shape"])}
             )
@@ -129,10 +131,10 @@ def _npy_writer(path: pathlib.Path) -> Iterator[Callable[[np.ndarray], None]]:
 
 
 def claim_folder(out: pathlib.Path, backbones: Backbones) -> None:
-    """Create a folder for features of these backbones, or check an existing one.
+    """Create a folder for features of these backbones, or check an existing folder.
 
     Raises:
-        UserError: If the folder holds features of others, or can't be written.
+        UserError: If the folder has features of other backbones or can't be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -146,30 +148,30 @@ def claim_folder(out: pathlib.Path, backbones: Backbones) -> None:
 
 
 def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
-    """Raise UserError if a folder holds features of other backbones."""
+    """Raise UserError if a folder has features of other backbones."""
     path = out / _BACKBONES
     try:
         content = read_bytes(path, MAX_JSON_BYTES)
-        found = Backbones.from_dict(parse_json(content, dict[str, str | None]))
+        recorded = Backbones.from_dict(parse_json(content, dict[str, str | None]))
     except ValueError as error:
         raise UserError(
             f"{path}: expected the backbones of the features beside it. Received: "
             f"{error}. Choose another folder, or remove this one."
         ) from error
-    # Features of 0.1.0 don't state their precision.
+    # Version 0.1.0 didn't record the precision.
     expected, received = (
         {**each.to_dict(), "visual_precision": each.visual_precision or PRECISIONS[0]}
-        for each in (found, backbones)
+        for each in (recorded, backbones)
     )
-    other = [
+    differences = [
         f"{name} {expected[name]!r}, received {received[name]!r}"
         for name in expected
         if expected[name] != received.get(name, expected[name])
     ]
-    if other:
+    if differences:
         raise UserError(
-            f"{out}: holds features of other backbones: expected {'; '.join(other)}. "
-            "Choose another folder, or remove this one."
+            f"{out}: holds features of other backbones: expected "
+            f"{'; '.join(differences)}. Choose another folder, or remove this one."
         )
 
 
@@ -180,17 +182,23 @@ def extract_all(
     workers: int,
     on_done: Callable[[pathlib.Path, str | None], None],
 ) -> dict[pathlib.Path, str]:
-    """Extract the features of many videos into a folder, unless they are there.
+    """Extract the features of many videos into a folder, unless it has them.
 
-    Of several videos of one name, the first that can be read gets the files, and the
-    others fail. `workers` videos are read at once. `on_done` is called with each video,
-    and with the error message if it failed. Ctrl+C takes effect within seconds.
+    Of several videos with one name, the first readable video is extracted, and the
+    others fail. Ctrl+C takes effect within seconds.
+
+    Args:
+        extractor: The extractor.
+        videos: Paths of the videos.
+        out: The folder.
+        workers: Number of videos to read at once.
+        on_done: Called with each video, and its error message or None.
 
     Returns:
         The error message of each video that failed.
 
     Raises:
-        UserError: If the folder holds features of other backbones, or can't be written.
+        UserError: If the folder has features of other backbones or can't be written.
     """
     claim_folder(out, extractor.backbones)
     namesakes = collections.defaultdict(list)
@@ -222,7 +230,7 @@ def _extract_first(
     out: pathlib.Path,
     stop: threading.Event,
 ) -> dict[pathlib.Path, str | None]:
-    """Extract the first readable of several videos of one name; return all errors."""
+    """Extract the first readable video of one name; return errors, None for success."""
     failures: dict[pathlib.Path, str | None] = {}
     for index, video in enumerate(videos):
         try:
@@ -254,13 +262,13 @@ def _extract_one(
     extractor: Extractor, video: pathlib.Path, out: pathlib.Path, stop: threading.Event
 ) -> None:
     source = Source.of(video)
-    found = read_source(out, video.stem)
-    if found is not None:
-        if found != source:
+    recorded = read_source(out, video.stem)
+    if recorded is not None:
+        if recorded != source:
             raise VideoError(
                 f"{video}: {out} holds features of another video of this name, "
-                f"{found.video}, or of an earlier version of this video. Choose another"
-                f" folder, or remove {out / video.stem}.*.npy to replace them."
+                f"{recorded.video}, or of an earlier version of this video. Choose "
+                f"another folder, or remove {out / video.stem}.*.npy to replace them."
             )
         return
 
@@ -275,4 +283,4 @@ def _extract_one(
 
 
 class _StoppedError(Exception):
-    """Another video or Ctrl+C ended the extraction."""
+    """Raised to abandon a video after Ctrl+C or a fatal error."""

@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped."""
+"""Download files and archives; resume interrupted downloads."""
 
 import contextlib
 import http.client
@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from avsdn_tf.files import lock
 
-# Called with the bytes received and the total; None if unknown.
+# Called with the bytes received, and the total or None.
 Progress = Callable[[int, int | None], None]
 
 _TIMEOUT_S = 30
 _READ_BYTES = 1 << 20
-_SHOWN = 40
+_SHOWN_BYTES = 40
 
 
 def ignore(done: int, total: int | None) -> None:
@@ -29,22 +29,22 @@ def ignore(done: int, total: int | None) -> None:
 def download(
     address: str, path: pathlib.Path, on_progress: Progress = ignore
 ) -> pathlib.Path:
-    """Download a file, unless it is there.
+    """Download a file unless it exists.
 
-    An interrupted download, `PATH.part`, resumes if the server has the same file and
-    supports ranges. One process downloads at a time.
+    An interrupted download, `PATH.part`, resumes if the server has the same version of
+    the file and supports ranges. A lock on the folder keeps other processes waiting.
 
     Args:
-        address: Its address, http or https.
-        path: Where it goes.
+        address: URL, http or https.
+        path: Path of the downloaded file.
         on_progress: Called as bytes arrive.
 
     Returns:
-        The path.
+        `path`.
 
     Raises:
-        OSError: If the server doesn't answer, refuses or ends early, or the file can't
-            be written. What has arrived is kept for the next try.
+        OSError: If the server doesn't answer, refuses or breaks the connection, or the
+            file can't be written. `PATH.part` remains for the next call.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path.parent):
@@ -57,18 +57,18 @@ def download(
 
 
 def _version_of(part: pathlib.Path) -> pathlib.Path:
-    """Return the file that names the server's version of an unfinished download."""
+    """Return the path of the file that holds the ETag of an unfinished download."""
     return part.with_name(f"{part.name}.version")
 
 
 def _complete(address: str, part: pathlib.Path, on_progress: Progress) -> None:
-    """Fetch what is missing of an unfinished download."""
+    """Download the missing bytes of `part`."""
     version = _version_of(part)
     headers = {}
     if part.is_file() and version.is_file():
         headers = {
             "Range": f"bytes={part.stat().st_size}-",
-            # Without the same version, the server sends the whole file.
+            # A server with another version sends the whole file.
             "If-Range": version.read_text(),
         }
     request = urllib.request.Request(address, headers=headers)
@@ -85,7 +85,7 @@ def _complete(address: str, part: pathlib.Path, on_progress: Progress) -> None:
                     on_progress(file.tell(), total)
                 num_bytes = file.tell()
     except urllib.error.HTTPError as error:
-        # The part is already complete: start again.
+        # `part` is already complete, but may be of an older version: start again.
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             version.unlink()
             _complete(address, part, on_progress)
@@ -96,12 +96,12 @@ def _complete(address: str, part: pathlib.Path, on_progress: Progress) -> None:
     if total not in (None, num_bytes):
         raise ConnectionError(
             f"the connection ended after {num_bytes:,} of {total:,} bytes. Repeat the "
-            "command for the rest"
+            "command to download the rest"
         )
 
 
 def _write_version(path: pathlib.Path, tag: str | None) -> None:
-    """Save the ETag for `If-Range`, which accepts no weak tags."""
+    """Save the ETag for `If-Range`, unless it is weak, which `If-Range` rejects."""
     path.unlink(missing_ok=True)
     if tag and not tag.startswith("W/"):
         path.write_text(tag)
@@ -113,15 +113,15 @@ def download_module(
     """Download an archive of a SavedModel and unpack it into a folder.
 
     Args:
-        address: Address of a `.tar.gz`.
-        folder: The folder, which appears when it is whole.
+        address: URL of a `.tar.gz`.
+        folder: The new folder. It appears when all files are unpacked.
         on_progress: As in `download`.
 
     Returns:
-        The folder.
+        `folder`.
 
     Raises:
-        OSError: As `download`, or what arrives is no archive of a SavedModel.
+        OSError: As in `download`, or if the file is not an archive of a SavedModel.
     """
     archive = download(address, folder.with_name(f"{folder.name}.tar.gz"), on_progress)
     with lock(folder.parent), contextlib.suppress(FileExistsError):
@@ -133,13 +133,14 @@ def download_module(
                 tar.extractall(tmp, filter="data")
             if not (tmp / "saved_model.pb").is_file():
                 raise OSError("the archive holds no SavedModel")
-            tmp.chmod(0o755)  # Others may read the cache.
+            # Let other users read the cache: mkdtemp makes private folders.
+            tmp.chmod(0o755)
             tmp.rename(folder)
         except (tarfile.TarError, EOFError) as error:
             with archive.open("rb") as file:
-                begin = file.read(_SHOWN)
+                start = file.read(_SHOWN_BYTES)
             raise OSError(
-                f"expected an archive, received {begin!a} ({error})"
+                f"expected an archive, received {start!a} ({error})"
             ) from error
         finally:
             shutil.rmtree(tmp, ignore_errors=True)

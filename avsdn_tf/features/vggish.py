@@ -1,6 +1,6 @@
-"""VGGish in Keras: its log-mel front end, its network, and weights from anywhere.
+"""VGGish in Keras: log-mel front end, network, and loading of weights.
 
-Weights are read from the variables of a SavedModel or from a checkpoint; no graph of
+Weights are read from the variables of a SavedModel or a checkpoint, and no graph from
 the file runs.
 
 Reference:
@@ -19,18 +19,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# The order of the weights, which Keras's own setting must not change.
-_LAST = "channels_last"
+# The weights are in this order, whatever Keras's global setting.
+_DATA_FORMAT = "channels_last"
 
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
     """The constants of VGGish's log-mel front end.
 
-    A Hann window of `window_samples` moves by `hop_samples`; the magnitudes of an FFT
-    of `fft_samples` are summed in `mel_bands` triangles, evenly spaced between the two
-    frequencies on the mel scale 1127 ln(1 + f / 700); `log(mel + log_offset)` of
-    `num_frames` windows is the network's input: 15,600 samples, 0.975 s.
+    1. STFT: Hann windows of `window_samples` at `hop_samples`, FFT of `fft_samples`.
+    2. Magnitudes, summed by `mel_bands` triangular filters, evenly spaced from
+       `lowest_hz` to `highest_hz` on the mel scale 1127 ln(1 + f / 700).
+    3. `log(mel + log_offset)`. An input of the network is `num_frames` windows: 15,600
+       samples, 0.975 s.
     """
 
     sample_rate_hz: int = 16_000
@@ -45,7 +46,7 @@ class FrontEnd:
 
     @property
     def num_samples(self) -> int:
-        """Samples of the waveform that one input of the network is made of."""
+        """Number of waveform samples in one input of the network."""
         return self.window_samples + (self.num_frames - 1) * self.hop_samples
 
 
@@ -56,7 +57,7 @@ _DENSE = (4096, 4096, WIDTH)
 
 
 def log_mel(seconds: tf.Tensor) -> tf.Tensor:
-    """Return the network's input of the first 0.975 s of each second of sound.
+    """Return the log-mel spectrogram of the first 0.975 s of each second.
 
     Args:
         seconds: `(num_seconds, 16000)` float32, mono, in [-1, 1].
@@ -84,10 +85,10 @@ def log_mel(seconds: tf.Tensor) -> tf.Tensor:
 
 
 def build_network(precision: str = "float32") -> keras.Sequential:
-    """Return VGGish's network, from log-mel input to embeddings before the ReLU.
+    """Build VGGish, from log-mel input to embeddings before the ReLU.
 
     Args:
-        precision: Dtype policy, as Keras names it.
+        precision: Keras dtype policy.
     """
     layers: list[Any] = [
         keras.Input((FRONT_END.num_frames, FRONT_END.mel_bands, 1), name="log_mel")
@@ -99,13 +100,15 @@ def build_network(precision: str = "float32") -> keras.Sequential:
                 3,
                 padding="same",
                 activation="relu",
-                data_format=_LAST,
+                data_format=_DATA_FORMAT,
                 dtype=precision,
             )
             for width in block
         ]
-        layers.append(keras.layers.MaxPool2D(2, data_format=_LAST, dtype=precision))
-    layers.append(keras.layers.Flatten(data_format=_LAST, dtype=precision))
+        layers.append(
+            keras.layers.MaxPool2D(2, data_format=_DATA_FORMAT, dtype=precision)
+        )
+    layers.append(keras.layers.Flatten(data_format=_DATA_FORMAT, dtype=precision))
     layers += [
         keras.layers.Dense(
             width, activation="relu" if width != WIDTH else None, dtype=precision
@@ -118,26 +121,25 @@ def build_network(precision: str = "float32") -> keras.Sequential:
 def load_weights(network: keras.Sequential, path: str | os.PathLike[str]) -> None:
     """Load VGGish's weights from a SavedModel's folder or a checkpoint.
 
-    Kernels are found by their shapes, which all differ. Biases of one width are taken
-    in the order of their names, as their layers are: TF-Slim's names
-    (`vggish/conv3/conv3_1/biases`) and those of tracked variables (`_variables/5`) both
-    follow the network.
+    Arrays are matched by shape, and arrays of one shape by the order of their names.
+    Every kernel has its own shape. Biases of one width sort in the order of the layers,
+    both by TF-Slim's names (`vggish/conv3/conv3_1/biases`) and by those of tracked
+    variables (`_variables/5`).
 
     Args:
-        network: What `build_network` returned.
+        network: The result of `build_network`.
         path: The folder of a SavedModel, or a checkpoint: `vggish_model.ckpt`, or its
             name without `.index`.
 
     Raises:
-        ValueError: If it can't be read, or holds other weights.
+        ValueError: If the file can't be read or has other weights.
     """
     shapes = [tuple(variable.shape) for variable in network.weights]
     arrays = _read_arrays(pathlib.Path(path), set(shapes))
-    found = [array.shape for array in arrays]
-    if sorted(found) != sorted(shapes):
+    if sorted(array.shape for array in arrays) != sorted(shapes):
         raise ValueError(
             f"Expected the {len(shapes)} arrays of VGGish's weights. Received: "
-            f"{len(found)} of such shapes"
+            f"{len(arrays)} arrays of these shapes"
         )
     values = []
     for shape in shapes:
@@ -146,18 +148,18 @@ def load_weights(network: keras.Sequential, path: str | os.PathLike[str]) -> Non
     network.set_weights(values)
 
 
-def _read_arrays(path: pathlib.Path, wanted: set[tuple[int, ...]]) -> list[np.ndarray]:
-    """Return a checkpoint's arrays of some shapes, in natural order of their names."""
+def _read_arrays(path: pathlib.Path, kept: set[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return a checkpoint's arrays of the shapes `kept`, in natural order of names."""
     checkpoint = path / "variables" / "variables" if path.is_dir() else path
     try:
         reader = tf.train.load_checkpoint(str(checkpoint))
         shapes = reader.get_variable_to_shape_map()
-        names = [name for name in shapes if tuple(shapes[name]) in wanted]
+        names = [name for name in shapes if tuple(shapes[name]) in kept]
         return [reader.get_tensor(name) for name in sorted(names, key=_natural)]
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise ValueError(f"Expected a checkpoint. Received: {error}") from error
 
 
 def _natural(name: str) -> list[Any]:
-    """Return a key that sorts `variables/10` behind `variables/9`."""
+    """Return a key that sorts `variables/10` after `variables/9`."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

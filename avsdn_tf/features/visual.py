@@ -1,7 +1,7 @@
-"""Make visual features of the frames of seconds.
+"""Extract visual features: one vector or map per second of frames.
 
-ResNet-152 and VGG-19 as AVE's and AVSDN's were made; any network of keras.applications;
-any image module of TensorFlow Hub.
+The networks are ResNet-152 and VGG-19 with the preprocessing of AVSDN's and AVE's
+features, any network of keras.applications, and any image module of TensorFlow Hub.
 """
 
 import contextlib
@@ -22,24 +22,29 @@ from avsdn_tf.backbones import HUB, Backbones
 from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.features.audio import load_module
 
-# Frames that go through a network at once.
+# Frames per call of a network.
 _BATCH = 16
-# Precision of a network, as Keras names dtype policies. Features are float32.
+# Dtype policies of a network. Features are always float32.
 PRECISIONS = ("float32", "mixed_bfloat16")
-# Classes of ImageNet's classifiers; some count background before them.
+# Outputs of ImageNet classifiers, without and with background as class 0.
 _IMAGENET_WIDTHS = (1000, 1001)
-# What a name of keras.applications may end in.
+# Suffixes of names of keras.applications; see `recipe_of`.
 _KINDS = ("_maps", "_classes")
 
 
 @dataclasses.dataclass(frozen=True)
 class VisualRecipe:
-    """How a network of keras.applications makes features, with a line for `--help`.
+    """How a network of keras.applications extracts features.
 
-    `preprocess` takes RGB frames in [0, 255] of `size` by `size`; `pooling` is `"avg"`
-    for a vector, None for the map; the features of `frames_per_second` frames are
-    averaged. With `include_top`, features are the probabilities of 1,000 classes.
-    `shape` is None if only the network tells.
+    Attributes:
+        network: Function of keras.applications that builds the network.
+        preprocess: Preprocessing of RGB frames in [0, 255].
+        pooling: `"avg"` for a vector, None for the map.
+        shape: Shape of the features; None if it is only known after building.
+        frames_per_second: Number of frames whose features are averaged.
+        summary: Line in `--help`.
+        size: Height and width of the network's input, in pixels.
+        include_top: Whether the features are the probabilities of 1,000 classes.
     """
 
     network: Callable[..., keras.Model]
@@ -83,13 +88,13 @@ RECIPES = {
 def recipe_of(name: str) -> VisualRecipe:
     """Return the recipe of a network.
 
-    Besides the names of `RECIPES`, it knows those of keras.applications, such as
-    `EfficientNetV2B0`: pooled, with `_maps` the map before pooling, with `_classes` the
-    probabilities of ImageNet's classes. They see the middle frame of each second, in
-    their own size and preprocessing.
+    Names are those in `RECIPES` and those of keras.applications. `EfficientNetV2B0`
+    returns pooled features, `EfficientNetV2B0_maps` the map before pooling, and
+    `EfficientNetV2B0_classes` the probabilities of ImageNet's classes, all of the
+    middle frame of each second.
 
     Raises:
-        UserError: If there is no such network.
+        UserError: If the name is unknown.
     """
     if name in RECIPES:
         return RECIPES[name]
@@ -121,35 +126,42 @@ def recipe_of(name: str) -> VisualRecipe:
 
 @functools.cache
 def _default_size(network: Callable[..., keras.Model]) -> int:
-    """Return a network's input size, which only a network with its top tells."""
+    """Return a network's input size. Keras states it only for networks with a top."""
     return network(weights=None).input_shape[1]
 
 
 class VisualNetwork:
-    """An image network on the frames of seconds.
+    """An image network that extracts one feature per second of frames.
 
-    Frames are resized bilinearly, without cropping, as AVE's were. Keras's global
-    settings (floatx, dtype policy, image data format) have no influence.
+    Frames are resized bilinearly, without cropping, as in AVE's feature extraction.
+    Keras's global settings (floatx, dtype policy, image data format) have no effect.
 
     Args:
-        name: A name that `recipe_of` knows, or the address or folder of an image module
-            from `(batch, height, width, 3)` RGB in [0, 1] to a vector or map. Outputs
-            of 1,000 or 1,001 values are taken for ImageNet's classes and become
-            probabilities of the 1,000.
+        name: A name that `recipe_of` accepts, or the address or folder of an image
+            module that maps `(batch, height, width, 3)` RGB in [0, 1] to a vector or
+            map. A vector of 1,000 or 1,001 values is treated as logits or probabilities
+            of ImageNet's classes, and becomes 1,000 probabilities.
         weights: `"imagenet"` to download the weights of keras.applications, or a local
-            weights file of that network, without its top unless it is `_classes`.
-        precision: One of `PRECISIONS`, of networks of keras.applications.
+            weights file; with the top only if the name ends in `_classes`.
+        precision: One of `PRECISIONS`, for networks of keras.applications.
             `"mixed_bfloat16"` is faster on processors with bfloat16, and rounds weights
             and activations to 8 significant bits.
 
     Attributes:
         shape: Shape of a segment's feature.
         frames_per_second: Number of frames of a second whose features are averaged.
-        resource: The network or module, for exports to track.
+        resource: The network or module, whose variables an export must track.
 
     Raises:
-        UserError: If there is no such network, the weights can't be loaded, or belong
-            to another network.
+        UserError: If the name is unknown, or the weights can't be loaded or belong to
+            another network.
+
+    Example:
+        >>> from avsdn_tf.features.visual import VisualNetwork
+        >>> network = VisualNetwork("MobileNetV3Small")
+        >>> second = np.zeros((16, 224, 224, 3), "uint8")  # the frames of one second
+        >>> network([second]).shape
+        (1, 576)
 
     Reference:
         He et al., CVPR 2016 (ResNet-152); Simonyan and Zisserman, ICLR 2015 (VGG-19).
@@ -161,16 +173,16 @@ class VisualNetwork:
         weights: str | os.PathLike[str] | None = None,
         precision: str = PRECISIONS[0],
     ) -> None:
-        made = Backbones().override(visual_network=name, visual_weights=weights)
-        made = made.complete()
-        if made.visual_network == HUB:
-            function, self.resource, self._size = _load_hub(made.visual_weights)
+        backbones = Backbones().override(visual_network=name, visual_weights=weights)
+        backbones = backbones.complete()
+        if backbones.visual_network == HUB:
+            function, self.resource, self._size = _load_hub(backbones.visual_weights)
             self.frames_per_second = 1
         else:
-            recipe = recipe_of(made.visual_network)
+            recipe = recipe_of(backbones.visual_network)
             self.frames_per_second, self._size = recipe.frames_per_second, recipe.size
             function, self.resource = _load_keras(
-                recipe, made.visual_weights, precision
+                recipe, backbones.visual_weights, precision
             )
         with _default_keras_settings():
             self._features_of = tf.function(
@@ -179,12 +191,12 @@ class VisualNetwork:
                     tf.TensorSpec((None, self._size, self._size, 3), tf.float32)
                 ],
             )
-            # Trace here: preprocessing depends on the settings too.
+            # Trace here: preprocessing reads Keras's global settings.
             traced = self._features_of.get_concrete_function()
         self.shape = tuple(traced.structured_outputs.shape[1:])
 
     def features_of_second(self, frames: tf.Tensor) -> tf.Tensor:
-        """Return the features of one second; works in a graph.
+        """Return the features of one second, as a graph operation.
 
         Args:
             frames: `(frames_per_second, height, width, 3)` uint8, RGB.
@@ -195,10 +207,10 @@ class VisualNetwork:
         return tf.reduce_mean(self._features_of(self._resize(frames)), axis=0)
 
     def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
-        """Return the features of seconds of picture.
+        """Return the features of several seconds.
 
         Args:
-            frames: One array a second, `(frames_per_second, height, width, 3)` uint8,
+            frames: One array per second, `(frames_per_second, height, width, 3)` uint8,
                 RGB.
 
         Returns:
@@ -209,8 +221,8 @@ class VisualNetwork:
         for start in range(0, len(frames), step):
             images = [self._resize(second) for second in frames[start : start + step]]
             features.append(self._features_of(tf.concat(images, 0)).numpy())
-        by_second = (len(frames), self.frames_per_second, *self.shape)
-        return np.concatenate(features).reshape(by_second).mean(axis=1)
+        grouped = (len(frames), self.frames_per_second, *self.shape)
+        return np.concatenate(features).reshape(grouped).mean(axis=1)
 
     def _resize(self, frames: Any) -> tf.Tensor:
         return tf.image.resize(frames, (self._size, self._size))
@@ -219,7 +231,7 @@ class VisualNetwork:
 def _load_keras(
     recipe: VisualRecipe, weights: str, precision: str
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], keras.Model]:
-    """Return what makes features of images in [0, 255], and its network."""
+    """Return a function from images in [0, 255] to features, and its network."""
     with _default_keras_settings(precision):
         network = _load(recipe, weights)
         if _normalizes_convolutions(network):
@@ -235,11 +247,10 @@ def _load_keras(
 def _load_hub(
     source: str,
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any, int]:
-    """Return what makes features of images in [0, 255], its module, its image size."""
-    where = {"field": "visual_weights", "value": source}
+    """Return a function from images in [0, 255] to features, its module, image size."""
     try:
         module = load_module(source)
-        # Modules of TensorFlow Hub have a signature, a call, or both.
+        # Every image module has a signature; only some can be called.
         signature = module.signatures["serving_default"]
         ((name, spec),) = signature.structured_input_signature[1].items()
         ((output, features),) = signature.structured_outputs.items()
@@ -247,21 +258,22 @@ def _load_hub(
         if len(spec.shape) != 4 or spec.shape[2] not in (None, size):
             raise ValueError(f"images of shape {spec.shape}")
         width = features.shape[-1]
-    # Errors of many types: no network, no such file, no model, another signature.
+    # The error's type depends on the loader: no connection, no file, not a model.
     except Exception as error:
         raise UserError(
             f"can't be loaded ({type(error).__name__}: {first_line(error)}). Expected "
             "an image module of TensorFlow Hub, or a SavedModel, with one input "
             "(batch, height, width, 3) and one output.",
-            **where,
+            field="visual_weights",
+            value=source,
         ) from error
 
     def features_of(images: tf.Tensor) -> tf.Tensor:
-        found = signature(**{name: images / 255})[output]
-        if width in _IMAGENET_WIDTHS and len(found.shape) == 2:
-            # Background stands before the classes where there are 1,001.
-            return _as_probabilities(found)[:, width - 1000 :]
-        return tf.cast(found, tf.float32)
+        features = signature(**{name: images / 255})[output]
+        if width in _IMAGENET_WIDTHS and len(features.shape) == 2:
+            # Of 1,001 outputs, the first is background.
+            return _as_probabilities(features)[:, width - 1000 :]
+        return tf.cast(features, tf.float32)
 
     return features_of, module, size
 
@@ -277,7 +289,7 @@ def _as_probabilities(outputs: tf.Tensor) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _default_keras_settings(policy: str = "float32") -> Iterator[None]:
-    """Set Keras's global settings to those that the weights expect."""
+    """Set Keras's global settings to their defaults, and restore them afterwards."""
     config = keras.config
     settings = config.floatx(), config.dtype_policy(), config.image_data_format()
 
@@ -294,10 +306,10 @@ def _default_keras_settings(policy: str = "float32") -> Iterator[None]:
 
 
 def _load(recipe: VisualRecipe, weights: str) -> keras.Model:
-    """Return a network of keras.applications."""
+    """Build a network of keras.applications and load its weights."""
     try:
         with warnings.catch_warnings():
-            # For another network's file, Keras warns for each layer before it fails.
+            # Given another network's file, Keras warns per layer before it fails.
             warnings.filterwarnings("error", "Skipping nested container")
             return recipe.network(
                 include_top=recipe.include_top,
@@ -308,7 +320,7 @@ def _load(recipe: VisualRecipe, weights: str) -> keras.Model:
     # Keras raises a bare Exception where a download fails.
     except Exception as error:
         top = "with its top" if recipe.include_top else "without its top (..._notop.h5)"
-        # "None -- " is Keras's code of a connection that failed.
+        # Keras puts "None -- " before the reason if the connection failed.
         reason = " ".join(str(error).split()).replace("None -- ", "")[:200]
         raise UserError(
             f"can't be loaded ({reason}). Expected a "
@@ -338,12 +350,17 @@ def _normalizes_convolutions(network: keras.Model) -> bool:
 
 
 def fold_normalization(network: keras.Model, precision: str = "float32") -> keras.Model:
-    """Return a network of the same predictions without batch normalization.
+    """Fold batch normalization into the convolutions, which saves a third of the time.
 
-    After training, a normalization multiplies each channel by a factor and adds a
-    constant. Both become part of the weights of the convolution before it: ResNet-152
-    otherwise spends a third of its time on normalization. Every normalization must
-    follow a convolution. `precision` is the dtype policy of the returned network.
+    At inference, a normalization scales and shifts each channel, as the weights of the
+    convolution before it can.
+
+    Args:
+        network: A network whose normalizations each follow a convolution directly.
+        precision: Dtype policy of the returned network.
+
+    Returns:
+        A network with the same predictions.
     """
     normalizations = {
         id(layer.input): layer
@@ -355,13 +372,13 @@ def fold_normalization(network: keras.Model, precision: str = "float32") -> kera
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.Identity(name=layer.name, dtype=precision)
         config = layer.get_config()
-        # A mean of many rounded values is better not rounded again.
+        # Don't round the pooled features.
         is_mean = isinstance(layer, keras.layers.GlobalAveragePooling2D)
         config["dtype"] = "float32" if is_mean else precision
         return layer.__class__.from_config(config)
 
     def call(layer: keras.layers.Layer, *args: Any, **_: Any) -> Any:
-        # The keywords, such as a mask, were for the normalization.
+        # Identity accepts no mask, unlike the normalization it replaces.
         return layer(*args)
 
     folded = keras.models.clone_model(network, clone_function=clone, call_function=call)

@@ -1,8 +1,8 @@
-"""From labels as tools write them to manifest.csv, which the config `custom` reads.
+"""Convert labels of annotation tools to manifest.csv, which the config `custom` reads.
 
-`formats` lists the formats, each of which has a module; `media` finds videos or feature
-files; `collect` and `checks` bring both together, `splits` divides the clips, and
-`write` writes the files.
+`formats` lists the formats, one module each; `media` finds videos or feature files;
+`collect` matches labels with media, and `checks` checks them; `splits` divides the
+clips; `write` writes the files.
 """
 
 import dataclasses
@@ -35,18 +35,18 @@ from avsdn_tf.labels.splits import (
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """Clips with events and splits, and what was noticed on the way.
+    """Clips with events and splits.
 
     Attributes:
-        clips: The clips, in order of their names.
-        labels: What the label files hold.
-        unreadable: Why each video or pair of feature files that is left out can't be
-            read.
-        num_missing: Number of labelled videos that are not there.
-        num_cut: Number of events that ended after their video, and end with it.
-        num_skipped: Number of media without labels that are left out.
-        are_splits_drawn: Whether some splits were drawn, not taken from the labels.
-        warnings: What is unusual, and was allowed.
+        clips: The clips, sorted by name.
+        labels: Labels in the label files.
+        unreadable: Error of each video or pair of feature files that can't be read, and
+            is omitted.
+        num_missing: Number of labelled videos that don't exist.
+        num_cut: Number of events that were cut at the end of their video.
+        num_skipped: Number of omitted media without labels.
+        are_splits_drawn: Whether some splits were drawn at random.
+        warnings: Unusual labels that were accepted.
     """
 
     clips: list[Clip]
@@ -61,14 +61,14 @@ class Collection:
 
 @dataclasses.dataclass(frozen=True)
 class Splitting:
-    """How clips are divided into splits.
+    """How to divide clips into splits.
 
     Attributes:
-        splits: `"file"`: take splits from the labels; `"random"`: draw them; `"auto"`:
-            take those that there are, and draw the others.
-        shares: Shares of training, validation and test, where splits are drawn.
-        seed: Draws the splits.
-        group: Clips of one group go to one split; see `splits.find_groups`.
+        splits: `"file"` uses the splits in the labels, `"random"` draws all splits, and
+            `"auto"` draws those that the labels lack.
+        shares: Proportions of training, validation and test in drawn splits.
+        seed: Random seed of drawn splits.
+        group: Defines groups of clips that stay in one split; see `splits.find_groups`.
         allow_missing_categories: Whether a split may lack a category.
     """
 
@@ -90,27 +90,28 @@ def collect_clips(
     splitting: Splitting | None = None,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collection:
-    """Bring the videos or feature files of a folder and their labels together.
+    """Match the videos or feature files in a folder with their labels.
 
     Args:
-        folder: The folder of videos, or of feature files.
-        labels: Label files, and folders of them; default: `folder`.
-        label_format: The only format of labels to read, a name of `formats.FORMATS`.
-        features: Which feature files to take, instead of videos.
-        unlabelled: `"background"` or `"skip"`: what becomes of clips without labels.
-        ticks_per_s: How many of the labels' unit of time are a second: 1000 for
-            milliseconds. Those of published data sets are seconds.
-        splitting: How clips are divided into splits.
+        folder: Folder of videos or feature files.
+        labels: Label files and folders with label files. Default: `folder`.
+        label_format: A name in `formats.FORMATS` to read only labels in that format.
+        features: The feature files to use instead of videos.
+        unlabelled: `"background"` to use clips without labels as background, `"skip"`
+            to omit them. None makes them an error.
+        ticks_per_s: The labels' unit of time, in units per second: 1000 for
+            milliseconds. Ignored for published data sets, whose unit is the second.
+        splitting: How to divide the clips into splits.
         on_done: As in `media.find_media`.
 
     Raises:
-        UserError: If there are no clips or labels, or something is wrong with them: one
-            line each.
+        UserError: If there are no clips or labels, or labels are wrong, with one line
+            per error.
     """
     problems = Problems()
     media, unreadable = find_media(folder, features, on_done)
-    found = read_labels(list(labels) or [folder], media, label_format, problems)
-    entries, num_missing = match(media, found, unreadable, problems)
+    all_labels = read_labels(list(labels) or [folder], media, label_format, problems)
+    entries, num_missing = match(media, all_labels, unreadable, problems)
     misspelt = check_categories(entries, problems)
     events, num_cut = check_times(entries, ticks_per_s, problems)
     kept = without_labels(entries, unlabelled, problems)
@@ -123,7 +124,7 @@ def collect_clips(
     problems.raise_all()
     return Collection(
         clips=clips,
-        labels=found,
+        labels=all_labels,
         unreadable=unreadable,
         num_missing=num_missing,
         num_cut=num_cut,
@@ -136,19 +137,19 @@ def collect_clips(
 def _divide(
     entries: Sequence[LabelledMedium],
     events: Mapping[str, Sequence[LabelledEvent]],
-    how: Splitting,
+    splitting: Splitting,
     problems: Problems,
 ) -> tuple[list[Clip], bool]:
     """Return the clips with their splits, and whether some were drawn."""
-    groups = find_groups(entries, how.group)
+    groups = find_groups(entries, splitting.group)
     clips = []
     for entry in entries:
         key = entry.medium.key
-        split = None if how.splits == "random" else entry.split
+        split = None if splitting.splits == "random" else entry.split
         clips.append(Clip(entry.medium, tuple(events[key]), split, groups[key]))
-    are_drawn = how.splits != "file" and not all(clip.split for clip in clips)
+    are_drawn = splitting.splits != "file" and not all(clip.split for clip in clips)
     if are_drawn:
-        clips = draw_splits(clips, how.shares, how.seed)
+        clips = draw_splits(clips, splitting.shares, splitting.seed)
     problems.lines.extend(
         f"{clip.medium.key}: no split in its labels. Expected one of "
         f"{', '.join(SPLITS)}."

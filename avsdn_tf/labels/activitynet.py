@@ -1,10 +1,10 @@
-"""JSON in ActivityNet's layout, which UnAV-100 has, too.
+"""JSON in the layout of ActivityNet and UnAV-100.
 
-`database` holds, by video, `subset`, `duration` and `annotations`; an annotation has a
-`segment` of start and end in seconds, and a `label`. The layout is described with the
-evaluation code of ActivityNet, https://github.com/activitynet/ActivityNet, and as
-UnAV-100's in https://github.com/ttgeng233/UnAV (`data/unav100_annotations.json`). A
-video of ActivityNet's test set has no annotations: they are not published.
+`database` holds `subset`, `duration` and `annotations` by video. An annotation has a
+`segment`, start and end in seconds, and a `label`. Examples: the evaluation code of
+ActivityNet, https://github.com/activitynet/ActivityNet, and
+`data/unav100_annotations.json` in https://github.com/ttgeng233/UnAV. ActivityNet
+doesn't publish the annotations of its test set.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each video of the databases."""
-    found = [
+    """Return the labels of each video in the databases."""
+    all_labels = [
         labels
         for file in files
         for video, entry in file.json["database"].items()
         if (labels := _read_video(file, video, entry, problems))
     ]
-    # Without annotations in any test video, they are not published: no background.
-    if not any(labels.events for labels in found if labels.split == "test"):
-        found = [labels for labels in found if labels.split != "test"]
-    return found
+    # If no test video has annotations, they are unpublished: omit the test split.
+    if not any(labels.events for labels in all_labels if labels.split == "test"):
+        all_labels = [labels for labels in all_labels if labels.split != "test"]
+    return all_labels
 
 
 def _read_video(
@@ -45,16 +45,17 @@ def _read_video(
     if not isinstance(annotations, list):
         problems.append(f"{where}: expected a list of annotations.")
         return None
-    split = parse_split(str(entry.get("subset") or ""), where, problems)
+    split = parse_split(entry.get("subset"), where, problems)
     events = []
     for i, annotation in enumerate(annotations):
-        place = f"{where}, annotation {i + 1}"
+        where_event = f"{where}, annotation {i + 1}"
         try:
             start, end = annotation["segment"]
             label = annotation["label"]
         except (KeyError, TypeError, ValueError):
-            problems.append(f"{place}: expected a segment of two times, and a label.")
+            problems.append(
+                f"{where_event}: expected a segment of two times, and a label."
+            )
             continue
-        events.append(parse_event(label, start, end, place, problems))
-    found = tuple(event for event in events if event)
-    return VideoLabels(video, file.name, found, split)
+        events.append(parse_event(label, start, end, where_event, problems))
+    return VideoLabels(video, file.name, tuple(filter(None, events)), split)

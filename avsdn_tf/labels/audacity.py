@@ -1,8 +1,8 @@
-"""Label tracks of Audacity: one text file a video, with its name.
+"""Label tracks of Audacity: one text file per video, named after it.
 
-A line is start, end and text, separated by tabs, times in seconds; a line that begins
-with a backslash holds the frequencies of the label before it. The layout is described
-in Audacity's manual, "Importing and Exporting Labels",
+A line has start and end in seconds and a text, separated by tabs. A line that begins
+with a backslash holds the frequencies of the label before it. Format: Audacity's
+manual, "Importing and Exporting Labels",
 https://manual.audacityteam.org/man/importing_and_exporting_labels.html.
 """
 
@@ -25,8 +25,8 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each file, which has its video's name."""
-    found = []
+    """Return the labels in each file, which is named after its video."""
+    labels = []
     for file in files:
         events = []
         for number, line in enumerate(file.text.split("\n"), start=1):
@@ -42,5 +42,5 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
             category = " ".join(values[2:])
             events.append(parse_event(category, *values[:2], where, problems))
         events = tuple(event for event in events if event)
-        found.append(VideoLabels(file.stem, file.name, events))
-    return found
+        labels.append(VideoLabels(file.stem, file.name, events))
+    return labels

@@ -1,13 +1,14 @@
-"""AVE-PM: one event a clip, in train.csv, val.csv and test.csv.
+"""AVE-PM: one event per clip, in train.csv, val.csv and test.csv.
 
-They have the columns sample_id, onset, offset and label, a number that
-class_name_mapping.csv (class_id, class_name) names. All are in
+The columns are sample_id, onset, offset and label. The label is a class number, whose
+name is in class_name_mapping.csv (class_id, class_name). The files are in
 https://github.com/dzdydx/ave-pm (`dataset/AVE-PM`). A clip is SAMPLE_ID.mp4.
 """
 
 from collections.abc import Sequence
 
 from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, split_of_name
+from avsdn_tf.text import short_name
 
 _EVENTS = ("sample_id", "onset", "offset", "label")
 _NAMES = ("class_id", "class_name")
@@ -19,14 +20,14 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each clip of the tables."""
+    """Return the labels of each clip in the tables."""
     names = {
         row["class_id"]: row["class_name"]
         for file in files
         if file.has_columns(*_NAMES)
         for _, row in file.table.rows(file.name, problems)
     }
-    found = []
+    labels = []
     for file in files:
         if not file.has_columns(*_EVENTS):
             continue
@@ -35,11 +36,11 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
             if name is None:
                 problems.append(
                     f"{where}: expected the number of a class, which "
-                    f"class_name_mapping.csv names. Received: {row['label']!r}."
+                    f"class_name_mapping.csv names. Received: {short_name(row['label'])}."
                 )
                 continue
             event = parse_event(name, row["onset"], row["offset"], where, problems)
             events = (event,) if event else ()
             split = split_of_name(file)
-            found.append(VideoLabels(row["sample_id"], file.name, events, split))
-    return found
+            labels.append(VideoLabels(row["sample_id"], file.name, events, split))
+    return labels

@@ -1,12 +1,11 @@
-"""VGGSound-AVEL100k and -AVEL50k: ten flags a video, and a table of categories.
+"""VGGSound-AVEL100k and -AVEL50k: ten flags per video, and a table of categories.
 
-A JSON file holds `{VIDEO: {"label": [0, 1, ...]}}`, or a list of such dictionaries: for
-each second, whether the event is heard and seen. `vggsound-avel100k.csv` has the
-columns video_id, category and split. The table is described by the loader in
-https://github.com/jasongief/CPSP (`cpsp_avel/dataset/vggsound_avel_dataset.py`), the
-JSON files `vggsound-avel100k_annos.json` and `vggsound-avel50k_labels.json` by programs
-of their users. The zip files of pickles that the loader reads are not read here, since
-a pickle runs code.
+`vggsound-avel100k_annos.json` and `vggsound-avel50k_labels.json` hold `{VIDEO:
+{"label": [0, 1, ...]}}`, or a list of such dictionaries: per second, whether the event
+is audible and visible. `vggsound-avel100k.csv` has the columns video_id, category and
+split, as read by `cpsp_avel/dataset/vggsound_avel_dataset.py` in
+https://github.com/jasongief/CPSP. The pickles that this loader reads are not supported,
+because loading a pickle runs code.
 """
 
 import json
@@ -24,30 +23,30 @@ from avsdn_tf.labels.files import (
 
 
 def entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield identifier and entry of each video of a JSON file."""
-    for part in value if isinstance(value, list) else [value]:
-        if isinstance(part, dict):
-            yield from part.items()
+    """Yield identifier and entry of each video in a JSON file."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, dict):
+            yield from item.items()
 
 
 def is_flags(value: Any, *names: str) -> bool:
-    """Return whether a JSON value holds entries with these members."""
+    """Return whether the first entry of a JSON value has these members."""
     first = next(entries(value), (None, None))[1]
     return isinstance(first, dict) and set(names) <= set(first)
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a file holds the flags, or is the table."""
+    """Return whether a file holds flags without categories, or is the table."""
     if file.is_json_of(dict) or file.is_json_of(list):
         return is_flags(file.json, "label") and not is_flags(file.json, "category")
-    # With times, it is a table like others.
+    # `table` reads tables with times.
     return file.has_columns("video_id", "category", "split") and not (
         {"start", "end"} <= set(table.find_columns(file.table.header))
     )
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each video that has flags; without flags, the categories."""
+    """Return the labels of each video with flags, or weak labels without JSON files."""
     if not any(file.path.suffix.lower() == ".json" for file in files):
         return table.read(files, problems)
     rows = read_table(files, "video_id", "category", problems)
@@ -57,7 +56,7 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 def read_table(
     files: Sequence[LabelFile], video: str, category: str, problems: list[str]
 ) -> dict[str, tuple[str, str | None]]:
-    """Return category and split of each video of the tables among some files."""
+    """Return category and split of each video in those files that are tables."""
     return {
         row[video]: (row[category], parse_split(row["split"], where, problems))
         for file in files
@@ -71,14 +70,14 @@ def read_flags(
     rows: Mapping[str, tuple[str, str | None]],
     problems: list[str],
 ) -> list[VideoLabels]:
-    """Return the labels of each video of the JSON files among some files.
+    """Return the labels of each video in the JSON files.
 
     Args:
-        files: JSON files, and others.
-        rows: Category and split of each video; an entry may hold its own category.
-        problems: Takes what is wrong.
+        files: JSON files and other files.
+        rows: Category and split of each video. A category in the JSON has priority.
+        problems: List to append errors to.
     """
-    found = []
+    labels = []
     for file in files:
         if file.path.suffix.lower() != ".json":
             continue
@@ -99,14 +98,14 @@ def read_flags(
                 LabelledEvent(category, float(start), float(end), where)
                 for start, end in segments_to_times(flags)
             )
-            found.append(VideoLabels(video, file.name, events, split))
-    return found
+            labels.append(VideoLabels(video, file.name, events, split))
+    return labels
 
 
 def _parse_flags(entry: Any) -> list[int]:
     label = entry["label"]
     flags = json.loads(label) if isinstance(label, str) else label
-    # Also stored as an array of one row.
+    # Some files have an array of one row.
     flags = flags[0] if isinstance(flags[0], list) else flags
     if not all(flag in (0, 1) for flag in flags):
         raise ValueError("neither 0 nor 1")

@@ -1,8 +1,9 @@
-"""Labels of media become events of clips: times and categories are checked."""
+"""Check categories and times of labels, and convert labels to events of clips."""
 
 import collections
 import dataclasses
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -15,25 +16,27 @@ from avsdn_tf.labels.media import Medium
 from avsdn_tf.text import count, normalize, printable, short_name, skeleton
 
 BACKGROUND = "Background"
-# Tools round lengths: an event may end this long after its video, and is cut.
+# Tools round lengths: an event that ends up to this long after its video is cut.
 MAX_SURPLUS_S = 1.0
-# A shorter last second of a video is no segment; see `features.video`.
+# A shorter last second of a video is no segment; see `features.video.reader`.
 MIN_SEGMENT_S = 0.1
-# More categories are not compared with each other, which would take seconds.
+# Comparing more categories with each other takes seconds.
 _MAX_COMPARED = 200
-# That of Speech and Speach is 0.83, that of Cat and Car 0.67.
+# So does comparing longer names.
+_LONGEST_COMPARED = 200
+# Speech and Speach have 0.83, Cat and Car 0.67.
 _MIN_SIMILARITY = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A line or more of the manifest.
+    """A clip of the manifest.
 
     Attributes:
-        medium: Its video or feature files.
-        events: Its events in order of time, in seconds.
-        split: Its split, or None if it has none yet.
-        group: Clips of one group go to one split.
+        medium: Video or feature files.
+        events: Events in order of time, in seconds.
+        split: Name of the split, or None while it is undecided.
+        group: Name of the group. All clips of a group are in one split.
     """
 
     medium: Medium
@@ -43,7 +46,7 @@ class Clip:
 
     @property
     def categories(self) -> set[str]:
-        """The categories of its events."""
+        """The categories of the events."""
         return {event.category for event in self.events}
 
     @property
@@ -55,9 +58,9 @@ class Clip:
 def check_categories(
     entries: Sequence[LabelledMedium], problems: Problems
 ) -> list[str]:
-    """Report names that can't be a category, and categories that are spelt two ways.
+    """Report invalid names of categories, and two spellings of one category.
 
-    Return warnings of rare categories that may be misspelt.
+    Returns warnings about rare categories that may be misspelt.
     """
     counts: collections.Counter[str] = collections.Counter()
     first: dict[str, str] = {}
@@ -68,14 +71,14 @@ def check_categories(
             first.setdefault(name, event.where)
     spellings: dict[str, list[str]] = {}
     for name in counts:
-        shown = skeleton(name.replace("_", " ").replace("-", " "))
-        if not shown or printable(name) != name or name.split(" ")[0] == "#":
+        key = skeleton(name.replace("_", " ").replace("-", " "))
+        if not key or printable(name) != name or name.split(" ")[0] == "#":
             problems.lines.append(
                 f"{first[name]}: {name!a} can't be a category. Expected a name of "
                 "printable characters that does not begin with '# '."
             )
-        elif shown != skeleton(BACKGROUND):
-            spellings.setdefault(shown, []).append(name)
+        elif key != skeleton(BACKGROUND):
+            spellings.setdefault(key, []).append(name)
     for names in spellings.values():
         names.sort(key=counts.__getitem__, reverse=True)
         problems.lines.extend(
@@ -96,8 +99,9 @@ def check_categories(
 
 
 def _is_similar(name: str, other: str) -> bool:
-    """Return whether two names differ in few characters, none of which is a digit."""
-    if re.findall(r"\d", name) != re.findall(r"\d", other):
+    """Return whether two names differ in few characters and in no digit."""
+    is_long = max(len(name), len(other)) > _LONGEST_COMPARED
+    if is_long or re.findall(r"\d", name) != re.findall(r"\d", other):
         return False
     return difflib.SequenceMatcher(None, name, other).ratio() >= _MIN_SIMILARITY
 
@@ -105,13 +109,13 @@ def _is_similar(name: str, other: str) -> bool:
 def check_times(
     entries: Sequence[LabelledMedium], ticks_per_s: float, problems: Problems
 ) -> tuple[dict[str, list[LabelledEvent]], int]:
-    """Return the events of each medium in seconds, and how many were cut at its end.
+    """Check times; return each medium's events in seconds and the number of cut events.
 
-    Times that are reversed or outside the video are reported, with a hint at another
-    unit if they exceed its length by about that factor.
+    Times that are reversed or outside of the video are reported. If they exceed the
+    video's length as milliseconds or frames would, a hint suggests `ticks_per_s`.
     """
-    found: dict[str, list[LabelledEvent]] = {}
-    num_cut, most = 0, 0.0
+    events_by_key: dict[str, list[LabelledEvent]] = {}
+    num_cut, max_ratio = 0, 0.0
     for entry in entries:
         ticks = 1.0 if entry.is_published else ticks_per_s
         events = []
@@ -130,23 +134,23 @@ def check_times(
             except ValueError as error:
                 problems.lines.append(f"{event.where}: {error}.")
                 if not entry.is_published:
-                    most = max(most, end_s / entry.medium.length_s)
+                    max_ratio = max(max_ratio, end_s / entry.medium.length_s)
                 continue
             num_cut += not fitting or fitting.end_s < end_s
             events.extend([fitting] if fitting else [])
-        # Labels of two sources may overlap: `match` reports them.
+        # Labels in two files may overlap, but `match` has reported them.
         if len(entry.sources) < 2:
             _check_all_have_times(entry, events, problems)
-            events = _join(entry, events, problems)
-        found[entry.medium.key] = events
-    _hint_at_unit(most, problems)
-    return found, num_cut
+            events = _merge(entry, events, problems)
+        events_by_key[entry.medium.key] = events
+    _hint_at_unit(max_ratio, problems)
+    return events_by_key, num_cut
 
 
 def _check_all_have_times(
     entry: LabelledMedium, events: Sequence[LabelledEvent], problems: Problems
 ) -> None:
-    """Report events without times of a medium that also has some with times."""
+    """Report events without times if other events of the medium have times."""
     untimed = [event for event in events if event.start_s is None]
     if len(untimed) < len(events):
         problems.lines.extend(
@@ -157,10 +161,10 @@ def _check_all_have_times(
 
 
 def _fit(event: LabelledEvent, entry: LabelledMedium) -> LabelledEvent | None:
-    """Return an event within its medium, or None if nothing of it is left.
+    """Cut an event at the end of its medium; return None if nothing is left.
 
     Raises:
-        ValueError: If its times are wrong.
+        ValueError: If the times are invalid.
     """
     length_s = entry.medium.length_s
     is_padded = entry.format is not None and FORMATS[entry.format].is_padded
@@ -175,7 +179,7 @@ def _fit(event: LabelledEvent, entry: LabelledMedium) -> LabelledEvent | None:
 
 
 def _find_fault(start_s: float, end_s: float, medium: Medium) -> str | None:
-    """Return what is wrong with times of an event, or None."""
+    """Return the error in an event's times, or None."""
     name, length_s = medium.files[0].name, medium.length_s
     times = f"{start_s:.10g} to {end_s:.10g} s"
     if end_s < start_s:
@@ -188,7 +192,7 @@ def _find_fault(start_s: float, end_s: float, medium: Medium) -> str | None:
 
 
 def _hint_at_unit(ratio: float, problems: Problems) -> None:
-    """Hint at the unit of times that reach `ratio` times a video's length."""
+    """Hint at `ticks_per_s` if times reach `ratio` times a video's length."""
     unit, value = None, None
     if 5 <= ratio <= 63:
         unit, value = "frames, such as 25 a second", 25
@@ -202,32 +206,31 @@ def _hint_at_unit(ratio: float, problems: Problems) -> None:
         problems.hints.append(UserError(message, field="ticks_per_s", value=value))
 
 
-def _join(
+def _merge(
     entry: LabelledMedium, events: list[LabelledEvent], problems: Problems
 ) -> list[LabelledEvent]:
     """Return events in order of time, without overlaps within a category.
 
-    In published data sets, events of a category that overlap are joined; elsewhere they
-    are reported.
+    Overlaps are merged in published data sets, and reported in others.
     """
-    joined: dict[str, list[LabelledEvent]] = {}
+    merged: dict[str, list[LabelledEvent]] = {}
     for event in sorted(events, key=_order):
-        of_category = joined.setdefault(event.category, [])
-        last = of_category[-1] if of_category else None
+        earlier = merged.setdefault(event.category, [])
+        last = earlier[-1] if earlier else None
         if last is None or (event.start_s is not None and event.start_s >= last.end_s):
-            of_category.append(event)
+            earlier.append(event)
         elif event.start_s is None:
-            pass  # Once is enough without times.
+            pass  # A repeated weak label.
         elif entry.is_published:
             end_s = max(last.end_s, event.end_s)
-            of_category[-1] = dataclasses.replace(last, end_s=end_s)
+            earlier[-1] = dataclasses.replace(last, end_s=end_s)
         else:
             problems.lines.append(
                 f"{event.where}: {event.start_s:g} to {event.end_s:g} s of "
                 f"{event.category} overlaps {last.where}. Expected events of one "
                 "category that don't overlap: join them."
             )
-    return sorted((e for found in joined.values() for e in found), key=_order)
+    return sorted(itertools.chain.from_iterable(merged.values()), key=_order)
 
 
 def _order(event: LabelledEvent) -> tuple[float, float, str]:
@@ -237,20 +240,20 @@ def _order(event: LabelledEvent) -> tuple[float, float, str]:
 def without_labels(
     entries: Sequence[LabelledMedium], unlabelled: str | None, problems: Problems
 ) -> list[LabelledMedium]:
-    """Return the media that become clips; report those without labels.
+    """Return the media to use as clips.
 
     Args:
         entries: The media.
-        unlabelled: `"background"` or `"skip"`: what becomes of media without labels;
-            None: they are reported.
-        problems: Takes what is wrong.
+        unlabelled: `"background"` to use media without labels as background, `"skip"`
+            to omit them, None to report them.
+        problems: Collects errors.
     """
     missing = [
         entry
         for entry in entries
         if not entry.labels and not entry.medium.names & problems.named
     ]
-    # Where nothing could be read, the lines that say why are enough.
+    # If no label file could be read, its error is enough.
     is_explained = bool(problems.lines) and len(missing) == len(entries)
     if missing and unlabelled is None and not is_explained:
         problems.lines.extend(

@@ -1,4 +1,4 @@
-"""Find label files, read them, and give each video or pair of feature files its own."""
+"""Find and read label files, and match them with videos or feature files."""
 
 import dataclasses
 import difflib
@@ -12,24 +12,32 @@ from avsdn_tf.labels.files import LabelFile, LabelledEvent, VideoLabels
 from avsdn_tf.labels.formats import FORMATS, explain_unknown, recognize
 from avsdn_tf.labels.media import Medium
 from avsdn_tf.report.prediction import find_written
+from avsdn_tf.text import short_name
 
 _SUFFIXES = (".csv", ".json", ".tsv", ".txt", ".vtt")
-# What this package writes beside labels.
+# Files and folders that commands of this package write beside labels.
 _OWN_FILES = {
     *("manifest.csv", "categories.txt", "features.json", "extract.json"),
 }
-# Folders that commands write below the one of a manifest.
 _OWN_FOLDERS = {"tensorflow_datasets"}
-# More names are not searched for similar ones, which would take seconds.
+# Searching more names for similar names takes seconds.
 _MAX_SEARCHED = 2000
+# Searching similar names for more labels, or for longer names, takes minutes.
+_MAX_HINTS = 20
+_LONGEST_SEARCHED = 200
+# A category, a time or a name in an error may be as long as its file.
+_LONGEST_LINE = 1000
 _YOUTUBE_ID = 11
 
 
 @dataclasses.dataclass
 class Problems:
-    """Errors, one line each, and hints that apply to several.
+    """Errors in labels.
 
-    `named` are the media whose own label file has been reported.
+    Attributes:
+        lines: The errors, one line each.
+        named: Names of the media whose own label file has an error.
+        hints: Hints that apply to several errors.
     """
 
     lines: list[str] = dataclasses.field(default_factory=list)
@@ -37,20 +45,21 @@ class Problems:
     hints: list[UserError] = dataclasses.field(default_factory=list)
 
     def raise_all(self) -> None:
-        """Raise one error with all lines; with none, do nothing."""
+        """Raise UserError with all lines and hints, if there are any lines."""
         if self.lines:
-            raise CombinedUserError([*map(UserError, self.lines), *self.hints])
+            lines = (UserError(short_name(line, _LONGEST_LINE)) for line in self.lines)
+            raise CombinedUserError([*lines, *self.hints])
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """What label files hold.
+    """Labels in the label files.
 
     Attributes:
-        videos: The labels, each with the name of its format.
+        videos: Pairs of the name of a format and the labels of a video.
         formats: Number of files of each format.
-        ignored: Why each other file is no label file.
-        num_predicted: Number of files that are as `predict` wrote them.
+        ignored: Reason for each ignored file.
+        num_predicted: Number of files that `predict` wrote and nobody has edited.
     """
 
     videos: list[tuple[str, VideoLabels]]
@@ -62,15 +71,15 @@ class Labels:
 def read_labels(
     paths: Sequence[pathlib.Path],
     media: Sequence[Medium],
-    wanted: str | None,
+    label_format: str | None,
     problems: Problems,
 ) -> Labels:
-    """Read label files, and those in folders.
+    """Read label files, and all label files in folders.
 
     Args:
         paths: Files and folders.
-        media: The media, whose names tell label files from other text files.
-        wanted: Name of the only format to read, or None for any.
+        media: The media. A file with a medium's name is expected to be a label file.
+        label_format: Name of the only format to read, or None for any format.
         problems: Collects errors in the files.
 
     Raises:
@@ -83,17 +92,17 @@ def read_labels(
     for file in files:
         try:
             name = recognize(file)
-            if wanted and name != wanted and FORMATS[wanted].recognizes(file):
-                name = wanted
+            if label_format and FORMATS[label_format].recognizes(file):
+                name = label_format
         except ValueError as error:
             name, reason = None, str(error)
         else:
             reason = explain_unknown(file) if name is None else f"its format is {name}"
-        if name is None or wanted not in (None, name):
+        if name is None or label_format not in (None, name):
             ignored[file.name] = reason
             is_broken = name is None and file.stem in known
             if is_broken or file.path in paths:
-                expected = f"no {wanted} labels" if wanted else "no labels"
+                expected = f"no {label_format} labels" if label_format else "no labels"
                 problems.lines.append(f"{file.name}: {expected}: {reason}.")
                 problems.named.add(file.stem)
             continue
@@ -102,23 +111,25 @@ def read_labels(
         where = ", ".join(map(str, paths))
         reasons = "".join(f"\n{name}: {reason}." for name, reason in ignored.items())
         kinds = "; ".join(
-            known.summary for name, known in FORMATS.items() if wanted in (None, name)
+            item.summary
+            for name, item in FORMATS.items()
+            if label_format in (None, name)
         )
         raise UserError(f"{where}: no labels. Expected one of: {kinds}.{reasons}")
     videos = []
-    for name, of_format in by_format.items():
-        read = FORMATS[name].read(of_format, problems.lines)
+    for name, format_files in by_format.items():
+        read = FORMATS[name].read(format_files, problems.lines)
         videos.extend((name, labels) for labels in read)
-    counts = {name: len(of_format) for name, of_format in by_format.items()}
+    counts = {name: len(format_files) for name, format_files in by_format.items()}
     return Labels(videos, counts, ignored, num_predicted)
 
 
 def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
     """Return the files that may hold labels."""
-    found = []
+    files = []
     for path in paths:
         if not path.is_dir():
-            found.append(LabelFile(path, path.name))
+            files.append(LabelFile(path, path.name))
             continue
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path)
@@ -131,41 +142,42 @@ def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
             if is_hidden or is_own or file.suffix.lower() not in _SUFFIXES:
                 continue
             if file.is_file():
-                found.append(LabelFile(file, name.as_posix()))
-    return found
+                files.append(LabelFile(file, name.as_posix()))
+    return files
 
 
 def _drop_unchanged(files: Sequence[LabelFile]) -> tuple[list[LabelFile], int]:
-    """Leave out files of a prediction that a person corrected in another file.
+    """Keep one source per predicted video: edited files, else the JSON file.
 
-    `predict` writes JSON, CSV and subtitles of a video; of three unchanged files, JSON
-    stays. Return the others, and how many of them are as `predict` wrote them.
+    `predict` writes JSON, CSV and WebVTT for each video. Returns the kept files and the
+    number of unedited predictions among them.
     """
     written = {
         folder: find_written(folder) for folder in {f.path.parent for f in files}
     }
 
-    def state(file: LabelFile) -> bool | None:
+    def is_unedited(file: LabelFile) -> bool | None:
+        """Return None for files that `predict` didn't write."""
         return written[file.path.parent].get(file.path.name)
 
-    corrected = {file.stem for file in files if state(file) is False}
+    edited = {file.stem for file in files if is_unedited(file) is False}
     kept = [
         file
         for file in files
-        if not state(file)
-        or (file.stem not in corrected and file.path.suffix == ".json")
+        if not is_unedited(file)
+        or (file.stem not in edited and file.path.suffix == ".json")
     ]
-    return kept, sum(state(file) is True for file in kept)
+    return kept, sum(is_unedited(file) is True for file in kept)
 
 
 @dataclasses.dataclass
 class LabelledMedium:
-    """A medium with the labels of its source, if it has any.
+    """A medium with its labels, if any.
 
     Attributes:
         medium: The medium.
-        format: Name of the format of its labels.
-        labels: All its labels; `match` reports several sources.
+        format: Name of the labels' format, or None.
+        labels: All labels. More than one source is an error, which `match` reports.
     """
 
     medium: Medium
@@ -179,17 +191,17 @@ class LabelledMedium:
 
     @property
     def events(self) -> list[LabelledEvent]:
-        """All events."""
+        """The events of all labels."""
         return [event for labels in self.labels for event in labels.events]
 
     @property
     def sources(self) -> list[str]:
-        """The label files that hold its labels; more than one is a mistake."""
+        """The label files of the labels."""
         return list(dict.fromkeys(labels.source for labels in self.labels))
 
     @property
     def split(self) -> str | None:
-        """The split that the source names, or None."""
+        """The split in the labels, or None."""
         return next((labels.split for labels in self.labels if labels.split), None)
 
 
@@ -199,12 +211,12 @@ def match(
     unreadable: Collection[Medium],
     problems: Problems,
 ) -> tuple[list[LabelledMedium], int]:
-    """Give each medium its labels; return also how many labelled videos are missing.
+    """Match labels with media; return also the number of missing labelled videos.
 
-    Labels of unreadable videos, and published labels without a video, are left out.
-    Other labels without a video are reported, and videos with labels of two sources.
+    Labels of unreadable videos, and published labels without a video, are omitted.
+    Other labels without a video are reported, as are videos with labels in two files.
     """
-    found = {medium.key: LabelledMedium(medium) for medium in media}
+    entries = {medium.key: LabelledMedium(medium) for medium in media}
     index, index_of_unreadable = _index(media), _index(unreadable)
     missing = []
     for name, video in labels.videos:
@@ -213,27 +225,28 @@ def match(
             missing.append(video.video)
         elif len(matches) != 1:
             is_unreadable = bool(_find(video.video, index_of_unreadable, False))
-            # An empty text file need not be of a video.
+            # An empty text file need not belong to a video.
             is_empty = name == "audacity" and not video.events
             if matches or not (is_unreadable or is_empty):
-                problems.lines.append(_explain_match(video, matches, index))
+                names = [] if len(problems.lines) >= _MAX_HINTS else list(index)
+                problems.lines.append(_explain_match(video, matches, names))
         else:
-            entry = found[matches[0].key]
+            entry = entries[matches[0].key]
             entry.format = entry.format or name
             entry.labels.append(video)
-    for entry in found.values():
+    for entry in entries.values():
         if len(entry.sources) > 1:
             names = " and ".join(entry.sources)
             problems.lines.append(
                 f"{entry.medium.files[0].name}: labels in {names}. "
                 "Expected those of one source: set label_format, or move the others."
             )
-    if missing and not any(entry.labels for entry in found.values()):
+    if missing and not any(entry.labels for entry in entries.values()):
         problems.lines.append(
             f"None of the {len(missing)} labelled videos, such as {missing[0]}, is "
-            f"among {', '.join(list(found)[:3])}."
+            f"among {', '.join(list(entries)[:3])}."
         )
-    return list(found.values()), len(missing)
+    return list(entries.values()), len(missing)
 
 
 def _index(media: Collection[Medium]) -> dict[str, list[Medium]]:
@@ -241,7 +254,7 @@ def _index(media: Collection[Medium]) -> dict[str, list[Medium]]:
     for medium in media:
         for name in medium.names:
             index.setdefault(name, []).append(medium)
-        # Longer names that begin with an identifier; NUL keeps them apart.
+        # For labels by YouTube identifier. NUL keeps these entries apart from names.
         index.setdefault(f"\0{medium.key[:_YOUTUBE_ID]}", []).append(medium)
     return index
 
@@ -249,34 +262,42 @@ def _index(media: Collection[Medium]) -> dict[str, list[Medium]]:
 def _find(
     text: str, index: Mapping[str, list[Medium]], is_published: bool
 ) -> list[Medium]:
-    """Return the media that a name in labels means."""
+    """Return the media that match a name in labels."""
     name = unicodedata.normalize("NFC", text.replace("\\", "/")).removeprefix("./")
     base = name.rpartition("/")[2]
-    # Sound that was labelled alone has another suffix.
+    # Ignore the suffix: the labels may name an audio file of the video.
     stem = re.sub(r"\.\w{1,4}$", "", base)
     for candidate in dict.fromkeys((name, base, stem)):
         if candidate in index:
             return index[candidate]
     if not is_published:
         return []
-    # Either the labels or the files have more than the identifier: the times.
+    # Names in the labels or of the files may have times after the identifier.
     longer = f"\0{base}" if len(base) == _YOUTUBE_ID else ""
     return index.get(base[:_YOUTUBE_ID]) or index.get(longer, [])
 
 
 def _explain_match(
-    video: VideoLabels, matches: Sequence[Medium], index: Mapping[str, list[Medium]]
+    video: VideoLabels, matches: Sequence[Medium], names: Sequence[str]
 ) -> str:
+    """Return an error for labels that match no medium, or several.
+
+    Args:
+        video: The labels.
+        matches: The media.
+        names: Names among which to search a similar one.
+    """
     where = next((event.where for event in video.events), video.source)
     if matches:
-        names = " and ".join(str(medium.files[0]) for medium in matches)
-        return f"{where}: {video.video} is the name of {names}. Expected one of them."
+        files = " and ".join(str(medium.files[0]) for medium in matches)
+        return f"{where}: {video.video} is the name of {files}. Expected one of them."
     close = []
-    if len(index) <= _MAX_SEARCHED:
-        names = {name.casefold(): name for name in index if name[0] != "\0"}
-        found = difflib.get_close_matches(video.video.casefold(), list(names), n=1)
-        close = [names[name] for name in found]
+    if len(names) <= _MAX_SEARCHED and len(video.video) <= _LONGEST_SEARCHED:
+        folded = {name.casefold(): name for name in names if name[0] != "\0"}
+        found = difflib.get_close_matches(video.video.casefold(), list(folded), n=1)
+        close = [folded[name] for name in found]
     hint = f" Did you mean {close[0]}?" if close else ""
-    if not hint and where.startswith(f"{video.video}."):  # Named by its file alone.
+    # The name came from the label file, not from a column.
+    if not hint and where.startswith(f"{video.video}."):
         hint = " Expected a file of a video's name, or a column that names videos."
     return f"{where}: no video or features of the name {video.video}.{hint}"

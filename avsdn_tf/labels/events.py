@@ -1,7 +1,7 @@
-"""NAME.events.json and NAME.events.csv, which `predict` writes and a person corrects.
+"""NAME.events.json and NAME.events.csv, written by `predict` and corrected by hand.
 
-`report/event_files.py` describes the layouts. Times are on the players' clock; in JSON,
-`start_s` is where the video starts on it.
+See `report/event_files.py` for the layouts. Times are player times, and the JSON's
+`start_s` is the video's start.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, parse_tim
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a file holds events of a video, as `predict` writes them."""
+    """Return whether a file has the layout of `predict`."""
     if file.path.name.lower().endswith(".events.csv"):
         return file.has_columns("start_s", "end_s", "category")
     return file.is_json_of(dict) and isinstance(file.json.get("events"), list)
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each file, which has its video's name."""
+    """Return the labels in each file, which is named after its video."""
     tables = [file for file in files if file.path.suffix.lower() == ".csv"]
-    others = [file for file in files if file not in tables]
-    found = [_read_json(file, problems) for file in others]
-    return [*found, *table.read(tables, problems)]
+    jsons = [file for file in files if file not in tables]
+    labels = [_read_json(file, problems) for file in jsons]
+    return [*labels, *table.read(tables, problems)]
 
 
 def _read_json(file: LabelFile, problems: list[str]) -> VideoLabels:
@@ -39,5 +39,4 @@ def _read_json(file: LabelFile, problems: list[str]) -> VideoLabels:
             continue
         values = (event.get(name) for name in ("category", "start_s", "end_s"))
         events.append(parse_event(*values, where, problems, zero_s=zero_s))
-    found = tuple(event for event in events if event)
-    return VideoLabels(file.stem, file.name, found)
+    return VideoLabels(file.stem, file.name, tuple(filter(None, events)))

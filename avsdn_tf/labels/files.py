@@ -1,4 +1,4 @@
-"""Label files as text, JSON and tables, and the events that their readers return."""
+"""Read label files as text, JSON or tables, and parse times, events and splits."""
 
 import csv
 import dataclasses
@@ -8,13 +8,14 @@ import json
 import math
 import pathlib
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from avsdn_tf.schemas import read_bytes
 
-# The labels of 100,000 videos take 20 MB.
-_MAX_BYTES = 256 * 2**20
+# Labels of 100,000 videos take 20 MB. Small values take 80 times their size in memory.
+_MAX_BYTES = 64 * 2**20
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
 SPLITS = ("train", "validation", "test")
@@ -27,14 +28,14 @@ _SPLIT_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class LabelledEvent:
-    """One line of a label file: a category, and its times if they are known.
+    """One line of a label file: a category with or without times.
 
     Attributes:
         category: Name of the category.
-        start_s: Start in the file's own unit of time, seconds unless a flag says
-            otherwise, from the start of the video; None if only the clip is labelled.
-        end_s: End in that unit, or None.
-        where: The file and the line, for messages.
+        start_s: Start, counted from the start of the video, in seconds or in the unit
+            `ticks_per_s` of `collect_clips`; None for a weak label.
+        end_s: End, like `start_s`.
+        where: File and line, for messages.
     """
 
     category: str
@@ -48,12 +49,12 @@ class VideoLabels:
     """All labels of one video in one source.
 
     Attributes:
-        video: The video as the source names it: a file name, with or without suffix and
+        video: Name of the video in the source: a file name, with or without suffix and
             folder, or an identifier.
         source: The label file, for messages.
-        events: Its events; none means that the source says that nothing happens.
-        split: The split that the source names, or None.
-        fields: Other columns of the source, by lower-case name.
+        events: The events. An empty tuple labels the video as background.
+        split: The split in the source, or None.
+        fields: All columns of the video's first line, by lower-case name.
     """
 
     video: str
@@ -68,9 +69,10 @@ class Table:
     """A CSV or TSV file.
 
     Attributes:
-        delimiter: What separates its columns.
-        header: Names of its columns, in lower case.
-        lines: Number and values of each other line; a line of another length too.
+        delimiter: Separator of columns.
+        header: Names of the columns, in lower case.
+        lines: Line number and values of each further line. The number of values may
+            differ from that of the header.
     """
 
     delimiter: str
@@ -80,7 +82,7 @@ class Table:
     def rows(
         self, shown: str, problems: list[str]
     ) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield place and values of each line; report lines of another length."""
+        """Yield location and values of each line; report lines of another length."""
         for number, values in self.lines:
             where = f"{shown}, line {number}"
             if len(values) == len(self.header):
@@ -103,8 +105,9 @@ class LabelFile:
     """A file that may hold labels.
 
     Attributes:
-        path: The file.
-        name: Its path in the folder of labels, with slashes; its name if it was named.
+        path: Path of the file.
+        name: Path relative to the folder of labels, with slashes, for messages and for
+            the video's name.
     """
 
     path: pathlib.Path
@@ -112,7 +115,7 @@ class LabelFile:
 
     @property
     def stem(self) -> str:
-        """The name without suffixes: that of the video, if each has its own file."""
+        """The name without suffixes: the video's name if each video has a file."""
         for suffix in (".events.json", ".events.csv", self.path.suffix):
             if suffix and self.name.lower().endswith(suffix.lower()):
                 return self.name[: -len(suffix)]
@@ -120,10 +123,10 @@ class LabelFile:
 
     @functools.cached_property
     def text(self) -> str:
-        """The text, with the line ends of Unix.
+        """The text, with Unix line ends.
 
         Raises:
-            ValueError: If it can't be read, or is not UTF-8.
+            ValueError: If the file can't be read or is not UTF-8.
         """
         try:
             content = read_bytes(self.path, _MAX_BYTES).decode("utf-8-sig")
@@ -138,7 +141,7 @@ class LabelFile:
         """The value of a JSON file.
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If the file is not valid JSON.
         """
         try:
             return json.loads(self.text, parse_constant=_refuse_constant)
@@ -147,13 +150,13 @@ class LabelFile:
 
     @functools.cached_property
     def table(self) -> Table:
-        """The table of a CSV or TSV file; the header decides what separates columns.
+        """The table of a CSV or TSV file. The delimiter is guessed from the header.
 
         Raises:
-            ValueError: If it has no header, or an open quote.
+            ValueError: If the file is empty or not valid CSV.
         """
-        first = self.text.lstrip("\n").split("\n", 1)[0]
-        delimiter = max("\t;,", key=first.count)
+        header_line = self.text.lstrip("\n").split("\n", 1)[0]
+        delimiter = max("\t;,", key=header_line.count)
         lines = []
         try:
             reader = csv.reader(
@@ -163,15 +166,15 @@ class LabelFile:
                 if any(values := tuple(map(str.strip, values))):
                     lines.append((reader.line_num, values))
         except csv.Error as error:
-            begun = lines[-1][0] + 1 if lines else 1
-            raise ValueError(f"line {begun}, no CSV: {error}") from error
+            number = lines[-1][0] + 1 if lines else 1
+            raise ValueError(f"line {number}, no CSV: {error}") from error
         if not lines:
             raise ValueError("an empty file")
         header = tuple(name.lower() for name in lines[0][1])
         return Table(delimiter, header, tuple(lines[1:]))
 
     def has_columns(self, *names: str) -> bool:
-        """Return whether it is a table with these columns among others."""
+        """Return whether the file is a table that includes these columns."""
         if self.path.suffix.lower() not in (".csv", ".tsv", ".txt"):
             return False
         try:
@@ -180,7 +183,7 @@ class LabelFile:
             return False
 
     def is_json_of(self, kind: type) -> bool:
-        """Return whether it is a JSON file that holds a dictionary, or a list."""
+        """Return whether the file is JSON of a type, dict or list."""
         if self.path.suffix.lower() != ".json":
             return False
         try:
@@ -194,31 +197,32 @@ def _refuse_constant(text: str) -> None:
 
 
 def parse_time(value: Any, has_commas: bool = False) -> float:
-    """Return a time: a number, or text such as `1.5`, `01:02.5` or `0:01:02.5`.
+    """Parse a time.
 
     Args:
-        value: The number or text.
-        has_commas: Whether a comma is a decimal point there.
+        value: A number, or text such as `1.5`, `01:02.5` or `0:01:02.5`.
+        has_commas: Whether to accept decimal commas.
 
     Raises:
-        ValueError: If it is no time; the message says why.
+        ValueError: If the value is no time.
     """
     if isinstance(value, str):
         text = value.strip()
         if _DECIMAL_COMMA.fullmatch(text):
             if not has_commas:
-                raise ValueError(f"{text!r} has a decimal comma. Expected a point")
+                shown = reprlib.repr(text)
+                raise ValueError(f"{shown} has a decimal comma. Expected a point")
             text = text.replace(",", ".")
-        if match := _CLOCK.fullmatch(text):
-            hours, minutes, seconds = match.groups(default="0")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         value = text
+        if match := _CLOCK.fullmatch(text):
+            hours, minutes, seconds = map(float, match.groups(default="0"))
+            value = hours * 3600 + minutes * 60 + seconds
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (OverflowError, TypeError, ValueError):
         number = float("nan")
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is no time. Expected seconds")
+        raise ValueError(f"{reprlib.repr(value)} is no time. Expected seconds")
     return number
 
 
@@ -232,9 +236,16 @@ def parse_event(
     has_commas: bool = False,
     zero_s: float = 0.0,
 ) -> LabelledEvent | None:
-    """Return the event of a line; report what is wrong with the line, and return None.
+    """Parse an event; report an error and return None if it is invalid.
 
-    Times are checked against the video later. `zero_s` is when the video starts.
+    Args:
+        category: Name of the category.
+        start: Start.
+        end: End.
+        where: File and line, for messages.
+        problems: List to append errors to.
+        has_commas: As in `parse_time`.
+        zero_s: Time at which the video starts, to subtract.
     """
     try:
         times = [parse_time(value, has_commas) - zero_s for value in (start, end)]
@@ -247,21 +258,22 @@ def parse_event(
     return LabelledEvent(category, *times, where)
 
 
-def parse_split(text: str, where: str, problems: list[str]) -> str | None:
-    """Return the split that a word means; report unknown words, and return None."""
-    split = _SPLIT_NAMES.get(text.strip().lower())
-    if split is None and text.strip():
+def parse_split(name: Any, where: str, problems: list[str]) -> str | None:
+    """Parse the name of a split; report an unknown name and return None."""
+    text = name.strip().lower() if isinstance(name, str) else name
+    split = _SPLIT_NAMES.get(text) if isinstance(text, str) else None
+    if split is None and text:
         problems.append(
-            f"{where}: unknown split {text!r}. Expected one of {', '.join(SPLITS)}."
+            f"{where}: unknown split {reprlib.repr(name)}. Expected one of "
+            f"{', '.join(SPLITS)}."
         )
     return split
 
 
 def split_of_name(file: LabelFile) -> str | None:
-    """Return the split that a file's name holds as a word, such as `val.csv`."""
+    """Return the split in a file's name, such as `val.csv`, or None."""
     words = re.split(r"[^a-z]+", file.path.stem.lower())
-    found = [_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES]
-    return found[0] if found else None
+    return next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), None)
 
 
 def segments_to_times(flags: Sequence[int]) -> list[tuple[int, int]]:

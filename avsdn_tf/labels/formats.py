@@ -1,4 +1,4 @@
-"""The formats of labels, and which of them a file has."""
+"""List the formats of labels, and recognize the format of a file."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,22 +15,23 @@ from avsdn_tf.labels import (
     webvtt,
 )
 from avsdn_tf.labels.files import LabelFile, VideoLabels
+from avsdn_tf.text import short_name
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How labels are written.
+    """A format of labels.
 
     Attributes:
-        summary: What it is.
-        recognizes: Returns whether a file has it; raises ValueError if the file can't
-            be read.
-        read: Returns the labels of files that have it, and lists what is wrong.
-        is_published: Whether it is that of a published data set: labels of videos that
-            are not at hand are left out, as are overlaps within a category, and videos
-            may be named by the 11 characters of YouTube.
-        is_padded: Whether it has labels of ten seconds for shorter videos, too: what is
-            beyond the video is left out.
+        summary: Name of the format, for messages.
+        recognizes: Returns whether a file has the format. Raises ValueError if the file
+            can't be read.
+        read: Returns the labels in files of the format, and appends errors to a list.
+        is_published: Whether the format is that of a published data set. Labels of
+            missing videos are then omitted, overlapping events of a category are
+            merged, and videos may be identified by YouTube's 11 characters.
+        is_padded: Whether shorter videos have labels for ten seconds, too. Labels after
+            the end of the video are then omitted.
     """
 
     summary: str
@@ -40,7 +41,7 @@ class Format:
     is_padded: bool = False
 
 
-# The first one that recognizes a file reads it.
+# The first format that recognizes a file reads it.
 FORMATS = {
     "events": Format(
         "NAME.events.json and NAME.events.csv of predict",
@@ -81,19 +82,17 @@ def recognize(file: LabelFile) -> str | None:
     Raises:
         ValueError: If the file can't be read.
     """
-    return next(
-        (name for name, known in FORMATS.items() if known.recognizes(file)), None
-    )
+    return next((name for name, f in FORMATS.items() if f.recognizes(file)), None)
 
 
 def explain_unknown(file: LabelFile) -> str:
     """Return why no format recognizes a file."""
     try:
         if file.path.suffix.lower() in (".csv", ".tsv"):
-            found = ", ".join(file.table.header[:8])
-            return f"no columns such as onset, offset and label, but {found}"
+            columns = ", ".join(map(short_name, file.table.header[:8]))
+            return f"no columns such as onset, offset and label, but {columns}"
         if file.path.suffix.lower() == ".json":
-            # Raises ValueError if it is no JSON.
+            # `file.json` raises ValueError for invalid JSON.
             return f"{type(file.json).__name__} of JSON without known members"
     except ValueError as error:
         return str(error)

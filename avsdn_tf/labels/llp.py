@@ -1,14 +1,15 @@
-"""LLP (Look, Listen and Parse): weak labels, and events heard and events seen.
+"""LLP (Look, Listen and Parse): weak labels, and audible and visible events.
 
 AVVP_train.csv, AVVP_val_pd.csv and AVVP_test_pd.csv have the columns filename and
 event_labels, the categories of a video. AVVP_eval_audio.csv and AVVP_eval_visual.csv
 have filename, onset, offset and event_labels, for validation and test. All are
-separated by tabs and are in https://github.com/YapengTian/AVVP-ECCV20 (`data`). An
-event here is heard and seen at once, as LLP's audio-visual events. Events that begin
-and end in the same second count for nothing in LLP's own evaluation, nor here.
+tab-separated, in https://github.com/YapengTian/AVVP-ECCV20 (`data`). The events here
+are LLP's audio-visual events: the intersections of audible and visible events. As in
+LLP's own evaluation, events that start and end in the same second are ignored.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 from avsdn_tf.labels.files import (
     LabelFile,
@@ -39,7 +40,7 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the weak labels of training, and the events of validation and test."""
+    """Return weak labels for training, and events for validation and test."""
     timed: dict[str, _Times] = {}
     for file in files:
         if kind := _modality(file):
@@ -51,8 +52,8 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
         )
         return []
     audio, visual = timed.get("audio", {}), timed.get("visual", {})
-    found: dict[str, VideoLabels] = {}
-    # AVVP_dataset_full.csv repeats the others and names no split.
+    labels: dict[str, VideoLabels] = {}
+    # Last, AVVP_dataset_full.csv, which repeats the other files without a split.
     weak = sorted(filter(_is_weak, files), key=lambda file: split_of_name(file) is None)
     for file in weak:
         for where, row in file.table.rows(file.name, problems):
@@ -61,36 +62,65 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
                 LabelledEvent(name, None, None, where)
                 for name in row["event_labels"].split(",")
             )
+            if video in labels:
+                continue
             if video in audio or video in visual:
-                events = _both(audio.get(video, {}), visual.get(video, {}))
-            found.setdefault(video, VideoLabels(video, file.name, events, split))
+                events = _intersect(audio.get(video, {}), visual.get(video, {}))
+            labels[video] = VideoLabels(video, file.name, events, split)
     for video in {**audio, **visual}:
-        events = _both(audio.get(video, {}), visual.get(video, {}))
-        found.setdefault(video, VideoLabels(video, "AVVP_eval", events))
-    return list(found.values())
+        if video not in labels:
+            events = _intersect(audio.get(video, {}), visual.get(video, {}))
+            labels[video] = VideoLabels(video, "AVVP_eval", events)
+    return list(labels.values())
 
 
 def _read_times(file: LabelFile, problems: list[str]) -> _Times:
     """Return the events of each video by category."""
-    found: _Times = {}
+    times: _Times = {}
     for where, row in file.table.rows(file.name, problems):
-        times = row["onset"], row["offset"]
-        event = parse_event(row["event_labels"], *times, where, problems)
-        of_video = found.setdefault(row["filename"], {})
+        event = parse_event(
+            row["event_labels"], row["onset"], row["offset"], where, problems
+        )
+        by_category = times.setdefault(row["filename"], {})
         if event and event.start_s < event.end_s:
-            of_video.setdefault(event.category, []).append(event)
-    return found
+            by_category.setdefault(event.category, []).append(event)
+    return times
 
 
-def _both(
+def _intersect(
     audio: dict[str, list[LabelledEvent]], visual: dict[str, list[LabelledEvent]]
 ) -> tuple[LabelledEvent, ...]:
-    """Return where events of both modalities overlap, by category."""
+    """Return the intersections of events of both modalities, by category."""
     return tuple(
-        LabelledEvent(category, start_s, end_s, heard.where)
+        event
         for category in audio
-        for heard in audio[category]
-        for seen in visual.get(category, ())
-        if (start_s := max(heard.start_s, seen.start_s))
-        < (end_s := min(heard.end_s, seen.end_s))
+        for event in _overlaps(_join(audio[category]), _join(visual.get(category, ())))
     )
+
+
+def _join(events: Iterable[LabelledEvent]) -> list[LabelledEvent]:
+    """Return events in order of time, with those that overlap joined."""
+    joined: list[LabelledEvent] = []
+    for event in sorted(events, key=lambda event: event.start_s):
+        if joined and event.start_s < joined[-1].end_s:
+            end_s = max(joined[-1].end_s, event.end_s)
+            joined[-1] = dataclasses.replace(joined[-1], end_s=end_s)
+        else:
+            joined.append(event)
+    return joined
+
+
+def _overlaps(
+    audio: Sequence[LabelledEvent], visual: Sequence[LabelledEvent]
+) -> Iterator[LabelledEvent]:
+    """Yield where events of two joined lists overlap, in linear time."""
+    i = j = 0
+    while i < len(audio) and j < len(visual):
+        start_s = max(audio[i].start_s, visual[j].start_s)
+        end_s = min(audio[i].end_s, visual[j].end_s)
+        if start_s < end_s:
+            yield dataclasses.replace(audio[i], start_s=start_s, end_s=end_s)
+        if audio[i].end_s < visual[j].end_s:
+            i += 1
+        else:
+            j += 1

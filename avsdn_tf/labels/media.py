@@ -1,4 +1,4 @@
-"""The videos or feature files of a folder, and their lengths."""
+"""Find the videos or feature files in a folder, and measure their lengths."""
 
 import collections
 import concurrent.futures
@@ -14,21 +14,22 @@ from avsdn_tf.features.video.process import describe_in_child, read_in_child
 
 AUDIO_FILES = "*.audio.npy"
 VISUAL_FILES = "*.visual.npy"
-# Processes that read videos at once.
+# Number of videos to read at once, each in a process.
 _NUM_READERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureFiles:
-    """Where feature files are, and what their rows are.
+    """Location and time axis of feature files.
 
     Attributes:
-        audio: Pattern of the files of audio features below the folder, in which `*`
-            stands for the clip's name, such as `vggish/*.npy`.
-        visual: Pattern of the files of visual features.
-        audio_hop_s: Seconds a row of audio features.
-        visual_hop_s: Seconds a row of visual features.
-        tolerance_s: How far the lengths of a clip's two files may differ, in seconds.
+        audio: Glob pattern of the audio features in the folder, whose `*` is the clip's
+            name, such as `vggish/*.npy`.
+        visual: Glob pattern of the visual features.
+        audio_hop_s: Seconds per row of audio features.
+        visual_hop_s: Seconds per row of visual features.
+        tolerance_s: Largest difference between the lengths of a clip's two files, in
+            seconds.
     """
 
     audio: str = AUDIO_FILES
@@ -43,10 +44,10 @@ class Medium:
     """A clip's video, or its feature files.
 
     Attributes:
-        key: Its name in the manifest.
-        names: What labels may call it, in Unicode's composed form.
-        files: The video; or the files of audio and of visual features.
-        length_s: Its length in seconds.
+        key: Name in the manifest.
+        names: Names that labels may use for the clip, in Unicode's NFC.
+        files: The video, or the files of audio and visual features.
+        length_s: Length in seconds.
     """
 
     key: str
@@ -60,27 +61,27 @@ def find_media(
     features: FeatureFiles | None = None,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Medium], dict[Medium, str]]:
-    """Find the videos of a folder with its subfolders, or feature files.
+    """Find the videos in a folder and its subfolders, or feature files.
 
     Args:
         folder: The folder.
-        features: Which feature files to take; default: those of `avsdn extract`, if
-            there is no video.
-        on_done: Called with the number of media that have been opened, and of all.
+        features: The feature files to use instead of videos. Default: videos, or the
+            files of `avsdn extract` if there is no video.
+        on_done: Called with the number of opened media and the total.
 
     Returns:
-        The media in order of their names, and why each of the others can't be read,
-        whose length is 0.
+        The media in order of their names; and the unreadable media, with length 0, and
+        their errors.
 
     Raises:
-        UserError: If there is none, or a name occurs twice or can't be a key.
+        UserError: If no medium is readable, or a name occurs twice or can't be a key.
     """
     videos = [] if features else _find_videos(folder)
-    found = [(path.stem, (path,)) for path in videos]
-    if not found:
+    named_files = [(path.stem, (path,)) for path in videos]
+    if not named_files:
         features = features or FeatureFiles()
-        found = _find_features(folder, features)
-    keys = choose_keys(found, folder)
+        named_files = _find_features(folder, features)
+    keys = choose_keys(named_files, folder)
 
     def open_one(key: str) -> tuple[Medium, str]:
         name, files = keys[key]
@@ -111,7 +112,7 @@ def find_media(
 
 
 def _find_videos(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Return the videos; none if there are feature files alone."""
+    """Return the videos, or an empty list if there are only feature files."""
     try:
         return find_videos([folder])
     except UserError:
@@ -123,48 +124,47 @@ def _find_videos(folder: pathlib.Path) -> list[pathlib.Path]:
 def _find_features(
     folder: pathlib.Path, features: FeatureFiles
 ) -> list[tuple[str, tuple[pathlib.Path, ...]]]:
-    """Return name and files of each clip that has a file of a pattern or of both."""
+    """Return name and files of each clip that has a file of either pattern."""
     by_pattern = []
     for field in ("audio", "visual"):
         pattern = getattr(features, field)
-        before, star, after = pattern.partition("*")
-        if not star or "*" in after:
+        prefix, star, suffix = pattern.partition("*")
+        if not star or "*" in suffix:
             message = "Expected a pattern with one '*', which stands for the name."
             raise UserError(message, field=field, value=pattern)
-        # Files of `avsdn extract` may lie in subfolders.
+        # Search subfolders for files of `avsdn extract`.
         is_own = pattern in (AUDIO_FILES, VISUAL_FILES)
         paths = (folder.rglob if is_own else folder.glob)(pattern)
         by_pattern.append(
             {
                 path.relative_to(folder).as_posix()[
-                    0 if is_own else len(before) : -len(after) or None
+                    0 if is_own else len(prefix) : -len(suffix) or None
                 ]: path
                 for path in sorted(paths)
                 if not path.name.startswith(".")
             }
         )
     audio, visual = by_pattern
-    # A clip with one file of the two is reported when it is opened.
-    found = [
+    if not audio.keys() & visual.keys():
+        raise UserError(
+            f"{folder}: {len(audio)} files {features.audio} and {len(visual)} files "
+            f"{features.visual}. Expected both of at least one clip."
+        )
+    # `_measure_features` reports clips with one file only.
+    return [
         (
             pathlib.Path(name).name,
             tuple(paths[name] for paths in by_pattern if name in paths),
         )
         for name in sorted({*audio, *visual})
     ]
-    if not audio.keys() & visual.keys():
-        raise UserError(
-            f"{folder}: {len(audio)} files {features.audio} and {len(visual)} files "
-            f"{features.visual}. Expected both of at least one clip."
-        )
-    return found
 
 
 def _measure_video(path: pathlib.Path) -> float:
     stated_s = describe_in_child(path).stated_s
     if stated_s is not None:
         return stated_s
-    # Some files don't state their length.
+    # Decode files that don't state their length.
     seconds = [(second.start_s, second.end_s) for second in read_in_child(path)]
     return seconds[-1][1] - seconds[0][0]
 
@@ -190,13 +190,13 @@ def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -
 
 
 def choose_keys(
-    found: Sequence[tuple[str, tuple[pathlib.Path, ...]]], folder: pathlib.Path
+    named_files: Sequence[tuple[str, tuple[pathlib.Path, ...]]], folder: pathlib.Path
 ) -> Mapping[str, tuple[str, tuple[pathlib.Path, ...]]]:
-    """Return names and files by key: the name; with its folders where names repeat."""
-    counts = collections.Counter(name for name, _ in found)
+    """Return names and files by key: the name, with its folders if names repeat."""
+    counts = collections.Counter(name for name, _ in named_files)
     keys: dict[str, tuple[str, tuple[pathlib.Path, ...]]] = {}
     problems = []
-    for name, files in found:
+    for name, files in named_files:
         folders = files[0].relative_to(folder).parent.parts
         key = "_".join((*folders, name)) if counts[name] > 1 else name
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in key):
@@ -211,7 +211,7 @@ def choose_keys(
 
 
 def _names(key: str, name: str, path: pathlib.Path) -> frozenset[str]:
-    """Return what labels may call a medium."""
-    below = (path.parent / name).as_posix()
-    names = (key, name, below, path.name, path.as_posix())
+    """Return the names that labels may use for a medium."""
+    relative = (path.parent / name).as_posix()
+    names = (key, name, relative, path.name, path.as_posix())
     return frozenset(unicodedata.normalize("NFC", text) for text in names)

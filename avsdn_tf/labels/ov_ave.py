@@ -1,9 +1,9 @@
-"""OV-AVE: ten flags and a category a video, and a table of splits.
+"""OV-AVE: ten flags and a category per video, and a table of splits.
 
 `released_ovavel_dataset_anno.json` holds `{VIDEO: {"category": ..., "label": "[0, 1,
-...]"}}`, `ovave_dataset_meta.csv` has the columns split, cls_name, cls_type and
-vid_name. Both are in https://github.com/jasongief/OV-AVEL (`meta_anno_files`), whose
-loaders take a video without a one for background.
+...]"}}`, and `ovave_dataset_meta.csv` has the columns split, cls_name, cls_type and
+vid_name. Both are in https://github.com/jasongief/OV-AVEL (`meta_anno_files`). As in
+that repository's loaders, a video whose flags are all 0 is background.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from avsdn_tf.labels.files import LabelFile, VideoLabels
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a file holds flags with categories, or is the table."""
+    """Return whether a file holds flags with categories, or is the table of splits."""
     is_table = file.has_columns("split", "cls_name", "vid_name")
     return is_table or (
         file.is_json_of(dict) and is_flags(file.json, "category", "label")

@@ -1,4 +1,4 @@
-"""The picture of a manifest: events by category, lengths of clips, use of time."""
+"""Draw the summary of a manifest."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from avsdn_tf.labels.summary import Summary
 from avsdn_tf.report.figures import INK, LINES, MUTED, STYLE, VALIDATION
 from avsdn_tf.text import short_name
 
-# More bars than these make no picture to read.
+# Limit of a readable figure.
 _MAX_CATEGORIES = 30
 _LONGEST_NAME = 32
 _COLORS = {"train": "#9a8ad0", "validation": VALIDATION, "test": "#d98a3d"}
@@ -22,7 +22,7 @@ _ROW_IN = 0.24
 
 @mpl.rc_context(STYLE)
 def draw_summary(summary: Summary) -> Figure:
-    """Draw a manifest's events of each category, lengths of clips, and use of time."""
+    """Draw events by category, lengths of clips, and time by kind of label."""
     shown = list(summary.events.items())[:_MAX_CATEGORIES]
     height_in = max(3.6, 1.0 + _ROW_IN * len(shown))
     figure = Figure(figsize=(9, height_in), layout="constrained")
@@ -64,20 +64,20 @@ def _draw_lengths(axes: Axes, lengths_s: Sequence[float]) -> None:
 
 
 def _draw_times(axes: Axes, summary: Summary) -> None:
-    parts = {
+    bars = {
         "one event": (summary.single_s, "#4aa3a2"),
         "overlap": (summary.overlap_s, "#27706f"),
         "unlabelled": (summary.unlabelled_s, MUTED),
         "background clips": (summary.background_s, LINES),
     }
-    untimed_s = summary.length_s - sum(time_s for time_s, _ in parts.values())
+    untimed_s = summary.length_s - sum(time_s for time_s, _ in bars.values())
     if summary.num_untimed:
-        parts["weak labels"] = (untimed_s, "#b9dcdb")
+        bars["weak labels"] = (untimed_s, "#b9dcdb")
     unit, unit_s = "hours", 3600
     if summary.length_s < 2 * unit_s:
         unit, unit_s = "minutes", 60
-    times = [time_s / unit_s for time_s, _ in parts.values()]
-    axes.barh(list(parts), times, color=[color for _, color in parts.values()])
+    times = [time_s / unit_s for time_s, _ in bars.values()]
+    axes.barh(list(bars), times, color=[color for _, color in bars.values()])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.invert_yaxis()
     axes.set_title("Time")

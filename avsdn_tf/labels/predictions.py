@@ -1,4 +1,4 @@
-"""Predicted events as labels: a first manifest, which a person corrects."""
+"""Use predicted events as labels, for a first manifest to correct by hand."""
 
 import os
 import pathlib
@@ -17,10 +17,10 @@ from avsdn_tf.labels.splits import DEFAULT_SHARES, check_splits, draw_splits
 def label_by_predictions(
     predictions: Mapping[pathlib.Path, VideoPrediction],
 ) -> Collection:
-    """Return clips of predicted videos, with drawn splits; without events: background.
+    """Return clips with predicted events and drawn splits.
 
     Raises:
-        UserError: If no video has an event, or two names can't be told apart.
+        UserError: If no video has an event, or two videos have the same name.
     """
     videos = {pathlib.Path(os.path.abspath(path)): path for path in predictions}
     folder = pathlib.Path(os.path.commonpath([path.parent for path in videos]))
@@ -28,18 +28,18 @@ def label_by_predictions(
     for key, (_, (path,)) in choose_keys(
         [(path.stem, (path,)) for path in videos], folder
     ).items():
-        found = predictions[videos[path]]
-        # Labels count from the start of the video, not on the players' clock.
+        prediction = predictions[videos[path]]
+        # Convert player times to times from the start of the video.
         events = tuple(
             LabelledEvent(
                 event.category,
-                event.start_s - found.start_s,
-                event.end_s - found.start_s,
+                event.start_s - prediction.start_s,
+                event.end_s - prediction.start_s,
                 "",
             )
-            for event in found.events
+            for event in prediction.events
         )
-        medium = Medium(key, frozenset(), (path,), found.duration_s)
+        medium = Medium(key, frozenset(), (path,), prediction.duration_s)
         clips.append(Clip(medium, events, None, key))
     if not any(clip.events for clip in clips):
         raise UserError("No event was found, so there are no labels to write.")

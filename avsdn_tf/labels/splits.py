@@ -1,4 +1,4 @@
-"""Splits: taken from the labels, or drawn by group, stratified by category."""
+"""Check splits, and draw splits by group, stratified by category."""
 
 import collections
 import dataclasses
@@ -16,15 +16,15 @@ DEFAULT_SHARES = (70.0, 15.0, 15.0)
 
 
 def find_groups(entries: Sequence[LabelledMedium], group: str | None) -> dict[str, str]:
-    """Return the group of each medium; its key, if nothing else is known.
+    """Return the group of each medium by its key. The default is a group per medium.
 
     Args:
         entries: The media.
-        group: A regular expression, whose first group in a medium's key is its group;
-            or a column of the labels.
+        group: A column of the labels, or a regular expression with parentheses, whose
+            first capturing group in a medium's key is the medium's group.
 
     Raises:
-        UserError: If the pattern is wrong, or no medium has a group.
+        UserError: If the expression is invalid, or no medium has a group.
     """
     groups = {entry.medium.key: entry.medium.key for entry in entries}
     if group is None:
@@ -50,7 +50,7 @@ def find_groups(entries: Sequence[LabelledMedium], group: str | None) -> dict[st
             r"such as '(.+)_\d+', which is searched in the clips' names."
         )
         raise UserError(message, field="group", value=group)
-    # The prefix keeps group names apart from keys.
+    # The prefix keeps names of groups apart from keys.
     return {key: f"={found[key]}" if key in found else key for key in groups}
 
 
@@ -59,7 +59,7 @@ def check_splits(
 ) -> list[str]:
     """Report groups in two splits, empty splits, and categories that a split lacks.
 
-    Return what was allowed, as warnings.
+    If `may_lack_categories`, the latter two are returned as warnings instead.
     """
     by_group: dict[str, Clip] = {}
     for clip in clips:
@@ -121,18 +121,21 @@ def count_clips(clips: Iterable[Clip]) -> dict[str, collections.Counter[str]]:
 def draw_splits(
     clips: Sequence[Clip], shares: Sequence[float], seed: int
 ) -> list[Clip]:
-    """Return the clips with splits of about these shares in every category.
+    """Draw splits with about the same proportions in every category.
 
-    Clips that have a split keep it, and their group goes to it. Groups stay together,
-    and clips without times are for training. The rarest category is distributed first,
-    each group to the split that lacks most of it, as by Sechidis et al., On the
-    Stratification of Multi-Label Data, 2011. A category of three groups or more reaches
-    every split.
+    The algorithm is that of Sechidis et al., "On the stratification of multi-label
+    data", 2011: it distributes the rarest category first, each group to the split that
+    lacks most of that category. A category with at least three groups reaches every
+    split. Groups stay together, clips without times are for training, and clips that
+    have a split keep it, together with their group.
 
     Args:
         clips: The clips.
-        shares: Shares of `SPLITS`, of any sum.
-        seed: Decides between equals; the same clips and seed give the same splits.
+        shares: Proportions of `SPLITS`, with any sum.
+        seed: Random seed for ties.
+
+    Returns:
+        The clips with splits.
     """
     groups: dict[str, list[Clip]] = {}
     for clip in clips:
@@ -140,7 +143,7 @@ def draw_splits(
     drawing = _Drawing(groups, shares)
     order = sorted(groups)
     random.Random(seed).shuffle(order)
-    # Large groups first, while every split has space.
+    # Large groups first, because later they would exceed a split's proportion.
     order.sort(key=lambda name: -len(groups[name]))
     holders: dict[str, list[str]] = {}
     for name in order:
@@ -160,7 +163,7 @@ def draw_splits(
 
 
 class _Drawing:
-    """Groups of clips, the splits chosen so far, and what the splits still lack."""
+    """State of `draw_splits`: the chosen splits, and what each split still lacks."""
 
     def __init__(
         self, groups: Mapping[str, Sequence[Clip]], shares: Sequence[float]
@@ -170,40 +173,38 @@ class _Drawing:
             name: collections.Counter(c for clip in clips for c in _strata(clip))
             for name, clips in groups.items()
         }
-        counts = collections.Counter(
-            category
-            for found in self.contents.values()
-            for category in found.elements()
-        )
+        counts: collections.Counter[str] = collections.Counter()
+        for content in self.contents.values():
+            counts.update(content)
         self.chosen: dict[str, str] = {}
         self.used: set[str] = set()
-        self.having: dict[str, set[str]] = {category: set() for category in counts}
-        self.wanted = {c: _wanted(count, shares) for c, count in counts.items()}
-        self.wanted_clips = _wanted(sum(map(len, groups.values())), shares)
+        self.splits_with: dict[str, set[str]] = {c: set() for c in counts}
+        self.lacking = {c: _divide(count, shares) for c, count in counts.items()}
+        self.lacking_clips = _divide(sum(map(len, groups.values())), shares)
 
     def choose(self, name: str, split: str) -> None:
-        """Give a group its split."""
+        """Assign a group to a split."""
         self.chosen[name] = split
         self.used.add(split)
-        self.wanted_clips[split] -= len(self.groups[name])
+        self.lacking_clips[split] -= len(self.groups[name])
         for category, count in self.contents[name].items():
-            self.wanted[category][split] -= count
-            self.having[category].add(split)
+            self.lacking[category][split] -= count
+            self.splits_with[category].add(split)
 
     def best(self, name: str, category: str, num_left: int) -> str:
-        """Return the split for a group, one of the `num_left` with a category."""
+        """Return the best split for a group; `num_left` groups have the category."""
         empty = [split for split in SPLITS if split not in self.used]
-        lacking = [split for split in SPLITS if split not in self.having[category]]
+        without = [s for s in SPLITS if s not in self.splits_with[category]]
         candidates: Sequence[str] = SPLITS
         if not all(clip.has_times for clip in self.groups[name]):
             candidates = ["train"]
         elif empty and len(self.groups) - len(self.chosen) <= len(empty):
             candidates = empty
-        elif lacking and num_left <= len(lacking):
-            candidates = lacking
-        wanted = self.wanted[category]
+        elif without and num_left <= len(without):
+            candidates = without
+        lacking = self.lacking[category]
         return max(
-            candidates, key=lambda s: (round(wanted[s], 9), self.wanted_clips[s])
+            candidates, key=lambda s: (round(lacking[s], 9), self.lacking_clips[s])
         )
 
 
@@ -211,7 +212,7 @@ def _strata(clip: Clip) -> set[str]:
     return clip.categories or {BACKGROUND}
 
 
-def _wanted(count: int, shares: Sequence[float]) -> dict[str, float]:
-    """Return how many of `count` each split should have."""
-    parts = (count * share / sum(shares) for share in shares)
-    return dict(zip(SPLITS, parts, strict=True))
+def _divide(count: int, shares: Sequence[float]) -> dict[str, float]:
+    """Divide a count among the splits."""
+    counts = (count * share / sum(shares) for share in shares)
+    return dict(zip(SPLITS, counts, strict=True))

@@ -1,4 +1,4 @@
-"""What a manifest holds: numbers for the terminal and the picture."""
+"""Summarize a manifest in numbers, for the terminal and the figure."""
 
 import collections
 import dataclasses
@@ -19,11 +19,12 @@ class Summary:
         lengths_s: Length of each clip, in seconds.
         num_background: Number of clips without events.
         num_untimed: Number of clips whose events have no times.
-        events: Number of events of each category, by split; the most frequent first.
-        single_s: Time in which exactly one event goes on, in seconds.
-        overlap_s: Time in which several events go on at once.
-        unlabelled_s: Time without events in clips that have events with times.
-        background_s: Length of the clips without events.
+        events: Number of events by category and split, the most frequent category
+            first.
+        single_s: Time with exactly one event, in seconds.
+        overlap_s: Time with several events at once, in seconds.
+        unlabelled_s: Time without events in clips with timed events, in seconds.
+        background_s: Length of the clips without events, in seconds.
         num_overlapping: Number of clips with overlaps.
     """
 
@@ -42,12 +43,12 @@ class Summary:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories, in order of the alphabet."""
+        """The categories in alphabetical order."""
         return tuple(sorted(self.events))
 
 
 def summarize(clips: Sequence[Clip]) -> Summary:
-    """Count the clips of a manifest."""
+    """Compute the summary of a manifest's clips."""
     events: dict[str, collections.Counter[str]] = {}
     single_s = overlap_s = unlabelled_s = background_s = 0.0
     num_untimed = num_overlapping = 0
@@ -61,10 +62,11 @@ def summarize(clips: Sequence[Clip]) -> Summary:
         elif not clip.has_times:
             num_untimed += 1
         else:
-            single, overlap = _active_s(clip)
-            single_s, overlap_s = single_s + single, overlap_s + overlap
-            unlabelled_s += length_s - single - overlap
-            num_overlapping += overlap > 0
+            clip_single_s, clip_overlap_s = _active_s(clip)
+            single_s += clip_single_s
+            overlap_s += clip_overlap_s
+            unlabelled_s += length_s - clip_single_s - clip_overlap_s
+            num_overlapping += clip_overlap_s > 0
     lengths_s = tuple(clip.medium.length_s for clip in clips)
     splits = collections.Counter(clip.split for clip in clips)
     return Summary(
@@ -86,7 +88,7 @@ def summarize(clips: Sequence[Clip]) -> Summary:
 
 
 def _active_s(clip: Clip) -> tuple[float, float]:
-    """Return for how long one event goes on in a clip, and for how long several."""
+    """Return the time with one event in a clip, and with several events."""
     edges = sorted(
         edge for e in clip.events for edge in ((e.start_s, 1), (e.end_s, -1))
     )

@@ -1,9 +1,9 @@
-"""CSV or TSV with columns of start, end and label, one line an event.
+"""CSV or TSV with columns of start, end and label, one line per event.
 
-Columns have any of the usual names. Without a column that names the video, the file has
-its video's name. A line without times labels the whole clip; one without times and
-label, or with the label Background, says that nothing happens there. A table may lack
-columns of times. Commas are decimal points where semicolons separate columns.
+Common names of the columns are recognized. Without a column of videos, the file is
+named after its video. A line without times is a weak label of the clip. A line without
+times and label, or with the label Background, marks a clip without events. The columns
+of times may be missing. Decimal commas are accepted if semicolons separate columns.
 """
 
 import re
@@ -17,7 +17,7 @@ from avsdn_tf.labels.files import (
     parse_split,
     split_of_name,
 )
-from avsdn_tf.text import csv_cell
+from avsdn_tf.text import unmark_formula
 
 # In order of preference.
 _COLUMNS = {
@@ -39,16 +39,14 @@ _COLUMNS = {
     ),
     "split": ("split", "subset", "partition", "set"),
 }
-
-
-# Columns of times; a table that has others than those above is not read as weak.
+# A table with one of these words in a column's name is not read as weak labels.
 _TIME_WORDS = {
     *("onset", "start", "begin", "offset", "end", "stop", "duration", "frame"),
 }
 
 
 def find_columns(header: Sequence[str]) -> dict[str, str]:
-    """Return the header's name of each kind of column that it has."""
+    """Return the header's name for each kind of column in it."""
     plain = {re.sub(r"[^a-z]+", "_", name).strip("_"): name for name in header}
     return {
         kind: plain[name]
@@ -59,18 +57,18 @@ def find_columns(header: Sequence[str]) -> dict[str, str]:
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a table has columns of labels, and of times or videos."""
+    """Return whether a table has a column of labels, and columns of times or videos."""
     if not file.has_columns():
         return False
-    found = set(find_columns(file.table.header))
+    kinds = set(find_columns(file.table.header))
     words = {word for name in file.table.header for word in re.split("[^a-z]+", name)}
-    return {"start", "end", "label"} <= found or (
-        {"video", "label"} <= found and not _TIME_WORDS & words
+    return {"start", "end", "label"} <= kinds or (
+        {"video", "label"} <= kinds and not _TIME_WORDS & words
     )
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each video of the tables."""
+    """Return the labels of each video in the tables."""
     splits = _splits_of_names(files)
     return [
         labels
@@ -80,9 +78,9 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 
 
 def _splits_of_names(files: Sequence[LabelFile]) -> dict[str, str]:
-    """Return the split of each table that names videos, if all tables are of a split.
+    """Return the split in the name of each table of videos, such as `val.csv`.
 
-    One table for all, such as `test.csv`, is of none.
+    Empty unless every table has a split and there are at least two splits.
     """
     tables = [file for file in files if "video" in find_columns(file.table.header)]
     splits = {file.name: split_of_name(file) for file in tables}
@@ -104,7 +102,7 @@ def _read_file(
     if "video" not in columns:
         events[file.stem] = []
     for where, row in file.table.rows(file.name, problems):
-        row = {name: _unmark(value) for name, value in row.items()}
+        row = {name: unmark_formula(value) for name, value in row.items()}
         video = row[columns["video"]] if "video" in columns else file.stem
         if not video:
             problems.append(f"{where}: no video. Expected its name.")
@@ -122,11 +120,11 @@ def _read_file(
         VideoLabels(
             video,
             file.name,
-            tuple(found),
+            tuple(video_events),
             splits.get(video, named_split),
             fields.get(video, {}),
         )
-        for video, found in events.items()
+        for video, video_events in events.items()
     ]
 
 
@@ -142,8 +140,3 @@ def _read_event(
     if not (start or end):
         return LabelledEvent(label, None, None, where) if label else None
     return parse_event(label, start, end, where, problems, has_commas=has_commas)
-
-
-def _unmark(cell: str) -> str:
-    """Return a cell without the apostrophe by which `csv_cell` marks text."""
-    return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell

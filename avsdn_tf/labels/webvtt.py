@@ -1,9 +1,8 @@
-"""WebVTT: one file of subtitles a video, with its name; a cue's text is a category.
+"""WebVTT: one file of subtitles per video, named after it; a cue's text is a category.
 
-The layout is described in W3C's WebVTT, https://www.w3.org/TR/webvtt1/. Notes, styles
-and regions are skipped, tags are removed, as is the score that `predict` writes behind
-a category. Its disclaimer is no event: a first cue at the top of the picture, from the
-start on.
+Format: W3C's WebVTT, https://www.w3.org/TR/webvtt1/. Notes, styles, regions and tags
+are ignored. In files of `predict`, so are the score after the category and the
+disclaimer, which is the first cue: at the top of the picture, from time 0 on.
 """
 
 import html
@@ -14,19 +13,19 @@ from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event
 
 _TIME = r"(?:\d+:)?\d{2}:\d{2}\.\d{3}"
 _TIMES = re.compile(rf"({_TIME})[ \t]+-->[ \t]+({_TIME})(.*)")
-_TAG = re.compile(r"<[^>]*>")
+_TAG = re.compile(r"<[^<>]*>")
 _MAX_CUE_LINES = 100
 _SCORE = re.compile(r" \d+(\.\d+)? ?%$")
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a file begins as WebVTT does."""
+    """Return whether a file has WebVTT's suffix and header."""
     is_vtt = file.path.suffix.lower() == ".vtt"
     return is_vtt and file.text.startswith("WEBVTT")
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each file, which has its video's name."""
+    """Return the labels in each file, which is named after its video."""
     return [_read_file(file, problems) for file in files]
 
 
@@ -47,7 +46,7 @@ def _read_file(file: LabelFile, problems: list[str]) -> VideoLabels:
         for following in lines[i + 1 : i + 1 + _MAX_CUE_LINES]:
             if not following.strip() or "-->" in following:
                 break
-            text.append(html.unescape(_TAG.sub("", following)))
+            text.append(_unescape(_TAG.sub("", following)))
         start, end, settings = match.groups()
         if not events and "line:0" in settings.split() and not start.strip("0:."):
             continue  # The disclaimer.
@@ -55,3 +54,11 @@ def _read_file(file: LabelFile, problems: list[str]) -> VideoLabels:
         events.append(parse_event(category, start, end, where, problems))
     events = tuple(event for event in events if event)
     return VideoLabels(file.stem, file.name, events)
+
+
+def _unescape(text: str) -> str:
+    """Return text with its character references resolved, if they are valid."""
+    try:
+        return html.unescape(text)
+    except ValueError:  # A number of thousands of digits.
+        return text

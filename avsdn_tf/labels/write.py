@@ -1,7 +1,7 @@
-"""Write manifest.csv, categories.txt and their picture, and own what was written.
+"""Write manifest.csv, categories.txt and their figure; keep the user's own files.
 
-The folder's `.manifest.json` records the hashes of these files. A file that is not
-recorded, or changed since, is a person's: it is never overwritten.
+The folder's `.manifest.json` records the hashes of the written files. Only files with a
+recorded hash are overwritten.
 """
 
 import csv
@@ -27,6 +27,7 @@ from avsdn_tf.labels.files import LabelledEvent
 from avsdn_tf.labels.media import FeatureFiles
 from avsdn_tf.report import figures
 from avsdn_tf.schemas import read_json
+from avsdn_tf.text import mark_formula
 
 MANIFEST = "manifest.csv"
 CATEGORIES = "categories.txt"
@@ -36,15 +37,15 @@ _NAMES = (MANIFEST, CATEGORIES, PICTURE)
 
 
 def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
-    """Check that the files of a manifest may be written in a folder.
+    """Check that `write_manifest` may write its files.
 
     Args:
         out: The folder.
-        overwrite: Whether files may be replaced that were written there and have not
-            been changed since.
+        overwrite: Whether to overwrite files of an earlier manifest that nobody has
+            edited.
 
     Raises:
-        UserError: If one would replace a person's file, or any without `overwrite`.
+        UserError: If a file exists and may not be overwritten.
     """
     if os.path.lexists(out) and not out.is_dir():
         raise UserError(f"{out}: no folder. Expected one to write to, or a new one.")
@@ -71,7 +72,7 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
 
 
 def _read_record(out: pathlib.Path) -> dict[str, list[str]]:
-    """Return the hashes of each file; a record that can't be read owns no file."""
+    """Return the recorded hashes of each file, empty if they can't be read."""
     try:
         return read_json(out / _RECORD, dict[str, list[str]], "a record of hashes")
     except UserError:
@@ -85,17 +86,17 @@ def write_manifest(
     figure: Figure | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write manifest.csv and categories.txt, as the config `custom` reads them.
+    """Write manifest.csv and categories.txt for the config `custom`.
 
     Args:
-        out: The folder, which is created if need be.
+        out: The folder, which is created if it doesn't exist.
         clips: The clips, all with a split.
-        features: What the rows of feature files are, if clips have such files.
-        figure: The picture of the summary.
+        features: The time axis of feature files, if the clips have feature files.
+        figure: Figure of the summary.
         overwrite: As in `check_writable`.
 
     Raises:
-        UserError: If a file can't be written, or must not be replaced.
+        UserError: If a file can't be written or may not be overwritten.
     """
     categories = sorted({c for clip in clips for c in clip.categories})
     with explain_unwritable(out / MANIFEST, "Choose another folder for out."):
@@ -111,7 +112,7 @@ def write_manifest(
             if figure is not None:
                 figures.save(figure, folder / PICTURE)
             paths = [folder / name for name in _NAMES if (folder / name).exists()]
-            # Before the files move: of a killed process, either hash is recorded.
+            # Record old and new hashes before moving: a kill may come in between.
             hashes = {
                 path.name: [hash_file(path), *record.get(path.name, [])[:1]]
                 for path in paths
@@ -142,7 +143,7 @@ def _manifest_text(
         for event in clip.events or (nothing,):
             times = map(_time_text, (event.start_s, event.end_s))
             row = (clip.medium.key, clip.split, event.category, *times, *files)
-            writer.writerow([*row, *settings.values()])
+            writer.writerow([*map(mark_formula, row), *settings.values()])
     return target.getvalue()
 
 
@@ -153,7 +154,8 @@ def _time_text(time_s: float | None) -> str:
 def _path_text(path: pathlib.Path, out: pathlib.Path) -> str:
     """Return a path relative to the manifest's folder."""
     text = pathlib.Path(os.path.relpath(path, out)).as_posix()
-    if not os.path.exists(out / text):  # Below a symbolic link to a folder.
+    # ".." fails if a folder of the path is a symbolic link.
+    if not os.path.exists(out / text):
         text = os.path.abspath(path)
-    # Who reads the manifest expands a leading tilde.
+    # Reading a manifest expands a leading tilde.
     return f"./{text}" if text.startswith("~") else text

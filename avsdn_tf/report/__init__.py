@@ -1,1 +1,1 @@
-"""Figures, pages, event files and terminal output for people to look at."""
+"""Output for people: figures, pages, event files and terminal text."""

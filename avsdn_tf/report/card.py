@@ -1,4 +1,4 @@
-"""The model card of a shared run, made from its report."""
+"""Write the model card of a shared run."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from avsdn_tf.run_folder import RunFolder
 
 
 def write_card(path: pathlib.Path, folder: RunFolder, repo_id: str) -> None:
-    """Write the model card of a run whose repository is `repo_id`.
+    """Write the model card of a run in the repository `repo_id`.
 
     Raises:
         UserError: If the run's files can't be read.
@@ -19,11 +19,12 @@ def write_card(path: pathlib.Path, folder: RunFolder, repo_id: str) -> None:
         title, scores = title_of(report), list_scores(report)
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{folder.report}: expected the report of a finished run. Received none "
-            f"of its scores: {error}"
+            f"{folder.report}: expected the report of a finished run. Received a "
+            f"report without its scores: {error}"
         ) from error
     settings = folder.read_settings()
-    settings.pop("data_dir", None)  # A path of this machine.
+    # Don't publish local paths.
+    settings.pop("data_dir", None)
     text = render(
         "card.md",
         title=title,

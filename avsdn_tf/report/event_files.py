@@ -1,7 +1,6 @@
-"""The prediction of one video as files for other programs.
+"""Write the prediction of one video as JSON, CSV (events) and WebVTT (subtitles).
 
-JSON holds everything, CSV the events, and WebVTT the events as subtitles. All times are
-seconds on the players' clock, on which the video starts at `VideoPrediction.start_s`.
+All times are player times in seconds, from `VideoPrediction.start_s` on.
 """
 
 import csv
@@ -17,7 +16,7 @@ from avsdn_tf.files import write_json, write_text
 from avsdn_tf.report.scores import percent
 from avsdn_tf.text import csv_cell, printable, short_name
 
-# As JSON, 16 bytes each: ten hours of AVE's classes, three minutes of 10,000.
+# 32 MiB of JSON: ten hours with AVE's classes, three minutes with 10,000 classes.
 MAX_PROBABILITIES = 2**21
 _NUM_KEPT_CLASSES = 5
 
@@ -25,17 +24,20 @@ _NUM_KEPT_CLASSES = 5
 def write_event_files(
     folder: str | os.PathLike[str], stem: str, prediction: VideoPrediction
 ) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
-    """Write STEM.events.json, STEM.events.csv and STEM.vtt; return their paths.
+    """Write STEM.events.json, STEM.events.csv and STEM.vtt atomically.
 
-    The disclaimer is a member of the JSON, a column of the CSV, and a line at the top
-    of the picture throughout the video. Row i of the JSON's `probabilities` belongs to
-    the segment that starts at `start_s + i * segment_s`. Categories in `heard_only`
-    were not looked for in the picture. `multi_label` says whether each class has a
-    probability of its own, which makes it active from its number in `thresholds` on; if
-    not, the classes share 1, and background is the last. Of more than
-    `MAX_PROBABILITIES`, `most_probable` holds each segment's five largest in their
-    place, as pairs of a class's index and its probability. Each file is written
-    atomically.
+    The disclaimer is a member of the JSON, a column of the CSV, and a subtitle at the
+    top of the picture throughout the video. Members of the JSON:
+
+    * `probabilities`: row i is the segment from `start_s + i * segment_s` on. The last
+      class is background, unless `multi_label` is true.
+    * `most_probable` instead of more than `MAX_PROBABILITIES` probabilities: per
+      segment, the five most probable classes as pairs of index and probability.
+    * `thresholds`, if `multi_label`: probability from which each class is active.
+    * `heard_only`: categories that were detected by sound alone.
+
+    Returns:
+        The paths of JSON, CSV and WebVTT.
     """
     folder = pathlib.Path(folder)
     json_path = folder / f"{stem}.events.json"
@@ -56,7 +58,7 @@ def write_event_files(
     if prediction.heard_only:
         content["heard_only"] = list(prediction.heard_only)
     if probabilities.size <= MAX_PROBABILITIES:
-        # Six decimals take a third of the space of all.
+        # Six decimals take a third of the space of full precision.
         rounded = probabilities.astype(np.float64).round(6)
         content["probabilities"] = rounded.tolist()
     else:
@@ -79,7 +81,7 @@ def _most_probable(probabilities: np.ndarray) -> list[list[tuple[int, float]]]:
 def _csv_text(prediction: VideoPrediction) -> str:
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    # CSV has no comment syntax that every reader knows, so the disclaimer is a column.
+    # A column, because CSV readers agree on no syntax for comments.
     writer.writerow((*Event._fields, "disclaimer"))
     for event in prediction.events:
         times_s = round(event.start_s, 3), round(event.end_s, 3)
@@ -93,7 +95,7 @@ def _webvtt_text(prediction: VideoPrediction) -> str:
     cues = []
     if prediction.disclaimer:
         times = f"{_timestamp(0)} --> {_timestamp(prediction.end_s)}"
-        # Line 0 is the top of the picture; the events stand at the bottom.
+        # Line 0 is the top of the picture. Cues without a line are at the bottom.
         cues.append(f"{times} line:0\n{_cue_text(prediction.disclaimer)}\n")
     for event in prediction.events:
         times = f"{_timestamp(event.start_s)} --> {_timestamp(event.end_s)}"
@@ -110,5 +112,5 @@ def _timestamp(seconds: float) -> str:
 
 
 def _cue_text(text: str) -> str:
-    """Return text on one line, escaped: an empty line or an arrow would end the cue."""
+    """Return text on one line, escaped: a blank line or `-->` would end the cue."""
     return html.escape(printable(" ".join(text.split())), quote=False)

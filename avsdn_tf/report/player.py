@@ -1,4 +1,4 @@
-"""The page of one video: a player, and the video's events along its time."""
+"""Write the HTML page of one video: a player with a timeline of events."""
 
 import base64
 import collections
@@ -17,22 +17,21 @@ from avsdn_tf.report.figures import attention_colors, category_colors
 from avsdn_tf.report.templating import render
 from avsdn_tf.text import short_name
 
-# In base64, which takes a third more, 32 MB: the longest address that Firefox read
-# before version 136 (MDN, "data: URLs").
+# 32 MB in base64: the limit of data URLs in Firefox before version 136 (MDN).
 EMBEDDED_BYTES_MAX = 23 * 2**20
 
-# Cells of attention maps: in base64, 11 MB. All of a day of 7 x 7, 6 hours of 19 x 19.
+# 11 MB in base64: a day of 7 x 7 maps, or 6 hours of 19 x 19 maps.
 ATTENTION_CELLS_MAX = 8 * 2**20
 
 _NUM_SHOWN_CLASSES = 5
-# Of more categories at once, the list would not fit beside the video.
+# A longer list doesn't fit beside the video.
 _MAX_SHOWN_CLASSES = 12
 _MAX_LANES = 48
-# Of a heat map, from those of no weight to those of the most.
+# Steps of the attention's colour scale.
 _NUM_COLORS = 64
 
-# mimetypes.guess_type depends on the machine. Browsers refuse video/quicktime, but
-# play what phones put into .mov as MP4.
+# `mimetypes.guess_type` depends on the machine, and browsers refuse video/quicktime for
+# the .mov files of phones, which they play as MP4.
 _MIME_TYPES = {
     ".avi": "video/x-msvideo",
     ".m4v": "video/mp4",
@@ -45,9 +44,10 @@ _MIME_TYPES = {
 
 
 class _Lane(NamedTuple):
-    """A row of the timeline: its text, CSS class, and pairs of a colour and a path.
+    """A row of the timeline.
 
-    `mark` is what is said of the category beside its name.
+    `kind` is its CSS class, `paths` are pairs of a colour and an SVG path, and `mark`
+    is a remark beside the name.
     """
 
     name: str
@@ -62,12 +62,12 @@ def write_player_page(
     video: str | os.PathLike[str],
     folder: pathlib.Path | None = None,
 ) -> None:
-    """Write the page of a video atomically; the page asks nothing of the network.
+    """Write the page of a video atomically. The page loads nothing over the network.
 
-    The page embeds a video of at most `EMBEDDED_BYTES_MAX` bytes. It refers to a larger
-    one by its path relative to `folder`, where the page will lie (by default its own):
-    both must be moved together. It holds the attention maps, as one byte a cell, of at
-    most `ATTENTION_CELLS_MAX` cells, and says so if there are more.
+    Videos of at most `EMBEDDED_BYTES_MAX` bytes are embedded. Larger videos are linked
+    by a path relative to `folder`, the page's final folder (default: that of `path`).
+    Attention maps are embedded unless they have more than `ATTENTION_CELLS_MAX` cells;
+    the page then shows a note instead.
     """
     path, video = pathlib.Path(path), pathlib.Path(video)
     is_embedded = video.stat().st_size <= EMBEDDED_BYTES_MAX
@@ -104,20 +104,20 @@ def _embed(video: pathlib.Path) -> str:
 
 def _relative_url(video: pathlib.Path, folder: pathlib.Path) -> str:
     relative = pathlib.Path(os.path.relpath(video, folder)).as_posix()
-    # Quote bytes, since a name need not be UTF-8. An unquoted colon would turn what
-    # precedes it into a scheme.
+    # Quote bytes: a name need not be UTF-8. Quoting a colon keeps the text before it
+    # from being read as a URL scheme.
     return urllib.parse.quote(os.fsencode(relative))
 
 
 def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, Any]:
-    """Return the data of player.js, ready for JSON."""
+    """Return the data of player.js for JSON."""
     probabilities = np.asarray(prediction.probabilities, dtype=np.float64)
     num_shown, active = _NUM_SHOWN_CLASSES, np.zeros_like(probabilities, bool)
     if prediction.multi_label:
         active = active_categories(probabilities, prediction.thresholds)
         most = int(active.sum(axis=1).max())
         num_shown = max(num_shown, min(most, _MAX_SHOWN_CLASSES))
-    # Segment by segment: the whole order would take as much memory as they do.
+    # Sort by segment: indices of all classes would double the memory.
     order = np.stack(
         [
             np.argsort(-p - is_active, kind="stable")[:num_shown]
@@ -130,8 +130,8 @@ def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, An
         "segment_s": prediction.segment_s,
         "classes": [short_name(name) for name in prediction.classes],
         "colors": [*colors, "var(--muted)"],
-        # The most probable classes of every segment, each with its percentage. Of a
-        # multi-label prediction, those that are active come first.
+        # Pairs of class and percentage per segment, the most probable first; with
+        # multi-label predictions, active classes before others.
         "top": [
             list(zip(*pair, strict=True))
             for pair in zip(order.tolist(), percents.tolist(), strict=True)
@@ -147,9 +147,9 @@ def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, An
 
 
 def _attention_data(maps: np.ndarray) -> dict[str, Any]:
-    """Return attention maps as attention.js reads them.
+    """Return the data of attention.js: per map, the weights scaled to 255.
 
-    Each map is scaled to its strongest cell, 255, whose weight is in `percents`.
+    `percents` holds the weight of each map's strongest cell, in percent.
     """
     _, rows, columns = maps.shape
     strongest = maps.max(axis=(1, 2), keepdims=True)
@@ -164,10 +164,10 @@ def _attention_data(maps: np.ndarray) -> dict[str, Any]:
 
 
 def _lanes(prediction: VideoPrediction, colors: list[str]) -> list[_Lane]:
-    """Return a lane per category with events, and one of the most probable class.
+    """Return a lane per category with events, and a lane of the most probable class.
 
-    A multi-label prediction has no most probable class. Of more than `_MAX_LANES`
-    categories, those of most events have a lane.
+    The latter is omitted for multi-label predictions. Of more than `_MAX_LANES`
+    categories, those with the most events are shown.
     """
     lanes = []
     events = collections.defaultdict(list)
@@ -188,12 +188,12 @@ def _lanes(prediction: VideoPrediction, colors: list[str]) -> list[_Lane]:
     runs = collections.defaultdict(list)
     for start, end in itertools.pairwise(edges):
         runs[int(classes[start])].append((start, end))
-    # The class after the last category is background, which has no colour.
+    # Don't draw background, the last class.
     runs.pop(len(colors), None)
     paths = [(colors[index], _path(runs[index])) for index in sorted(runs)]
     return [*lanes, _Lane("Most probable class", "classes", paths)]
 
 
 def _path(runs: Iterable[tuple[float, float]]) -> str:
-    """Return an SVG path of one box per run, in units of a segment."""
+    """Return an SVG path with one box per run of segments, in units of segments."""
     return "".join(f"M{start:.9g} 0H{end:.9g}V1H{start:.9g}Z" for start, end in runs)

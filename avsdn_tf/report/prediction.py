@@ -1,11 +1,10 @@
-"""All files of one video's prediction, beside whatever else the folder holds.
+"""Write all files of one video's prediction without overwriting the user's files.
 
-The folder's `.predictions.json` records the video of each file and the file's SHA-256.
-A file that is not recorded, or changed since, is a person's: it is never overwritten.
+The folder's `.predictions.json` records the video and the SHA-256 of each file that was
+written. Only files with a recorded hash are overwritten.
 """
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import tempfile
@@ -21,6 +20,7 @@ from avsdn_tf.files import (
     TMP_PREFIX,
     expand_user,
     explain_unwritable,
+    hash_file,
     lock,
     write_json,
 )
@@ -31,14 +31,14 @@ from avsdn_tf.schemas import read_json
 from avsdn_tf.text import printable
 
 _RECORD = ".predictions.json"
-# A kilobyte for each of 60,000 videos.
+# 60,000 videos of a kilobyte each.
 _MAX_RECORD_BYTES = 64 * 2**20
 _SUFFIXES = (".html", ".png", ".vtt", ".events.json", ".events.csv")
 _ELSEWHERE = "Choose another folder for out."
 
 
 class _Entry(NamedTuple):
-    """The video of a file, and the hashes of what was written there."""
+    """The video of a file, and the hashes that the file may have."""
 
     video: str
     hashes: list[str | None]
@@ -54,18 +54,21 @@ def write_prediction(
     video: str | os.PathLike[str],
     prediction: VideoPrediction,
 ) -> pathlib.Path:
-    """Write page, picture, JSON, CSV and subtitles of a video; return the page.
+    """Write page, picture, JSON, CSV and subtitles of a video.
 
     Several processes may write into one folder.
 
     Args:
-        out: The folder. It is created if need be.
-        video: The video. The files have its name, without its suffix.
-        prediction: Its prediction.
+        out: The folder, which is created if it doesn't exist.
+        video: Path of the video, whose name without suffix names the files.
+        prediction: The prediction.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        UserError: If a file can't be written, or would replace a file that is not of an
-            earlier prediction of this video.
+        UserError: If a file can't be written, or would overwrite a file other than that
+            of an earlier prediction of this video.
     """
     out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
     stem = video.stem
@@ -80,11 +83,11 @@ def write_prediction(
 def check_prediction(
     out: str | os.PathLike[str], video: str | os.PathLike[str]
 ) -> None:
-    """Check, before a video is read, that the files of its prediction may be written.
+    """Check that `write_prediction` may write its files, before the video is read.
 
     Raises:
-        UserError: If one would replace a file that is not of an earlier prediction of
-            this video.
+        UserError: If a file exists, other than that of an earlier prediction of this
+            video.
     """
     out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
     _check_all(out, _names(video), video, _read_record(out))
@@ -94,7 +97,7 @@ def check_prediction(
 def own_files(
     out: pathlib.Path, names: Sequence[str], video: pathlib.Path
 ) -> Iterator[pathlib.Path]:
-    """Yield a folder for files of a video, which move to `out` at the end of the block.
+    """Yield a temporary folder for a video's files, which the block's end moves to out.
 
     Raises:
         UserError: As in `write_prediction`.
@@ -107,7 +110,7 @@ def own_files(
             with lock(out):
                 record = _read_record(out)
                 _check_all(out, names, video, record)
-                # Before the files move: of a killed process, either hash is recorded.
+                # Record old and new hashes before moving: a kill may come in between.
                 for name in names:
                     hashes = [_sha256(out / name), _sha256(folder / name)]
                     record[name] = _Entry(os.path.abspath(video), hashes)
@@ -131,7 +134,7 @@ def _check_all(
 
 
 def _check(path: pathlib.Path, source: str, entry: _Entry | None) -> None:
-    """Raise UserError if a file exists and is not of the same video's prediction."""
+    """Raise UserError if a file exists that this video's prediction didn't write."""
     if not os.path.lexists(path):
         return
     if entry is None:
@@ -149,11 +152,13 @@ def _check(path: pathlib.Path, source: str, entry: _Entry | None) -> None:
 
 
 def _read_record(out: pathlib.Path) -> dict[str, _Entry]:
-    """Return the record of a folder; one that can't be read owns no file."""
+    """Return the record of a folder, empty if it can't be read."""
     try:
-        what = "the record of predictions"
         record = read_json(
-            out / _RECORD, dict[str, _StoredEntry], what, max_bytes=_MAX_RECORD_BYTES
+            out / _RECORD,
+            dict[str, _StoredEntry],
+            "the record of predictions",
+            max_bytes=_MAX_RECORD_BYTES,
         )
     except UserError:
         return {}
@@ -172,7 +177,7 @@ def _write_record(out: pathlib.Path, record: Mapping[str, _Entry]) -> None:
 
 
 def _to_json(name: str) -> str:
-    """Return the name of a file as an address writes it: it need not be UTF-8."""
+    """Return the URL-quoted name of a file, which need not be UTF-8."""
     return urllib.parse.quote(os.fsencode(name))
 
 
@@ -181,17 +186,21 @@ def _from_json(name: str) -> str:
 
 
 def _sha256(path: pathlib.Path) -> str | None:
-    """Return the hash of a file; None for anything else, such as a broken link."""
+    """Return the hash of a file, or None if it is no file; of a huge one, no hash."""
     if not path.is_file():
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hash_file(path)
+    except ValueError:  # Larger than any file of a prediction.
+        return ""
 
 
 def find_written(out: str | os.PathLike[str]) -> dict[str, bool]:
-    """Return the files that predictions wrote in a folder, and if each is unchanged."""
+    """Return the files that predictions wrote, and whether each is unchanged."""
     out = pathlib.Path(expand_user(out))
     return {
         name: _sha256(out / name) in entry.hashes
         for name, entry in _read_record(out).items()
-        if (out / name).is_file()
+        # A stranger's record may name files elsewhere.
+        if pathlib.Path(name).name == name and (out / name).is_file()
     }

@@ -1,4 +1,4 @@
-"""The report of a run: figures, page and report.json in its folder."""
+"""Write the report of a run: figures, page and report.json in its folder."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.schemas import Schema, describe, read_bytes
 
 _NUM_TIMELINE_CLIPS = 8
-# What screen readers say of the figures.
+# Descriptions of the figures for screen readers.
 _DESCRIPTIONS = {
     "learning_curves": "Loss and accuracy of training and the score of validation by "
     "epoch. Their numbers are in metrics.csv",
@@ -37,20 +37,19 @@ _DESCRIPTIONS = {
 }
 # 60,000 epochs.
 _MAX_METRICS_BYTES = 4 * 2**20
-# Sums of half a million float32 round.
-_Share = Annotated[float, Field(ge=0, le=1.01)]
-_Positive = Annotated[float, Field(ge=0, le=1e12)]
+# Tolerate rounding in sums of half a million float32.
+_Fraction = Annotated[float, Field(ge=0, le=1.01)]
 
 
 class _Epoch(Schema, strict=False, extra="ignore"):
-    """A row of metrics.csv. Its values are texts."""
+    """A row of metrics.csv, whose values are strings."""
 
     epoch: Annotated[int, Field(ge=1, lt=2**31)]
     loss: Annotated[float, Field(ge=-1e30, le=1e30)]
-    accuracy: _Share
-    validation_accuracy: _Share | None = None
-    validation_f1: _Share | None = None
-    seconds: _Positive
+    accuracy: _Fraction
+    validation_accuracy: _Fraction | None = None
+    validation_f1: _Fraction | None = None
+    seconds: Annotated[float, Field(ge=0, le=1e12)]
 
     @model_validator(mode="after")
     def _has_one_score(self) -> "_Epoch":
@@ -65,7 +64,7 @@ def summarize(
     history: Sequence[Mapping[str, float]],
     scores: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what report.json holds; see `write_run_report`."""
+    """Return the content of report.json; see `write_run_report`."""
     selection = scores.get("selection", "validation_accuracy")
     selected = max(history, key=lambda epoch: epoch[selection])
     return {
@@ -91,15 +90,26 @@ def write_run_report(
     categories: Sequence[str],
     attention_of: Callable[[Sequence[int]], list[np.ndarray] | None] | None = None,
 ) -> dict[str, Any]:
-    """Write the figures, the page and, last, report.json of a run; return the report.
+    """Write the figures, the page and, last, report.json of a run.
 
-    `scores` is the result of `evaluation.evaluate` or `cross_modality.evaluate`, with
-    `dataset_hash`, the score that selected the epoch (`validation_accuracy` or
-    `validation_f1`) and its name (`selection`; default the former), and `predictions`
-    is what they are of; None for cross-modality localization, whose report has neither
-    timelines nor a confusion matrix. That of multi-label networks has no confusion
-    matrix, either. `attention_of` returns the attention maps `(num_segments, rows,
-    columns)` of clips by their index in `predictions`, or None.
+    Args:
+        folder: Folder of the run.
+        disclaimer: Text that must accompany every result, or None.
+        command: Command that repeats the run.
+        settings: Settings of the run.
+        history: Metrics per epoch; see `read_history`.
+        scores: Result of `evaluation.evaluate` or `cross_modality.evaluate`, with
+            `dataset_hash`, the score that selected the epoch (`validation_accuracy` or
+            `validation_f1`) and that score's name as `selection` (default:
+            `validation_accuracy`).
+        predictions: Predictions on the test split, for timelines and confusion matrix;
+            None for cross-modality localization.
+        categories: Names of the categories.
+        attention_of: Returns attention maps `(num_segments, rows, columns)` of clips,
+            given by their indices in `predictions`, or None.
+
+    Returns:
+        The content of report.json.
 
     Raises:
         UserError: If a file can't be written.
@@ -118,7 +128,7 @@ def write_run_report(
             versions=folder.read_versions(),
         )
         write_text(folder.page, page)
-        # The last file: its presence says that the run has ended.
+        # Last: a run with report.json is complete.
         write_json(folder.report, report)
     return report
 
@@ -126,10 +136,12 @@ def write_run_report(
 def render_page(
     report: Mapping[str, Any], drawn: Mapping[str, Figure], **values: Any
 ) -> str:
-    """Return the page of a run: one HTML file that loads nothing from elsewhere.
+    """Return the page of a run as HTML that loads no other files.
 
-    `drawn` holds the figures; `values` are `title`, `command`, `settings` and
-    `versions`.
+    Args:
+        report: Content of report.json.
+        drawn: Figures by name.
+        **values: `title`, `command`, `settings` and `versions`.
     """
     return render(
         "page.html",
@@ -150,7 +162,7 @@ def render_page(
 
 
 def read_history(folder: RunFolder) -> list[dict[str, float]]:
-    """Return metrics.csv as one dictionary of numbers per epoch.
+    """Read metrics.csv as one dictionary of numbers per epoch.
 
     Raises:
         UserError: If the file is missing, broken or empty.
@@ -178,7 +190,7 @@ def _draw(
     categories: Sequence[str],
     attention_of: Callable[[Sequence[int]], list[np.ndarray] | None] | None,
 ) -> dict[str, Figure]:
-    """Return the figures of a report by the names of their files."""
+    """Return the figures of a report by name."""
     drawn = {
         "learning_curves": figures.learning_curves(
             history, report["selected_epoch"], report["selection"]
@@ -204,7 +216,7 @@ def _draw(
 def _draw_timelines(
     report: Mapping[str, Any], predictions: Predictions, categories: Sequence[str]
 ) -> tuple[Figure, dict[int, str]]:
-    """Return the timelines, and the titles of the clips in them by their index."""
+    """Return the timelines, and the titles of their clips by index."""
     labels, predicted = predictions.labels, predictions.logits.argmax(axis=-1)
     chosen = figures.choose_clips(
         labels, predicted, len(categories), _NUM_TIMELINE_CLIPS
@@ -224,11 +236,11 @@ def _draw_timelines(
 def _draw_lanes(
     report: Mapping[str, Any], predictions: Predictions, categories: Sequence[str]
 ) -> tuple[Figure, dict[int, str]]:
-    """Return what `_draw_timelines` does, of multi-label predictions."""
+    """Like `_draw_timelines`, for multi-label predictions."""
     lanes = lanes_of(predictions, report["thresholds"])
-    part, whole = F1.of_segments(lanes).per_clip(len(predictions.row))
-    f1 = part / np.maximum(whole, 1)
-    chosen = figures.choose_evenly(f1, whole > 0, _NUM_TIMELINE_CLIPS)
+    numerator, denominator = F1.of_segments(lanes).per_clip(len(predictions.row))
+    f1 = numerator / np.maximum(denominator, 1)
+    chosen = figures.choose_evenly(f1, denominator > 0, _NUM_TIMELINE_CLIPS)
     titles = {c: f"row {predictions.row[c]}, F1 {percent(f1[c])}" for c in chosen}
     clips = [
         figures.LaneClip(

@@ -1,4 +1,4 @@
-"""HTML of the pages, by the files in `templates/` and `static/`."""
+"""Render the pages from the files in `templates/` and `static/`."""
 
 import pathlib
 from typing import Any
@@ -13,26 +13,25 @@ STATIC = pathlib.Path(__file__).parent / "static"
 
 
 def render(name: str, **values: Any) -> str:
-    """Return a page that loads nothing from elsewhere; a missing value raises."""
+    """Render a template; a missing value raises `jinja2.UndefinedError`."""
     return ENVIRONMENT.get_template(name).render(**values)
 
 
 def _static(name: str) -> Markup:
-    """Return a file of `static/` as it is: style sheets and scripts become inline."""
+    """Return the content of a style sheet or script, unescaped."""
     return Markup((STATIC / name).read_text(encoding="utf-8"))
 
 
 def _showable(value: Any) -> Any:
-    """Return a value that is put into a page; markup stays as it is."""
+    """Make strings printable, except markup."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return printable_lines(value) if is_text else value
 
 
 def _clock(seconds: float) -> str:
-    """Return a time as people write it, such as 1:05.5; the same as in player.js."""
+    """Format a time, such as 1:05.5, in the same way as player.js."""
     minutes, rest = divmod(round(seconds, 2), 60)
     hours, minutes = divmod(int(minutes), 60)
-    # "05.5", but "05" for a whole second.
     padded = f"{rest:05.2f}".rstrip("0").rstrip(".")
     return f"{hours}:{minutes:02d}:{padded}" if hours else f"{minutes}:{padded}"
 

@@ -1,4 +1,4 @@
-"""What commands print: tables, progress and plain text."""
+"""Terminal output: tables, progress bars and plain text."""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ from avsdn_tf.text import printable, printable_lines, short_name
 
 
 def results_table(report: Mapping[str, Any]) -> Table:
-    """Return the scores of a run, within 80 columns, terminal or file."""
+    """Return the scores of a run as a table that fits 80 columns."""
     table = _empty_table(title_of(report), report["disclaimer"])
     table.add_column("score")
     table.add_column("value", justify="right", no_wrap=True)
@@ -54,7 +54,7 @@ def results_table(report: Mapping[str, Any]) -> Table:
 def print_report(
     console: Console, report: Mapping[str, Any], run: str | os.PathLike[str]
 ) -> None:
-    """Print the scores of a run, its folder and its page."""
+    """Print the scores of a run and the paths of its folder and page."""
     folder = RunFolder(run)
     console.print(results_table(report))
     print_plainly(console, f"Run folder: {folder.path}\nPage to open: {folder.page}")
@@ -94,7 +94,7 @@ def rows_table(title: str, columns: Sequence[str], rows: Iterable[Any]) -> Table
 def _empty_table(title: str, disclaimer: str | None) -> Table:
     caption = printable_lines(disclaimer) if disclaimer else None
     return Table(
-        # Text objects keep brackets in names from being read as markup.
+        # `Text` doesn't parse brackets in names as markup.
         title=Text(printable(title), style="bold"),
         caption=Text(caption, style="bold yellow") if caption else None,
         title_justify="left",
@@ -104,16 +104,16 @@ def _empty_table(title: str, disclaimer: str | None) -> Table:
 
 
 def _bar(console: Console, *columns: ProgressColumn) -> Progress:
-    """Return a bar that a terminal alone shows, and that is removed at the end."""
-    shown = console.is_terminal
-    return Progress(*columns, console=console, transient=True, disable=not shown)
+    """Return a progress bar that is shown on terminals only, and removed at the end."""
+    is_terminal = console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=not is_terminal)
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """A bar with loss, accuracy and time left, which a terminal alone shows.
+    """A progress bar with loss, accuracy and remaining time, shown on terminals only.
 
-    A context manager that shows and removes the bar. The time left counts all epochs;
-    early stopping may end sooner.
+    Use it as a context manager, which shows and removes the bar. The remaining time
+    ignores early stopping.
     """
 
     def __init__(self, console: Console) -> None:
@@ -140,7 +140,7 @@ class TrainingProgress(keras.callbacks.Callback):
         self._bar.stop()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Start counting."""
+        """Set the number of steps."""
         del logs
         self._steps = self.params["steps"]
         self._task = self._bar.add_task(
@@ -149,7 +149,7 @@ class TrainingProgress(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the epoch."""
+        """Store the epoch."""
         del logs
         self._epoch = epoch
 
@@ -166,7 +166,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
 
 class TerminalHandler(logging.Handler):
-    """Prints the package's log messages as plain lines, warnings in yellow."""
+    """A logging handler that prints plain lines, warnings in yellow."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
@@ -180,7 +180,7 @@ class TerminalHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_terminal(console: Console | None = None) -> Iterator[Console]:
-    """Yield the terminal, on which the package's log appears inside the block."""
+    """Print the package's log on the terminal inside the block; yield the terminal."""
     console, logger = console or Console(), logging.getLogger("avsdn_tf")
     handler, before = TerminalHandler(console), (logger.level, logger.propagate)
     logger.addHandler(handler)
@@ -198,13 +198,14 @@ def logging_terminal(console: Console | None = None) -> Iterator[Console]:
 def extraction_progress(
     console: Console, num_videos: int
 ) -> Iterator[Callable[[pathlib.Path, str | None], None]]:
-    """Show a bar of videos; yield a function of each done video and its error or None.
+    """Show the progress of videos: a bar on terminals, else a line per video.
 
-    Without a terminal, print a line per video. Failed videos have a line in any case.
+    Failed videos always get a line. Yields a function to call after each video, with
+    its path and its error message or None.
     """
     with _bar(
         console,
-        # Brackets in a name are no markup.
+        # Don't parse brackets in names as markup.
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
@@ -233,7 +234,7 @@ def extraction_progress(
 
 
 def print_plainly(console: Console, text: str, style: str | None = None) -> None:
-    """Print text that may hold names of files: without markup, without wrapping."""
+    """Print text without markup or wrapping, which would change file names."""
     console.print(
         printable_lines(text),
         style=style,
@@ -244,7 +245,7 @@ def print_plainly(console: Console, text: str, style: str | None = None) -> None
 
 
 def list_failures(console: Console, failures: Collection[str], num_videos: int) -> None:
-    """Print again at the end why videos failed: the first may have scrolled away."""
+    """Print all error messages at the end, where the user sees them."""
     if failures:
         print_plainly(console, f"{len(failures)} of {num_videos} videos failed:")
     for failure in failures:

@@ -1,17 +1,18 @@
-"""Events without training: what AVE's categories sound and look like, as a table.
+"""Localize events without training: map AVE's categories to classes of two classifiers.
 
-`categories.csv` has a line for each category: its name, its sound classes (`heard`) and
-its image classes (`seen`), separated by `;`. `A ... B` are all classes from A to B in
-the classifier's order. A category without image classes is heard only.
+`categories.csv` has a line per category: its name, its sound classes (`heard`) and its
+image classes (`seen`), separated by `;`. `A ... B` means all classes from A to B in the
+classifier's order. A category without image classes is detected by sound alone.
 
-* YAMNet knows AVE's sounds by AudioSet's names, but one class of speech: `Speech`
-  stands for AVE's two.
-* ImageNet has no helicopter (other aircraft stand in), no ukulele and no mandolin
-  (other plucked instruments), and neither people nor shofars: speech and shofar are
-  heard only.
-* `yamnet.txt` holds YAMNet's 521 classes in order (yamnet_class_map.csv of
-  https://github.com/tensorflow/models, Apache-2.0), `imagenet.txt` the 1,000 of
-  ILSVRC 2012: the first name of each WordNet synset, `crane` and `maillot` told apart.
+* YAMNet has AudioSet's names of AVE's categories, except that `Speech` replaces AVE's
+  two speech categories.
+* ImageNet lacks helicopters (replaced by other aircraft), ukuleles and mandolins
+  (replaced by other plucked instruments), people and shofars (speech and shofar are
+  detected by sound alone).
+* `yamnet.txt` lists YAMNet's 521 classes in order (yamnet_class_map.csv of
+  https://github.com/tensorflow/models, Apache-2.0). `imagenet.txt` lists the 1,000
+  classes of ILSVRC 2012 by the first name of each WordNet synset, with distinct names
+  for the two synsets each of `crane` and `maillot`.
 """
 
 import csv
@@ -30,8 +31,8 @@ from avsdn_tf.models.late_fusion import LateFusion
 _FOLDER = pathlib.Path(__file__).parent
 CATEGORIES = _FOLDER / "categories.csv"
 DISCLAIMER = "Zero-shot: no training, two public classifiers"
-# EfficientNetV2B0 has the best accuracy of keras.applications' networks of its size:
-# 78.7 % on ImageNet with 29 MB (https://keras.io/api/applications).
+# EfficientNetV2B0 is the most accurate network of its size in keras.applications:
+# 78.7 % on ImageNet, 29 MB (https://keras.io/api/applications).
 BACKBONES = Backbones(
     audio_network="yamnet_scores", visual_network="EfficientNetV2B0_classes"
 )
@@ -39,7 +40,13 @@ _COLUMNS = ["category", "heard", "seen"]
 
 
 class CategoryClasses(NamedTuple):
-    """A category, and the classes of two classifiers that are evidence of it."""
+    """A category, and the indices of its sound classes and image classes.
+
+    Example:
+        >>> entry = avsdn_tf.zero_shot.CategoryClasses("Bark", heard=(70,), seen=(207,))
+        >>> avsdn_tf.zero_shot.class_names("yamnet")[entry.heard[0]]
+        'Bark'
+    """
 
     category: str
     heard: tuple[int, ...]
@@ -48,7 +55,12 @@ class CategoryClasses(NamedTuple):
 
 @functools.cache
 def class_names(classifier: str) -> tuple[str, ...]:
-    """Return the classes of `"yamnet"` or `"imagenet"` in the order of its outputs."""
+    """Return the classes of `"yamnet"` or `"imagenet"` in the order of its outputs.
+
+    Example:
+        >>> len(avsdn_tf.zero_shot.class_names("yamnet"))
+        521
+    """
     text = (_FOLDER / f"{classifier}.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
@@ -60,8 +72,13 @@ def read_table(path: pathlib.Path = CATEGORIES) -> list[CategoryClasses]:
         path: A CSV file with the columns `category`, `heard` and `seen`.
 
     Raises:
-        UserError: If it can't be read, names an unknown class, repeats a category, or
-            has a category without a sound class.
+        UserError: If the file can't be read, has an unknown class, repeats a category,
+            or has a category without a sound class.
+
+    Example:
+        >>> table = avsdn_tf.zero_shot.read_table()
+        >>> [entry.category for entry in table][:2]
+        ['Church bell', 'Male speech, man speaking']
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -84,7 +101,7 @@ def read_table(path: pathlib.Path = CATEGORIES) -> list[CategoryClasses]:
         try:
             entry = _read_row(row)
             if entry.category in table:
-                raise ValueError(f"{entry.category!r} stands on two lines")
+                raise ValueError(f"{entry.category!r} is on two lines")
         except ValueError as error:
             raise UserError(
                 f"line {line}: {error}", field="classes", value=path
@@ -98,19 +115,21 @@ def load(
     multi_label: bool = False,
     **backbones: str | None,
 ) -> LateFusion:
-    """Return the network of a table, which needs no training.
+    """Return a network that localizes events without training.
 
     Args:
-        classes: A table of categories; default: AVE's.
+        classes: Path of a table of categories, as for `read_table`. Default: AVE's
+            categories.
         multi_label: Boolean. Whether events of several categories may overlap.
-        **backbones: Fields of `Backbones` to use instead of YAMNet's scores and
+        **backbones: Fields of `Backbones` that replace YAMNet's scores and
             EfficientNetV2B0's probabilities.
 
     Raises:
-        UserError: If the table is wrong.
+        UserError: If the table is invalid.
 
     Example:
-        >>> avsdn_tf.localize(avsdn_tf.zero_shot.load(), "dog.mp4")
+        >>> model = avsdn_tf.zero_shot.load()
+        >>> events = avsdn_tf.localize(model, "dog.mp4")
     """
     table = read_table(pathlib.Path(expand_user(classes)) if classes else CATEGORIES)
     return LateFusion(
@@ -139,7 +158,7 @@ def _read_row(row: Mapping[str, Any]) -> CategoryClasses:
 
 def _read_classes(cell: str, classifier: str) -> tuple[int, ...]:
     """Return the indices of the classes in a cell."""
-    names, found = class_names(classifier), []
+    names, indices = class_names(classifier), []
     for part in filter(None, map(str.strip, cell.split(";"))):
         ends = [part] if part in names else [end.strip() for end in part.split("...")]
         for end in ends:
@@ -150,5 +169,5 @@ def _read_classes(cell: str, classifier: str) -> tuple[int, ...]:
         first, last = names.index(ends[0]), names.index(ends[-1])
         if len(ends) > 2 or first > last:
             raise ValueError(f"{part!r} is no range of {classifier}'s classes")
-        found += range(first, last + 1)
-    return tuple(dict.fromkeys(found))
+        indices += range(first, last + 1)
+    return tuple(dict.fromkeys(indices))

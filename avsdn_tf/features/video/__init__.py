@@ -1,6 +1,7 @@
-"""Read videos second by second: `reader`, which `process` runs in a child process.
+"""Decode videos second by second.
 
-`picture` says which frames are chosen.
+`reader` decodes, `process` runs it in a child process, and `picture` defines which
+frames of a second are chosen.
 """
 
 from avsdn_tf.features.video.container import (

@@ -1,7 +1,7 @@
-"""The child process of `process`: read the videos that its parent asks for.
+"""The child process of `process`, which decodes videos on request.
 
-Each line of standard input is a request. The answers are lines of JSON; the bytes of a
-second's arrays follow its line.
+Each line of standard input is a request. Each answer is a line of JSON, followed by the
+bytes of its arrays.
 """
 
 import json
@@ -21,11 +21,11 @@ _GIB = 2**30
 
 
 def serve() -> None:
-    """Answer the parent's requests, until the parent ends."""
+    """Answer the parent's requests until the parent ends."""
     requests: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=[requests], daemon=True).start()
     with os.fdopen(os.dup(1), "wb") as output:
-        # Nothing that a library prints gets between the answers.
+        # Redirect standard output, so that no library prints between the answers.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _send(output, {})
         while True:
@@ -41,7 +41,7 @@ def serve() -> None:
 
 
 def _listen(requests: queue.SimpleQueue[list[Any]]) -> None:
-    """Pass requests on; end the process, whatever it does, when the parent ends."""
+    """Queue requests; exit, even while decoding, when the parent ends."""
     try:
         for line in sys.stdin.buffer:
             requests.put(json.loads(line))
@@ -68,11 +68,11 @@ def _send(output: BinaryIO, answer: dict[str, Any] | None) -> None:
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Let allocations beyond a limit fail, where the system can do that."""
+    """Make allocations beyond a limit fail (Linux only)."""
     if sys.platform == "linux":
         import resource
 
-        # Of this kind are the heap and the stacks of threads, but no shared libraries.
+        # Counts the heap and the threads' stacks, but not shared libraries.
         kind = resource.RLIMIT_DATA
         _, highest = resource.getrlimit(kind)
         if highest != resource.RLIM_INFINITY:
@@ -81,7 +81,7 @@ def _limit_memory(num_bytes: int) -> None:
 
 
 def _explain(error: Exception, path: str, memory_bytes: int) -> str:
-    # A thread that gets no memory for its stack is a BlockingIOError.
+    # Without memory for a thread's stack, FFmpeg's error is BlockingIOError.
     if isinstance(error.__cause__ or error, (MemoryError, BlockingIOError)):
         return (
             f"{path}: takes more than {memory_bytes / _GIB:.3g} GiB of memory, which "

@@ -1,25 +1,24 @@
-"""Times of a video in flicks, and checks of the timestamps that the file states.
+"""Convert times of a video to flicks, and check its timestamps.
 
-Time 0 is the smaller of the first timestamps of picture and sound. These errors are
-raised, since nothing can be aligned by such timestamps:
+Time 0 is the smaller of the first timestamps of picture and sound. These timestamps
+raise an error, because picture and sound can't be aligned by them:
 
-* A timestamp lies more than 600 s beyond the frames before it and beyond the length
-  that the file states.
-* A timestamp lies more than 1 s before the frames before it.
-* More than 1 s is missing in picture and sound at once. FFmpeg skips damaged bytes
-  without an error. A gap in one stream alone may be meant, such as a still picture.
+* A timestamp is more than 600 s after all earlier frames and the file's stated end.
+* A timestamp is more than 1 s before that of the frame before it.
+* Picture and sound lack the same interval of more than 1 s: FFmpeg skips damaged bytes
+  without an error. A gap in one stream may be intended, such as a still picture.
 """
 
 import math
 from fractions import Fraction
 
-# A flick is 1 / 705,600,000 s. The usual frame rates, sample rates and clocks of
-# containers are whole numbers of flicks, and integers take a tenth of the time of
-# Python's exact fractions. Names that end in _fl hold flicks.
+# A flick is 1 / 705,600,000 s. Common frame rates, sample rates and container clocks
+# are whole numbers of flicks, and integers are ten times as fast as `Fraction`. The
+# suffix _fl marks times in flicks.
 SECOND_FL = 705_600_000
-# A few bytes can state years.
+# A damaged or malicious header may state years.
 MAX_LENGTH_S = 24 * 60 * 60
-# The most that may be missing before a file counts as damaged.
+# A longer gap counts as damage.
 MAX_MISSING_FL = SECOND_FL
 _MAX_STEP_BACK_FL = SECOND_FL
 _MAX_JUMP_S = 600
@@ -28,25 +27,30 @@ _MAX_LENGTH_FL = MAX_LENGTH_S * SECOND_FL
 
 
 def to_flicks(count: int, unit_s: Fraction) -> int:
-    """Return `count` units of time in whole flicks.
+    """Return `count * unit_s` in whole flicks.
 
-    The result is rounded down, so that times that are whole seconds apart stay so.
+    Rounding down keeps the distance of times that are whole seconds apart.
     """
     numerator, denominator = unit_s.as_integer_ratio()
     return count * numerator * SECOND_FL // denominator
 
 
 class Clock:
-    """Check the timestamps of a video, and hold its time 0 (None before it is known).
+    """Checks the timestamps of a video.
 
-    `stated_end_fl` is minus infinity if the file states no end.
+    Args:
+        stated_end_fl: End as the file states it; minus infinity if it states none.
+
+    Attributes:
+        zero_fl: Time 0, or None while it is unknown.
     """
 
     def __init__(self, stated_end_fl: int | float) -> None:
         self.zero_fl: int | None = None
         self._stated_end_fl = stated_end_fl
-        # The latest gap in each stream, and the longest time between two pictures.
+        # The latest gap of each stream.
         self._gaps: dict[str, tuple[int, int]] = {}
+        # The longest time between two frames.
         self._longest_interval_fl: int | None = None
 
     def start(self, picture_fl: int, sound_fl: int | None) -> None:
@@ -56,10 +60,10 @@ class Clock:
         self.zero_fl = picture_fl if sound_fl is None else min(picture_fl, sound_fl)
 
     def check_jump(self, time_fl: int, end_fl: int | float) -> None:
-        """Raise ValueError if a time lies too far beyond what was decoded.
+        """Raise ValueError if a time is too far after `end_fl`, the end of all frames.
 
-        `end_fl` is minus infinity before the first frame, whose timestamp may be
-        anything: recorders count from when they were switched on.
+        `end_fl` is minus infinity before the first frame, whose timestamp may have any
+        value: recorders count from when they were switched on.
         """
         self.check_length(time_fl)
         limit_fl = max(end_fl, self._stated_end_fl) + _MAX_JUMP_FL
@@ -70,12 +74,12 @@ class Clock:
             )
 
     def check_length(self, end_fl: int | float) -> None:
-        """Raise ValueError if the video lasts until a time beyond the limit."""
+        """Raise ValueError if the video is longer than `MAX_LENGTH_S`."""
         if self.zero_fl is not None and end_fl > self.zero_fl + _MAX_LENGTH_FL:
             raise ValueError(f"it lasts longer than {MAX_LENGTH_S // 3600} h")
 
     def check_step_back(self, kind: str, time_fl: int, latest_fl: int | float) -> None:
-        """Raise ValueError if a time lies too far before the frame before it."""
+        """Raise ValueError if a time is too far before that of the preceding frame."""
         if time_fl < latest_fl - _MAX_STEP_BACK_FL:
             raise ValueError(
                 f"the timestamps of its {kind} stream jump back by "
@@ -83,7 +87,7 @@ class Clock:
             )
 
     def check_interval(self, start_fl: int, end_fl: int) -> None:
-        """Check the time between two pictures against the longest time so far."""
+        """Check for a gap: a time between two frames far above the longest so far."""
         usual_fl = self._longest_interval_fl
         if usual_fl is not None and end_fl - start_fl > usual_fl + MAX_MISSING_FL:
             self.check_gap("picture", start_fl, end_fl)

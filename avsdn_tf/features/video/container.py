@@ -1,14 +1,13 @@
-"""Find and open video files, choose streams, compare what a file states and holds.
+"""Find and open video files, choose streams, and check that files are complete.
 
-FFmpeg reads the file through PyAV, so that every container and codec of FFmpeg is
-supported. PyAV drops FFmpeg's log unless a program asks for it through `av.logging`.
+FFmpeg reads the file through PyAV, which drops FFmpeg's log unless a program enables it
+through `av.logging`.
 
-Damage. A video is read whole, or `VideoError` is raised: for damaged packets and
-frames, for more than 1 s that is missing in picture and sound at once (see `clock`),
-and for a file that ends more than 1 s before the length that it states. The seconds
-before the damage have been handed out by then. FFmpeg finds changed bytes only where
-they make no sense, and an AVI, WAV or MPEG transport stream that was cut between two
-packets can't be told from a shorter one.
+Damaged videos raise `VideoError`, after the seconds before the damage: for damaged
+packets and frames, for more than 1 s that both picture and sound lack (see `clock`),
+and for a file that ends more than 1 s before its stated length. Undetected are changed
+bytes that FFmpeg can decode, and the cut end of an AVI, WAV or MPEG transport stream
+that ends between two packets.
 """
 
 import contextlib
@@ -30,8 +29,8 @@ from avsdn_tf.features.video.clock import (
 )
 from avsdn_tf.files import expand_user
 
-# The containers and audio files that are opened. None of them names other files or
-# addresses, as playlists do, and none is a picture or plain text.
+# The accepted formats. None refers to other files or URLs, as playlists do, and none
+# is an image or plain text.
 _FORMATS = (
     *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "ape", "apng", "asf", "au", "av1"),
     *("avi", "caf", "dts", "dv", "eac3", "flac", "flv", "gif", "gxf", "h264", "hevc"),
@@ -43,23 +42,23 @@ _NO_VIDEO = (
     "it is not a video, but of a format that holds neither picture nor sound, one "
     "picture, or the names of other files"
 )
-# 8K of the cinema. A header may claim any size.
+# 8K in cinemas. A damaged or malicious header may state any size.
 _MAX_PIXELS = 8192 * 4320
-# The transport stream of a whole TV channel has about a hundred.
+# A TV channel's whole transport stream has about a hundred.
 _MAX_STREAMS = 256
-# Each thread of a decoder holds a frame.
+# Each decoder thread holds a frame in memory.
 _MAX_THREADS = 4
-# FFmpeg's unit for the times of a container as a whole.
-_CONTAINERS_UNIT_S = Fraction(1, av.time_base)
-# For other formats, FFmpeg computes the duration from the bytes that are there.
-_STATE_THEIR_DURATION = {"asf", "flv", "matroska", "mov"}
+# FFmpeg's time unit of a container's start and duration.
+_CONTAINER_UNIT_S = Fraction(1, av.time_base)
+# For other formats, FFmpeg computes the duration from the bytes in the file.
+_FORMATS_WITH_DURATION = {"asf", "flv", "matroska", "mov"}
 _SUFFIXES = (
     *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv"),
     *(".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob"),
     *(".webm", ".wmv"),
 )
 _HOLDS_NOTHING = "it holds neither picture nor sound"
-# PyAV raises these for broken files, besides FFmpeg's own errors.
+# Errors that PyAV raises for damaged files.
 _READ_ERRORS = (
     av.error.FFmpegError,
     ArithmeticError,
@@ -74,15 +73,19 @@ _READ_ERRORS = (
 
 
 class VideoError(ValueError):
-    """A video that can't be read to its end.
-
-    The message is one line: the file, what happened, what was expected, what to do.
-    """
+    """A video that can't be read to its end."""
 
 
 @dataclasses.dataclass(eq=False)
 class Source:
-    """An open file, its streams to read, if any, and how far it has been decoded."""
+    """An open file.
+
+    Attributes:
+        container: PyAV's container.
+        picture: The video stream to read, or None.
+        sound: The audio stream to read, or None.
+        reached_s: Time from the start up to which the file is decoded, for messages.
+    """
 
     container: av.container.InputContainer
     picture: av.VideoStream | None
@@ -100,51 +103,51 @@ class Source:
 
     @property
     def stated_end_fl(self) -> int | float:
-        """The end of the video as the file states it, else minus infinity."""
+        """The video's end as the file states it, or minus infinity."""
         container = self.container
         if container.duration is None or self._is_duration_guessed:
             return -math.inf
         end = (container.start_time or 0) + container.duration
-        return to_flicks(end, _CONTAINERS_UNIT_S)
+        return to_flicks(end, _CONTAINER_UNIT_S)
 
     @property
     def stated_s(self) -> float | None:
-        """The length in seconds by the file's header or its last timestamp, or None.
+        """The length in seconds by the header or the last timestamp, or None.
 
-        FFmpeg guesses that of many audio files by their size and bit rate.
+        None for audio files too, whose length FFmpeg may guess by size and bit rate.
         """
         duration = self.container.duration
         if not duration or self._is_duration_guessed or self.picture is None:
             return None
-        return float(duration * _CONTAINERS_UNIT_S)
+        return float(duration * _CONTAINER_UNIT_S)
 
     @property
     def _is_duration_guessed(self) -> bool:
         """Whether FFmpeg guessed the duration by size and bit rate.
 
-        FFmpeg guesses for Matroska without a stated duration, as in a file that was
-        streamed. Only then do its streams have durations, which are guesses too.
+        FFmpeg does so for Matroska without a stated duration, such as a recorded
+        stream. Only then do the streams of Matroska have durations.
         """
         return self.container.format.name.startswith("matroska") and any(
             stream.duration is not None for stream in self.streams
         )
 
     def stated_end_of(self, stream: av.VideoStream | av.AudioStream) -> int | float:
-        """Return the end of a stream as its file states it, else minus infinity."""
+        """Return a stream's end as the file states it, or minus infinity."""
         if not self._states_duration:
             return -math.inf
-        duration = self._own_duration(stream)
+        duration = self._stream_duration(stream)
         if duration is None:
             return self.stated_end_fl
         return to_flicks((stream.start_time or 0) + duration, stream.time_base)
 
-    def _own_duration(self, stream: av.VideoStream | av.AudioStream) -> int | None:
-        """Return what the file states for a stream. ASF repeats that of the file."""
+    def _stream_duration(self, stream: av.VideoStream | av.AudioStream) -> int | None:
+        """Return a stream's stated duration. In ASF, FFmpeg copies the file's."""
         return stream.duration if self._format != "asf" else None
 
     @property
     def _states_duration(self) -> bool:
-        return self._format in _STATE_THEIR_DURATION and not self._is_duration_guessed
+        return self._format in _FORMATS_WITH_DURATION and not self._is_duration_guessed
 
     @property
     def _format(self) -> str:
@@ -153,23 +156,25 @@ class Source:
     def check_complete(
         self, zero_fl: int, end_fl: int | float, ends_fl: list[int | float]
     ) -> None:
-        """Raise ValueError if the file states more than was decoded.
+        """Raise ValueError if the file states a longer duration than was decoded.
 
-        `end_fl` is where the longest of all streams ends, read or not, since the
-        container is as long; `ends_fl` is where each of `streams` ends.
+        Args:
+            zero_fl: Time 0.
+            end_fl: End of the longest stream in the container, decoded or not.
+            ends_fl: End of each stream in `streams`.
         """
         if not self._states_duration:
             return
-        stated = [(self.container.duration, _CONTAINERS_UNIT_S, end_fl)]
+        stated = [(self.container.duration, _CONTAINER_UNIT_S, end_fl)]
         for stream, stream_end_fl in zip(self.streams, ends_fl, strict=True):
-            duration = self._own_duration(stream)
+            duration = self._stream_duration(stream)
             stated.append((duration, stream.time_base, stream_end_fl))
-        for duration, unit_s, found_end_fl in stated:
+        for duration, unit_s, decoded_end_fl in stated:
             if duration is None:
                 continue
             stated_fl = to_flicks(duration, unit_s)
             # Some containers count from their first timestamp, others from 0.
-            length_fl = max(found_end_fl - zero_fl, found_end_fl)
+            length_fl = max(decoded_end_fl - zero_fl, decoded_end_fl)
             if stated_fl > length_fl + MAX_MISSING_FL:
                 raise ValueError(
                     f"it states {stated_fl / SECOND_FL:.1f} s, but holds "
@@ -179,7 +184,7 @@ class Source:
 
 @contextlib.contextmanager
 def open_video(path: str | os.PathLike[str]) -> Iterator[Source]:
-    """Open a video, and turn every error in the block into `VideoError`."""
+    """Open a video, and convert read errors in the block to `VideoError`."""
     path = os.fsdecode(path)
     if os.path.isdir(path):
         raise VideoError(f"{path}: is a folder. Expected a video file. Name one in it.")
@@ -201,41 +206,41 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Source]:
             f"{path}: cannot be read{where}: {' '.join(str(reason).split())}. Expected "
             "a whole video of a format that FFmpeg reads. Does a player show it to its "
             "end? If not, download or convert it again, or leave it out."
-            # The traceback, in a cycle with contextlib's variables, holds all frames.
+            # The traceback would keep all decoded frames in a reference cycle.
         ) from error.with_traceback(None)
 
 
 def _open(path: str) -> av.container.InputContainer:
-    """Open a file of a known format, without following what the file refers to."""
+    """Open a file of an accepted format, without opening files that it refers to."""
     try:
         return av.open(
-            # Name the protocol, so that a colon in the path doesn't start another one.
+            # Without the protocol, FFmpeg reads a path with a colon as a URL.
             f"file:{path}",
             # FFmpeg decodes frames of every stream and cover while it opens a file.
             options={"max_pixels": str(_MAX_PIXELS)},
             container_options={
                 "format_whitelist": ",".join(_FORMATS),
                 "protocol_whitelist": "file",
-                # Some demuxers drop further ones without an error.
+                # One more than allowed: some demuxers drop further streams silently.
                 "max_streams": str(_MAX_STREAMS + 1),
             },
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
-        # What FFmpeg answers to a format that is not on the list.
+        # FFmpeg's error for a format outside of the whitelist.
         raise ValueError(_NO_VIDEO) from error
     except av.error.MemoryError as error:
-        # Some demuxers answer this to too many streams.
+        # The error of some demuxers for too many streams.
         raise ValueError(
             f"it has more than {_MAX_STREAMS} streams, or takes more memory than it may"
         ) from error
 
 
 def _choose_streams(container: av.container.InputContainer) -> Source:
-    """Return FFmpeg's best picture and the best sound that belongs to it."""
+    """Choose FFmpeg's best video stream and the best audio stream of its program."""
     if len(container.streams) > _MAX_STREAMS:
         raise ValueError(f"it has more than {_MAX_STREAMS} streams")
-    # A cover image is no picture.
+    # Skip cover images.
     pictures = [
         stream
         for stream in container.streams.video
@@ -252,7 +257,7 @@ def _choose_streams(container: av.container.InputContainer) -> Source:
             raise ValueError(f"FFmpeg has no decoder for its {kind}")
     if picture is not None:
         picture.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
-        # Decode several frames at once where the codec allows it.
+        # Let codecs decode frames in parallel.
         picture.thread_type = "AUTO"
         picture.codec_context.thread_count = min(
             _MAX_THREADS, (os.cpu_count() or 1) + 1
@@ -268,11 +273,11 @@ def _choose_streams(container: av.container.InputContainer) -> Source:
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What a video's header and the first samples tell.
+    """Modalities and length of a video.
 
     Attributes:
-        modalities: Which of "audio" and "visual" it holds.
-        stated_s: Its length in seconds by its header or last timestamp, or None.
+        modalities: "audio", "visual" or both.
+        stated_s: Length in seconds by the header or the last timestamp, or None.
     """
 
     modalities: frozenset[str]
@@ -280,62 +285,61 @@ class VideoInfo:
 
 
 def describe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return what the beginning of a video tells, without reading all of it.
+    """Return a video's modalities and length from the beginning of the file.
 
-    A track without samples or frames counts as none, as does a cover image.
+    A stream without samples or frames is no modality, nor is a cover image.
 
     Raises:
         VideoError: If the file is no video, or its streams can't be decoded.
     """
-    found = set()
+    modalities = set()
     with open_video(path) as source:
         kinds = {source.sound: "audio", source.picture: "visual"}
         for packet in source.container.demux(source.streams):
             kind = kinds[packet.stream]
-            # Some containers hold empty packets for repeated frames, but a decoder
-            # takes an empty packet for the end.
-            if packet.size and kind not in found and packet.decode():
-                found.add(kind)
-            if len(found) == len(source.streams):
+            # Skip empty packets, which some containers hold for repeated frames: to a
+            # decoder, an empty packet is the end of the stream.
+            if packet.size and kind not in modalities and packet.decode():
+                modalities.add(kind)
+            if len(modalities) == len(source.streams):
                 break
         else:
             for stream in source.streams:
-                if kinds[stream] not in found and stream.decode(None):
-                    found.add(kinds[stream])
-        if not found:
+                if kinds[stream] not in modalities and stream.decode(None):
+                    modalities.add(kinds[stream])
+        if not modalities:
             raise ValueError(_HOLDS_NOTHING)
-        return VideoInfo(frozenset(found), source.stated_s)
+        return VideoInfo(frozenset(modalities), source.stated_s)
 
 
 def probe(path: str | os.PathLike[str]) -> set[str]:
-    """Return which of "audio" and "visual" a video holds; see `describe`."""
+    """Return a video's modalities, "audio" and "visual"; see `describe`."""
     return set(describe(path).modalities)
 
 
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """Return the videos in files and folders, each once under its first path.
+    """Return the videos among files and in folders, without duplicates.
 
-    Folders are searched with their subfolders, without hidden files, such as those that
-    macOS writes beside others. As long as one file exists, the result includes files
-    that don't exist and folders without videos: these fail when they are read, and the
-    other videos go on.
+    Folders are searched recursively; hidden files, which macOS writes beside others,
+    are skipped. The result includes missing files and folders without videos, so that
+    they fail when they are read and don't stop the other videos.
 
     Raises:
-        UserError: If there is no video at all.
+        UserError: If no video exists.
     """
     videos = {}
     for path in map(pathlib.Path, map(expand_user, paths)):
-        found = [path]
-        # os.path.isdir accepts any name; Path.is_dir raises for some.
+        files = [path]
+        # Path.is_dir raises for some names, os.path.isdir for none.
         if os.path.isdir(path):
-            found = sorted(
+            files = sorted(
                 file
                 for file in path.rglob("*")
                 if file.suffix.lower() in _SUFFIXES
                 and not file.name.startswith(".")
                 and os.path.isfile(file)
             ) or [path]
-        for file in found:
+        for file in files:
             videos.setdefault(os.path.realpath(file), file)
     if not any(map(os.path.isfile, videos)):
         missing = [path for path in paths if not os.path.exists(path)]

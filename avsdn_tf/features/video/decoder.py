@@ -1,13 +1,13 @@
-"""Decode the picture: which packets can be skipped, and when each frame is shown.
+"""Decode the video stream: skip packets that aren't needed, compute presentation times.
 
-Some containers hold times of decoding alone. FFmpeg computes from them when a frame is
-shown, by rules that differ by codec: frames would be late or out of order. But decoders
-hand out frames in order, each with the time of the packet that pushed it out:
+Some containers store decoding timestamps (DTS) only. FFmpeg derives presentation times
+from them by rules of the codec, and frames may come late or out of order. Decoders,
+however, output frames in presentation order, each with the DTS of the packet whose
+decoding output it:
 
-* In ASF, that is the time at which the frame is shown.
-* AVI counts packets, and its sound starts at 0. A frame is shown as many packets
-  earlier as the decoder holds back to order frames.
-* MXF has a constant frame rate. A frame is shown after the frame before it.
+* ASF: that DTS is the presentation time.
+* AVI: the presentation time is that DTS less the decoder's reordering delay.
+* MXF: the frame rate is constant, so each frame starts when the frame before it ends.
 """
 
 import itertools
@@ -20,50 +20,56 @@ import av
 from avsdn_tf.features.video.clock import to_flicks
 from avsdn_tf.features.video.container import Source
 
-# Packets whose usual distance is taken.
+# Number of packets for the median time between two packets.
 _NUM_LATEST = 99
 
 
 class PictureDecoder:
-    """Decode the packets of the picture.
+    """Decodes the packets of the video stream.
 
-    `is_chosen` returns whether a frame is needed that is shown between two times, in
-    flicks by the file's timestamps.
+    Args:
+        source: The open file.
+        is_chosen: Returns whether a frame shown from one time to another, in flicks of
+            the file's timestamps, is needed.
     """
 
     def __init__(self, source: Source, is_chosen: Callable[[int, int], bool]) -> None:
         self._stream = source.picture
         self._is_chosen = is_chosen
-        # Timestamps of the frames that the decoder holds.
+        # Timestamps of packets whose frames the decoder has not yet output.
         self._held: list[int | None] = []
-        # Those of doubtful packets.
+        # Timestamps of those packets that may lack bytes.
         self._doubtful: list[int] = []
         self._format = source.container.format.name
-        # Whether the timestamps are times of decoding alone; None before the first.
-        self._times_decoding = {"asf": True, "avi": True, "mxf": None}.get(
+        # Whether the file has decoding timestamps only; None before the first packet.
+        self._has_only_dts = {"asf": True, "avi": True, "mxf": None}.get(
             self._format, False
         )
         self._is_first = True
-        # When the latest packets are decoded.
+        # DTS of the latest packets.
         self._decoding_times: deque[int] = deque(maxlen=_NUM_LATEST)
 
     def decode(
         self, packet: av.Packet | None, is_doubtful: bool = False
     ) -> list[tuple[av.VideoFrame, int | None]]:
-        """Decode a packet; None makes the decoder hand out all frames.
+        """Decode a packet.
 
-        If bytes may be missing in the packet, its frame must come out.
+        Args:
+            packet: The packet; None flushes the decoder.
+            is_doubtful: Whether the packet may lack bytes. If its frame is never
+                output, a later call raises ValueError.
 
-        Returns frames in the order that they are shown in, with their timestamps in the
-        stream's unit, or None for a frame without a timestamp.
+        Returns:
+            Frames in presentation order with their timestamps in the stream's unit, or
+            None for a frame that starts when the frame before it ends.
         """
         if packet is not None:
-            if self._times_decoding is None:
-                # MXF has both times for some codecs.
-                self._times_decoding = packet.pts == packet.dts
+            if self._has_only_dts is None:
+                # MXF has both timestamps for some codecs.
+                self._has_only_dts = packet.pts == packet.dts
             if packet.dts is not None:
                 self._decoding_times.append(packet.dts)
-            # Most frames are not chosen. Skip those that no other frame is made from.
+            # Skip a frame that isn't chosen, unless other frames refer to it.
             needed = is_doubtful or self._may_be_chosen(packet)
             self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             self._held.append(packet.pts)
@@ -76,8 +82,8 @@ class PictureDecoder:
         return frames
 
     def _may_be_chosen(self, packet: av.Packet) -> bool:
-        """Return whether a chosen time may lie between a frame and the frame after."""
-        if self._times_decoding:
+        """Return whether a chosen time may be between this frame and the next."""
+        if self._has_only_dts:
             return True
         later = [
             pts
@@ -92,9 +98,9 @@ class PictureDecoder:
         return self._is_chosen(start_fl, end_fl)
 
     def _release(self, frame: av.VideoFrame) -> None:
-        """Forget a frame that came out, and earlier frames, which never will.
+        """Forget the packets up to a frame that was output.
 
-        Raises ValueError if one of these was made of a doubtful packet.
+        Raises ValueError if an earlier frame, of a doubtful packet, was never output.
         """
         held = [
             pts for pts in self._held if None in (pts, frame.pts) or pts > frame.pts
@@ -108,8 +114,8 @@ class PictureDecoder:
             self._doubtful = [pts for pts in self._doubtful if pts > frame.pts]
 
     def _timestamp_of(self, frame: av.VideoFrame) -> int | None:
-        """Return when a frame is shown; None if that is after the frame before it."""
-        if not self._times_decoding:
+        """Return a frame's presentation time, or None for the end of the last frame."""
+        if not self._has_only_dts:
             return frame.dts if frame.pts is None else frame.pts
         if self._format == "asf":
             return frame.dts
@@ -118,7 +124,7 @@ class PictureDecoder:
             return frame.pts if is_first else None
         if frame.dts is None:
             return None
-        # Steps differ where AVI repeats a frame by empty packets.
+        # The median, since AVI's empty packets for repeated frames lengthen some steps.
         steps = [later - dts for dts, later in itertools.pairwise(self._decoding_times)]
         usual_step = statistics.median_low(steps or [0])
         return frame.dts - self._stream.codec_context.reorder_depth * usual_step

@@ -1,13 +1,13 @@
-"""Take the packets of each stream by themselves, however far apart they lie in a file.
+"""Read the packets of each stream separately, however they are interleaved.
 
-The file is read once, and packets of one stream wait while the other one is behind.
-Where more than 64 MiB would wait, as in a file that holds all of its sound before its
-picture, the file is opened a second time and read once for each stream.
+The file is read once, and packets of one stream are queued while the other stream is
+behind. Beyond 64 MiB of queued packets, as in a file with all sound before the picture,
+the file is opened again and read once per stream.
 
-Damage. A packet that is not whole is an error. In MPEG transport streams, whole packets
-count as corrupt too, where streams were joined: their counters start again. If bytes
-are missing there, either time is missing, or the decoder complains, or a frame doesn't
-come out: `next` says of which packets it must.
+A corrupt packet is an error, except in MPEG transport streams: FFmpeg also marks intact
+packets as corrupt where two streams were joined, since counters restart there. `next`
+returns such packets as doubtful. If bytes are really missing, then timestamps have a
+gap, or the decoder fails, or the frame of a doubtful packet is never output.
 """
 
 import math
@@ -20,20 +20,21 @@ from avsdn_tf.features.video.clock import SECOND_FL, to_flicks
 from avsdn_tf.features.video.container import Source
 
 _MAX_WAITING_BYTES = 1 << 26
-# What a packet takes besides its bytes.
+# Overhead of a packet besides its data.
 _PACKET_BYTES = 1 << 10
-# Streams that were joined do not fit to the sample.
+# Gap to tolerate where two streams were joined.
 _MAX_SEAM_FL = SECOND_FL // 10
 _MAX_ROUNDING_FL = SECOND_FL // 1000
-# FFmpeg marks the packet before the damage, or one still earlier.
+# The damage follows the packet that FFmpeg marks, by up to this many packets.
 _NUM_DOUBTFUL = 3
 
 
 class Packets:
-    """Hold the packets of a source that were read and not yet taken.
+    """Reads and queues the packets of a source.
 
-    `others_end_fl` is where the streams end that are not taken, such as subtitles, as
-    far as they were read; minus infinity if there are none.
+    Attributes:
+        others_end_fl: Latest end of the other streams, such as subtitles, as far as the
+            file was read; minus infinity if there are none.
     """
 
     def __init__(self, source: Source) -> None:
@@ -42,18 +43,18 @@ class Packets:
         self._shared = source.container.demux()
         self._waiting = {stream: deque() for stream in source.streams}
         self._num_waiting_bytes = dict.fromkeys(source.streams, 0)
-        # Packets of each stream that were read through the shared container.
+        # Number of packets read through the shared container.
         self._num_shared = dict.fromkeys(source.streams, 0)
         self._alone: dict[av.stream.Stream, Iterator[av.Packet]] = {}
         self._latest: dict[av.stream.Stream, av.Packet] = {}
-        # How many of the next packets are doubtful.
+        # Number of next packets that are doubtful.
         self._num_doubtful = dict.fromkeys(source.streams, 0)
         self._is_mpegts = source.container.format.name == "mpegts"
 
     def next(self, stream: av.stream.Stream) -> tuple[av.Packet | None, bool]:
-        """Return the stream's next packet, and whether bytes may be missing in it.
+        """Return the stream's next packet, and whether it is doubtful.
 
-        Returns None after the last packet. Raises ValueError for damage.
+        The packet is None at the end of the stream. Raises ValueError for damage.
         """
         waiting = self._waiting[stream]
         if waiting:
@@ -61,7 +62,7 @@ class Packets:
             self._num_waiting_bytes[stream] -= packet.size + _PACKET_BYTES
         else:
             alone = self._alone.get(stream)
-            packet = next(alone, None) if alone else self._read_until(stream)
+            packet = next(alone, None) if alone else self._read_next(stream)
         if packet is None:
             return None, False
         is_doubtful = self._is_doubtful(stream, packet)
@@ -69,24 +70,24 @@ class Packets:
         return packet, is_doubtful
 
     def end_of(self, stream: av.stream.Stream) -> int:
-        """Return where the stream's latest packet ends in the order of decoding."""
+        """Return the end of the stream's latest packet by its decoding timestamp."""
         packet = self._latest[stream]
         end = (packet.dts or 0) + (packet.duration or 0)
         return to_flicks(end, packet.time_base)
 
-    def _read_until(self, wanted: av.stream.Stream) -> av.Packet | None:
-        """Return a stream's next packet; let those of the other stream wait."""
+    def _read_next(self, target: av.stream.Stream) -> av.Packet | None:
+        """Return the target stream's next packet; queue those of the other stream."""
         for packet in self._shared:
-            # Some containers hold empty packets for repeated frames, but a decoder
-            # takes an empty packet for the end.
+            # Skip empty packets, which some containers hold for repeated frames: to a
+            # decoder, an empty packet is the end of the stream.
             if not packet.size:
                 continue
             stream = packet.stream
             if stream not in self._waiting:
-                self._pass_by(packet)
+                self._record_end(packet)
             elif stream not in self._alone:
                 self._num_shared[stream] += 1
-                if stream is wanted:
+                if stream is target:
                     return packet
                 self._waiting[stream].append(packet)
                 self._num_waiting_bytes[stream] += packet.size + _PACKET_BYTES
@@ -96,7 +97,7 @@ class Packets:
         return None
 
     def _read_alone(self, stream: av.stream.Stream) -> Iterator[av.Packet]:
-        """Yield a stream's packets after those of the shared container."""
+        """Reopen the file, and yield a stream's packets that weren't read before."""
         num_skipped = self._num_shared[stream]
         with self._source.reopen() as container:
             own = container.streams[stream.index]
@@ -108,10 +109,10 @@ class Packets:
                 elif packet.size:
                     yield packet
 
-    def _pass_by(self, packet: av.Packet) -> None:
-        """Record the end of a stream that is not taken."""
+    def _record_end(self, packet: av.Packet) -> None:
+        """Update `others_end_fl`."""
         if None not in (packet.pts, packet.time_base):
-            # A duration is the time to the next packet, which may be shown earlier.
+            # The duration is the time from this packet's DTS to the next one's.
             next_dts = (packet.dts or packet.pts) + (packet.duration or 0)
             end_fl = to_flicks(max(packet.pts, next_dts), packet.time_base)
             self.others_end_fl = max(self.others_end_fl, end_fl)
@@ -127,7 +128,7 @@ class Packets:
             if gap_fl > _MAX_SEAM_FL:
                 gap_s = gap_fl / SECOND_FL
                 raise ValueError(f"{gap_s:.1f} s are missing in the middle")
-            # What was joined starts earlier. `Clock` checks by how much.
+            # A step back means a joined stream, not damage; `Clock` limits the step.
             num_doubtful = 0 if gap_fl < -_MAX_ROUNDING_FL else num_doubtful - 1
         if packet.is_corrupt:
             num_doubtful = _NUM_DOUBTFUL

@@ -1,15 +1,14 @@
 """Choose the frames of each second, and convert the chosen frames to RGB.
 
-`frames_per_second=1` chooses the frame that is shown in the middle of a second; n > 1
-chooses the frames that are shown i / n s after its start, for i from 0, as AVE's
-features were made.
+`frames_per_second=1` chooses the frame shown in the middle of a second. n > 1 chooses
+the frames shown i / n s after its start, i = 0, ..., n - 1, as in AVE's feature
+extraction.
 
-The frame that is shown at a time is the last frame whose timestamp is not later.
-`Picture.take` applies this rule. Where the picture starts later than the sound, its
-first frame stands in; where it ends earlier, its last frame.
+The frame shown at a time is the last frame whose timestamp is not later. Times before
+the first frame have the first frame, and times after the last frame the last frame.
 
-Colours follow the tags of the video. Without a tag, YUV is BT.709 from 720 lines on,
-and BT.601 below, as in players.
+Colours follow the video's tags. Untagged YUV is BT.709 from 720 lines on and BT.601
+below, as in players.
 
 Reference:
     Tian et al., ECCV 2018: frame int(s * interval + i / 16 * interval) of second s,
@@ -29,26 +28,28 @@ from avsdn_tf.features.video.clock import SECOND_FL
 
 _LONGER_SIDE = 1080
 _HD_LINES = 720
-# Codes of ISO/IEC 23091-2 for matrices of YUV: unspecified, reserved.
+# ISO/IEC 23091-2 matrix coefficients: unspecified, reserved.
 _NO_MATRICES = {2, 3}
 
 
 class Picture:
-    """Hold the chosen frames between decoding and the second that they belong to.
+    """Buffers the chosen frames until their second is complete.
 
-    `first_fl` is the first timestamp; `shown_fl` and `end_fl` are start and end of the
-    latest frame.
+    Attributes:
+        first_fl: First timestamp, or None.
+        shown_fl: Start of the latest frame.
+        end_fl: End of the latest frame.
     """
 
     def __init__(self, frames_per_second: int) -> None:
         self._frames_per_second = frames_per_second
-        # Offset of the first chosen time in a second, in halves of the interval between
-        # two chosen times, so that all chosen times are sums of integers.
+        # The i-th chosen time is `_first_halves + 2 i` half intervals after a second's
+        # start.
         self._first_halves = 1 if frames_per_second == 1 else 0
         self.first_fl: int | None = None
         self.shown_fl: int | float = -math.inf
         self.end_fl: int | float = -math.inf
-        # The latest frame, and its pixels if a second has asked for them.
+        # The latest frame, and its RGB pixels if they were needed.
         self._frame: av.VideoFrame | None = None
         self._pixels: np.ndarray | None = None
         # Chosen frames before the latest frame.
@@ -59,10 +60,10 @@ class Picture:
     def show(
         self, frame: av.VideoFrame, start_fl: int, end_fl: int, zero_fl: int
     ) -> None:
-        """Replace the latest frame."""
+        """Set the latest frame, and buffer the frame before it if it is chosen."""
         if self._frame is None:
             self.first_fl = start_fl
-            # The first frame stands in for the time before it.
+            # Show the first frame from time 0.
             start_fl = zero_fl
         elif self.is_chosen(self.shown_fl - zero_fl, start_fl - zero_fl):
             self._earlier.append((self.shown_fl, self._latest()))
@@ -74,15 +75,12 @@ class Picture:
         return self._num_chosen_before(start_fl) < self._num_chosen_before(end_fl)
 
     def _num_chosen_before(self, time_fl: int) -> int:
-        """Return how many chosen times lie before a time.
-
-        That is the time in intervals between two chosen times, rounded up.
-        """
+        """Return the number of chosen times before a time."""
         halves = 2 * time_fl * self._frames_per_second - self._first_halves * SECOND_FL
         return -(-halves // (2 * SECOND_FL))
 
     def _latest(self) -> np.ndarray:
-        """Return the latest frame's pixels, upright and of the first frame's size."""
+        """Return the latest frame in RGB, upright and resized to the first frame."""
         if self._pixels is None:
             frame = self._frame
             if self._size is None:
@@ -102,9 +100,13 @@ class Picture:
         return self._pixels
 
     def take(self, start_fl: int) -> np.ndarray:
-        """Return the frames of the second that starts then, and release earlier ones.
+        """Return the chosen frames of a second, and release earlier frames.
 
-        Their shape is `(frames_per_second, height, width, 3)`, uint8.
+        Args:
+            start_fl: Start of the second.
+
+        Returns:
+            `(frames_per_second, height, width, 3)` uint8.
         """
         frames = []
         for index in range(self._frames_per_second):
@@ -124,18 +126,17 @@ def turn_upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Rotate and mirror a frame's pixels by its display matrix.
 
     The matrix [[a, b, .], [c, d, .], ...] moves a pixel from (x, y) to
-    (a x + c y, b x + d y). Phones write multiples of 90 degrees, for which the signs
-    decide.
+    (a x + c y, b x + d y). Other angles are rounded to multiples of 90 degrees, which
+    phones write.
     """
     try:
-        # frame.side_data and the frame would refer to each other, and the pixels stay
-        # in memory until Python collects cycles.
+        # `frame.side_data` would make a reference cycle that keeps the pixels.
         entry = SideDataContainer(frame)["DISPLAYMATRIX"]
     except KeyError:
         return pixels
     except (TypeError, ValueError):
-        # PyAV can't list the side data where one kind is unknown to it. Its rotation
-        # is still known, though not whether the picture is mirrored.
+        # PyAV fails on unknown kinds of side data. `rotation` works then, but ignores
+        # mirroring.
         return np.rot90(pixels, round(frame.rotation / 90))
     a, b, _, c, d = np.frombuffer(entry, np.int32, count=5).tolist()
     if abs(b) > abs(a):

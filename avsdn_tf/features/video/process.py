@@ -1,15 +1,16 @@
-"""Read untrusted videos in a child process, with limits of memory and time.
+"""Decode untrusted videos in a child process with memory and time limits.
 
-FFmpeg decodes what a file claims, and a few bytes can claim gigabytes or years. The
-child process limits its own memory, and this process ends it when the next second of
-the video takes too long. Whatever ends the child, the video fails with `VideoError`,
-and the next video gets another child.
+A few bytes can make FFmpeg allocate gigabytes or decode for years. The child limits its
+own memory, and the parent kills the child if the next second of the video takes too
+long. However the child ends, the video raises `VideoError`, and the next video gets a
+new child.
 
 A child imports PyAV and NumPy, but neither TensorFlow nor the caller's program. It
-reads one video after the other, and is a second ahead of its caller. It ends after
-some seconds without work, and with its parent: then the pipe between them closes.
+decodes several videos in turn, one second ahead of its caller. It exits after some
+seconds without work, and when its parent ends, which closes the pipe.
 
-The memory limit holds on Linux. A child is no sandbox: it has its parent's permissions.
+The memory limit works on Linux only. The child is no sandbox: it has its parent's
+permissions.
 """
 
 import atexit
@@ -35,7 +36,7 @@ from avsdn_tf.startup import READER
 # Time to start Python and to import NumPy, even from a slow network drive.
 _START_S = 60
 _IDLE_S = 5
-# The child finds the modules that were found here, wherever the program moves to.
+# Absolute paths, so that the child finds the same modules in any working directory.
 _SYS_PATH = [
     os.path.abspath(entry) if os.path.isdir(entry or os.curdir) else entry
     for entry in sys.path
@@ -51,7 +52,7 @@ except Exception as error:
 else:
     serve()
 """
-# NumPy computes little there, and on a machine of many cores its threads take memory.
+# The child hardly computes, and NumPy's threads take memory on machines of many cores.
 _ENVIRONMENT = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
@@ -63,11 +64,16 @@ _WHAT_TO_DO = (
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits of reading a video.
+    """Limits for decoding a video.
 
     Attributes:
-        memory_bytes: Memory of the child process.
-        wait_s: Time for each second of the video, and for opening the video.
+        memory_bytes: Memory limit of the child process.
+        wait_s: Time limit for each second of the video and for opening it, in seconds.
+
+    Example:
+        >>> from avsdn_tf.features.video.process import Limits
+        >>> Limits(memory_bytes=4 << 30).wait_s
+        30.0
     """
 
     memory_bytes: int = 2 << 30
@@ -80,7 +86,7 @@ DEFAULT_LIMITS = Limits()
 def describe_in_child(
     path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS
 ) -> VideoInfo:
-    """Do what `describe` does, in a child process."""
+    """Call `describe` in a child process."""
     with _borrow_child(os.fsdecode(path), limits) as child:
         child.ask()
         answer = child.receive()
@@ -94,7 +100,7 @@ def read_in_child(
     without: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Second]:
-    """Do what `read_seconds` does, in a child process."""
+    """Call `read_seconds` in a child process."""
     with _borrow_child(os.fsdecode(path), limits) as child:
         child.ask(frames_per_second=frames_per_second, without=without)
         seconds = (Second(**answer) for answer in iter(child.receive, None))
@@ -103,10 +109,10 @@ def read_in_child(
 
 
 class _Child:
-    """A child process, and the pipes to it.
+    """A child process and its pipes.
 
-    `is_idle` is whether it waits for a request of any video; `path` and `limits` are of
-    the present video.
+    `path` and `limits` are those of the current video. `is_idle` is True when the child
+    has answered all requests.
     """
 
     def __init__(self, path: str) -> None:
@@ -122,10 +128,10 @@ class _Child:
                 [multiprocessing.spawn.get_executable(), "-c", _PROGRAM, *_SYS_PATH],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # Some codecs print there.
+                # Hide what codecs print.
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **_ENVIRONMENT},
-                # Apart from the terminal, whose Ctrl+C is for the parent.
+                # Ctrl+C must reach the parent only.
                 start_new_session=not _IS_WINDOWS,
                 creationflags=_IS_WINDOWS and subprocess.CREATE_NEW_PROCESS_GROUP,
             )
@@ -146,20 +152,21 @@ class _Child:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it lives, and was not inherited by a fork of its parent."""
-        is_ours = self._owner == os.getpid()
-        return is_ours and not self._is_late and self._process.poll() is None
+        """Whether the child runs and was not inherited through a fork."""
+        is_own = self._owner == os.getpid()
+        return is_own and not self._is_late and self._process.poll() is None
 
     def ask(self, **arguments: Any) -> None:
-        """Request the description of the video; with arguments, its seconds."""
+        """Request the video's `VideoInfo`, or with arguments its seconds."""
         folder = None if os.path.isabs(self.path) else os.getcwd()
         request = (self.path, folder, self.limits.memory_bytes, arguments)
-        with contextlib.suppress(OSError):  # If it has ended, `receive` says so.
+        # If the child has ended, `receive` reports why.
+        with contextlib.suppress(OSError):
             self._process.stdin.write(f"{json.dumps(request)}\n".encode())
             self._process.stdin.flush()
 
     def receive(self) -> Any:
-        """Return the next answer; raise VideoError if none comes within the limit."""
+        """Return the next answer; raise VideoError for errors and after `wait_s`."""
         timer = threading.Timer(self.limits.wait_s, self._end_late)
         timer.daemon = True
         timer.start()
@@ -202,8 +209,7 @@ class _Child:
         )
 
     def end(self) -> None:
-        """End the process, unless it belongs to the process that forked this one."""
-        # When Python exits, all have ended before modules go away.
+        """Kill the child, unless it was inherited through a fork."""
         if self._has_ended or self._owner != os.getpid():
             return
         self._has_ended = True
@@ -215,13 +221,12 @@ class _Child:
 
 
 _children: weakref.WeakSet[_Child] = weakref.WeakSet()
-# Those that wait for a video.
 _idle: list[_Child] = []
 
 
 @contextlib.contextmanager
 def _borrow_child(path: str, limits: Limits) -> Iterator[_Child]:
-    """Yield a child for a video; end the child if the block leaves it at work."""
+    """Yield a child for a video; reuse it later if the block leaves it idle."""
     child = _take_idle() or _Child(path)
     child.path, child.limits, child.is_idle = path, limits, False
     try:
@@ -249,13 +254,14 @@ def _take_idle() -> _Child | None:
 
 
 def _end_if_idle(child: _Child) -> None:
-    with contextlib.suppress(ValueError):  # Somebody has taken it.
+    # Another thread may have taken the child.
+    with contextlib.suppress(ValueError):
         _idle.remove(child)
         child.end()
 
 
 def end_idle() -> None:
-    """End the children that wait for a video."""
+    """End the idle children."""
     while child := _take_idle():
         child.end()
 

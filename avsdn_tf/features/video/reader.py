@@ -1,12 +1,12 @@
-"""Put the seconds of a video together: frames and waveform.
+"""Decode a video into seconds of frames and waveform.
 
-Memory doesn't grow with the video's length: the stream that is behind is decoded next,
-only chosen frames become RGB, and a second is handed out as soon as both streams are
-past it.
+Memory use doesn't grow with the video's length: the stream that is behind is decoded
+next, only chosen frames are converted to RGB, and a second is yielded as soon as both
+streams have passed it.
 
-* Where a stream has a gap, it counts as silent, or as a still picture.
-* The longer stream decides how many seconds there are. A last second of less than
-  0.1 s is dropped, since containers round up, but every video has one second.
+* A gap in the sound is silence; a gap in the picture repeats the frame before it.
+* The longer stream determines the number of seconds. A last second below 0.1 s is
+  dropped, because containers round their length up, unless it is the only one.
 """
 
 import dataclasses
@@ -37,10 +37,9 @@ from avsdn_tf.text import printable
 
 _LOGGER = logging.getLogger(__name__)
 _DROPPED_TAIL_FL = SECOND_FL // 10
-# MPEG's transport and program streams, whose timestamps run with the sender's clock.
-_CLOCKS_OF_SENDERS = {"mpeg", "mpegts"}
-# Encoders need some samples or frames before their first output. Players show a video
-# that starts this late from 0.
+# MPEG program and transport streams: their timestamps start anywhere.
+_FORMATS_OF_ANY_START = {"mpeg", "mpegts"}
+# Encoders delay their first output. Players start such a video at 0.
 _MAX_ENCODER_DELAY_FL = SECOND_FL // 10
 
 
@@ -50,20 +49,19 @@ class Second:
 
     Attributes:
         index: Number of the second, from 0.
-        start_s: Start on the players' clock, in seconds: `index` in most videos. Where
-            the first timestamp is over 0.1 s, it is added, since Chromium's clock
-            starts with it; but not in MPEG transport and program streams, which no
-            browser plays and other players count from 0.
-        end_s: End on that clock: a second later, or where the video ends.
+        start_s: Start in player time, in seconds. It equals `index`, unless the first
+            timestamp is over 0.1 s: Chromium starts at that timestamp, so it is added.
+            It is not added for MPEG transport and program streams, which browsers don't
+            play and other players start at 0.
+        end_s: End in player time: `start_s + 1`, or the end of the video.
         frames: `(frames_per_second, height, width, 3)` uint8 RGB, upright; None if the
-            video has no picture. Pixels are as stored, even where they are not square.
-            All seconds have the first frame's size. Its longer side is 1080 at most:
-            larger videos are scaled down.
-        waveform: `(16000,)` float32 in [-1, 1], the mean of the channels, as VGGish
-            expects it; None if the video has no sound. Zero where the sound has a gap.
-        is_inverted: Whether the mean of the channels is silent though they are loud, as
-            where one channel of a stereo is inverted. `waveform` is their difference
-            then: a stereo's first channel less its second one, divided by 2.
+            video has no picture. Non-square pixels are not corrected. All frames have
+            the size of the video's first frame, scaled down to 1080 pixels on the
+            longer side.
+        waveform: `(16000,)` float32 in [-1, 1], mono: the mean of the channels, as in
+            VGGish. Zero in gaps; None if the video has no sound.
+        is_inverted: Whether the channels cancel out, as in stereo with one inverted
+            channel. `waveform` is then half the difference of the channels.
     """
 
     index: int
@@ -77,13 +75,12 @@ class Second:
 def read_seconds(
     path: str | os.PathLike[str], frames_per_second: int = 1, without: str | None = None
 ) -> Iterator[Second]:
-    """Yield the seconds of a video, and read the file as far as the next one needs.
+    """Yield the seconds of a video, decoding as far as each needs.
 
     Args:
         path: The video file.
         frames_per_second: Number of frames to choose in each second; see `picture`.
-        without: `"audio"` or `"visual"`: a track to ignore, because `probe` found
-            nothing in it.
+        without: `"audio"` or `"visual"` to ignore a stream that `probe` reports empty.
 
     Raises:
         ValueError: If `frames_per_second` is less than 1.
@@ -110,7 +107,7 @@ def read_seconds(
 def warn_if_inverted(
     path: str | os.PathLike[str], seconds: Iterator[Second]
 ) -> Iterator[Second]:
-    """Return a video's seconds, and log a warning at the first inverted one."""
+    """Pass a video's seconds through; log a warning at the first inverted second."""
     has_warned = False
 
     def check(second: Second) -> Second:
@@ -118,24 +115,24 @@ def warn_if_inverted(
         if second.is_inverted and not has_warned:
             has_warned = True
             _LOGGER.warning(
-                "%s: the mean of the sound's channels is silent, since they are "
-                "inverted. Their difference is used where that is so.",
+                "%s: the mean of the sound's channels is silent, since one channel is "
+                "inverted. The difference of the channels is used instead.",
                 printable(os.fsdecode(path)),
             )
         return second
 
-    # A generator would hold the second until the next one.
+    # A generator would keep each second in memory until the next one.
     return map(check, seconds)
 
 
 def _may_be_chosen(clock: Clock, picture: Picture, start_fl: int, end_fl: int) -> bool:
-    """Return whether a frame shown between two timestamps may be needed."""
+    """Return whether a frame shown between two timestamps may be chosen."""
     zero_fl = clock.zero_fl
     return zero_fl is None or picture.is_chosen(start_fl - zero_fl, end_fl - zero_fl)
 
 
 class _Reader:
-    """Read a file once and put its seconds together."""
+    """Decodes a file once and assembles its seconds."""
 
     def __init__(self, source: Source, frames_per_second: int) -> None:
         self._source = source
@@ -143,39 +140,38 @@ class _Reader:
         self._clock = Clock(source.stated_end_fl)
         self._sound = Sound() if source.sound else None
         self._picture = Picture(frames_per_second) if source.picture else None
-        # A method of this object would keep it, and its frames, in memory until Python
-        # collects cycles.
+        # A method of this object would make a reference cycle that keeps its frames.
         is_chosen = functools.partial(_may_be_chosen, self._clock, self._picture)
         self._decoder = PictureDecoder(source, is_chosen) if source.picture else None
         self._num_done = 0
-        # Up to where each stream is known; infinite after its end.
+        # Time up to which each stream is decoded; infinity after its end.
         self._sound_until_fl: int | float = -math.inf if source.sound else math.inf
         self._picture_until_fl: int | float = -math.inf if source.picture else math.inf
-        # Durations of the latest packets of the picture.
+        # Durations of the latest video packets.
         self._durations_fl: deque[int] = deque(maxlen=99)
         self._stated_picture_end_fl = source.picture and source.stated_end_of(
             source.picture
         )
 
     def seconds(self) -> Iterator[Second]:
-        """Yield the seconds in order; `open_video` turns errors into `VideoError`."""
+        """Yield the seconds in order; `open_video` converts errors to `VideoError`."""
         for _ in self._decode():
-            known_fl = min(self._sound_until_fl, self._picture_until_fl, self._end_fl)
+            decoded_fl = min(self._sound_until_fl, self._picture_until_fl, self._end_fl)
             zero_fl = self._clock.zero_fl
             while (
                 zero_fl is not None
-                and known_fl >= zero_fl + (self._num_done + 1) * SECOND_FL
+                and decoded_fl >= zero_fl + (self._num_done + 1) * SECOND_FL
             ):
                 yield self._take()
         zero_fl, end_fl = self._clock.zero_fl, self._end_fl
-        # A packet may state that it lasts longer than what it holds.
+        # A packet's stated duration may exceed that of its content.
         ends_fl = [
-            max(part.end_fl, self._packets.end_of(stream))
-            for part, stream in (
+            max(buffer.end_fl, self._packets.end_of(stream))
+            for buffer, stream in (
                 (self._picture, self._source.picture),
                 (self._sound, self._source.sound),
             )
-            if part
+            if buffer
         ]
         longest_fl = max(*ends_fl, self._packets.others_end_fl)
         self._source.check_complete(zero_fl, longest_fl, ends_fl)
@@ -185,7 +181,7 @@ class _Reader:
 
     @property
     def _end_fl(self) -> int | float:
-        """Up to where any stream was decoded."""
+        """The latest end of the streams' decoded frames."""
         return max(each.end_fl for each in (self._picture, self._sound) if each)
 
     def _take(self) -> Second:
@@ -196,7 +192,7 @@ class _Reader:
         waveform, is_inverted = (
             self._sound.take(start_fl) if self._sound else (None, False)
         )
-        # To the microsecond, which is FFmpeg's unit of durations.
+        # FFmpeg's unit of durations is the microsecond.
         length_s = round((self._end_fl - start_fl) / SECOND_FL, 6)
         return Second(
             index=index,
@@ -208,20 +204,20 @@ class _Reader:
         )
 
     def _players_zero_s(self) -> float:
-        """Return time 0 on the players' clock, in whole milliseconds."""
-        if self._source.container.format.name in _CLOCKS_OF_SENDERS:
+        """Return the player time of time 0, rounded to milliseconds."""
+        if self._source.container.format.name in _FORMATS_OF_ANY_START:
             return 0.0
-        # Players move a video that starts before 0.
+        # Players start a video with negative timestamps at 0, too.
         if self._clock.zero_fl <= _MAX_ENCODER_DELAY_FL:
             return 0.0
         return round(self._clock.zero_fl / SECOND_FL, 3)
 
     def _decode(self) -> Iterator[None]:
-        """Decode the stream that is behind, and pause after every packet."""
+        """Decode packets, each of the stream that is behind, and yield after each."""
         while (
             until_fl := min(self._sound_until_fl, self._picture_until_fl)
         ) < math.inf:
-            # Sound first: time 0 is known when the first frame is shown.
+            # Sound first, so that time 0 is known before the first video frame.
             if self._sound_until_fl == until_fl:
                 self._decode_sound()
             else:
@@ -275,10 +271,10 @@ class _Reader:
             self._picture_until_fl = max(self._picture_until_fl, start_fl)
 
     def _picture_end_of(self, frame: av.VideoFrame, start_fl: int) -> int:
-        """Return when a frame ends that no other frame follows.
+        """Return the end of a frame, in case it is the last one.
 
-        Frames that are decoded in another order than shown have the durations of other
-        frames: one may have that of a long pause.
+        A reordered frame may carry the duration of another frame, such as a long pause;
+        the stated end of the stream and the usual duration correct it.
         """
         stream = self._source.picture
         end_fl = start_fl + to_flicks(frame.duration or 0, stream.time_base)
@@ -300,16 +296,20 @@ class _Reader:
         next_fl: int | float,
         latest_fl: int | float,
     ) -> int:
-        """Return the start of a frame, checked against the frames before it.
+        """Return a frame's start, checked against the frames before it.
 
-        A frame without a timestamp starts at `next_fl`, which is minus infinity for the
-        first one; `latest_fl` is the start of the frame before it.
+        Args:
+            frame: The frame.
+            timestamp: Its timestamp in the stream's unit, or None.
+            stream: Its stream.
+            next_fl: Start of a frame without a timestamp; minus infinity for the first.
+            latest_fl: Start of the frame before it.
         """
         if frame.is_corrupt:
             raise ValueError(f"its {stream.type} stream is damaged")
         end_fl = self._end_fl
         if self._clock.zero_fl is not None:
-            # The latest frame may end far behind those that are missing.
+            # Use the last video frame's start: its end may lie beyond missing frames.
             shown_fl = self._picture.shown_fl if self._picture else -math.inf
             reached_fl = max(shown_fl, self._sound.end_fl if self._sound else shown_fl)
             self._source.reached_s = (reached_fl - self._clock.zero_fl) / SECOND_FL

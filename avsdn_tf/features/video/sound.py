@@ -1,10 +1,10 @@
 """Resample the sound to 16 kHz mono and cut it into seconds.
 
-* Sound that starts within 0.05 s of the end of the sound before it is continuous,
-  since containers round their timestamps.
-* A longer gap is silence. Where sound overlaps, the sound that came first is kept.
-* Channels become their mean. Of a loud second whose mean is silent, as that of a stereo
-  with one channel inverted, the difference of the channels is taken in its place.
+* A frame that starts within 0.05 s of the end of the frame before it is continuous,
+  because containers round timestamps.
+* A longer gap becomes silence. Of overlapping sound, the earlier frame is kept.
+* Channels are averaged. If they cancel out in a loud second, as in stereo with one
+  inverted channel, half their difference is used instead.
 """
 
 import math
@@ -17,25 +17,28 @@ import numpy as np
 from avsdn_tf.features.video.clock import SECOND_FL, to_flicks
 
 SAMPLE_RATE_HZ = 16_000
-# A frame of a low rate becomes a large waveform, and the filter for a high rate is
-# large.
+# Memory limits: upsampling from a low rate enlarges frames, and downsampling from a
+# high rate needs a long filter.
 _LOWEST_RATE_HZ = 1_000
 _HIGHEST_RATE_HZ = 1_000_000
 _SAMPLE_FL = SECOND_FL // SAMPLE_RATE_HZ
-# Mean square of the difference of channels above which a second is loud (-50 dB), and
-# the share of it below which the mean is silent: lossy codecs leave something of it.
+# The power (mean square) of half the channels' difference above which a second is loud
+# (-50 dB), and the fraction of it below which the channels' mean is silent: lossy
+# codecs don't cancel out exactly.
 _LOUD = 1e-5
 _SILENT = 0.1
-# The resampler's output is larger than the codec's frames: each piece costs the same.
+# Resample in larger pieces than the codec's frames, because each has a fixed cost.
 _PIECE_SAMPLES = SAMPLE_RATE_HZ // 10
 _CONTINUOUS_FL = SECOND_FL // 20
 
 
 class Sound:
-    """Hold the samples between decoding and the second that they belong to.
+    """Resamples the sound, and buffers it until its second is complete.
 
-    `first_fl` is the first timestamp, from which samples are counted; `next_fl` is
-    where the next frame starts if it is continuous; `end_fl` is the end of the samples.
+    Attributes:
+        first_fl: First timestamp, the time of sample 0, or None.
+        next_fl: Start of the next frame if it is continuous.
+        end_fl: End of the resampled sound.
     """
 
     def __init__(self) -> None:
@@ -51,7 +54,7 @@ class Sound:
         self._resampler: av.AudioResampler | None = None
 
     def add(self, frame: av.AudioFrame, time_fl: int) -> None:
-        """Append a decoded frame that starts at a time."""
+        """Append a decoded frame that starts at `time_fl`."""
         if self.first_fl is None:
             self.first_fl = self.next_fl = time_fl
         if not _LOWEST_RATE_HZ <= frame.sample_rate <= _HIGHEST_RATE_HZ:
@@ -64,8 +67,8 @@ class Sound:
         if audio_format != self._format or not is_continuous:
             self.finish()
             self._format = audio_format
-            # Resample the rate alone: FFmpeg's own mix makes two equal channels 3 dB
-            # louder and lets 5.1 clip.
+            # Only change the rate. FFmpeg's downmix would make two equal channels 3 dB
+            # louder and clip 5.1.
             self._resampler = av.AudioResampler(
                 "flt", rate=SAMPLE_RATE_HZ, frame_size=_PIECE_SAMPLES
             )
@@ -85,9 +88,9 @@ class Sound:
             self._resampler = self._format = None
 
     def drop_padding(self, stated_end_fl: int | float) -> None:
-        """End where the file states it, if that lies within the last frame.
+        """Set the end to the stated end if that is within the last frame.
 
-        Encoders fill up the last frame, which takes up to 0.3 s.
+        Encoders pad the last frame, by up to 0.3 s.
         """
         if self._last_fl < stated_end_fl < self.end_fl:
             self.end_fl = stated_end_fl
@@ -95,14 +98,14 @@ class Sound:
     def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
             channels = frame.to_ndarray().reshape(frame.samples, -1)
-            # For the difference, every other channel changes its sign.
+            # For the difference, negate every other channel.
             signs = np.resize(np.float32([1, -1]), channels.shape[1])
             samples = np.stack([channels.mean(axis=1), (channels * signs).mean(axis=1)])
             if not np.isfinite(samples).all():
                 raise ValueError("its sound has samples that are not finite numbers")
             num_dropped = min(self._num_overlapping, samples.shape[1])
             self._num_overlapping -= num_dropped
-            # Resampling overshoots at steps.
+            # Resampling overshoots at steps of the waveform.
             samples = np.clip(samples[:, num_dropped:], -1, 1)
             if samples.size:
                 self._pieces.append((self._num_samples, samples))
@@ -110,9 +113,14 @@ class Sound:
         self.end_fl = self.first_fl + self._num_samples * _SAMPLE_FL
 
     def take(self, start_fl: int) -> tuple[np.ndarray, bool]:
-        """Return the waveform of the second that starts then, and release it.
+        """Return a second's waveform and remove it from the buffer.
 
-        Returns also whether it is the difference of the channels.
+        Args:
+            start_fl: Start of the second.
+
+        Returns:
+            The waveform, `(16000,)` float32, and whether it is the channels' difference
+            rather than their mean.
         """
         both = np.zeros((2, SAMPLE_RATE_HZ), np.float32)
         if self.first_fl is None:

@@ -1,6 +1,6 @@
-"""Figures of a run and of a video's prediction.
+"""Draw figures of a run and of a video's prediction.
 
-Every drawing function returns a matplotlib `Figure` and leaves pyplot's state alone.
+Every function returns a matplotlib `Figure` and doesn't change pyplot's state.
 """
 
 from avsdn_tf.report.figures.attention import (

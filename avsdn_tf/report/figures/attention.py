@@ -1,4 +1,4 @@
-"""Where a network with spatial attention looked in chosen clips, second by second."""
+"""Draw the attention maps of chosen clips, segment by segment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from avsdn_tf.report.figures.output import MUTED, STYLE, VALIDATION
 from avsdn_tf.report.scores import percent
 from avsdn_tf.text import short_name
 
-# Its lightness grows with the weight, so that it reads without colour, too.
+# Its lightness grows with the weight, so the map is readable in greyscale, too.
 _COLORS = "inferno"
 _WIDTH_IN = 8.0
 _GAP_IN = 0.08
-# Below a map: a gap, the bar of a true event, and the text.
+# Heights below a map: gap, bar of a true event, text.
 _BAR_GAP_IN = 0.03
 _BAR_IN = 0.05
 _TEXT_IN = 0.22
 _TITLE_IN = 0.3
-# More than these make no picture to read.
+# Maps per clip that stay readable.
 MAX_MAPS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionClip:
-    """A clip of a figure of attention.
+    """A clip to draw.
 
     Attributes:
-        title: What stands above it.
+        title: Title above the maps.
         maps: Weights of the cells, `(num_segments, rows, columns)`.
-        is_event: Which segments truly have an event, `(num_segments,)` bool.
+        is_event: Whether each segment has a true event, `(num_segments,)` bool.
     """
 
     title: str
@@ -41,18 +41,18 @@ class AttentionClip:
 
 
 def attention_colors(count: int) -> list[str]:
-    """Return colours, as hex, from those of no weight to those of the most."""
+    """Return `count` colours as hex, from weight 0 to the largest weight."""
     colors = mpl.colormaps[_COLORS](np.linspace(0, 1, count))
     return [mpl.colors.to_hex(color) for color in colors]
 
 
 @mpl.rc_context(STYLE)
 def attention(clips: Sequence[AttentionClip], segment_s: float = 1.0) -> Figure:
-    """Draw the attention maps of clips over time, a row a clip.
+    """Draw the attention maps of clips over time, one row per clip.
 
-    Each map is scaled to its own strongest cell. Below it stand its time and the share
-    of the weight that this cell has; a blue bar marks segments with a true event. Of
-    clips of more than `MAX_MAPS` segments, so many are drawn, at equal steps.
+    Each map is scaled to its strongest cell, and labelled with its time and that cell's
+    weight in percent. A blue bar marks true events. Of more than `MAX_MAPS` segments,
+    `MAX_MAPS` at equal steps are drawn.
 
     Raises:
         ValueError: If there is no clip.
@@ -73,8 +73,8 @@ def attention(clips: Sequence[AttentionClip], segment_s: float = 1.0) -> Figure:
         axes.text(0, top - 0.08, title, size=10, va="baseline")
         count = len(clip.maps)
         shown = np.linspace(0, count - 1, min(count, MAX_MAPS)).round().astype(int)
-        for place, segment in enumerate(shown):
-            left = place * (size_in + _GAP_IN)
+        for column, segment in enumerate(shown):
+            left = column * (size_in + _GAP_IN)
             box = left, left + size_in, top + map_in, top
             time_s = segment * segment_s
             _draw_map(axes, box, clip.maps[segment], clip.is_event[segment], time_s)
@@ -96,7 +96,7 @@ def _draw_map(
     is_event: bool,
     time_s: float,
 ) -> None:
-    """Draw a map into a box of left, right, bottom and top, and its line below it."""
+    """Draw a map into a box (left, right, bottom, top), and its label below."""
     left, right, bottom, _ = box
     axes.imshow(
         weights,
@@ -104,7 +104,7 @@ def _draw_map(
         vmin=0,
         vmax=weights.max(),
         extent=box,
-        # Browsers would blur the cells.
+        # Interpolation blurs the cells in browsers.
         interpolation="none",
     )
     top = bottom + _BAR_GAP_IN

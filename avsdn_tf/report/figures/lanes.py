@@ -1,4 +1,4 @@
-"""Timelines of chosen clips whose categories may overlap: a lane a category."""
+"""Draw timelines of chosen multi-label clips, one lane per category."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ _TRACK_IN = 8.0
 _ROW_IN = 0.3
 _TITLE_ROWS = 0.75
 _GAP_ROWS = 0.6
-# More lanes or segments than these make no picture to read.
+# Limits of a readable figure.
 _MAX_LANES = 12
 _MAX_SEGMENTS = 1200
 
 
 @dataclass(frozen=True, eq=False)
 class LaneClip:
-    """A clip of a lane timeline.
+    """A clip to draw.
 
     Attributes:
-        title: What stands above it.
-        num_segments: Number of its segments.
-        lanes: For the index of each category with an event: where it truly is active
-            and where it is predicted, at least `num_segments` truth values each.
+        title: Title above the lanes.
+        num_segments: Number of segments.
+        lanes: For each category with events, by index: two bool arrays of at least
+            `num_segments`, its true and its predicted activity.
     """
 
     title: str
@@ -44,7 +44,7 @@ class LaneClip:
     lanes: Mapping[int, tuple[np.ndarray, np.ndarray]]
 
     def shown(self) -> list[int]:
-        """Return the categories to draw, in order: those active longest, if many."""
+        """Return the categories to draw in order, at most those active longest."""
         lengths = {category: np.sum(lane) for category, lane in self.lanes.items()}
         longest = sorted(lengths, key=lengths.get, reverse=True)[:_MAX_LANES]
         return sorted(longest)
@@ -57,10 +57,10 @@ def lane_timelines(
     system: str,
     segment_s: float = 1.0,
 ) -> Figure:
-    """Draw the true and the predicted events of clips over time, a lane a category.
+    """Draw the true and the predicted events of clips, one lane per category.
 
-    In each lane, the truth stands above what `system` predicts. Of more than 12
-    categories of a clip, those that are active longest are drawn.
+    Each lane has the truth above the predictions of `system`. Of more than 12
+    categories in a clip, those active longest are drawn.
 
     Raises:
         ValueError: If there is no clip.
@@ -103,8 +103,8 @@ def _draw_lane(
     num_categories: int,
     segment_s: float,
 ) -> None:
-    """Draw a lane: its tracks, or without a category, the tracks alone."""
-    # Bars narrower than a pixel can't be seen, and each of them takes time.
+    """Draw the tracks of a lane and, unless the category is None, its events."""
+    # Subsample, since drawing many bars below the width of a pixel is slow.
     step = -(-clip.num_segments // _MAX_SEGMENTS)
     for row in range(2):
         y = top + 0.3 + 0.4 * row

@@ -1,4 +1,4 @@
-"""What all figures share: colours and settings, PNG files, and SVG inside a page."""
+"""Colours, style, and output of figures as PNG files and SVG elements."""
 
 import colorsys
 import contextlib
@@ -43,7 +43,7 @@ STYLE = {
     "ytick.color": LINES,
     "ytick.labelcolor": MUTED,
 }
-# Colours that the page's dark scheme replaces; see static/page.css.
+# Colours that differ in the page's dark scheme; see static/page.css.
 _CSS_VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -59,7 +59,7 @@ def category_colors(num_categories: int) -> list[str]:
     """Return one light colour per category, as hex; neighbours differ in hue."""
     colors = []
     for index in range(num_categories):
-        # Steps of the golden ratio spread the hues; three shades tell close hues apart.
+        # Golden-ratio steps spread the hues, and three shades distinguish close hues.
         hue = (0.58 + index * 0.381966) % 1.0
         lightness = (0.72, 0.80, 0.64)[index % 3]
         colors.append(mpl.colors.to_hex(colorsys.hls_to_rgb(hue, lightness, 0.62)))
@@ -67,13 +67,13 @@ def category_colors(num_categories: int) -> list[str]:
 
 
 def label_of(name: str) -> str:
-    """Return a name that is short enough to stand beside a figure."""
+    """Shorten a name to a label beside a figure."""
     return short_name(name, _LONGEST_LABEL)
 
 
 @contextlib.contextmanager
 def unknown_glyphs() -> Iterator[None]:
-    """Silence the warning on names in a script that the font lacks: boxes stand in."""
+    """Ignore warnings about characters missing from the font, which become boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
@@ -82,7 +82,7 @@ def unknown_glyphs() -> Iterator[None]:
 def save(figure: Figure, path: pathlib.Path, disclaimer: str | None = None) -> None:
     """Write a figure as a PNG atomically, with a disclaimer below it.
 
-    The figure's layout is fixed from then on.
+    The call freezes the figure's layout.
     """
     with atomic_write(path) as tmp_path, unknown_glyphs():
         _fix_layout(figure)
@@ -112,12 +112,15 @@ def save(figure: Figure, path: pathlib.Path, disclaimer: str | None = None) -> N
 def to_svg(figure: Figure, name: str, description: str) -> Markup:
     """Return a figure as an SVG element whose neutral colours follow the page's scheme.
 
-    The figure's layout is fixed from then on. `name` becomes the prefix of the
-    element's ids; screen readers read out the description, since text is drawn as
-    paths.
+    The call freezes the figure's layout.
+
+    Args:
+        figure: The figure.
+        name: Prefix of the ids in the element.
+        description: Text for screen readers.
     """
     target = io.StringIO()
-    # Text as paths: names were fitted to their bars in a font that a reader may lack.
+    # Draw text as paths, because its width was fitted to a font the reader may lack.
     options = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
     with (
         mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "avsdn_tf"}),
@@ -126,10 +129,10 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
         _fix_layout(figure)
         figure.savefig(target, **options, **_CROPPED)
     svg = target.getvalue()
-    # A page has no room for an XML declaration, and the metadata holds only addresses.
+    # HTML allows no XML declaration, and the metadata only refers to vocabularies.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Matplotlib numbers the ids of every figure from 1.
+    # Make ids unique in the page: Matplotlib numbers them per figure.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for color, variable in _CSS_VARIABLES.items():
         svg = svg.replace(color, variable)
@@ -138,7 +141,7 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
 
 
 def _fix_layout(figure: Figure) -> None:
-    """Lay a figure out once, since legends would move when the picture is cropped."""
+    """Freeze a figure's layout: legends would move when the picture is cropped."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

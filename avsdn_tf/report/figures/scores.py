@@ -1,4 +1,4 @@
-"""Figures of a run's scores: its learning curves and its confusion matrix."""
+"""Draw the learning curves and the confusion of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,11 +24,13 @@ def learning_curves(
     selected_epoch: int,
     selection: str = "validation_accuracy",
 ) -> Figure:
-    """Draw loss and accuracy over the epochs, with the selected epoch marked.
+    """Draw loss and accuracy over the epochs, and mark the selected epoch.
 
-    `history` has one dictionary per epoch, with `epoch`, and any of `loss`, `accuracy`
-    and the score of validation that selected it, whose name is `selection` (fractions
-    of 1).
+    Args:
+        history: One dictionary per epoch, with `epoch` and any of `loss`, `accuracy`
+            and the validation score (fractions of 1).
+        selected_epoch: The selected epoch.
+        selection: Name of the validation score.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
@@ -54,10 +56,9 @@ def learning_curves(
             MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
         )
         axes.grid(axis="y", linewidth=0.6)
-        # Either panel may lack a curve.
+        # A dictionary, because both panels have the line of the selected epoch.
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles[name] = handle
-    # Above the panels, where the legend covers no curve.
     figure.legend(
         handles.values(), handles.keys(), loc="outside upper left", ncols=len(handles)
     )
@@ -72,7 +73,7 @@ def _draw_curve(
     color: str,
     scale: float,
 ) -> None:
-    """Draw one metric over the epochs that have it."""
+    """Draw a metric over the epochs that have it."""
     points = [
         (epoch["epoch"], epoch[key] * scale)
         for epoch in history
@@ -86,11 +87,15 @@ def _draw_curve(
 
 @mpl.rc_context(STYLE)
 def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
-    """Draw a confusion matrix, each row as percentages of the class's true segments.
+    """Draw a confusion matrix in percent of each class's true segments.
 
-    `matrix` holds segment counts, `(K + 1, K + 1)`: true classes in rows, predicted
-    ones in columns, background last. The percentage stands in every cell that rounds to
-    1 or more. A class without a true segment has an empty row.
+    Args:
+        matrix: Numbers of segments, `(K + 1, K + 1)`: true classes in rows, predicted
+            classes in columns, background last.
+        categories: Names of the K categories.
+
+    Raises:
+        ValueError: If the matrix has another shape.
     """
     matrix = np.asarray(matrix)
     names = [short_name(name, _LONGEST_NAME) for name in (*categories, "Background")]
@@ -102,7 +107,7 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
         )
     totals = matrix.sum(axis=1)
     fractions = matrix / np.maximum(totals, 1)[:, np.newaxis]
-    # The cells fill the figure; files grow by the names beside it.
+    # Size of the cells alone. Saving extends the figure by the names beside it.
     size_in = max(2.0, 0.27 * num_classes)
     figure = Figure(figsize=(size_in, size_in))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -118,7 +123,7 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     axes.tick_params(
         length=0, labelsize=8, top=True, labeltop=True, bottom=False, labelbottom=False
     )
-    # Lines between classes lead the eye from a name to its cells.
+    # Grid lines between classes.
     axes.set_xticks(np.arange(0.5, num_classes - 1), minor=True)
     axes.set_yticks(np.arange(0.5, num_classes - 1), minor=True)
     axes.tick_params(which="minor", length=0)
@@ -132,7 +137,7 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def most_confused(pairs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw pairs of confused classes, for data of too many for a matrix.
+    """Draw the most confused pairs of classes, where a matrix would be too large.
 
     `pairs` is the result of `evaluation.most_confused`.
     """
@@ -145,9 +150,9 @@ def most_confused(pairs: Sequence[Mapping[str, Any]]) -> Figure:
         )
         names.append(f"{true} → {predicted}")
         axes.barh(row, pair["segments"], height=0.7, color=_CELL)
-        share = pair["segments"] / pair["of"]
+        fraction = pair["segments"] / pair["of"]
         axes.annotate(
-            f"{100 * share:.0f} % of {pair['of']}",
+            f"{100 * fraction:.0f} % of {pair['of']}",
             (pair["segments"], row),
             xytext=(4, 0),
             textcoords="offset points",
@@ -165,10 +170,10 @@ def most_confused(pairs: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _draw_cells(axes: Axes, fractions: np.ndarray) -> None:
-    """Draw a square with its percentage for every fraction above 0."""
+    """Draw a square for each fraction above 0, with its percentage from 1 % on."""
     for true, predicted in zip(*np.nonzero(fractions), strict=True):
         fraction = fractions[true, predicted]
-        # Opacity instead of a colour map: empty cells have the page's colour.
+        # Opacity rather than a colour map, so that cells work on dark pages.
         cell = (predicted - 0.5, true - 0.5)
         axes.add_patch(Rectangle(cell, 1, 1, color=_CELL, alpha=fraction, linewidth=0))
         if round(100 * fraction) >= 1:

@@ -1,4 +1,4 @@
-"""Timelines of chosen clips, whose segments have one class each."""
+"""Draw timelines of chosen clips with one class per segment."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,23 +31,26 @@ CHOICE_RULE = (
     "steps from the best to the worst."
 )
 
-# Bars have the same colours in light and dark pages, so their text has, too.
+# Text on bars, the same in light and dark pages, as the bars are.
 _ON_BAR = "#15181c"
 _TRACK_IN = 8.0
 _ROW_IN = 0.26
 _TITLE_ROWS = 0.75
 _GAP_ROWS = 0.7
 _FONT_PT = 8
-# More segments or legend entries than these make no picture to read.
+# Limits of a readable figure.
 _MAX_SEGMENTS = 1200
 _MAX_ENTRIES = 24
 
 
 @dataclass(frozen=True, eq=False)
 class TimelineClip:
-    """A clip: its title, and the classes `(num_segments,)` of truth and of systems.
+    """A clip to draw.
 
-    Segments whose true class is -1 are padding, and are not drawn.
+    Attributes:
+        title: Title above the rows.
+        truth: True classes, `(num_segments,)`; -1 marks padding, which is not drawn.
+        predictions: Predicted classes, `(num_segments,)`, by the system's name.
     """
 
     title: str
@@ -58,23 +61,33 @@ class TimelineClip:
 def choose_clips(
     labels: np.ndarray, predicted: np.ndarray, background: int, count: int
 ) -> list[int]:
-    """Return at most `count` indices of clips by the rule of `CHOICE_RULE`, best first.
+    """Choose at most `count` clips by `CHOICE_RULE`, deterministically.
 
-    `labels` and `predicted` are classes, `(num_clips, num_segments)`. The choice is the
-    same for the same input.
+    Args:
+        labels: True classes, `(num_clips, num_segments)`; -1 marks padding.
+        predicted: Predicted classes, `(num_clips, num_segments)`.
+        background: Class of background.
+        count: Number of clips.
+
+    Returns:
+        Indices of clips, in descending order of accuracy.
     """
-    real = labels >= 0
-    right = (real & (labels == predicted)).sum(axis=1) / np.maximum(real.sum(axis=1), 1)
-    return choose_evenly(right, partial_clips(labels, background), count)
+    is_real = labels >= 0
+    num_correct = (is_real & (labels == predicted)).sum(axis=1)
+    accuracy = num_correct / np.maximum(is_real.sum(axis=1), 1)
+    return choose_evenly(accuracy, partial_clips(labels, background), count)
 
 
 def choose_evenly(
     scores: np.ndarray, is_candidate: np.ndarray, count: int
 ) -> list[int]:
-    """Return at most `count` indices, at equal steps from the best score to the worst.
+    """Choose at most `count` indices at equal steps from the best score to the worst.
 
-    `scores` and `is_candidate` are `(num_clips,)`. All clips are candidates if fewer
-    than `count` are.
+    Args:
+        scores: `(num_clips,)`.
+        is_candidate: Which clips to choose from, `(num_clips,)` bool. All clips, if
+            fewer than `count` are candidates.
+        count: Number of indices.
     """
     candidates = np.flatnonzero(is_candidate)
     if len(candidates) < count:
@@ -91,11 +104,9 @@ def timelines(
 ) -> Figure:
     """Draw the true and the predicted events of clips over time.
 
-    In the manner of Fig. 3 of Lin et al.: one group of rows per clip, the truth above
-    every prediction; one bar per event, with the name of its category. Beside a
-    prediction stands how many of its segments are right. A legend names the categories
-    whose name is too long for a bar. A long name of a system loses its middle. The
-    figure grows with the number of rows.
+    As in Fig. 3 of Lin et al., each clip has a row for the truth and a row per system,
+    with a bar per event. Rows of systems end with the number of correct segments, and a
+    legend lists categories whose names don't fit their bars.
 
     Raises:
         ValueError: If there is no clip.
@@ -141,12 +152,12 @@ def _draw_clip(
     """Draw the rows of one clip; return the categories whose name was shortened."""
     axes.text(0, top - 0.15, short_name(clip.title), size=10, va="baseline")
     truth = np.asarray(clip.truth)
-    real = truth >= 0
-    truth = truth[real]
+    is_real = truth >= 0
+    truth = truth[is_real]
     end_s = len(truth) * segment_s
     shortened = _draw_row(axes, top + 0.5, truth, categories, segment_s)
     for row, predicted in enumerate(map(np.asarray, clip.predictions.values()), 1):
-        y, predicted = top + row + 0.5, predicted[real]
+        y, predicted = top + row + 0.5, predicted[is_real]
         shortened |= _draw_row(axes, y, predicted, categories, segment_s)
         axes.annotate(
             f"{(predicted == truth).sum()}/{len(truth)}",
@@ -158,7 +169,7 @@ def _draw_clip(
             va="center_baseline",
             annotation_clip=False,
         )
-    # Faint seams let a reader count segments without breaking up the events.
+    # Faint lines between segments.
     bottom = top + 1 + len(clip.predictions)
     seams = np.arange(1, len(truth)) * segment_s
     if len(truth) > _MAX_SEGMENTS // 10:
@@ -181,7 +192,7 @@ def _draw_row(
     inches_per_s = _TRACK_IN / axes.get_xlim()[1]
     axes.barh(y, len(classes) * segment_s, height=0.8, color=TRACK)
     shortened = set()
-    # Bars narrower than a pixel can't be seen, and each of them takes time.
+    # Subsample, since drawing many bars below the width of a pixel is slow.
     step = -(-len(classes) // _MAX_SEGMENTS)
     classes, segment_s = classes[::step], segment_s * step
     for first, end in event_spans(classes, background=len(categories)):
@@ -208,7 +219,7 @@ def _draw_row(
 def _draw_legend(
     axes: Axes, categories: Sequence[str], shown: Sequence[int], height_in: float
 ) -> None:
-    """Draw the legend of background and of some categories below the time axis."""
+    """Draw a legend of background and the categories `shown` below the time axis."""
     colors = category_colors(len(categories))
     handles = [Patch(color=TRACK, label="background")]
     handles += [
@@ -233,7 +244,7 @@ def _draw_legend(
 
 
 def _fit_text(name: str, width_in: float) -> str:
-    """Return the longest form of a name that fits a width; empty if none does."""
+    """Shorten a name to a width; return "" if not even three letters fit."""
     if width_in <= 0:
         return ""
     head = re.split(r",| \(", name)[0]

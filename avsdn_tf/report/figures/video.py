@@ -1,4 +1,4 @@
-"""The prediction of a video, as a picture."""
+"""Draw the prediction of a video."""
 
 import collections
 
@@ -10,29 +10,29 @@ from avsdn_tf.events import VideoPrediction
 from avsdn_tf.report.figures.output import MUTED, STYLE, category_colors, label_of
 from avsdn_tf.text import short_name
 
-# More lanes or markers than these make no picture to read.
+# Limits of a readable figure.
 _MAX_LANES = 24
 _MAX_MARKERS = 500
 
 
 @mpl.rc_context(STYLE)
-def prediction(found: VideoPrediction) -> Figure:
+def prediction(video: VideoPrediction) -> Figure:
     """Draw the prediction of one video: events above, probabilities below.
 
-    A curve is drawn for every category that has an event, and for background; of more
-    than 24 categories, for those whose events are longest. A multi-label prediction has
-    no background: each curve has its threshold beside it, and without an event, the
-    most probable category has one.
+    There is a curve per category with events, at most for the 24 whose events are
+    longest in total. Single-label predictions add the curve of background. Multi-label
+    predictions add the thresholds, and without any event the curve of the most probable
+    category.
     """
-    events = found.events
+    events = video.events
     lengths_s: dict[str, float] = collections.defaultdict(float)
     for event in events:
         lengths_s[event.category] += event.end_s - event.start_s
     longest = set(sorted(lengths_s, key=lengths_s.get, reverse=True)[:_MAX_LANES])
-    names = [name for name in found.categories if name in longest]
+    names = [name for name in video.categories if name in longest]
     num_left_out = len(lengths_s) - len(names)
     colors = dict(
-        zip(found.categories, category_colors(len(found.categories)), strict=True)
+        zip(video.categories, category_colors(len(video.categories)), strict=True)
     )
     lanes_in = 0.3 * max(1, len(names))
     figure = Figure(figsize=(9, 2.9 + lanes_in), layout="constrained")
@@ -45,39 +45,39 @@ def prediction(found: VideoPrediction) -> Figure:
     lanes.set_yticks(range(len(names)), map(label_of, names))
     lanes.set_ylim(max(1, len(names)) - 0.5, -0.5)
     more = f" ({num_left_out} more categories not shown)" if num_left_out else ""
-    lanes.set_title(short_name(found.name, 80) + more, loc="left")
+    lanes.set_title(short_name(video.name, 80) + more, loc="left")
     lanes.tick_params(length=0)
     if not names:
         lanes.text(
             0.5, 0.5, "no event", transform=lanes.transAxes, ha="center", va="center"
         )
-    segments = np.arange(len(found.probabilities))
-    middles_s = found.start_s + (segments + 0.5) * found.segment_s
+    segments = np.arange(len(video.probabilities))
+    middles_s = video.start_s + (segments + 0.5) * video.segment_s
     drawn = {}
-    beside = len(found.categories)
-    if found.multi_label and not names:
-        beside = int(found.probabilities.max(axis=0).argmax())
-    for index, name in enumerate(found.classes):
-        if name not in names and index != beside:
+    extra_index = len(video.categories)
+    if video.multi_label and not names:
+        extra_index = int(video.probabilities.max(axis=0).argmax())
+    for index, name in enumerate(video.classes):
+        if name not in names and index != extra_index:
             continue
         color = colors.get(name, MUTED)
         (drawn[name],) = curves.plot(
             middles_s,
-            100 * found.probabilities[:, index],
+            100 * video.probabilities[:, index],
             color=color,
             linestyle="-" if name in colors else "--",
             marker="o" if len(segments) <= _MAX_MARKERS else None,
             markersize=2,
         )
-        if found.multi_label:
-            threshold = 100 * found.thresholds[index]
+        if video.multi_label:
+            threshold = 100 * video.thresholds[index]
             curves.axhline(threshold, color=color, linestyle=":", linewidth=1)
-    curves.set_xlim(found.start_s, found.end_s)
+    curves.set_xlim(video.start_s, video.end_s)
     curves.set_ylim(0, 102)
     curves.set_xlabel("seconds")
     curves.set_ylabel("probability (%)")
     curves.grid(axis="y", linewidth=0.6)
-    # By default a legend leaves out names that begin with an underscore.
+    # Pass the handles: by default, legends omit names that start with an underscore.
     labels = map(label_of, drawn)
     figure.legend(drawn.values(), labels, loc="outside lower left", ncols=3)
     return figure

@@ -6,9 +6,9 @@ const looked = document.getElementById("looked");
 const overlay = document.querySelector(".frame canvas");
 const { rows: mapRows, columns: mapColumns, colors, percents } = data.attention;
 const numCells = mapRows * mapColumns;
-// A byte a cell, row by row, in which 255 is the segment's strongest cell.
+// One byte per cell, row by row; 255 is the segment's strongest cell.
 const levels = atob(data.attention.levels);
-// A pixel a cell. The overlay shows it enlarged.
+// One pixel per cell; the overlay scales it up.
 const map = document.createElement("canvas");
 map.width = mapColumns;
 map.height = mapRows;
@@ -47,11 +47,11 @@ function showWhereItLooks() {
 }
 
 look.addEventListener("change", showWhereItLooks);
-// The frame's size is known from here on.
+// The overlay needs the video's size.
 video.addEventListener("loadedmetadata", showWhereItLooks);
-// The player has come to another segment.
+// player.js sets aria-valuenow when the segment changes.
 new MutationObserver(showWhereItLooks).observe(lanes, {
   attributeFilter: ["aria-valuenow"],
 });
-// A browser may keep the switch when the page is loaded again.
+// Browsers may restore the switch when the page is reloaded.
 showWhereItLooks();

@@ -14,16 +14,16 @@ const rows = [...document.querySelectorAll("tr[data-start]")];
 const lastSegment = data.top.length - 1;
 const duration = data.top.length * data.segment_s;
 const end = data.start_s + duration;
-// Pixels of a segment at the closest zoom.
+// Width of a segment at the largest zoom, in pixels.
 const widestSegment = 6;
-// Seconds, less than a frame.
+// In seconds, less than a frame.
 const tolerance = 0.01;
 
-// The page keeps the time itself, so that it works without a video that plays.
+// Kept apart from the video's time, so that the page works if the video can't play.
 let time = data.start_s;
 let zoom = 1;
 let animation = 0;
-// Segments: below the mouse, shown in the list of classes, marked in the table.
+// Segments under the mouse, in the list of classes, and marked in the table.
 let hovered = null;
 let shown = null;
 let marked = null;
@@ -32,7 +32,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // ---- Time ----
 
-// The same text as `_clock` in templating.py.
+// Formats a time like `_clock` in templating.py.
 function clock(seconds) {
   const rounded = Math.round(seconds * 100) / 100;
   const hours = Math.floor(rounded / 3600);
@@ -44,7 +44,7 @@ function clock(seconds) {
     : `${minutes}:${padded}`;
 }
 
-// A player may stop slightly before the time that it was sent to.
+// Tolerates players that stop slightly before the time they seek to.
 function segmentAt(seconds) {
   const segment = Math.floor((seconds - data.start_s) / data.segment_s + 1e-4);
   return clamp(segment, 0, lastSegment);
@@ -59,7 +59,7 @@ function partAt(seconds) {
   return (seconds - data.start_s) / duration;
 }
 
-// ---- What the page shows at a time ----
+// ---- Content at a time ----
 
 const bars = data.top[0].map(() => {
   const item = document.createElement("li");
@@ -86,7 +86,7 @@ function showClasses(segment) {
   });
 }
 
-// The most probable class, or all active ones if they may overlap.
+// Returns the most probable class, or all active classes of a multi-label prediction.
 function describe(segment) {
   const num = data.thresholds ? data.num_active[segment] : 1;
   const shown = data.top[segment]
@@ -100,7 +100,7 @@ function markSegment(segment) {
   lanes.setAttribute("aria-valuenow", start);
   lanes.setAttribute("aria-valuetext", `${clock(start)}: ${describe(segment)}`);
   for (const row of rows) {
-    // Events begin and end with segments; the last one may end with the video.
+    // Tolerate rounding of the times.
     const isInside =
       row.dataset.start < start + data.segment_s - 0.001 &&
       start + 0.001 < row.dataset.end;
@@ -112,7 +112,7 @@ function markSegment(segment) {
 function show() {
   playhead.style.setProperty("--at", clamp(partAt(time), 0, 1));
   const current = segmentAt(time);
-  // Once per segment instead of once per frame: the list of events may be long.
+  // Update once per segment, not per frame: the list of events may be long.
   if (marked !== current) markSegment((marked = current));
   if (shown !== (hovered ?? current)) showClasses((shown = hovered ?? current));
 }
@@ -127,8 +127,8 @@ function keepInView() {
 
 // ---- The video ----
 
-// The page's time when the player's clock is 0. Chromium's clock is the file's and
-// starts late where the video does; Firefox's clock starts with the video.
+// The page's time at the player's time 0. Chromium's player starts at the video's first
+// timestamp, and Firefox's at 0.
 let zero = 0;
 
 function findZero() {
@@ -137,10 +137,10 @@ function findZero() {
 if (video.readyState) findZero();
 video.addEventListener("loadedmetadata", findZero);
 
-// Where the player was sent, until it has arrived, and how far it has come.
+// Target of the current seek, and the time that the player has reached.
 let sought = null;
 let reached = 0;
-// Where the player could not go, and the video's duration at that moment.
+// Target of a seek that failed, and the video's duration at that moment.
 let missed = null;
 let knownDuration = 0;
 
@@ -167,8 +167,8 @@ function followVideo() {
   animation = requestAnimationFrame(followVideo);
 }
 
-// Chromium takes the duration of an MP4 that starts late for its end and stops there.
-// It corrects the duration while it reads on, or some time after it has stopped.
+// In an MP4 that starts after 0, Chromium mistakes the duration for the end, and stops
+// there. It corrects the duration as it reads on: seek again when that happens.
 function finishSeek() {
   const now = video.currentTime;
   const isShort = sought !== null && now < sought - tolerance;
@@ -206,7 +206,7 @@ showWhatPlays();
 
 // ---- Mouse and keyboard ----
 
-// Returns the time at a place on the screen; null beside the timeline.
+// Returns the time at the pointer, or null outside of the timeline.
 function timeAt(event) {
   const box = track.getBoundingClientRect();
   const part = (event.clientX - box.left) / box.width;
@@ -219,7 +219,7 @@ lanes.addEventListener("click", (event) => {
   if (seconds !== null) seek(seconds);
 });
 lanes.addEventListener("pointermove", (event) => {
-  // A finger doesn't hover; its tap is a click.
+  // Touch doesn't hover.
   const seconds = event.pointerType === "touch" ? null : timeAt(event);
   hovered = seconds === null ? null : segmentAt(seconds);
   pointer.hidden = seconds === null;
@@ -260,7 +260,7 @@ function drawTicks() {
   const pixels = track.clientWidth / duration;
   const step = steps.find((length) => length * pixels >= 72) ?? 86400;
   const ticks = [];
-  // The last tick needs room for its text.
+  // Leave room for the last tick's text.
   for (let at = 0; at === 0 || (duration - at) * pixels >= 48; at += step) {
     const tick = document.createElement("span");
     tick.style.left = `${(at / duration) * 100}%`;
