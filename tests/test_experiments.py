@@ -347,7 +347,7 @@ def test_trials_do_not_replace_a_table(tmp_path, monkeypatch):
     results.mkdir(parents=True)
     command = "python -m experiments.run table1 --seeds=1 --recipe=paper"
     (results / "table1-x.md").write_text(f"# Title\n\n{command}\n\n| a |\n")
-    again = ["--runs=r", "--recipe", "paper", "--seed", "1"]
+    again = ["--runs=r", "--recipe", "paper", "--seeds", "1"]
     assert folder(*again, "--jobs=2") == results
     assert folder(*again, "--epochs=2") == trials
     assert folder("--runs=r", "--seeds=1") == trials
