@@ -1,4 +1,4 @@
-"""What the command lines of the experiments share: one-line errors, numbers, prints."""
+"""Shared parts of the experiments' command lines."""
 
 import argparse
 import contextlib
@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from avsdn_tf.cli.help import HELP, HelpFormatter
 from avsdn_tf.errors import UserError
 
 
@@ -16,15 +17,19 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         module: Name of the module that `python -m` runs.
-        description: Text of its `--help`, printed with its line ends.
+        description: Head of its help: purpose, usage and examples.
     """
 
     def __init__(self, module: str, description: str | None) -> None:
         super().__init__(
             prog=f"python -m {module}",
             description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
+            usage=argparse.SUPPRESS,  # The description has it.
+            allow_abbrev=False,
+            add_help=False,
         )
+        self.add_argument("-h", "--help", action="help", help=HELP)
 
     def error(self, message: str) -> NoReturn:
         """Print the error in one line, and exit with code 2."""

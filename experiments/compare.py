@@ -1,9 +1,11 @@
-"""Draw test clips as several runs label them, like the paper's Fig. 3.
+"""Draw the labels that several runs give to test clips, like the paper's Fig. 3.
 
-    python -m experiments.compare RUN [RUN ...] [--clips=8] [--out=FILE]
+Usage: python -m experiments.compare RUN [RUN ...] [FLAGS]
 
-RUN is a run folder; all must have been scored on the same data set. The suffix of FILE
-is .png, .svg or .pdf.
+Example:
+  python -m experiments.compare runs/avsdn runs/avel --out=comparison.png
+
+All runs must have been scored on the same data set.
 """
 
 import pathlib
@@ -140,10 +142,12 @@ def main(argv: Sequence[str]) -> None:
     """Draw what the command line names."""
     parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="a run folder")
-    add("--clips", type=positive, default=8, help="how many clips (8)")
+    add("runs", nargs="+", metavar="RUN", help="Folder of a finished run.")
+    text = "Maximum number of clips [8]."
+    add("--clips", type=positive, default=8, metavar="N", help=text)
     out = pathlib.Path("comparison.png")
-    add("--out", type=pathlib.Path, default=out, help=f"the file to write ({out})")
+    text = f"Output file: .png, .svg or .pdf [{out}]."
+    add("--out", type=pathlib.Path, default=out, metavar="FILE", help=text)
     args = parser.parse_args(argv)
     with one_line_errors(_MODULE):
         compare(args.runs, args.clips, args.out)

@@ -1,21 +1,27 @@
-"""Fill a table: train what is not trained yet, and write our figures down.
+"""Fill a table of the papers: train its rows, and write their scores.
 
-    python -m experiments.run TABLE [FLAGS]
+Usage: python -m experiments.run TABLE [FLAGS]
 
-TABLE is table1, table2 or table3 of Lin et al.; tian, the other networks of Tian et
-al., with AVSDN beside them; heads or weak_heads, the networks that followed, on feature
-maps, with those before beside them; changes_supervised or changes_weak, AVSDN's way
-from the paper's recipe to the best one, a change a row; or labels, weak AVEL and AVSDN
-on equal training labels. Every row and seed is a command of its own with a folder of
-its own. Finished runs are not trained again, so an interrupted table goes on where it
-stopped. A row that fails is shown as failed, the others go on, and the exit code is 1.
+Examples:
+  python -m experiments.run table1 --dataset=tfds_ave/resnet152 --jobs=2
+  python -m experiments.run heads --seeds=1
 
-With several data sets, such as --dataset=tfds_ave/resnet152,tfds_ave/vgg19, a row is
-trained on the first that has its features, and AVSDN is compared with all of them.
+Tables:
+  table1, table2, table3    of Lin et al.
+  tian                      of Tian et al., beside AVSDN
+  heads, weak_heads         later networks, on feature maps
+  changes_supervised, changes_weak
+                            AVSDN from the paper's recipe to the best one
+  labels                    weak AVEL and AVSDN on the same training labels
 
-The results are a Markdown table, a CSV and a figure in experiments/results. A table
-there is replaced by the default settings, or by the seeds, epochs, patience and recipe
-that made it; trials with others go to the folder `tables` beside the runs.
+Each row and seed is a run folder. Finished runs are kept, so the same command
+resumes a table. If a row fails, the others go on and the exit code is 1.
+
+Of several data sets, with commas, a row uses the first that has its features.
+
+A table in experiments/results is replaced only by the seeds, epochs, patience
+and recipe that made it, or by the defaults; others go to `tables` beside the
+runs.
 """
 
 import argparse
@@ -55,27 +61,37 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
-    add("table", choices=(*published.PUBLISHED_TABLES, *CHANGES, LABELS))
-    add("--seeds", type=positive, default=5, help="seeds a row, from 0 (5)")
+    known = (*published.PUBLISHED_TABLES, *CHANGES, LABELS)
+    add("table", choices=known, metavar="TABLE", help="One of the tables above.")
+    text = "Number of seeds of each row, from 0 [5]."
+    add("--seeds", type=positive, default=5, metavar="N", help=text)
     add(
         "--dataset",
         type=_datasets,
-        help="tfds_ave/CONFIG, or several, with commas (resnet152; heads: vgg19)",
+        metavar="NAME,...",
+        help="TFDS names [tfds_ave/resnet152; heads: tfds_ave/vgg19].",
     )
     # Shells don't expand the tilde of --runs=~/runs.
     path = os.path.expanduser
-    add("--data_dir", type=path, help="where TFDS keeps data sets")
-    add("--runs", type=path, default="runs/experiments", help="where the runs are kept")
-    add("--results", type=path, help="where the tables go; replaces those there")
+    text = "TFDS's folder of data sets, if not TFDS's default."
+    add("--data_dir", type=path, metavar="DIR", help=text)
+    text = "Folder of the runs [runs/experiments]."
+    add("--runs", type=path, default="runs/experiments", metavar="DIR", help=text)
+    text = "Folder of the tables, which are overwritten."
+    add("--results", type=path, metavar="DIR", help=text)
     add(
         "--recipe",
         choices=(*RECIPES, "both"),
         default="both",
-        help="as published, with the changes of experiments/best.json, or both (both)",
+        metavar="|".join((*RECIPES, "both")),
+        help="Settings of the paper, the best ones, or both [both].",
     )
-    add("--epochs", type=positive, default=60, help="most epochs of a run (60)")
-    add("--patience", type=positive, default=10, help="patience of a run (10)")
-    add("--jobs", type=positive, default=1, help="runs at once, sharing the cores (1)")
+    text = "Maximum number of epochs [60]."
+    add("--epochs", type=positive, default=60, metavar="N", help=text)
+    text = "Epochs to wait for a better validation score [10]."
+    add("--patience", type=positive, default=10, metavar="N", help=text)
+    text = "Number of runs at once, which share the cores [1]."
+    add("--jobs", type=positive, default=1, metavar="N", help=text)
     args = parser.parse_args(argv)
     config = "vgg19" if args.table in HEADS else "resnet152"
     args.dataset = args.dataset or (f"tfds_ave/{config}",)

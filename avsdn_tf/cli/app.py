@@ -25,7 +25,7 @@ from avsdn_tf.cli import (
     train,
 )
 from avsdn_tf.cli.flags import BOOLEANS, Flag, Registry, boolean, did_you_mean
-from avsdn_tf.cli.help import FullHelpAction, HelpFormatter, describe
+from avsdn_tf.cli.help import HELP, FullHelpAction, HelpFormatter, describe
 from avsdn_tf.cli.output import Output
 from avsdn_tf.errors import UserError
 from avsdn_tf.text import printable_lines
@@ -48,7 +48,6 @@ _DEFAULT = "train"
 _SUMMARY = "Find the events of videos that are both heard and seen."
 _EXAMPLES = """avsdn predict --zero_shot dog.mp4
 avsdn train --run=runs/first"""
-_HELP = "Show this help. Defaults are in brackets."
 _EPILOG = """\
 `avsdn COMMAND --help` shows the flags of a command. Without a command, `avsdn`
 trains. `python -m avsdn_tf.main` is the same as `avsdn`.
@@ -66,7 +65,7 @@ class _Parser(argparse_flags.ArgumentParser):
             usage=argparse.SUPPRESS,  # The description has it.
             **kwargs,
         )
-        self.add_argument("-h", "--help", action="help", help=_HELP)
+        self.add_argument("-h", "--help", action="help", help=HELP)
         self.add_argument("--helpshort", action="help", help=argparse.SUPPRESS)
         self.add_argument("--helpfull", action=FullHelpAction, help=argparse.SUPPRESS)
 

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+HELP = "Show this help. Defaults are in brackets."
+
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps line breaks, and asks each flag for its text.
@@ -32,7 +34,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         help_of = getattr(action.type, "help", None)
         if help_of is None:
-            return action.help
+            return action.help or ""
         # argparse expands %(default)s and the like.
         return help_of(self.full).replace("%", "%%")
 

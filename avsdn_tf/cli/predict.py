@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _LABELS_TO,
     ):
         flag.add_to(parser)
-    group = parser.add_argument_group("backbones, in place of those that the run records")
+    group = parser.add_argument_group("backbones, in place of those of the run")
     for flag in flags.BACKBONES:
         shown_default = _SHOWN_DEFAULTS.get(flag, flag.shown_default)
         dataclasses.replace(flag, shown_default=shown_default).add_to(group)

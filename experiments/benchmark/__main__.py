@@ -1,20 +1,23 @@
-"""Measure speed and memory beside PyTorch and plain Keras programs of the networks.
+"""Measure speed and memory beside PyTorch and plain Keras programs.
 
-    python -m experiments.benchmark [PART ...] [FLAGS]
+Usage: python -m experiments.benchmark [PART ...] [FLAGS]
 
-Parts that are measured where none is named:
-    step          training steps and inference of batches in memory
-    latency       one clip, by every way to predict it
-    epoch         an epoch as people run it, and its peak memory
-    start         from the command to the first step
-Parts to name:
-    distribution  one device, two logical devices, two workers
-    profile       a step without each optimisation
-    heads         training steps of CMRAN, PSP, CPSP, CMBS and CACE-Net, and, on a
-                  data set of feature maps, the memory of training
-    video         from videos to features, stage by stage; needs --videos
+Examples:
+  python -m experiments.benchmark step --repeats=3
+  python -m experiments.benchmark video --videos my_videos --out=video
 
-Programs take turns. The result is a page, its figures as JSON, and a figure.
+Parts, by default the first four:
+  step          training steps and inference of batches in memory
+  latency       one clip, by every way to predict it
+  epoch         an epoch as people run it, and its peak memory
+  start         from the command to the first step
+  distribution  one device, two logical devices, two workers
+  profile       a step without each optimization
+  heads         training steps of CMRAN, PSP, CPSP, CMBS and CACE-Net, and,
+                on feature maps, the memory of training
+  video         from videos to features, stage by stage; needs --videos
+
+Programs take turns. The output is a page, its figures as JSON, and a picture.
 """
 
 import argparse
@@ -56,17 +59,32 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
-    add("parts", nargs="*", type=_part, metavar="PART")
-    add("--dataset", default=Config().dataset, help="(%(default)s)")
-    add("--data_dir", help="where TFDS keeps data sets")
-    add("--repeats", type=positive, default=5, help="turns of every program (5)")
-    add("--seconds", type=float, default=1.0, help="the least length of a turn (1)")
-    add("--out", default="benchmark", help="the folder to write (benchmark)")
-    add("--videos", nargs="+", default=[], help="video: files or folders")
-    add("--workers", type=positive, default=2, help="video: videos at once (2)")
-    for name in ("audio_network", "audio_weights", "visual_network", "visual_weights"):
-        add(f"--{name}", help="video: as extract's; random weights will do")
-    add("--visual_precision", choices=PRECISIONS, default=PRECISIONS[0])
+    add("parts", nargs="*", type=_part, metavar="PART", help="Part to measure.")
+    name = Config().dataset
+    add("--dataset", default=name, metavar="NAME", help=f"TFDS name [{name}].")
+    text = "TFDS's folder of data sets, if not TFDS's default."
+    add("--data_dir", metavar="DIR", help=text)
+    text = "Turns of each program [5]."
+    add("--repeats", type=positive, default=5, metavar="N", help=text)
+    text = "Minimum seconds of a turn [1]."
+    add("--seconds", type=float, default=1.0, metavar="X", help=text)
+    add("--out", default="benchmark", metavar="DIR", help="Output folder [benchmark].")
+    text = "Part video: videos, or folders of videos."
+    add("--videos", nargs="+", default=[], metavar="VIDEO", help=text)
+    text = "Part video: videos at once [2]."
+    add("--workers", type=positive, default=2, metavar="N", help=text)
+    for modality in ("audio", "visual"):
+        text = "Part video: as of `avsdn extract`."
+        add(f"--{modality}_network", metavar="NAME", help=text)
+        text = "Part video: as of `avsdn extract`; random ones suffice."
+        add(f"--{modality}_weights", metavar="PATH", help=text)
+    add(
+        "--visual_precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        metavar="|".join(PRECISIONS),
+        help=f"Part video: as of `avsdn extract` [{PRECISIONS[0]}].",
+    )
     args = parser.parse_args(argv)
     defaults = [name for name in PARTS if name not in _TO_NAME]
     args.parts = list(dict.fromkeys(args.parts)) or defaults

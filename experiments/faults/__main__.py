@@ -1,6 +1,12 @@
-"""Kill trainings, or read damaged videos, and count what comes of it.
+"""Kill trainings, or read damaged videos, and count the failures.
 
-python -m experiments.faults kill|fuzz [FLAGS]
+Usage: python -m experiments.faults kill|fuzz [FLAGS]
+
+Examples:
+  python -m experiments.faults kill --times=5
+  python -m experiments.faults fuzz dog.mp4 --copies=50
+
+`python -m experiments.faults kill --help` shows the flags of `kill`.
 """
 
 import sys
@@ -19,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         with one_line_errors(f"experiments.faults {name}"):
             return _COMMANDS[name](argv[1:])
     if name in ("-h", "--help"):
-        print(__doc__)
+        print(__doc__.strip())
         return 0
     print(
         f"experiments.faults: expected {' or '.join(_COMMANDS)}. Received: {name}",

@@ -1,11 +1,14 @@
 """Read damaged copies of a video, and count the outcomes.
 
-    python -m experiments.faults fuzz VIDEO [--copies=200] [--seed=0] [--limit_s=30]
+Usage: python -m experiments.faults fuzz VIDEO [FLAGS]
 
-Every copy has bytes changed, its end cut off, or a part copied elsewhere. Reading must
-yield seconds or raise a `VideoError`. Child processes read the copies, so that a crash
-of FFmpeg or an endless loop is counted and survived. The exit code is 1 if there was
-one, or if memory grew by more than 64 MiB. Linux only: it reads /proc.
+Example:
+  python -m experiments.faults fuzz dog.mp4 --copies=50
+
+Bytes of each copy are changed, cut off at the end, or copied elsewhere. Reading
+must yield seconds or raise a `VideoError`. Child processes read the copies, so
+that crashes and endless loops are counted. The exit code is 1 if there was one,
+or if memory grew by more than 64 MiB. Needs Linux, since it reads /proc.
 """
 
 import collections
@@ -171,10 +174,13 @@ def main(argv: Sequence[str]) -> int:
     """Read the copies, print a table, and return the exit code."""
     parser = Parser("experiments.faults fuzz", __doc__)
     add = parser.add_argument
-    add("video", help="the video to damage copies of")
-    add("--copies", type=positive, default=200, help="how many copies (200)")
-    add("--seed", type=int, default=0, help="seed of the damage (0)")
-    add("--limit_s", type=float, default=30.0, help="seconds until a copy hangs (30)")
+    add("video", metavar="VIDEO", help="Video to copy and damage.")
+    text = "Number of copies [200]."
+    add("--copies", type=positive, default=200, metavar="N", help=text)
+    text = "Random seed of the damage [0]."
+    add("--seed", type=int, default=0, metavar="N", help=text)
+    text = "Seconds until reading a copy counts as hung [30]."
+    add("--limit_s", type=float, default=30.0, metavar="X", help=text)
     args = parser.parse_args(argv)
     if not os.path.isfile(args.video):
         parser.error(f"{args.video}: expected a video, and there is no such file")

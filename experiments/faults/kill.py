@@ -1,11 +1,14 @@
-"""Kill trainings at random moments, and compare the results once they are resumed.
+"""Kill trainings at random moments, resume them, and compare the results.
 
-    python -m experiments.faults kill [--times=20] [--seed=0]
+Usage: python -m experiments.faults kill [FLAGS]
 
-A training runs unbroken. Then the same training is killed (SIGKILL) at a random moment
-of its epochs, and the same command resumes it; again and again. It counts as identical
-if the model's weights and all numbers of metrics.csv but the seconds are those of the
-unbroken training, bit for bit. The exit code is 1 unless all are.
+Example:
+  python -m experiments.faults kill --times=5
+
+A training runs without interruption. Then the same training is killed
+(SIGKILL) at a random moment, and the same command resumes it. The two are
+identical if the weights and all numbers of metrics.csv, except for the seconds,
+are equal bit for bit. The exit code is 1 if one differs.
 """
 
 import csv
@@ -79,8 +82,10 @@ def main(argv: Sequence[str]) -> int:
     """Make all attempts, and print a table and the count."""
     parser = Parser("experiments.faults kill", __doc__)
     add = parser.add_argument
-    add("--times", type=positive, default=20, help="how many trainings to kill (20)")
-    add("--seed", type=int, default=0, help="seed of the moments (0)")
+    text = "Number of trainings to kill [20]."
+    add("--times", type=positive, default=20, metavar="N", help=text)
+    text = "Random seed of the moments [0]."
+    add("--seed", type=int, default=0, metavar="N", help=text)
     args = parser.parse_args(argv)
     moments = random.Random(args.seed)
     num_identical = 0
