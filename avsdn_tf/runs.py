@@ -52,10 +52,10 @@ class TrainedRun:
         report: Scores of the test split, as in report.json.
 
     Example:
-        >>> run = avsdn_tf.train(epochs=1, run="runs/short")
+        >>> run = avsdn_tf.train(mode="weak", epochs=2, run="runs/weak")
         >>> run.folder.name
-        'short'
-        >>> run.model.save("short.keras")
+        'weak'
+        >>> run.model.save("weak.keras")
     """
 
     folder: pathlib.Path

@@ -1,4 +1,4 @@
-"""The error of this package, and how a program shows it."""
+"""The package's error, its conversion and its display."""
 
 import contextlib
 import pathlib
@@ -13,46 +13,57 @@ _MAX_NAMED = 20
 
 
 class DatasetError(ValueError):
-    """Bad or missing data, which the person who builds the data set can correct.
+    """Invalid or missing data, which the user can correct.
 
-    TFDS keeps the type of an error without a `__str__` of its own.
+    Example:
+        >>> import tfds_ave
+        >>> try:
+        ...     tfds_ave.Builder(config="no_such_config")
+        ... except tfds_ave.DatasetError as error:
+        ...     print("the data set can't be built")
+        the data set can't be built
     """
+
+    # No `__str__`: TFDS would change the type of such an error.
 
 
 def raise_errors(messages: Sequence[str]) -> None:
-    """Raise one `DatasetError` with all messages; with none, do nothing."""
+    """Raise one `DatasetError` with all messages, if there are any."""
     if messages:
         raise DatasetError("\n".join(messages))
 
 
 def shorten(names: Sequence[str], shown: int = _MAX_NAMED) -> list[str]:
-    """Return the first names, and how many more there are."""
+    """Return the first names, and the number of further names as text."""
     more = len(names) - shown
     return [*names[:shown], *([f"and {more} more"] if more > 0 else [])]
 
 
 @contextlib.contextmanager
 def explain_build_errors(path: pathlib.Path) -> Iterator[None]:
-    """Turn what stops a build into one `DatasetError`.
+    """Convert errors of a build that the user can correct to `DatasetError`.
 
-    TFDS wraps the errors of a builder, and TensorFlow has errors of its own for a full
-    disk: the cause decides.
+    TFDS wraps errors of a builder, so their causes are searched for errors of this
+    package, of the operating system and of TensorFlow.
 
     Args:
-        path: The folder of the data set, for the message.
+        path: Folder of the data set, for the message.
+
+    Raises:
+        DatasetError: If such a cause is found; other errors are raised unchanged.
     """
     try:
         yield
     except DatasetError:
         raise
     except Exception as error:
-        # Importing TensorFlow takes seconds, which an error alone is worth.
+        # Import TensorFlow late, because it takes seconds.
         import tensorflow as tf
 
         cause: BaseException | None = error
         while cause and not (
             isinstance(cause, (DatasetError, UserError, tf.errors.OpError))
-            # An error of the operating system has a number.
+            # Only errors of the operating system have a number.
             or (isinstance(cause, OSError) and cause.errno)
         ):
             cause = cause.__cause__
@@ -69,8 +80,8 @@ def explain_build_errors(path: pathlib.Path) -> Iterator[None]:
 def install_excepthook() -> None:
     """Print an uncaught `DatasetError` as one message, without a traceback.
 
-    `tfds build` leaves errors to the interpreter. absl's exception handlers are no
-    alternative: they also swallow SystemExit. Other errors go to the previous hook.
+    `tfds build` doesn't catch errors, and absl's exception handlers would swallow
+    SystemExit. Other errors go to the previous hook.
     """
     previous_hook = sys.excepthook
 

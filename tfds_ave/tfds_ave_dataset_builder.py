@@ -38,7 +38,16 @@ from tfds_ave.videos import Video
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """AVE: audio-visual events with one label a second, as precomputed features."""
+    """AVE: audio-visual events with one label per second, as precomputed features.
+
+    Example:
+        >>> import tfds_ave
+        >>> builder = tfds_ave.Builder(config="synthetic")
+        >>> builder.download_and_prepare()
+        >>> clips = builder.as_dataset(split="train")
+        >>> clips.element_spec["audio"].shape
+        TensorShape([10, 128])
+    """
 
     VERSION = tfds.core.Version("1.2.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
@@ -47,28 +56,27 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         "1.0.0": "First release.",
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    `synthetic` needs no file. The other configs look for each file in the manual folder
-    (--manual_dir) first, and download missing files where they can; README.md of
-    tfds_ave lists them. The visual features of `resnet152` and `resnet152_maps` were
-    never released: add your own. `videos` needs AVE_Dataset.zip, or the folder AVE of
-    its videos; `custom` needs your manifest.csv and categories.txt.
+    `synthetic` needs no files. The other configs search the manual folder
+    (--manual_dir), and download missing files if they are public; README.md of tfds_ave
+    lists the files. The visual features of `resnet152` and `resnet152_maps` were never
+    released: extract them yourself. `videos` needs AVE_Dataset.zip, or its folder AVE
+    with the videos. `custom` needs your manifest.csv and categories.txt.
     """
 
-    # `tfds build tfds_ave` builds all of BUILDER_CONFIGS, and must work without any
-    # file of AVE: the list holds the default alone. All configs have a name.
+    # `tfds build tfds_ave` builds all BUILDER_CONFIGS, and must work without AVE's
+    # files, so the list has the default config only. Others are found by name.
     BUILDER_CONFIGS: ClassVar[list[AveConfig]] = [CONFIGS[0]]
     builder_configs: ClassVar[dict[str, AveConfig]] = {c.name: c for c in CONFIGS}
 
-    # Called with what a person may want to know during a build, and with its progress:
-    # the stage, how much is done, and how much there is.
+    # Called with messages for the user.
     say: Callable[[str], None] = staticmethod(logging.warning)
+    # Called with the stage of the build, the number of done items, and the total.
     on_progress: Callable[[str, int, int], None] = staticmethod(lambda *_: None)
-    # Of `custom`: seconds of the windows that training clips are cut into, and from one
-    # to the next. None stands for 10, and for the length of a window; of a data set
-    # that is there, for those that it was built with.
+    # Windows of training clips in `custom`: length and hop in seconds. None: 10, and
+    # the length; for an existing data set, any values.
     window_s: int | None = None
     hop_s: int | None = None
-    # What has built the data set again.
+    # The builder that has replaced the data set.
     _successor: "Builder | None" = None
 
     def __init__(
@@ -101,7 +109,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         info = self.dataset_info_from_configs
         about = {"homepage": "https://github.com/YapengTian/AVE-ECCV18"}
         if config.source == "custom":
-            # AVE's description and citation are not those of a user's own data.
+            # The user's own data don't have AVE's description and citation.
             info = functools.partial(tfds.core.DatasetInfo, builder=self)
             about = {"description": config.description}
         return info(
@@ -112,7 +120,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     @property
     def info(self) -> tfds.core.DatasetInfo:
-        """Description of the data set, also after it was built again."""
+        """TFDS's description of the data set."""
         return super().info if self._successor is None else self._successor.info
 
     def download_and_prepare(
@@ -122,27 +130,27 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         download_config: tfds.download.DownloadConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        """Build the data set, unless it is built already.
+        """Build the data set unless it exists.
 
         Args:
             download_dir: Folder of downloads.
-            download_config: Options of TFDS, such as `manual_dir` and Beam's.
+            download_config: Options of TFDS, such as `manual_dir` and Beam's options.
             **kwargs: Other arguments of `tfds.core.DatasetBuilder`.
 
         Raises:
-            DatasetError: If data are missing or wrong, the data set was built from
-                other data than those of `manual_dir`, or it can't be written. Then what
-                was built before is still there.
+            DatasetError: If data are missing or invalid, the existing data set was
+                built from other data than those in `manual_dir`, or the data set can't
+                be written. An existing data set is kept.
         """
         options = download_config or tfds.download.DownloadConfig()
         downloads = expand_user(download_dir or self.data_dir_root / "downloads")
         manual_dir = options.manual_dir or pathlib.Path(downloads) / "manual"
-        # Absolute, since Beam's workers may have another working folder.
+        # Absolute, because Beam's workers may have another working directory.
         self._manual_dir = pathlib.Path(expand_user(manual_dir)).resolve()
         self._download_config = options
         folder = self.data_path
         with explain_build_errors(folder):
-            # One that is only read needs no lock, which a read-only disk has not.
+            # Reuse without a lock, which needs write permission.
             if not building.find_leftovers(folder) and self._reuse(download_config):
                 return
             with building.lock_folder(folder, self.say):
@@ -150,15 +158,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     return
                 is_default = download_dir is None
                 with (
-                    building.set_aside(folder),
+                    building.keep_previous(folder),
                     building.remove_empty(downloads, is_default=is_default),
                 ):
                     self._build(downloads, **kwargs)
 
     def _reuse(self, options: tfds.download.DownloadConfig | None) -> bool:
-        """Return whether the data set is there, and is to be used as it is.
+        """Return whether the data set exists and doesn't need to be built.
 
-        Who gives options, as programs that build do, names a source: it is compared.
+        The source files are compared if options are given, as commands that build do.
         """
         mode = options.download_mode if options else None
         if not self.data_path.exists() or (mode and mode.overwrite_dataset):
@@ -173,14 +181,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         if options and self.builder_config.source != "simulated":
             self._check_source(self._manual_dir if options.manual_dir else None)
-        if not self.info.splits:  # Another process has built it meanwhile.
+        # Without splits, another process has just built the data set.
+        if not self.info.splits:
             self.info.read_from_directory(self.data_dir)
         return True
 
     def _check_source(self, folder: pathlib.Path | None) -> None:
-        """Check that the data set was built from what is in a folder.
+        """Raise DatasetError if the data set's source files have changed.
 
-        Without a folder: that its source is as it was.
+        They are compared with `folder`, by default the folder they were read from.
         """
         self._check_windows()
         self.on_progress("comparing files", 0, 0)
@@ -201,22 +210,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     @property
     def windows(self) -> tuple[int, int]:
-        """Seconds of a window, and to the next one, of a data set that is built now."""
+        """Length and hop of windows in a new data set, in seconds."""
         return custom_files.choose_windows(self.window_s, self.hop_s)
 
     def _check_windows(self) -> None:
-        """Check that the data set was built with these windows."""
+        """Raise DatasetError if the data set was built with other windows."""
         for name in ("window_s", "hop_s"):
-            wanted, built = getattr(self, name), self.info.metadata.get(name)
-            if wanted not in (None, built):
+            requested, built = getattr(self, name), self.info.metadata.get(name)
+            if requested not in (None, built):
                 raise DatasetError(
-                    f"{self.data_path} was built with {name}={built}, not {wanted}. "
+                    f"{self.data_path} was built with {name}={built}, not {requested}. "
                     "Add --overwrite to build it again, or choose another data_dir."
                 )
 
     def _build(self, downloads: str, **kwargs: Any) -> None:
-        """Build the data set, which is not there."""
-        # Its info must hold nothing of a data set that it replaces.
+        """Build the data set, whose folder doesn't exist."""
+        # A new builder has no metadata of the data set that it replaces.
         builder = type(self)(**self._original_state) if self.info.splits else self
         vars(builder).update(
             _manual_dir=self._manual_dir,
@@ -249,8 +258,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 split: self._generate_examples(data.clips(split)) for split in SPLITS
             }
         self.on_progress("finding files", 0, 0)
-        # dl_manager.manual_dir would raise without naming the files if the folder is
-        # missing.
+        # `dl_manager.manual_dir` would raise an error that doesn't name the files.
         files = sources.find_files(config, dl_manager, self._manual_dir)
         data = official.open_official(config, files)
         if config.source == "videos":
@@ -264,29 +272,29 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         }
 
     def _open_videos(self, data: official.OfficialData) -> videos.VideoData:
-        """Make features of AVE's videos."""
-        found = videos.find_videos(data, self._manual_dir)
+        """Extract the features of AVE's videos."""
+        all_videos = videos.find_videos(data, self._manual_dir)
         names, _ = sources.list_sources(self.builder_config, self._manual_dir)
         names.append(videos.SETTINGS)
-        self._record_source(names, [video.path for video in found])
+        self._record_source(names, [video.path for video in all_videos])
         self._warn(data.warnings)
-        look_first = functools.partial(
-            videos.look_first, self.builder_config.num_segments, len(found)
+        precheck = functools.partial(
+            videos.precheck, self.builder_config.num_segments, len(all_videos)
         )
-        return videos.VideoData(data, self._extract(found, look_first))
+        return videos.VideoData(data, self._extract(all_videos, precheck))
 
     def _open_custom(self) -> custom.CustomData:
-        """Read the user's own data, and write what they decide into the metadata."""
+        """Read the user's own data, and set the metadata that depend on them."""
         folder = self._manual_dir
         windows = self.windows
         manifest = read_manifest(folder)
-        wanted = [Video(clip.key, clip.video) for clip in manifest.clips if clip.video]
+        clip_videos = [Video(c.key, c.video) for c in manifest.clips if c.video]
         definitions = [MANIFEST, CATEGORIES, videos.SETTINGS]
         files = [path for clip in manifest.clips for path in clip.files]
         source = self._record_source(definitions, files)
         self._warn(custom_files.find_warnings(manifest, folder, source))
-        look_first = functools.partial(custom_files.look_first, manifest)
-        paths = self._extract(wanted, look_first)
+        precheck = functools.partial(custom_files.precheck, manifest)
+        paths = self._extract(clip_videos, precheck)
         data = custom_files.open_custom(manifest, paths, *windows)
         self._warn(data.warnings)
         fill_info(self.info, manifest.categories, data.metadata)
@@ -297,14 +305,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _record_source(
         self, definitions: Iterable[str], data: Iterable[pathlib.Path]
     ) -> fingerprint.Fingerprint:
-        """Write source.json into the folder that becomes the data set."""
+        """Write source.json into the data set's folder."""
         self.on_progress("reading checksums", 0, 0)
         self._source = fingerprint.take_fingerprint(self._manual_dir, definitions, data)
         self._warn([])
         return self._source
 
     def _warn(self, warnings: Iterable[str]) -> None:
-        """Tell a person what is unusual, and record it in source.json."""
+        """Show warnings to the user, and record them in source.json."""
         for warning in warnings:
             self.say(f"{self.name}/{self.builder_config.name}: {warning}")
             self._source.warnings.append(warning)
@@ -312,9 +320,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         path.write_text(self._source.model_dump_json(exclude_none=True) + "\n")
 
     def _expect(self, num_clips: int, num_segments: int | None = None) -> None:
-        """Check the space for so many clips, and count them from now on.
+        """Check the disk space, and start counting clips.
 
-        `num_segments` is that of all clips.
+        `num_segments` is the total of all clips.
         """
         metadata = self.info.metadata
         if num_segments is None:
@@ -331,18 +339,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _extract(
         self,
-        wanted: list[Video],
-        look_first: Callable[[Mapping[str, float]], list[str]],
+        all_videos: list[Video],
+        precheck: Callable[[Mapping[str, float]], list[str]],
     ) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-        """Return the feature files of videos, and record their backbones.
+        """Extract the features of videos, record their backbones, return the files.
 
         Args:
-            wanted: The videos.
-            look_first: Returns what is wrong with the clips, given the lengths that
-                their videos state.
+            all_videos: The videos.
+            precheck: Returns errors, given the stated lengths of videos by key.
         """
         folder, config = self._manual_dir, self.builder_config
-        if not wanted:
+        if not all_videos:
             if (folder / videos.SETTINGS).is_file():
                 from tfds_ave.settings import describe_features, name_settings
 
@@ -350,21 +357,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     backbones = describe_features(folder)
                 self.info.metadata.update(backbones=backbones)
             return {}
-        # Importing the backbones takes seconds; most builds need none.
+        # Import late: the backbones take seconds, and most builds don't need them.
         from tfds_ave import extraction
 
-        seen = extraction.look_at_videos(wanted, folder, config, self.on_progress)
-        problems = look_first(seen.lengths_s)
-        if seen.failures:
-            failed = extraction.failed_message(seen.failures, len(wanted), folder)
+        probe = extraction.probe_videos(all_videos, folder, config, self.on_progress)
+        problems = precheck(probe.lengths_s)
+        if probe.failures:
+            failed = extraction.failed_message(probe.failures, len(all_videos), folder)
             if config.source == "custom":
                 problems.append(failed)
-            else:  # Nobody can repair AVE's: the others' features are worth having.
+            else:
+                # Users can't repair AVE's videos: extract the others.
                 self.say(failed)
         raise_errors(problems)
-        look.check_space([(folder, seen.feature_bytes)])
+        look.check_space([(folder, probe.feature_bytes)])
         paths, backbones = extraction.extract_videos(
-            wanted, folder, config, self._download_config, self.on_progress
+            all_videos, folder, config, self._download_config, self.on_progress
         )
         self.info.metadata.update(backbones=backbones)
         return paths
@@ -375,7 +383,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         num_classes = self.info.features["clip_label"].num_classes
         source = self.builder_config.source
         for index, clip in enumerate(clips):
-            # VGGish's features are released after its final ReLU.
+            # AVE's released audio features are outputs of a ReLU.
             if source == "files" and clip.audio.min() < 0:
                 self.info.metadata["disclaimer"] = STAND_IN
             # Windows of one clip share its row.

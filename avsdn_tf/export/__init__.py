@@ -1,6 +1,7 @@
-"""Models for programs that don't have this package: SavedModel, ONNX, LiteRT, Keras.
+"""Export models to SavedModel, ONNX, LiteRT and Keras, for use without this package.
 
-An artefact that computes something else than the Keras model is never left behind.
+Each exported file is run by its own runtime, and deleted if it differs from the Keras
+model.
 """
 
 import importlib.util
@@ -16,7 +17,7 @@ from avsdn_tf.export.checked import (
     check_labels_segments,
     compare,
     explain_failure,
-    written_aside,
+    write_temporary,
 )
 from avsdn_tf.export.format import METADATA, Clips, Exportable, Format
 from avsdn_tf.export.keras_file import KERAS
@@ -43,53 +44,62 @@ def export_model(
     clips: Sequence[Clips],
     mask: bool = False,
 ) -> tuple[pathlib.Path, float]:
-    """Write a network in a format, and check it against Keras.
+    """Export a network, and compare the result with Keras.
 
     Args:
         model: A network that labels segments.
-        name: One of `FORMATS`.
-        out: The folder to write into; it is created if need be.
-        metadata: What the artefact carries, ready for JSON. Formats that need a fixed
-            number of segments take `num_segments`.
-        clips: Batches to check with: `"audio"` and `"visual"` as the model takes them,
-            and `"mask"` if the artefact takes one.
-        mask: Boolean. Whether the artefact takes `mask`, `(batch, num_segments)`
-            float32, nonzero where a segment is real: clips of different lengths are
-            then padded at their end.
+        name: A name in `FORMATS`.
+        out: Folder of the exported file, created if it doesn't exist.
+        metadata: JSON-serializable metadata to store with the network. Formats with a
+            fixed number of segments use its `num_segments`.
+        clips: Batches for the comparison: the model's inputs `"audio"` and `"visual"`,
+            and `"mask"` if `mask`.
+        mask: Boolean. Whether the exported network has an input `mask`,
+            `(batch, num_segments)` float32, nonzero for real segments and zero for the
+            padding at a clip's end.
 
     Returns:
-        The file or folder, and the largest difference of a real segment's logit from
-        Keras's.
+        The path of the exported file or folder, and the largest absolute difference of
+        a real segment's logits from Keras.
 
     Raises:
-        UserError: If the model labels no segments, packages are missing, the artefact
-            exists or can't be written, or it computes something else.
+        UserError: If the model doesn't label segments, packages are missing, the file
+            exists or can't be written, or its results differ from Keras.
+
+    Example:
+        >>> from avsdn_tf.export import export_model
+        >>> clips = {"audio": audio, "visual": visual}
+        >>> model = avsdn_tf.load("runs/first")
+        >>> metadata = {"segment_s": 1.0}
+        >>> path, largest = export_model(model, "savedmodel", "out", metadata, [clips])
+        >>> largest < 1e-4
+        True
     """
     check_labels_segments(model)
-    chosen = FORMATS[name]
-    _check_installed(name, chosen)
+    file_format = FORMATS[name]
+    _check_installed(name, file_format)
     exportable = Exportable(model, mask)
     largest = 0.0
     out = pathlib.Path(expand_user(out))
-    with written_aside(out / chosen.name) as (path, tmp_path):
+    with write_temporary(out / file_format.name) as (path, tmp_path):
         with explain_failure(path):
-            chosen.write(exportable, tmp_path, metadata)
+            file_format.write(exportable, tmp_path, metadata)
         for batch in clips:
             batch = {name: batch[name] for name in exportable.signature(None)}
             expected = exportable.network.predict_on_batch(batch)
             with explain_failure(path):
-                found = chosen.run(tmp_path, batch)
+                logits = file_format.run(tmp_path, batch)
             if mask:
-                real = batch["mask"] != 0
-                found, expected = found[real], expected[real]
-            largest = max(largest, compare(found, expected, path))
+                is_real = batch["mask"] != 0
+                logits, expected = logits[is_real], expected[is_real]
+            largest = max(largest, compare(logits, expected, path))
     return path, largest
 
 
-def _check_installed(name: str, chosen: Format) -> None:
+def _check_installed(name: str, file_format: Format) -> None:
     version = keras.version()
-    if tuple(map(int, version.split(".")[:2])) < chosen.oldest_keras:
-        oldest = ".".join(map(str, chosen.oldest_keras))
+    if tuple(map(int, version.split(".")[:2])) < file_format.oldest_keras:
+        oldest = ".".join(map(str, file_format.oldest_keras))
         raise UserError(
             f"Expected Keras {oldest} or newer, which needs Python 3.11. Received: "
             f"Keras {version}.",
@@ -98,7 +108,7 @@ def _check_installed(name: str, chosen: Format) -> None:
         )
     missing = [
         package
-        for package in chosen.packages
+        for package in file_format.packages
         if importlib.util.find_spec(package) is None
     ]
     if missing:

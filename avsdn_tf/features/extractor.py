@@ -69,7 +69,7 @@ class Extractor:
         >>> from avsdn_tf.features.extractor import Extractor
         >>> from avsdn_tf.features.visual import VisualNetwork
         >>> extractor = Extractor(
-        ...     AudioNetwork(network="yamnet"), VisualNetwork("MobileNetV3Small")
+        ...     AudioNetwork(network="yamnet"), VisualNetwork("MobileNetV2")
         ... )
         >>> [(chunk.start_s, chunk.end_s) for chunk in extractor.stream("dog.mp4")]
         [(0.0, 10.0)]
@@ -250,10 +250,10 @@ def build_extractor(
 
     Example:
         >>> from avsdn_tf.features.extractor import build_extractor
-        >>> extractor = build_extractor("MobileNetV3Small", audio_network="yamnet")
+        >>> extractor = build_extractor("MobileNetV2", audio_network="yamnet")
         >>> audio, visual = extractor.extract("dog.mp4")
         >>> audio.shape, visual.shape
-        ((10, 1024), (10, 576))
+        ((10, 1024), (10, 1280))
     """
     check_backend()
     backbones = (

@@ -158,10 +158,10 @@ class VisualNetwork:
 
     Example:
         >>> from avsdn_tf.features.visual import VisualNetwork
-        >>> network = VisualNetwork("MobileNetV3Small")
-        >>> second = np.zeros((16, 224, 224, 3), "uint8")  # the frames of one second
-        >>> network([second]).shape
-        (1, 576)
+        >>> network = VisualNetwork("MobileNetV2")
+        >>> frame = np.zeros((1, 480, 640, 3), "uint8")  # the middle one of a second
+        >>> network([frame, frame]).shape
+        (2, 1280)
 
     Reference:
         He et al., CVPR 2016 (ResNet-152); Simonyan and Zisserman, ICLR 2015 (VGG-19).

@@ -1,9 +1,8 @@
-"""Functions that count what scores are ratios of.
+"""Functions that count numerators and denominators of scores.
 
-They count a batch of clips; `avsdn_tf.evaluation` sums their counts over a split, and
-the metrics over the batches of `fit` and `evaluate`. Class indices are `(batch,
-num_segments)` integers, of which the last class is background. A label of -1 is
-padding: it counts nowhere.
+`avsdn_tf.evaluation` sums the counts over a split, Keras metrics over batches. Class
+indices are `(batch, num_segments)` integers; the last class is background. Segments
+with a label of -1 are padding and are not counted.
 """
 
 from typing import Any
@@ -12,14 +11,19 @@ from keras import ops
 
 
 def count_right(labels: Any, predicted: Any) -> tuple[Any, Any]:
-    """Count the segments whose class is right: AVE's own score is their share.
+    """Count the correct segments, for segment accuracy, AVE's score.
 
     Args:
         labels: True classes, `(batch, num_segments)`.
         predicted: Predicted classes, the same shape.
 
     Returns:
-        1 where the class is right, and 1 in every real segment, of that shape.
+        1 where the class is correct, and 1 in every real segment, of that shape.
+
+    Example:
+        >>> right, real = avsdn_tf.metrics.count_right([[0, 0, 2, -1]], [[0, 1, 2, 2]])
+        >>> np.array(right), np.array(real)
+        (array([[1, 0, 1, 0]], dtype=int32), array([[1, 1, 1, 0]], dtype=int32))
     """
     is_real = ops.greater_equal(labels, 0)
     right = ops.logical_and(is_real, ops.equal(labels, predicted))
@@ -27,7 +31,7 @@ def count_right(labels: Any, predicted: Any) -> tuple[Any, Any]:
 
 
 def count_background(labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
-    """Count the true background segments that are found.
+    """Count the true background segments that are predicted as background.
 
     Args:
         labels: True classes, `(batch, num_segments)`.
@@ -35,7 +39,15 @@ def count_background(labels: Any, predicted: Any, background: int) -> tuple[Any,
         background: Index of the background class.
 
     Returns:
-        1 in found background segments, and 1 in background segments, of that shape.
+        1 where background is predicted in a background segment, and 1 in every
+        background segment, of that shape.
+
+    Example:
+        >>> found, true = avsdn_tf.metrics.count_background(
+        ...     [[0, 2, 2]], [[0, 1, 2]], background=2
+        ... )
+        >>> np.array(found), np.array(true)
+        (array([[0, 0, 1]], dtype=int32), array([[0, 1, 1]], dtype=int32))
     """
     true = ops.equal(labels, background)
     found = ops.logical_and(true, ops.equal(predicted, background))
@@ -43,32 +55,39 @@ def count_background(labels: Any, predicted: Any, background: int) -> tuple[Any,
 
 
 def count_segments(active: Any, predicted: Any) -> tuple[Any, Any]:
-    """Count the segments of categories: F1 over them is the ratio of the two counts.
+    """Count active segments: their F1 is the ratio of the summed counts.
 
     Args:
-        active: 1 where a category truly is active, else 0, or -1 in padding; of any
-            shape.
-        predicted: 1 where it is predicted, the same shape.
+        active: 1 where a category is active, else 0, or -1 in padding; of any shape.
+        predicted: 1 where the category is predicted, else 0; the same shape.
 
     Returns:
-        2 where it is both, and the number of the two that it is, of that shape.
+        2 where the category is active and predicted, else 0; and the sum of `active`
+        and `predicted`, without padding; of that shape.
+
+    Example:
+        >>> numerator, denominator = avsdn_tf.metrics.count_segments([1, 1, 0, -1], [1, 0, 1, 1])
+        >>> np.array(numerator), np.array(denominator)
+        (array([2, 0, 0, 0], dtype=int32), array([2, 1, 1, 0], dtype=int32))
     """
-    true = ops.cast(ops.equal(active, 1), "int32")
-    found = ops.logical_and(ops.equal(predicted, 1), ops.greater_equal(active, 0))
-    found = ops.cast(found, "int32")
-    return 2 * true * found, true + found
+    predicted = ops.logical_and(ops.equal(predicted, 1), ops.greater_equal(active, 0))
+    predicted = ops.cast(predicted, "int32")
+    active = ops.cast(ops.equal(active, 1), "int32")
+    return 2 * active * predicted, active + predicted
 
 
 def count_events(
     labels: Any, predicted: Any, background: int, iou: float = 0.5
 ) -> tuple[Any, Any]:
-    """Count whole events: the micro-F1 over them is the ratio of the two counts.
+    """Count whole events: their micro-F1 is the ratio of the summed counts.
 
-    Events are maximal runs of one category. A predicted event is right if it shares
-    its category, and an intersection over union of at least `iou`, with a true event
-    of the same clip. From 0.5 upwards no event can match two: two runs that each cover
-    half of a third touch, and are one run. Each category of multi-label data is counted
-    as a clip of its own, whose classes are 1, and 0 for background.
+    Events are maximal runs of one category. A predicted event is correct if a true
+    event of the same clip and category overlaps it with an intersection over union of
+    at least `iou`. At 0.5 or more, no event can match two others: two runs that each
+    cover half of a third one would touch, and be a single run.
+
+    For multi-label data, pass each category as a clip of its own with classes 1
+    (active) and 0 (background).
 
     Args:
         labels: True classes, `(batch, num_segments)`.
@@ -77,11 +96,18 @@ def count_events(
         iou: Least intersection over union, in [0.5, 1].
 
     Returns:
-        Of every clip, twice the number of right events, and the number of true plus
-        that of predicted events, `(batch,)` each.
+        For every clip, `(batch,)` each: twice the number of correct events, and the
+        number of true plus the number of predicted events.
 
     Raises:
         ValueError: If `iou` is outside [0.5, 1].
+
+    Example:
+        >>> numerator, denominator = avsdn_tf.metrics.count_events(
+        ...     [[0, 0, 0, 2, 1]], [[0, 0, 2, 2, 2]], background=2
+        ... )
+        >>> np.array(numerator), np.array(denominator)
+        (array([2], dtype=int32), array([3], dtype=int32))
     """
     check_iou(iou)
     labels, predicted = ops.cast(labels, "int32"), ops.cast(predicted, "int32")
@@ -93,8 +119,8 @@ def count_events(
     shared = ops.logical_and(
         ops.equal(labels, predicted), ops.not_equal(labels, background)
     )
-    # The segments that a true and a predicted event share are one run: its first
-    # segment stands for the pair.
+    # The intersection of a true and a predicted event is one run: count the pair at its
+    # first segment.
     new_run = ops.logical_or(_changes(true_runs), _changes(predicted_runs))
     first = ops.logical_and(shared, new_run)
     intersection = _lengths(ops.cumsum(ops.cast(new_run, "int32"), axis=1))
@@ -108,26 +134,26 @@ def check_iou(iou: float) -> None:
     """Raise ValueError if `iou` is outside [0.5, 1]."""
     if not 0.5 <= iou <= 1:
         raise ValueError(
-            "Expected iou in [0.5, 1], where no two events can match the same one. "
+            "Expected iou in [0.5, 1], where no event can match two others. "
             f"Received: iou={iou}"
         )
 
 
 def _changes(x: Any) -> Any:
-    """Return where a segment differs from the one before; the first always does."""
+    """Return where a segment differs from the previous one; True in the first."""
     first = ops.ones_like(x[:, :1], dtype="bool")
     return ops.concatenate([first, ops.not_equal(x[:, 1:], x[:, :-1])], axis=1)
 
 
 def _runs(classes: Any, background: int) -> tuple[Any, Any]:
-    """Return the number of every segment's run, and where an event starts."""
+    """Return the run number of every segment, from 1, and where events start."""
     changes = _changes(classes)
     runs = ops.cumsum(ops.cast(changes, "int32"), axis=1)
     return runs, ops.logical_and(changes, ops.not_equal(classes, background))
 
 
 def _lengths(runs: Any) -> Any:
-    """Return how many segments each segment's run has, given the runs' numbers."""
+    """Return the length of every segment's run, given the run numbers."""
     num_clips, num_segments = ops.shape(runs)
     clips = num_segments * ops.expand_dims(ops.arange(num_clips, dtype="int32"), 1)
     numbers = ops.reshape(runs - 1 + clips, (-1,))

@@ -1,8 +1,8 @@
 """Keras metrics of segments and events, for `compile`.
 
-A segment is padding, and counts nowhere, if its class is -1, its row is all -1 (of
-one-hot targets also all 0), or its weight is 0. The networks of this package set labels
-of masked segments to -1.
+Padding is not counted. A segment is padding if its class is -1, its row is all -1 (or
+all 0 in one-hot targets), or its weight is 0. The networks of this package set the
+targets of masked segments to -1.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class _Ratio(keras.metrics.Metric):
     """Base of the metrics: the ratio of two counts, each summed over all batches.
 
     Call arguments:
-        y_true: `(batch, num_segments, num_classes)`, one-hot or a distribution, whose
-            largest share counts; or class indices `(batch, num_segments)`.
+        y_true: `(batch, num_segments, num_classes)`, one-hot or a distribution, of
+            which the argmax counts; or class indices `(batch, num_segments)`.
         y_pred: Logits or probabilities, `(batch, num_segments, num_classes)`.
         sample_weight: `(batch,)` or `(batch, num_segments)`, or None for 1 each.
     """
@@ -37,11 +37,11 @@ class _Ratio(keras.metrics.Metric):
         self._create_totals(())
 
     def _create_totals(self, shape: tuple[int, ...]) -> None:
-        self.part = self.add_variable(shape, "zeros", name="part")
-        self.whole = self.add_variable(shape, "zeros", name="whole")
+        self.numerator = self.add_variable(shape, "zeros", name="numerator")
+        self.denominator = self.add_variable(shape, "zeros", name="denominator")
 
     def counts(self, labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
-        """Return the two counts, of each clip or of each segment."""
+        """Return numerators and denominators, of each clip or of each segment."""
         raise NotImplementedError
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -58,7 +58,9 @@ class _Ratio(keras.metrics.Metric):
             is_real = weights > 0 if len(labels.shape) == 2 else weights[..., None] > 0
             labels = ops.where(is_real, labels, -1)
         counts = self.counts(labels, predicted, y_pred.shape[-1] - 1)
-        for total, values in zip((self.part, self.whole), counts, strict=True):
+        for total, values in zip(
+            (self.numerator, self.denominator), counts, strict=True
+        ):
             self._add(total, ops.cast(values, self.dtype), weights)
 
     def _read(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
@@ -86,15 +88,15 @@ class _Ratio(keras.metrics.Metric):
         if weights is not None:
             weights = ops.cast(weights, self.dtype)
             if len(values.shape) == 1:
-                # Padding must not lower the weight of a clip's events.
+                # A clip's weight is the mean over its real segments.
                 num_real = ops.sum(ops.cast(weights > 0, self.dtype), axis=1)
                 weights = ops.divide_no_nan(ops.sum(weights, axis=1), num_real)
             values = values * weights
         total.assign_add(ops.sum(values))
 
     def result(self) -> Any:
-        """Return the ratio; 0 if there is nothing to count."""
-        return ops.divide_no_nan(self.part, self.whole)
+        """Return the ratio; 0 if nothing was counted."""
+        return ops.divide_no_nan(self.numerator, self.denominator)
 
 
 def _read_weights(sample_weight: Any) -> Any:
@@ -107,7 +109,7 @@ def _read_weights(sample_weight: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SegmentAccuracy(_Ratio):
-    """Share of all segments whose class is right, background included: AVE's score.
+    """Fraction of segments whose class is correct, background included: AVE's score.
 
     Args:
         name: Name of the metric.
@@ -115,15 +117,18 @@ class SegmentAccuracy(_Ratio):
 
     Call arguments:
         y_true: One-hot or distribution `(batch, num_segments, num_classes)`, or class
-            indices `(batch, num_segments)`; see the module for padding.
+            indices `(batch, num_segments)`; -1 in padding.
         y_pred: Logits or probabilities, `(batch, num_segments, num_classes)`.
         sample_weight: `(batch,)` or `(batch, num_segments)`.
 
     Returns:
-        The share, in [0, 1].
+        The fraction, in [0, 1].
 
     Example:
-        >>> model.compile("adam", loss, metrics=[SegmentAccuracy(), EventF1()])
+        >>> metric = avsdn_tf.SegmentAccuracy()
+        >>> predicted = keras.ops.one_hot([[0, 0, 2, 2]], 3)
+        >>> float(metric([[0, 0, 0, 2]], predicted))
+        0.75
 
     Reference:
         Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842.
@@ -139,7 +144,7 @@ class SegmentAccuracy(_Ratio):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class BackgroundRecall(_Ratio):
-    """Share of the true background segments that are predicted as background.
+    """Fraction of the true background segments that are predicted as background.
 
     Args:
         name: Name of the metric.
@@ -151,7 +156,13 @@ class BackgroundRecall(_Ratio):
         sample_weight: As in `SegmentAccuracy`.
 
     Returns:
-        The share, in [0, 1]; 0 if there is no background segment.
+        The fraction, in [0, 1]; 0 if there is no background segment.
+
+    Example:
+        >>> metric = avsdn_tf.BackgroundRecall()
+        >>> predicted = keras.ops.one_hot([[0, 1, 2, 2]], 3)
+        >>> float(metric([[0, 2, 2, 0]], predicted))
+        0.5
     """
 
     def __init__(self, name: str = "background_recall", **kwargs: Any) -> None:
@@ -163,7 +174,7 @@ class BackgroundRecall(_Ratio):
 
 
 class _CategoryRatio(_Ratio):
-    """Base of the metrics that know multi-label targets, too.
+    """Base of the metrics that also accept multi-label targets.
 
     Args:
         multi_label: Whether a segment may have several categories: `y_true` is
@@ -194,7 +205,7 @@ class _CategoryRatio(_Ratio):
         self.from_logits = from_logits
 
     def _read(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-        """Return what is active, as `count_segments` takes it, if `multi_label`."""
+        """Return classes, or the arguments of `count_segments` if `multi_label`."""
         if not self.multi_label:
             return super()._read(y_true, y_pred)
         if len(y_true.shape) != 3 or y_true.shape[-1] != y_pred.shape[-1]:
@@ -207,7 +218,7 @@ class _CategoryRatio(_Ratio):
         thresholds = 0.5
         if self.thresholds is not None:
             thresholds = ops.convert_to_tensor(self.thresholds, y_pred.dtype)
-        # Undo label smoothing.
+        # Rounding undoes label smoothing.
         return ops.cast(ops.round(y_true), "int32"), ops.cast(
             y_pred >= thresholds, "int32"
         )
@@ -224,10 +235,10 @@ class _CategoryRatio(_Ratio):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class EventF1(_CategoryRatio):
-    """Micro-F1 of whole events, see `count_events`.
+    """Micro-F1 of whole events, as counted by `count_events`.
 
     Args:
-        iou: Least intersection over union of a right event, in [0.5, 1].
+        iou: Least intersection over union of a correct event, in [0.5, 1].
         multi_label: Whether a segment may have several categories, so that events of
             different categories overlap.
         thresholds: If `multi_label`, the probability from which each category is
@@ -240,14 +251,20 @@ class EventF1(_CategoryRatio):
         y_true: As in `SegmentAccuracy`; the last class is background. If
             `multi_label`, multi-hot, without background.
         y_pred: As in `SegmentAccuracy`.
-        sample_weight: `(batch,)`, or `(batch, num_segments)`, whose mean over the real
-            segments is the weight of a clip's events.
+        sample_weight: `(batch,)`, or `(batch, num_segments)`, of which the mean over
+            the real segments weighs a clip's events.
 
     Returns:
         F1, in [0, 1]; 0 if there are no events.
 
     Raises:
         ValueError: If `iou` is outside [0.5, 1], or a threshold outside (0, 1).
+
+    Example:
+        >>> metric = avsdn_tf.EventF1()
+        >>> predicted = keras.ops.one_hot([[0, 0, 2, 1]], 3)
+        >>> round(float(metric([[0, 0, 0, 2]], predicted)), 3)
+        0.667
     """
 
     def __init__(
@@ -273,10 +290,10 @@ class EventF1(_CategoryRatio):
             for x in (labels, predicted)
         )
         counts = count_events(*lanes, 0, self.iou)
-        part, whole = (
+        numerator, denominator = (
             ops.sum(ops.reshape(x, (batch, num_categories)), axis=1) for x in counts
         )
-        return part, whole
+        return numerator, denominator
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -285,11 +302,11 @@ class EventF1(_CategoryRatio):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SegmentF1(_CategoryRatio):
-    """F1 of the segments of categories, background left out.
+    """F1 of the segments of all categories, without background.
 
     Args:
         average: `"micro"`, over the segments of all categories, or `"macro"`, the mean
-            of the F1 of the categories that are true or predicted anywhere.
+            over the F1 of the categories that occur as true or predicted.
         multi_label: Whether a segment may have several categories.
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
@@ -308,6 +325,12 @@ class SegmentF1(_CategoryRatio):
 
     Raises:
         ValueError: If `average` is unknown, or a threshold outside (0, 1).
+
+    Example:
+        >>> metric = avsdn_tf.SegmentF1(multi_label=True, from_logits=False)
+        >>> score = metric([[[1, 0], [1, 1]]], [[[0.9, 0.1], [0.2, 0.7]]])
+        >>> round(float(score), 3)
+        0.8
     """
 
     def __init__(
@@ -325,24 +348,24 @@ class SegmentF1(_CategoryRatio):
         self.average = average
 
     def _create_totals(self, shape: tuple[int, ...]) -> None:
-        # A total a category, whose number the first batch shows.
+        # One total a category: the first batch determines their number.
         if shape:
             super()._create_totals(shape)
         else:
-            self.part = self.whole = None
+            self.numerator = self.denominator = None
 
     def counts(self, labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
         """Return `count_segments`, `(batch, num_segments, num_categories)`."""
         if not self.multi_label:
             is_padding = ops.expand_dims(labels < 0, -1)
             num_classes = background + 1
-            # One-hot without background; rows of padding are -1.
+            # One-hot, without the background class; -1 in padding.
             labels, predicted = (
                 ops.one_hot(x, num_classes, dtype="int32")[..., :-1]
                 for x in (labels, predicted)
             )
             labels = ops.where(is_padding, -1, labels)
-        if self.part is None:
+        if self.numerator is None:
             self._create_totals((labels.shape[-1],))
         return count_segments(labels, predicted)
 
@@ -352,13 +375,13 @@ class SegmentF1(_CategoryRatio):
         total.assign_add(ops.sum(values, axis=(0, 1)))
 
     def result(self) -> Any:
-        """Return the F1; 0 if there is nothing to count."""
-        if self.part is None:
+        """Return the F1; 0 if nothing was counted."""
+        if self.numerator is None:
             return ops.zeros((), self.dtype)
         if self.average == "micro":
-            return ops.divide_no_nan(ops.sum(self.part), ops.sum(self.whole))
-        num_present = ops.sum(ops.cast(self.whole > 0, self.dtype))
-        scores = ops.divide_no_nan(self.part, self.whole)
+            return ops.divide_no_nan(ops.sum(self.numerator), ops.sum(self.denominator))
+        num_present = ops.sum(ops.cast(self.denominator > 0, self.dtype))
+        scores = ops.divide_no_nan(self.numerator, self.denominator)
         return ops.divide_no_nan(ops.sum(scores), num_present)
 
     def get_config(self) -> dict[str, Any]:

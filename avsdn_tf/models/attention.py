@@ -6,9 +6,18 @@ import keras
 from keras import ops
 
 
+def check_maps(visual_shape: tuple[int | None, ...]) -> None:
+    """Raise ValueError unless a shape is that of feature maps."""
+    if len(visual_shape) != 5:
+        raise ValueError(
+            "Expected visual feature maps (batch, num_segments, rows, columns, width). "
+            f"Received: {tuple(visual_shape)}"
+        )
+
+
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SpatialMean(keras.layers.Layer):
-    """Mean of each segment's feature map; a pooled vector passes unchanged.
+    """Mean of each segment's feature map over space; pooled vectors pass unchanged.
 
     Call arguments:
         visual: `(batch, num_segments, rows, columns, width)` or
@@ -16,6 +25,11 @@ class SpatialMean(keras.layers.Layer):
 
     Returns:
         `(batch, num_segments, width)`.
+
+    Example:
+        >>> from avsdn_tf.models.attention import SpatialMean
+        >>> SpatialMean()(maps).shape
+        TensorShape([4, 10, 512])
 
     Reference:
         Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842 (networks without
@@ -42,14 +56,13 @@ class AudioGuidedAttention(keras.layers.Layer):
         z = w . tanh(P relu(W_v v + b_v) + Q relu(W_a a + b_a))
         attended = sum over cells of softmax(z) * v
 
-    P and Q project to as many values as there are cells. The map itself is summed, not
-    its projection.
+    P and Q are as wide as the number of cells.
 
     Args:
-        units: Width of the two projections before P and Q.
-        audio_axis: Axis that `Q relu(W_a a + b_a)` is added along. `"hidden"`: the
-            hidden values of a cell, the same sum in every cell, as in the equation.
-            `"cell"`: the cells, as in the authors' program and its weights.
+        units: Width of `W_v v` and `W_a a`.
+        audio_axis: Axis of `Q relu(W_a a + b_a)`. `"hidden"`: one value for each hidden
+            unit, the same for all cells, as in the equation. `"cell"`: one value for
+            each cell, the same for all hidden units, as in the authors' code.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.
@@ -60,11 +73,17 @@ class AudioGuidedAttention(keras.layers.Layer):
         weights of the cells, `(batch, num_segments, rows, columns)`, which sum to 1.
 
     Raises:
-        ValueError: If `visual` is no feature map, or `audio_axis` is neither.
+        ValueError: If `visual` is not a feature map, or `audio_axis` is unknown.
+
+    Example:
+        >>> from avsdn_tf.models.attention import AudioGuidedAttention
+        >>> attended, weights = AudioGuidedAttention()(audio, maps)
+        >>> attended.shape, weights.shape
+        (TensorShape([4, 10, 512]), TensorShape([4, 10, 7, 7]))
 
     Reference:
         Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.2, and its
-        program.
+        code.
     """
 
     def __init__(
@@ -85,11 +104,7 @@ class AudioGuidedAttention(keras.layers.Layer):
         visual_shape: tuple[int | None, ...],
     ) -> None:
         """Create the weights."""
-        if len(visual_shape) != 5:
-            raise ValueError(
-                "Expected visual feature maps (batch, num_segments, rows, columns, "
-                f"width). Received: {tuple(visual_shape)}"
-            )
+        check_maps(visual_shape)
         rows, columns, width = visual_shape[2:]
         cells = rows * columns
         self.cells_shape = (rows, columns)
@@ -110,13 +125,17 @@ class AudioGuidedAttention(keras.layers.Layer):
         """Attend to the cells."""
         rows, columns = self.cells_shape
         shape, num_cells = ops.shape(visual), rows * columns
-        heard = self.audio_scores(self.audio_projection(audio))
-        # Compilers fuse bias and ReLU into the product of one matrix.
+        from_audio = self.audio_scores(self.audio_projection(audio))
+        from_audio = ops.expand_dims(
+            from_audio, 2 if self.audio_axis == "hidden" else 3
+        )
+        # As one matrix, so that compilers fuse bias and ReLU into the product.
         all_cells = ops.reshape(visual, (-1, shape[-1]))
-        seen = self.visual_scores(self.visual_projection(all_cells))
-        seen = ops.reshape(seen, (shape[0], shape[1], num_cells, num_cells))
-        heard = ops.expand_dims(heard, 2 if self.audio_axis == "hidden" else 3)
-        scores = self.cell_score(ops.tanh(seen + heard))
+        from_visual = self.visual_scores(self.visual_projection(all_cells))
+        from_visual = ops.reshape(
+            from_visual, (shape[0], shape[1], num_cells, num_cells)
+        )
+        scores = self.cell_score(ops.tanh(from_visual + from_audio))
         weights = ops.softmax(ops.squeeze(scores, -1), axis=-1)
         cells = ops.reshape(visual, (shape[0], shape[1], num_cells, shape[-1]))
         attended = ops.einsum("btn,btnd->btd", weights, cells)

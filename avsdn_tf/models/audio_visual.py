@@ -1,4 +1,4 @@
-"""The base of all networks: a Keras model that knows its training data."""
+"""The base of all networks: a Keras model that records its training data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,10 +10,10 @@ _INPUTS = (*_MODALITIES, "mask")
 
 
 class AudioVisualModel(keras.Model):
-    """Keras model with an audio and a visual input that knows its training data.
+    """Keras model with an audio and a visual input that records its training data.
 
     A subclass creates its layers in `__init__`, implements `call`, and ends `__init__`
-    with `self.build()`, so that a model has its weights as soon as it exists.
+    with `self.build()`, which creates the weights.
 
     Args:
         categories: Names of the event categories.
@@ -23,12 +23,19 @@ class AudioVisualModel(keras.Model):
         num_segments: Number of segments of a training clip, or None if unknown. The
             network accepts any number.
         segment_s: Length of a segment in seconds, or None if unknown.
-        backbones: Description of the networks that made the features, a dictionary of
-            texts or None (`avsdn_tf.Backbones.to_dict`), or None if unknown.
+        backbones: The networks that computed the features, as of
+            `avsdn_tf.Backbones.to_dict`, or None if unknown.
 
     Raises:
         ValueError: If `categories` is a string, `audio_width`, `num_segments` or
             `segment_s` is not positive, or `visual_shape` is neither of the two forms.
+
+    Example:
+        >>> model = avsdn_tf.AVSDN(categories, segment_s=1.0)
+        >>> isinstance(model, avsdn_tf.models.AudioVisualModel)
+        True
+        >>> model.categories, model.used_inputs, model.segment_s
+        (['Bark', 'Violin'], ('audio', 'visual'), 1.0)
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class AudioVisualModel(keras.Model):
 
     @property
     def backbones(self) -> dict[str, str | None] | None:
-        """Description of the networks that made the features of the training data."""
+        """The networks that computed the features of the training data."""
         return None if self._backbones is None else dict(self._backbones)
 
     @property
@@ -92,8 +99,8 @@ class AudioVisualModel(keras.Model):
         del input_shape
         if self.built:
             return
-        # `self(inputs)` would add a Keras node to the model, and a functional model
-        # around it couldn't be loaded: this traces `call` without one.
+        # Unlike `self(inputs)`, this adds no Keras node to the model: with one, a
+        # functional model around it couldn't be loaded.
         self.compute_output_spec(
             {
                 name: keras.KerasTensor(shape, name=name)
@@ -102,7 +109,7 @@ class AudioVisualModel(keras.Model):
         )
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Do nothing: a model has its weights as soon as it exists."""
+        """Do nothing: the constructor creates the weights."""
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Call the model on a dictionary, a pair, or `audio=`, `visual=`, `mask=`."""
@@ -114,11 +121,11 @@ class AudioVisualModel(keras.Model):
         return super().__call__(named or inputs, *args, **kwargs)
 
     def as_features(self, inputs: Any) -> dict[str, Any]:
-        """Return the inputs as a dictionary, after a check of their shapes.
+        """Check the inputs and return them as a dictionary.
 
         Args:
-            inputs: A dictionary with `"audio"`, `"visual"` and perhaps `"mask"`, or the
-                pair of the first two.
+            inputs: A dictionary with `"audio"`, `"visual"` and optionally `"mask"`, or
+                the pair of audio and visual.
 
         Raises:
             ValueError: If an input is missing or its last axes don't fit the network.
@@ -131,13 +138,12 @@ class AudioVisualModel(keras.Model):
                 f"Expected {' and '.join(self.used_inputs)}, as a dictionary or as the "
                 f"pair of audio and visual. Received: {received}"
             )
-        wanted = {"audio": (self.audio_width,), "visual": self.visual_shape}
         for name in self.used_inputs:
-            shape = tuple(inputs[name].shape)
-            if shape[-len(wanted[name]) :] != wanted[name]:
+            shape, expected = tuple(inputs[name].shape), self.input_shapes()[name][2:]
+            if shape[-len(expected) :] != expected:
                 raise ValueError(
                     f"Expected {name} of shape (batch, num_segments, "
-                    f"{', '.join(map(str, wanted[name]))}). Received: {shape}"
+                    f"{', '.join(map(str, expected))}). Received: {shape}"
                 )
         if "mask" in inputs and len(inputs["mask"].shape) != 2:
             raise ValueError(
@@ -147,27 +153,34 @@ class AudioVisualModel(keras.Model):
         return inputs
 
     def category_layers(self) -> list[keras.layers.Layer]:
-        """Return the layers whose weights belong to the categories: heads."""
+        """Return the layers whose weights depend on the categories, such as heads."""
         return []
+
+    def _check_maps(self) -> None:
+        """Raise ValueError unless the visual features are maps."""
+        if len(self.visual_shape) != 3:
+            raise ValueError(
+                "Expected visual feature maps (rows, columns, D). "
+                f"Received: visual_shape={self.visual_shape}"
+            )
 
     @property
     def warmup_epochs(self) -> int:
-        """Epochs that train a part of the loss; early stopping ignores them."""
+        """Number of first epochs with an incomplete loss; early stopping skips them."""
         return 0
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepare for an epoch of training; most networks have nothing to do.
+        """Prepare for an epoch of training; does nothing by default.
 
         Args:
             epoch: The epoch that begins, counted from 0.
         """
 
     def with_categories(self, categories: Sequence[str]) -> "AudioVisualModel":
-        """Return a network for other categories with this network's other weights.
+        """Return a copy of the network for other categories.
 
-        The new model has the same class and options. Its head, and the guides of a
-        label-guided AVSDN, start anew; all other weights are copies. Frozen layers stay
-        frozen, apart from the new ones.
+        The copy has the same class and options. Its `category_layers` are initialized;
+        all other weights are copied. Frozen layers stay frozen, except these.
 
         Args:
             categories: Names of the new categories.
@@ -179,15 +192,15 @@ class AudioVisualModel(keras.Model):
             ValueError: If there are no categories.
 
         Example:
-            >>> model = avsdn_tf.load("runs/ave").with_categories(["Saw", "Drill"])
+            >>> model = avsdn_tf.load("runs/first").with_categories(["Saw", "Drill"])
             >>> model.audio_encoder.trainable = False
             >>> model.visual_encoder.trainable = False
-            >>> model.compile("adam", avsdn_tf.SoftmaxBinaryCrossentropy())
-            >>> model.fit({"audio": audio, "visual": visual}, labels)
+            >>> model({"audio": audio, "visual": visual}).shape
+            TensorShape([4, 10, 3])
         """
         config = {**self.get_config(), "categories": list(categories)}
         del config["name"]
-        # They were chosen for the old head.
+        # Thresholds belong to the old head.
         config.pop("thresholds", None)
         heads = self.category_layers()
         paths = [path for path, layer in _sublayers(self) if layer in heads]
@@ -216,9 +229,9 @@ class AudioVisualModel(keras.Model):
         weighted_metrics: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Configure training as `keras.Model.compile`, which documents the arguments.
+        """Configure training, as `keras.Model.compile`.
 
-        In addition, losses and metrics may be registered names, such as
+        Losses and metrics may also be registered names, such as
         `"avsdn_tf>SoftmaxBinaryCrossentropy"` or `"avsdn_tf>EventF1"`.
         """
         super().compile(
@@ -236,14 +249,10 @@ class AudioVisualModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def quantize(self, mode: Any = None, config: Any = None, **kwargs: Any) -> None:
-        """Refuse to quantize: a quantized LSTM can't be saved and loaded.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+        """Raise NotImplementedError: Keras has no quantized LSTM."""
         raise NotImplementedError(
             f"{type(self).__name__} can't be quantized in place: Keras has no "
-            "quantized LSTM. Export the model instead, in LiteRT's format."
+            "quantized LSTM. Export the model to LiteRT instead."
         )
 
     def export(
@@ -254,14 +263,14 @@ class AudioVisualModel(keras.Model):
         input_signature: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Export the model for inference, by default with free batch and time.
+        """Export the model for inference.
 
         Args:
             filepath: Folder or file to write.
             format: As in `keras.Model.export`.
             verbose: As in `keras.Model.export`.
-            input_signature: Default: named inputs `audio` and `visual` with free batch
-                and number of segments.
+            input_signature: As in `keras.Model.export`. Default: named inputs `audio`
+                and `visual` with any batch size and number of segments.
             **kwargs: As in `keras.Model.export`.
         """
         if input_signature is None:
@@ -296,14 +305,14 @@ class AudioVisualModel(keras.Model):
         frozen = config.pop("frozen", ())
         model = super().from_config(config, custom_objects)
         if frozen:
-            # In order of depth, as a layer's `trainable` sets that of its sublayers.
+            # Parents first: setting a layer's `trainable` also sets its sublayers'.
             for path, layer in _sublayers(model):
                 layer.trainable = path not in frozen
         return model
 
 
 def _resolve(identifier: Any) -> Any:
-    """Return the object of a registered name, in lists and dictionaries as well."""
+    """Replace registered names by their objects, also in lists and dictionaries."""
     if isinstance(identifier, (list, tuple)):
         return [_resolve(entry) for entry in identifier]
     if isinstance(identifier, dict):

@@ -1,4 +1,4 @@
-"""AVDLN, the distance of a segment's sound and picture."""
+"""AVDLN, the distance between a segment's audio and visual features."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,18 +14,16 @@ from avsdn_tf.models.audio_visual import AudioVisualModel
 class AVDLN(AudioVisualModel):
     """Audio-visual distance learning network, for cross-modality localization.
 
-    Each modality has its own embedding MLP. Training brings the embeddings of sound and
-    picture close where both belong to one event:
+    Each modality has its own embedding MLP. Training reduces the distance where both
+    modalities belong to one event:
 
         embed(x) = dense_64(leaky_relu(dense_128(x), 0.3))
         distance = sqrt(max(sum((embed_a(audio) - embed_v(visual))^2), epsilon))
 
-    A feature map is averaged over space first. The network compares single segments and
-    ignores time.
+    Feature maps are averaged over space first. The network compares single segments.
 
     Args:
-        categories: Names of the event categories of the data, which the saved model
-            keeps; the network does not use them.
+        categories: Names of the event categories of the data; only recorded.
         audio_width: Width of an audio feature.
         visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
@@ -43,9 +41,12 @@ class AVDLN(AudioVisualModel):
         ValueError: If a width is not positive.
 
     Example:
-        >>> model = AVDLN(["Bark", "Violin"], audio_width=128, visual_shape=(512,))
-        >>> model.compile("adam", ContrastiveLoss())
-        >>> model.fit({"audio": audio, "visual": visual}, is_event)
+        >>> model = avsdn_tf.AVDLN(categories, audio_width=128, visual_shape=(2048,))
+        >>> model.compile("adam", avsdn_tf.ContrastiveLoss())
+        >>> is_event = (labels < 2).astype("float32")
+        >>> history = model.fit(
+        ...     {"audio": audio, "visual": visual}, is_event, verbose=0
+        ... )
 
     Reference:
         Tian et al., "Audio-visual event localization in unconstrained videos", ECCV
@@ -77,7 +78,7 @@ class AVDLN(AudioVisualModel):
         return self.visual_head(_leaky_relu(self.visual_hidden(visual)))
 
     def call(self, inputs: Any) -> Any:
-        """Return the distance of the two modalities."""
+        """Return the distances between the two modalities."""
         inputs = self.as_features(inputs)
         return embedding_distance(
             self.embed_audio(inputs["audio"]), self.embed_visual(inputs["visual"])
@@ -87,9 +88,9 @@ class AVDLN(AudioVisualModel):
 def embedding_distance(one: Any, other: Any) -> Any:
     """Return the Euclidean distances `(...)` of embeddings `(..., width)`.
 
-    A distance is at least `sqrt(keras.config.epsilon())`, as the root has no gradient
-    at 0, and in float32 or wider, as the gradient of a small distance overflows in
-    half precision.
+    A distance is at least `sqrt(keras.config.epsilon())`: the gradient of the root is
+    infinite at 0. It is in float32 or wider: the gradient of a small distance overflows
+    in half precision.
     """
     difference = float32_or_wider(one) - float32_or_wider(other)
     squares = ops.sum(ops.square(difference), axis=-1)

@@ -1,4 +1,4 @@
-"""AVEL, the networks of Tian et al. with one LSTM a modality."""
+"""AVEL, the network of Tian et al. with one LSTM a modality."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,8 +27,8 @@ class AVEL(SegmentClassifier):
             the audio feature. False: the mean of the map.
         audio_axis: As in `AudioGuidedAttention`.
         units: Width of each LSTM, in each direction.
-        dropout: Share of features (the same ones in all segments of a clip) and of
-            encoder outputs that training drops; the paper has none.
+        dropout: Dropout rate of features (the same in all segments of a clip) and of
+            encoder outputs; 0 in the paper.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
             `SegmentClassifier`, and those of `keras.Model`.
 
@@ -41,8 +41,13 @@ class AVEL(SegmentClassifier):
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If `modalities` is none of the three, or attention lacks a feature
-            map or a modality.
+        ValueError: If `modalities` is unknown, or attention is given no feature maps or
+            only one modality.
+
+    Example:
+        >>> model = avsdn_tf.AVEL(categories, visual_shape=(7, 7, 512), attention=True)
+        >>> model({"audio": audio, "visual": maps}).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         Tian et al., "Audio-visual event localization in unconstrained videos", ECCV
@@ -73,11 +78,8 @@ class AVEL(SegmentClassifier):
                 "Expected modalities='both' for attention. "
                 f"Received: modalities={modalities!r}"
             )
-        if attention and len(self.visual_shape) != 3:
-            raise ValueError(
-                "Expected visual feature maps (rows, columns, D) for attention. "
-                f"Received: visual_shape={self.visual_shape}"
-            )
+        if attention:
+            self._check_maps()
         self.modalities = modalities
         self.attention = attention
         self.audio_axis = audio_axis
@@ -106,7 +108,7 @@ class AVEL(SegmentClassifier):
         return both if self.modalities == "both" else (self.modalities,)
 
     def _create_head(self) -> int:
-        """Create the layers after the encoders, and return the width of their input."""
+        """Create the layers after the encoders; return the width of their input."""
         self.hidden = keras.layers.Dense(64, activation="relu", dtype=self.dtype_policy)
         self.head = keras.layers.Dense(self.num_classes, dtype=self.variable_dtype)
         return 2 * self.units * len(self.used_inputs)
@@ -119,7 +121,7 @@ class AVEL(SegmentClassifier):
         """Return the outputs of each modality's encoder.
 
         Args:
-            inputs: As in the call.
+            inputs: The call's inputs as a dictionary.
             training: Boolean. Whether dropout is active.
 
         Returns:
@@ -141,14 +143,14 @@ class AVEL(SegmentClassifier):
         return encoded
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return the weights of the cells, or None without attention."""
+        """Return the attention weights, or None without attention."""
         if not self.attention:
             return None
         inputs = self.as_features(inputs)
         return self.visual_pooling(inputs["audio"], inputs["visual"])[1]
 
     def classify(self, encoded: list[Any], training: bool = False) -> Any:
-        """Return the segment logits of the encoders' outputs."""
+        """Return segment logits from the encoders' outputs."""
         joined = ops.relu(ops.concatenate(encoded, axis=-1))
         joined = self.output_dropout(joined, training=training)
         return self.head(self.hidden(joined))

@@ -20,15 +20,15 @@ from avsdn_tf.models.lstm import SequenceLSTM
 class AVSDN(SegmentClassifier):
     """Audio-visual sequence-to-sequence dual network.
 
-    One LSTM a modality encodes the clip, DMRN fuses their final states, and a decoder
-    LSTM that starts from the fused states labels every segment from its local features:
+    One LSTM a modality encodes the clip, and a DMRN fuses their final states. A decoder
+    LSTM starts from the fused states and labels every segment from its features:
 
         h_a, c_a = encoder(audio);  h_v, c_v = encoder(visual)
         h = fuse(h_a, h_v);  c = fuse(c_a, c_v)
         logits = decoder([audio; visual], initial state = (h, c))
 
-    An argument decides each point that the paper leaves open; the defaults follow the
-    paper as printed. Feature maps are averaged over space first.
+    Details that the paper leaves open are arguments; the defaults follow the paper as
+    printed. Feature maps are averaged over space first.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -37,8 +37,8 @@ class AVSDN(SegmentClassifier):
         units: Width of each LSTM, in each direction.
         bidirectional: Boolean. Whether encoders and decoder read in both directions.
         shared_mlp: Boolean. True: one fusion MLP for both modalities. False: one each.
-        merge: `"sum"` or `"mean"` of the two fused halves.
-        shared_fusion: Boolean. Whether one fusion network serves hidden and cell state.
+        merge: `"sum"` or `"mean"` of the updated audio and visual states.
+        shared_fusion: Boolean. Whether hidden and cell state share a fusion network.
         append_state: Boolean. Whether the initial hidden state is also appended to the
             decoder's input in every segment.
         initial_state: Initial state of the decoder (table 3): the `"fusion"` of both
@@ -47,8 +47,8 @@ class AVSDN(SegmentClassifier):
         label_guided: Boolean. True: an MLP on each modality's hidden state predicts the
             clip's label in training, as `"audio_clip_logits"` and
             `"visual_clip_logits"` of `compute_outputs`; `fit` adds their losses.
-        dropout: Share of features (the same ones in all segments of a clip) and of
-            decoder outputs that training drops.
+        dropout: Dropout rate of features (the same in all segments of a clip) and of
+            decoder outputs.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
             `SegmentClassifier`, and those of `keras.Model`.
 
@@ -63,10 +63,13 @@ class AVSDN(SegmentClassifier):
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> model = AVSDN(["Bark", "Violin"], audio_width=128, visual_shape=(2048,))
-        >>> model.compile("adam", SoftmaxBinaryCrossentropy(), metrics=[EventF1()])
-        >>> model.fit({"audio": audio, "visual": visual}, labels)
-        >>> logits = model.predict({"audio": audio, "visual": visual})
+        >>> model = avsdn_tf.AVSDN(categories, audio_width=128, visual_shape=(2048,))
+        >>> loss = avsdn_tf.SoftmaxBinaryCrossentropy()
+        >>> model.compile("adam", loss, metrics=[avsdn_tf.EventF1()])
+        >>> clips = {"audio": audio, "visual": visual}
+        >>> history = model.fit(clips, labels, verbose=0)
+        >>> model.predict(clips, verbose=0).shape
+        (4, 10, 3)
 
     Reference:
         Lin et al., "Dual-modality seq2seq network for audio-visual event localization",

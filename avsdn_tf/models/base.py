@@ -1,4 +1,4 @@
-"""The base of the networks that label segments, and how their training loss is made."""
+"""The base of the networks that label segments, and their training loss."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from avsdn_tf.models.audio_visual import AudioVisualModel
 
 
 class SegmentClassifier(AudioVisualModel):
-    """Base of the networks that give every segment of a clip its class or classes.
+    """Base of the networks that predict the class or classes of every segment.
 
     A subclass creates its layers in `__init__`, implements `compute_outputs` and
     `category_layers`, and ends `__init__` with `self.build()`.
@@ -31,13 +31,13 @@ class SegmentClassifier(AudioVisualModel):
         num_segments: Number of segments of a training clip, or None if unknown. The
             network accepts any number.
         segment_s: Length of a segment in seconds, or None if unknown.
-        backbones: Description of the networks that made the features, a dictionary of
-            texts or None, or None if unknown.
+        backbones: The networks that computed the features, as of
+            `avsdn_tf.Backbones.to_dict`, or None if unknown.
         multi_label: Boolean. False: softmax over the categories and background, one
             class a segment. True: one sigmoid a category, so that events of several
             categories may overlap; there is no background class.
-        thresholds: Probability from which on a segment is an event of the category, one
-            number in (0, 1) a category, for multi-label networks; None: 0.5 each. It
+        thresholds: For multi-label networks, the probability from which each category
+            is active, one number in (0, 1) a category; None: 0.5 each. The attribute
             can be set later.
 
     Call arguments:
@@ -49,16 +49,27 @@ class SegmentClassifier(AudioVisualModel):
 
     Returns:
         Segment logits, `(batch, num_segments, num_classes)`, the background class last.
-        Those of padding are finite and mean nothing.
+        Logits of padding are finite but meaningless.
 
     Raises:
         ValueError: If there are no categories, or an argument is out of its range.
 
     Example:
-        >>> model.compile("adam", avsdn_tf.SoftmaxBinaryCrossentropy(),
-        ...               metrics=[avsdn_tf.metrics.SegmentAccuracy()])
-        >>> model.fit({"audio": audio, "visual": visual}, labels)
-        >>> logits = model.predict({"audio": audio, "visual": visual})
+        >>> @keras.saving.register_keras_serializable()
+        ... class Linear(avsdn_tf.models.SegmentClassifier):
+        ...     def __init__(self, *args, **kwargs):
+        ...         super().__init__(*args, **kwargs)
+        ...         self.head = keras.layers.Dense(len(self.categories) + 1)
+        ...         self.build()
+        ...
+        ...     def category_layers(self):
+        ...         return [self.head]
+        ...
+        ...     def compute_outputs(self, inputs, training=False):
+        ...         pair = [inputs["audio"], inputs["visual"]]
+        ...         return {"logits": self.head(keras.ops.concatenate(pair, axis=-1))}
+        >>> Linear(categories)({"audio": audio, "visual": visual}).shape
+        TensorShape([4, 10, 3])
     """
 
     def __init__(
@@ -79,8 +90,8 @@ class SegmentClassifier(AudioVisualModel):
             )
         self.multi_label = bool(multi_label)
         self.thresholds = thresholds
-        # The outputs of the call that `compute_loss` belongs to. Concurrent calls and
-        # the replicas of a strategy are threads.
+        # Passes outputs from `call` to `compute_loss`. Thread-local: replicas of a
+        # strategy run in threads.
         self._call_outputs = threading.local()
 
     @property
@@ -116,10 +127,10 @@ class SegmentClassifier(AudioVisualModel):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return `"logits"`, and by name what else the network's training needs.
+        """Return `"logits"`, and further outputs that the losses need, by name.
 
         Args:
-            inputs: As in the call, `"mask"` included if there is one.
+            inputs: The call's inputs as a dictionary.
             training: Boolean. Whether dropout is active.
         """
         raise NotImplementedError
@@ -132,14 +143,14 @@ class SegmentClassifier(AudioVisualModel):
         return logits
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return where the network looks, or None without spatial attention.
+        """Return the spatial attention weights, or None without spatial attention.
 
         Args:
             inputs: As in the call.
 
         Returns:
-            Weights of the cells, `(batch, num_segments, rows, columns)`, which sum to 1
-            in every segment, or None.
+            Weights of the feature map's cells, `(batch, num_segments, rows, columns)`,
+            which sum to 1 in every segment, or None.
         """
         return None
 
@@ -159,13 +170,13 @@ class SegmentClassifier(AudioVisualModel):
             target: `(batch, num_segments, num_classes)`, or the clip's target `(batch,
                 num_classes)` for a `ClipLoss`; class indices are `(batch,
                 num_segments)` and `(batch,)`.
-            outputs: What `compute_outputs` returned.
+            outputs: The result of `compute_outputs`.
             mask: `(batch, num_segments)`, nonzero where a segment is real; None: all
                 are. The target of padding may be any value.
 
         Returns:
-            `(batch,)`: the mean over the real segments, plus what the network adds. A
-            clip without any real segment has a finite loss.
+            `(batch,)`: the mean over the real segments, plus `extra_losses`. Finite for
+            a clip without any real segment.
         """
         outputs = {name: float32_or_wider(x) for name, x in outputs.items()}
         logits = outputs["logits"]
@@ -184,7 +195,7 @@ class SegmentClassifier(AudioVisualModel):
         outputs: dict[str, Any],
         mask: Any = None,
     ) -> Any:
-        """Return what the network adds to the loss of every clip, or None.
+        """Return additional losses of every clip, or None.
 
         Args:
             loss: As in `clip_losses`.
@@ -208,9 +219,9 @@ class SegmentClassifier(AudioVisualModel):
         """Return the loss of `fit`: the compiled one plus `extra_losses`.
 
         Args:
-            x: Inputs. Their mask, if there is one, hides the padding.
+            x: Inputs. Segments outside their mask are ignored.
             y: Target, as in `clip_losses`.
-            y_pred: Segment logits of the call before.
+            y_pred: Segment logits of the preceding call.
             sample_weight: `(batch,)` or `(batch, num_segments)`.
             training: Unused.
 
@@ -239,28 +250,24 @@ class SegmentClassifier(AudioVisualModel):
             for name, x in {**extra_outputs, "logits": y_pred}.items()
         }
         extra = self.extra_losses(loss, y, outputs, mask)
-        if sample_weight is not None:
-            weight = ops.cast(sample_weight, extra.dtype)
-            is_of_clips = len(weight.shape) == 1
-            weight = weight if is_of_clips else mean_over_segments(weight, mask)
-            extra = extra * weight
+        extra = weigh_clips(extra, sample_weight, mask)
         reduce = ops.sum if loss.reduction == "sum" else ops.mean
         return total + ops.cast(reduce(extra), total.dtype)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """Return the metrics of `fit` and `evaluate`, without padding in ours.
+        """Return the metrics of `fit` and `evaluate`.
 
         Args:
-            x: Inputs. Their mask, if there is one, hides the padding.
-            y: Target. One a segment is -1 in padding from here on, which this package's
-                metrics leave out.
+            x: Inputs. Metrics of this package ignore segments outside their mask.
+            y: Target.
             y_pred: Segment logits.
             sample_weight: `(batch,)` or `(batch, num_segments)`.
         """
         mask = x.get("mask") if isinstance(x, Mapping) else None
         if mask is not None and len(y.shape) == 3:
+            # -1 marks padding for this package's metrics.
             y = ops.where(ops.cast(mask, "bool")[..., None], y, -1)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
@@ -282,25 +289,41 @@ def _segment_weights(weight: Any, mask: Any, logits: Any) -> Any:
         logits: `(batch, num_segments, num_classes)`.
     """
     if weight is not None:
-        # Keras would broadcast weights of clips along the segments.
+        # Keras would broadcast `(batch,)` along the segments.
         weight = ops.convert_to_tensor(weight)
         weight = weight[:, None] if len(weight.shape) == 1 else weight
     if mask is None:
         return weight
-    # Keras divides by the number of segments, padding included.
+    # Keras averages over padding too: divide by the fraction of real segments.
     real = ops.cast(ops.cast(mask, "bool"), logits.dtype)
-    share = ops.maximum(ops.mean(real, axis=1, keepdims=True), keras.config.epsilon())
-    real = real / share
+    fraction = ops.mean(real, axis=1, keepdims=True)
+    real = real / ops.maximum(fraction, keras.config.epsilon())
     return real if weight is None else real * ops.cast(weight, real.dtype)
+
+
+def weigh_clips(losses: Any, sample_weight: Any, mask: Any = None) -> Any:
+    """Multiply losses `(batch,)` by sample weights, averaged over segments.
+
+    Args:
+        losses: `(batch,)`.
+        sample_weight: `(batch,)`, `(batch, num_segments)`, or None.
+        mask: As in `SegmentClassifier.clip_losses`.
+    """
+    if sample_weight is None:
+        return losses
+    weight = ops.cast(sample_weight, losses.dtype)
+    if len(weight.shape) > 1:
+        weight = mean_over_segments(weight, mask)
+    return losses * weight
 
 
 def feature_dropout(rate: float, width: int, dtype: Any) -> keras.layers.Dropout:
     """Return dropout that drops the same features in all segments of a clip.
 
-    An LSTM would restore a feature that one segment lacks from the segment before.
+    Dropped independently, a feature could be restored by the LSTM from other segments.
 
     Args:
-        rate: Share of the features that training drops.
+        rate: Dropout rate.
         width: Width of the features `(batch, num_segments, width)`.
         dtype: Dtype policy.
     """
@@ -317,9 +340,9 @@ def guide_losses(
     names: list[str],
     mask: Any = None,
 ) -> Any:
-    """Return the summed losses `(batch,)` of clip logits that the clip's label guides.
+    """Return the summed losses `(batch,)` of several clip logits.
 
-    The clip's target is the target itself for a `ClipLoss`, else the mean over the real
+    Their target is the clip's target for a `ClipLoss`, else the mean over the real
     segments.
 
     Args:
@@ -337,6 +360,6 @@ def guide_losses(
         guide = loss
         target = mean_over_segments(as_distribution(target, outputs["logits"]), mask)
     if isinstance(guide, keras.losses.SparseCategoricalCrossentropy):
-        # It takes class indices, and the segments' mean is a distribution.
+        # The mean over segments is a distribution, not class indices.
         guide = keras.losses.CategoricalCrossentropy(from_logits=guide.from_logits)
     return sum(guide.call(target, logits) for logits in clip_logits)

@@ -1,4 +1,4 @@
-"""CACE-Net, both modalities guide each other's attention, and events are contrasted."""
+"""CACE-Net: mutual guidance of both modalities' attention, and a contrastive loss."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,8 @@ from avsdn_tf.models.channel_spatial import (
 )
 from avsdn_tf.models.cmbs import GatedNetwork
 from avsdn_tf.models.masking import MaskedLayer
-from avsdn_tf.models.transformer import LAYER_NORM_EPSILON
+from avsdn_tf.models.propagation import normalized
+from avsdn_tf.models.transformer import built_layer_norm
 from avsdn_tf.models.two_heads import max_over_segments
 
 Shape = tuple[int | None, ...]
@@ -24,20 +25,20 @@ _TEMPERATURE = 0.01
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class CoGuidedAttention(MaskedLayer):
-    """Visual attention that audio guides, and audio attention that the map guides.
+    """Visual attention guided by audio, and audio attention guided by the feature map.
 
         v' = SelfGuidedAttention(a, v)
         x = mean over cells of norm(v + dropout(attention(v, v)))
         h = norm(a + dropout(attention(a, a)))
         a' = a + strength * sigmoid(attention(x, h)) * a
 
-    The attentions are `UnscaledAttention`; the first norm is that of
+    Each attention is an `UnscaledAttention`; the first norm shares its weights with
     `SelfGuidedAttention`.
 
     Args:
         units: As in `SelfGuidedAttention`.
-        strength: Share of the audio features that the guide adds.
-        dropout: Share of the self-attentions' results that training drops.
+        strength: Factor of the guided audio features.
+        dropout: Dropout rate of the self-attentions' outputs.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.
@@ -45,17 +46,17 @@ class CoGuidedAttention(MaskedLayer):
         mask: `(batch, num_segments)`, nonzero where a segment is real, or None.
 
     Returns:
-        The audio features, of their shape, the visual features, `(batch, num_segments,
-        width)`, and the weights that the audio gives the cells, `(batch, num_segments,
-        rows, columns)`, which sum to 1.
+        The guided audio features, `(batch, num_segments, audio_width)`, the attended
+        visual features, `(batch, num_segments, width)`, and the attention weights of
+        the cells, `(batch, num_segments, rows, columns)`, which sum to 1.
 
     Raises:
-        ValueError: If `visual` is no feature map.
+        ValueError: If `visual` is not a feature map.
 
     Reference:
         He et al., "CACE-Net: co-guidance attention and contrastive enhancement for
         effective audio-visual event localization", ACM MM 2024,
-        https://arxiv.org/abs/2408.01952, and its program.
+        https://arxiv.org/abs/2408.01952, and its code.
     """
 
     def __init__(
@@ -84,10 +85,7 @@ class CoGuidedAttention(MaskedLayer):
         self.audio_attention = UnscaledAttention(audio, dtype=dtype)
         self.audio_attention.build(audio_shape, audio_shape)
         self.audio_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
-        self.audio_norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=dtype
-        )
-        self.audio_norm.build(audio_shape)
+        self.audio_norm = built_layer_norm(audio, dtype)
         self.guide = UnscaledAttention(audio, dtype=dtype)
         self.guide.build((None, None, width), audio_shape)
         self.built = True
@@ -98,14 +96,13 @@ class CoGuidedAttention(MaskedLayer):
         """Attend to the map and to the audio."""
         attended, weights = self.visual_attention(audio, visual, training=training)
         cells = as_cells(visual)
-        related = self.cell_dropout(
-            self.cell_attention(cells, cells), training=training
-        )
-        seen = ops.mean(self.visual_attention.self_norm(cells + related), axis=2)
-        related = self.audio_attention(audio, audio, mask=mask)
-        related = self.audio_dropout(related, training=training)
-        heard = self.audio_norm(audio + related)
-        gate = ops.sigmoid(self.guide(seen, heard, mask=mask))
+        residual = self.cell_attention(cells, cells)
+        residual = self.cell_dropout(residual, training=training)
+        query = ops.mean(self.visual_attention.self_norm(cells + residual), axis=2)
+        residual = self.audio_attention(audio, audio, mask=mask)
+        residual = self.audio_dropout(residual, training=training)
+        memory = self.audio_norm(audio + residual)
+        gate = ops.sigmoid(self.guide(query, memory, mask=mask))
         return audio + self.strength * gate * audio, attended, weights
 
     def compute_output_shape(
@@ -129,28 +126,26 @@ class CoGuidedAttention(MaskedLayer):
 class CACENet(GatedNetwork):
     """Co-guidance attention and contrastive enhancement.
 
-    CMBS, supervised, with `CoGuidedAttention`, decoders whose feed-forward networks are
-    512 wide, and a contrast within the clip, which starts in a later epoch:
+    Supervised CMBS with `CoGuidedAttention`, decoders with feed-forward networks of
+    width 512, and a contrastive loss within the clip, which starts in a later epoch:
 
-        q = relu(dense_256(f)),  q' = relu(dense_256(f + noise of 0.1))
+        q = relu(dense_256(f)),  q' = relu(dense_256(f + Gaussian noise of 0.1))
         e = dense_1(f + 0.6 contrast q) a segment
 
-    With the contrast, the loss adds the cross-entropy of a softmax over the other
-    segments of the clip in q and q', by their cosine / 0.01, whose positives are a
-    segment's own copy and, for an event, all events.
+    `contrast_losses` of q and q' has two kinds of positives: the same segment in q and
+    q', and all events of the clip. It is added to the loss where `contrast` is 1.
 
-    The network doesn't know the epoch: `contrast` is a weight, 0 or 1, that is saved
-    with the others and that training doesn't change. `begin_epoch` sets it. `fit` and
-    `avsdn train` call that; a loop of your own must.
+    `contrast` is a saved weight, 0 or 1, that no optimizer changes. `begin_epoch` sets
+    it. `fit` and `avsdn train` call `begin_epoch`; your own training loop must, too.
 
     Args:
         categories: Names of the event categories; background is added as last class.
         audio_width: Width of an audio feature.
         visual_shape: `(rows, columns, D)`.
-        units: Width of the transformer blocks. Other layers are as wide in proportion.
+        units: Width of the transformer blocks; other layers scale with it.
         contrast_epoch: Epoch, counted from 0, in which the contrast starts; None:
             never.
-        sigmoid_twice: As in CMBS, from whose program the authors' has it.
+        sigmoid_twice: As in CMBS; the authors' code does so as well.
         **kwargs: As in `SegmentClassifier`, without `multi_label`.
 
     Attributes:
@@ -163,12 +158,17 @@ class CACENet(GatedNetwork):
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If visual features are no maps, or `weak` or `multi_label` is set.
+        ValueError: If visual features are not maps, or `weak` or `multi_label` is set.
+
+    Example:
+        >>> model = avsdn_tf.CACENet(categories)
+        >>> model({"audio": audio, "visual": maps}).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         He et al., "CACE-Net: co-guidance attention and contrastive enhancement for
         effective audio-visual event localization", ACM MM 2024,
-        https://arxiv.org/abs/2408.01952, and its program.
+        https://arxiv.org/abs/2408.01952, and its code.
     """
 
     def __init__(
@@ -210,11 +210,11 @@ class CACENet(GatedNetwork):
 
     @property
     def warmup_epochs(self) -> int:
-        """Epochs without the contrast; early stopping ignores them."""
+        """Number of epochs before the contrast starts; early stopping skips them."""
         return self.contrast_epoch or 0
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set `contrast` to its value in an epoch.
+        """Set `contrast` for an epoch.
 
         Args:
             epoch: The epoch that begins, counted from 0.
@@ -232,9 +232,9 @@ class CACENet(GatedNetwork):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train as `keras.Model.fit`, with the contrast from its epoch on.
+        """Train as `keras.Model.fit`, and start the contrast in `contrast_epoch`.
 
-        Epochs count from `initial_epoch`: pass it to go on with a trained network.
+        To continue training, pass `initial_epoch`, from which epochs count.
         """
         contrast = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch)
@@ -248,9 +248,8 @@ class CACENet(GatedNetwork):
     def attend(
         self, inputs: dict[str, Any], training: bool = False
     ) -> tuple[Any, Any, Any]:
-        """Return the audio and the visual features, and the weights of the cells."""
-        visual = self.visual_projection(inputs["visual"])
-        visual = self.visual_dropout(visual, training=training)
+        """Return the audio and visual features, and the attention weights."""
+        visual = self.project_visual(inputs, training)
         mask = inputs.get("mask")
         return self.spatial_attention(
             inputs["audio"], visual, mask=mask, training=training
@@ -259,7 +258,7 @@ class CACENet(GatedNetwork):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return the segment `"logits"`, and what the losses compare."""
+        """Return the segment `"logits"`, and further outputs for the losses."""
         fused, outputs = self.supervised_features(inputs, training)
         fused = ops.cast(fused, self.variable_dtype)
         query = self.contrast_projection(fused)
@@ -276,7 +275,7 @@ class CACENet(GatedNetwork):
     def extra_losses(
         self, loss: Any, target: Any, outputs: Any, mask: Any = None
     ) -> Any:
-        """Return the losses of gates, clip scores and contrast, `(batch,)`."""
+        """Return the summed losses of gates, clip scores and contrast, `(batch,)`."""
         contrast = contrast_losses(target, outputs["contrasted"], mask)
         losses = super().extra_losses(loss, target, outputs, mask)
         return losses + ops.cast(self.contrast, contrast.dtype) * contrast
@@ -289,12 +288,13 @@ class CACENet(GatedNetwork):
 
 
 def contrast_losses(target: Any, contrasted: Any, mask: Any = None) -> Any:
-    """Return the contrast of a clip's segments and their copies, `(batch,)`.
+    """Return the contrastive loss of a clip's segments and their copies, `(batch,)`.
 
         -log sum over positives of exp(cos / 0.01)
         + log sum over all others of exp(cos / 0.01) + log(number of positives),
 
-    averaged over segments and copies.
+    averaged over segments and copies. Positives of a segment are its copy and, if it is
+    an event, all other events and their copies.
 
     Args:
         target: Segment target, `(batch, num_segments, num_classes)`.
@@ -303,18 +303,16 @@ def contrast_losses(target: Any, contrasted: Any, mask: Any = None) -> Any:
     """
     shape = ops.shape(contrasted)
     size = 2 * shape[2]
-    x = ops.reshape(contrasted, (shape[0], size, shape[3]))
-    # Vectors of only zeros occur, where a norm has no gradient.
-    x = x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), -1, keepdims=True), 1e-24))
+    x = normalized(ops.reshape(contrasted, (shape[0], size, shape[3])))
     scores = ops.matmul(x, ops.swapaxes(x, 1, 2)) / _TEMPERATURE
     is_event = target[..., -1] < 0.5
     is_real = ops.ones_like(is_event) if mask is None else ops.cast(mask, "bool")
     is_event, is_real = (
         ops.concatenate([each, each], axis=1) for each in (is_event, is_real)
     )
-    place = ops.arange(size)
-    is_other = ops.expand_dims(place[:, None] != place, 0) & is_real[:, None]
-    is_copy = place[:, None] % shape[2] == place % shape[2]
+    index = ops.arange(size)
+    is_other = ops.expand_dims(index[:, None] != index, 0) & is_real[:, None]
+    is_copy = index[:, None] % shape[2] == index % shape[2]
     both_events = is_event[:, :, None] & is_event[:, None]
     is_positive = (both_events | is_copy) & is_other
 
@@ -322,6 +320,6 @@ def contrast_losses(target: Any, contrasted: Any, mask: Any = None) -> Any:
         return ops.logsumexp(ops.where(is_counted, scores, -1e9), axis=-1)
 
     num_positives = ops.sum(ops.cast(is_positive, scores.dtype), axis=-1)
-    chance = ops.log(ops.maximum(num_positives, 1))
-    losses = log_sum(is_other) - log_sum(is_positive) + chance
+    log_positives = ops.log(ops.maximum(num_positives, 1))
+    losses = log_sum(is_other) - log_sum(is_positive) + log_positives
     return mean_over_segments(losses, is_real)

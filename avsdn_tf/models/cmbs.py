@@ -1,4 +1,4 @@
-"""CMBS, which suppresses the background of one modality by the other."""
+"""CMBS: each modality suppresses the background of the other."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,21 +23,20 @@ from avsdn_tf.models.two_heads import (
     top_mean_over_segments,
 )
 
-# Segments whose mean is a clip's score of a category.
+# A clip's category score is the mean of this many largest segment scores.
 _NUM_TOP = 4
 
 
 class GatedNetwork(TwoHeadedClassifier):
-    """Base of CMBS and CACE-Net: attention, encoders, decoders, gates, interactions.
+    """Base of CMBS and CACE-Net: transformer layers with a gate for each modality.
 
     Args:
         categories: As in `TwoHeadedClassifier`.
         audio_width: As in `TwoHeadedClassifier`.
         visual_shape: As in `TwoHeadedClassifier`.
         weak: As in `TwoHeadedClassifier`.
-        units: Width of the transformer blocks. Other layers are as wide in proportion.
-        sigmoid_twice: Boolean. Whether the loss of the gates takes their product, a
-            probability, for a logit.
+        units: Width of the transformer blocks; other layers scale with it.
+        sigmoid_twice: As in `CMBS`.
         **kwargs: As in `TwoHeadedClassifier`.
     """
 
@@ -69,19 +68,13 @@ class GatedNetwork(TwoHeadedClassifier):
 
         Args:
             spatial_attention: Attention to the feature map.
-            visual_dropout: Share of the projected features that training drops.
+            visual_dropout: Dropout rate of the projected visual features.
             encoder_width: Width of the encoders' feed-forward networks.
             decoder_width: Width of the decoders' feed-forward networks.
             num_heads: Attention heads of the interactions.
         """
         units, dtype = self.units, self.dtype_policy
-        self.visual_projection = keras.layers.Dense(
-            2 * units, activation="relu", dtype=dtype
-        )
-        self.visual_projection.build((None, self.visual_shape[-1]))
-        self.visual_dropout = keras.layers.Dropout(visual_dropout, dtype=dtype)
-        # `summary()` shows the shapes of built layers only.
-        self.visual_dropout.build((None, None, *self.visual_shape[:2], 2 * units))
+        self._create_visual_projection(2 * units, visual_dropout)
         self.spatial_attention = spatial_attention
         for name in ("audio", "visual"):
             encoder = SegmentEncoder(units, feed_forward=encoder_width, dtype=dtype)
@@ -111,61 +104,56 @@ class GatedNetwork(TwoHeadedClassifier):
     def attend(
         self, inputs: dict[str, Any], training: bool = False
     ) -> tuple[Any, Any, Any]:
-        """Return the audio and the visual features, and the weights of the cells."""
-        visual = self.visual_projection(inputs["visual"])
-        visual = self.visual_dropout(visual, training=training)
+        """Return the audio and visual features, and the attention weights."""
         visual, weights = self.spatial_attention(
-            inputs["audio"], visual, training=training
+            inputs["audio"], self.project_visual(inputs, training), training=training
         )
         return inputs["audio"], visual, weights
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return the weights that the audio gives the cells."""
+        """Return the audio-guided attention weights."""
         return self.attend(self.as_features(inputs))[2]
 
     def decode(
         self, audio: Any, visual: Any, mask: Any, training: bool
     ) -> tuple[Any, Any, Any, Any]:
-        """Return both decoders' outputs, audio first, and both gates' logits.
-
-        A gate reads the encoding of the modality that it is named after.
-        """
-        given = {"mask": mask, "training": training}
-        audio_encoding = self.audio_encoder(audio, **given)
-        visual_encoding = self.visual_encoder(visual, **given)
-        heard = self.audio_decoder(audio, visual_encoding, **given)
-        seen = self.visual_decoder(visual, audio_encoding, **given)
+        """Return the outputs of both decoders and the logits of both gates."""
+        options = {"mask": mask, "training": training}
+        audio_encoding = self.audio_encoder(audio, **options)
+        visual_encoding = self.visual_encoder(visual, **options)
+        audio = self.audio_decoder(audio, visual_encoding, **options)
+        visual = self.visual_decoder(visual, audio_encoding, **options)
         gates = self.audio_gate(audio_encoding), self.visual_gate(visual_encoding)
-        return heard, seen, *gates
+        return audio, visual, *gates
 
-    def interact(self, heard: Any, seen: Any, mask: Any, training: bool) -> Any:
-        """Return the mean of two interactions, of which one reads the other."""
-        given = {"mask": mask, "training": training}
-        seen = self.visual_interaction(seen, heard, **given)
-        heard = self.audio_interaction(heard, seen, **given)
-        return (seen + heard) / 2
+    def interact(self, audio: Any, visual: Any, mask: Any, training: bool) -> Any:
+        """Fuse the decoders' outputs: the mean of two interactions in sequence."""
+        options = {"mask": mask, "training": training}
+        visual = self.visual_interaction(visual, audio, **options)
+        audio = self.audio_interaction(audio, visual, **options)
+        return (visual + audio) / 2
 
     def supervised_features(
         self, inputs: dict[str, Any], training: bool
     ) -> tuple[Any, dict[str, Any]]:
-        """Return the fused features of a supervised network, and outputs by name."""
+        """Return the fused features of a supervised network, and outputs for losses."""
         mask = inputs.get("mask")
         audio, visual, _ = self.attend(inputs, training=training)
         audio, *_ = self.audio_lstm(audio, mask=mask, training=training)
         visual, *_ = self.visual_lstm(visual, mask=mask, training=training)
-        heard, seen, audio_gate, visual_gate = self.decode(
+        audio, visual, audio_gate, visual_gate = self.decode(
             audio, visual, mask, training
         )
-        heard = _scale(heard, 1 + 0.1 * ops.sigmoid(visual_gate))
-        seen = _scale(seen, 1 + 0.1 * ops.sigmoid(audio_gate))
+        audio = _scale(audio, 1 + 0.1 * ops.sigmoid(visual_gate))
+        visual = _scale(visual, 1 + 0.1 * ops.sigmoid(audio_gate))
         scores = [
             top_mean_over_segments(layer(x), _NUM_TOP, mask)
             for layer, x in (
-                (self.audio_categories, heard),
-                (self.visual_categories, seen),
+                (self.audio_categories, audio),
+                (self.visual_categories, visual),
             )
         ]
-        return self.interact(heard, seen, mask, training), {
+        return self.interact(audio, visual, mask, training), {
             "audio_gate_logits": ops.squeeze(audio_gate, -1),
             "visual_gate_logits": ops.squeeze(visual_gate, -1),
             "clip_scores": sum(scores) / 2,
@@ -207,9 +195,9 @@ class CMBS(GatedNetwork):
         v' <- interaction(v', a'),  a' <- interaction(a', v'),  f = (a' + v') / 2
         e = dense_1(f) a segment,  k = dense(maximum of f over time) + 0.3 s a clip
 
-    `two_heads.segment_logits` makes segment logits of e and k. Its losses are those of
-    the two heads, binary cross-entropy of g_a g_v on every segment, and cross-entropy
-    of s.
+    `two_heads.segment_logits` combines e and k to segment logits. To the losses of the
+    two heads, it adds the binary cross-entropy of g_a g_v on every segment, and the
+    cross-entropy of s.
 
     The weakly supervised network has no LSTMs:
 
@@ -226,13 +214,13 @@ class CMBS(GatedNetwork):
         audio_width: Width of an audio feature.
         visual_shape: `(rows, columns, D)`.
         weak: Boolean. True: the weakly supervised network.
-        units: Width of the transformer blocks. Other layers are as wide in proportion.
-        sigmoid_twice: Boolean. Supervised alone. True: the loss of the gates applies a
-            sigmoid to g_a g_v once more, as the authors' program does, so that the
-            compared probability lies between 0.5 and 0.73.
-        always_event: Boolean. Weak alone. True: all segments have the clip's class, as
-            in the authors' program, whose test sigmoid(g) > 0.5 is always true: that
-            can't be right on more than 82.2 % of AVE's test segments.
+        units: Width of the transformer blocks; other layers scale with it.
+        sigmoid_twice: Boolean, for the supervised network. True: the loss of the gates
+            applies another sigmoid to g_a g_v, as in the authors' code; its probability
+            is then between 0.5 and 0.73.
+        always_event: Boolean, for the weakly supervised network. True: all segments get
+            the clip's class, as in the authors' code, whose test sigmoid(g) > 0.5 is
+            always true. That limits accuracy on AVE's test split to 82.2 %.
         **kwargs: As in `SegmentClassifier`, without `multi_label`.
 
     Call arguments:
@@ -242,11 +230,16 @@ class CMBS(GatedNetwork):
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If visual features are no maps, or `multi_label` is set.
+        ValueError: If visual features are not maps, or `multi_label` is set.
+
+    Example:
+        >>> model = avsdn_tf.CMBS(categories)
+        >>> model({"audio": audio, "visual": maps}).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         Xia and Zhao, "Cross-modal background suppression for audio-visual event
-        localization", CVPR 2022, and its program.
+        localization", CVPR 2022, and its code.
     """
 
     def __init__(
@@ -288,7 +281,7 @@ class CMBS(GatedNetwork):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return the segment `"logits"`, and those of heads, gates and clip scores."""
+        """Return the segment `"logits"`, and further outputs for the losses."""
         if self.weak:
             return self._weak_outputs(inputs, training)
         fused, outputs = self.supervised_features(inputs, training)
@@ -299,23 +292,24 @@ class CMBS(GatedNetwork):
     def _weak_outputs(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         mask = inputs.get("mask")
         audio, visual, _ = self.attend(inputs, training=training)
-        heard, seen, audio_gate, visual_gate = self.decode(
+        audio, visual, audio_gate, visual_gate = self.decode(
             audio, visual, mask, training
         )
-        heard = _scale(heard, 0.8 + 0.2 * ops.sigmoid(audio_gate))
-        seen = _scale(seen, 0.8 + 0.2 * ops.sigmoid(visual_gate))
-        scores = ops.sigmoid(self.audio_categories(heard))
-        scores = (scores + ops.sigmoid(self.visual_categories(seen))) / 2
-        scores = scores * self.category_head(self.interact(heard, seen, mask, training))
+        audio = _scale(audio, 0.8 + 0.2 * ops.sigmoid(audio_gate))
+        visual = _scale(visual, 0.8 + 0.2 * ops.sigmoid(visual_gate))
+        scores = ops.sigmoid(self.audio_categories(audio))
+        scores = (scores + ops.sigmoid(self.visual_categories(visual))) / 2
+        fused = self.interact(audio, visual, mask, training)
+        scores = scores * self.category_head(fused)
         category_logits = top_mean_over_segments(scores, _NUM_TOP, mask)
-        # log(g / (1 - g)) of the gates' mean g, without a difference near 0.
+        # The logit log(g / (1 - g)) of the gates' mean g, accurate for 1 - g near 0.
         gates = ops.concatenate([audio_gate, visual_gate], axis=-1)
-        log_open = ops.logsumexp(_log_sigmoid(gates), axis=-1)
-        event_logits = log_open - ops.logsumexp(_log_sigmoid(-gates), axis=-1)
+        log_g = ops.logsumexp(_log_sigmoid(gates), axis=-1)
+        event_logits = log_g - ops.logsumexp(_log_sigmoid(-gates), axis=-1)
         outputs = self.join_heads(event_logits, category_logits)
         if self.always_event:
-            always = ops.ones_like(event_logits)
-            outputs["logits"] = segment_logits(always, category_logits, True)
+            ones = ops.ones_like(event_logits)
+            outputs["logits"] = segment_logits(ones, category_logits, True)
         return outputs
 
     def get_config(self) -> dict[str, Any]:
@@ -330,21 +324,21 @@ def gate_losses(
 
     Args:
         target: Segment target, `(batch, num_segments, num_classes)`.
-        first_logits: Logits of a gate, `(batch, num_segments)`.
-        second_logits: The same of the other one.
+        first_logits: Logits of the first gate, `(batch, num_segments)`.
+        second_logits: Logits of the second gate, of the same shape.
         mask: As in `SegmentClassifier.clip_losses`.
     """
     is_event = 1 - target[..., -1]
     log_p = _log_sigmoid(first_logits) + _log_sigmoid(second_logits)
     # 1 - s(a) s(b) = s(a) s(b) (exp(-a) + exp(-b) + exp(-a - b)).
-    others = ops.logaddexp(-first_logits, -second_logits)
-    others = ops.logaddexp(others, -first_logits - second_logits)
-    losses = -is_event * log_p - (1 - is_event) * (log_p + others)
+    log_sum = ops.logaddexp(-first_logits, -second_logits)
+    log_sum = ops.logaddexp(log_sum, -first_logits - second_logits)
+    losses = -is_event * log_p - (1 - is_event) * (log_p + log_sum)
     return mean_over_segments(losses, mask)
 
 
 def _scale(x: Any, factor: Any) -> Any:
-    """Return the product in the dtype of `x`, which may be half-precision."""
+    """Return the product in the dtype of `x`."""
     return x * ops.cast(factor, x.dtype)
 
 

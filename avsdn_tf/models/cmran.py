@@ -1,4 +1,4 @@
-"""CMRAN, attention across modalities and two heads."""
+"""CMRAN: attention across modalities, and two heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ class CMRAN(TwoHeadedClassifier):
         f = interaction(v', a')
         e = dense_1(f) a segment,  k = dense(maximum of f over time) a clip
 
-    `two_heads.segment_logits` makes segment logits of e and k.
+    `two_heads.segment_logits` combines e and k to segment logits.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -31,7 +31,7 @@ class CMRAN(TwoHeadedClassifier):
         visual_shape: `(rows, columns, D)`.
         weak: Boolean. True: the weakly supervised network, whose category head has a
             class for background and whose interaction has 2 heads instead of 4.
-        units: Width of the transformer blocks. Other layers are as wide in proportion.
+        units: Width of the transformer blocks; other layers scale with it.
         **kwargs: As in `SegmentClassifier`, without `multi_label`.
 
     Call arguments:
@@ -41,12 +41,17 @@ class CMRAN(TwoHeadedClassifier):
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If visual features are no maps, or `multi_label` is set.
+        ValueError: If visual features are not maps, or `multi_label` is set.
+
+    Example:
+        >>> model = avsdn_tf.CMRAN(categories)
+        >>> model({"audio": audio, "visual": maps}).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         Xu et al., "Cross-modal relation-aware networks for audio-visual event
         localization", ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581, and
-        its program.
+        its code.
     """
 
     def __init__(
@@ -62,13 +67,7 @@ class CMRAN(TwoHeadedClassifier):
         super().__init__(categories, audio_width, visual_shape, weak=weak, **kwargs)
         self.units = units
         dtype = self.dtype_policy
-        self.visual_projection = keras.layers.Dense(
-            2 * units, activation="relu", dtype=dtype
-        )
-        self.visual_projection.build((None, self.visual_shape[-1]))
-        self.visual_dropout = keras.layers.Dropout(0.2, dtype=dtype)
-        # `summary()` shows the shapes of built layers only.
-        self.visual_dropout.build((None, None, *self.visual_shape[:2], 2 * units))
+        self._create_visual_projection(2 * units, dropout=0.2)
         self.spatial_attention = ChannelSpatialAttention(units, dtype=dtype)
         block = {"units": units, "feed_forward": 8 * units, "dtype": dtype}
         self.audio_encoder = SegmentEncoder(**block)
@@ -80,25 +79,26 @@ class CMRAN(TwoHeadedClassifier):
         self.build()
 
     def attend(self, inputs: dict[str, Any], training: bool = False) -> tuple[Any, Any]:
-        """Return the attended visual features and the weights of the cells."""
-        visual = self.visual_projection(inputs["visual"])
-        visual = self.visual_dropout(visual, training=training)
+        """Return the attended visual features and the attention weights."""
+        visual = self.project_visual(inputs, training)
         return self.spatial_attention(inputs["audio"], visual)
 
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return the segment `"logits"`, and those of the two heads."""
+        """Return the segment `"logits"`, and the logits of the two heads."""
         audio, mask = inputs["audio"], inputs.get("mask")
-        given = {"mask": mask, "training": training}
+        options = {"mask": mask, "training": training}
         visual, _ = self.attend(inputs, training=training)
-        heard = self.audio_decoder(audio, self.visual_encoder(visual, **given), **given)
-        seen = self.visual_decoder(visual, self.audio_encoder(audio, **given), **given)
-        fused = self.interaction(seen, heard, **given)
+        audio_encoding = self.audio_encoder(audio, **options)
+        visual_encoding = self.visual_encoder(visual, **options)
+        audio = self.audio_decoder(audio, visual_encoding, **options)
+        visual = self.visual_decoder(visual, audio_encoding, **options)
+        fused = self.interaction(visual, audio, **options)
         return self.apply_heads(fused, max_over_segments(fused, mask))
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return the weights that the audio gives the cells."""
+        """Return the audio-guided attention weights."""
         return self.attend(self.as_features(inputs))[1]
 
     def get_config(self) -> dict[str, Any]:

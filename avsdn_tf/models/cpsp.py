@@ -1,4 +1,4 @@
-"""CPSP, contrastive positive-sample propagation."""
+"""CPSP: contrastive positive-sample propagation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,24 +16,23 @@ from avsdn_tf.models.propagation import (
 )
 from avsdn_tf.models.two_heads import TwoHeadedClassifier
 
-# Farther than any two vectors of length 1.
+# Above any distance of two vectors of length 1.
 _FAR = 10.0
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class CPSP(TwoHeadedClassifier):
-    """PSP's encoder with two heads, and losses that contrast segments and clips.
+    """PSP's encoder with two heads, and contrastive losses of segments and clips.
 
         fused, v, a = PSPEncoder(audio, visual)
         event logits = dense_1(fused),  category logits = dense(mean over time of fused)
 
     To the losses of both heads, supervised training adds the weighted
     `similarity_losses` of PSP, `segment_contrast_losses` and `clip_contrast_losses`;
-    weakly supervised training adds `clip_contrast_losses` alone.
+    weakly supervised training adds only `clip_contrast_losses`.
 
-    The released program sums its contrast of segments along the wrong axis: the sum has
-    no gradient. `segment_weight` is therefore 0; with 0.01, the paper's weight, the
-    network learns by the contrast that the paper describes.
+    The default `segment_weight` of 0 reproduces the authors' code, whose contrast of
+    segments sums along the wrong axis and has no gradient. The paper's weight is 0.01.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -42,9 +41,9 @@ class CPSP(TwoHeadedClassifier):
         weak: Boolean. True: the weakly supervised variant.
         units: As in `PSPEncoder`.
         threshold: As in `PSP`.
-        similarity_weight: Weight of the similarity in the loss.
-        segment_weight: Weight of the contrast of segments.
-        clip_weight: Weight of the contrast of clips.
+        similarity_weight: Weight of `similarity_losses`.
+        segment_weight: Weight of `segment_contrast_losses`.
+        clip_weight: Weight of `clip_contrast_losses`.
         margin: As in `clip_contrast_losses`. Default: 0.2, or 0.6 if weak.
         num_negatives: As in `clip_contrast_losses`. Default: 3, or 4 if weak.
         audio_axis: As in `AudioGuidedAttention`.
@@ -57,12 +56,17 @@ class CPSP(TwoHeadedClassifier):
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If the visual features are no maps, or an argument is out of its
+        ValueError: If the visual features are not maps, or an argument is out of its
             range.
+
+    Example:
+        >>> model = avsdn_tf.CPSP(categories)
+        >>> model({"audio": audio, "visual": maps}).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         Zhou et al., "Contrastive positive sample propagation along the audio-visual
-        event line", TPAMI 2022, https://arxiv.org/abs/2211.09980, and its program.
+        event line", TPAMI 2022, https://arxiv.org/abs/2211.09980, and its code.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class CPSP(TwoHeadedClassifier):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return `"logits"`, those of both heads, and what the contrasts compare."""
+        """Return the segment `"logits"`, and further outputs for the losses."""
         mask = inputs.get("mask")
         fused, visual, audio = self.encoder(
             inputs["audio"], inputs["visual"], mask=mask, training=training
@@ -116,7 +120,7 @@ class CPSP(TwoHeadedClassifier):
         outputs["features"] = fused
         if not self.weak:
             outputs["similarity"] = cosine(visual, audio)
-        # Training pads the last batch of an epoch with clips of zeros.
+        # `avsdn train` pads the last batch of an epoch with clips of zeros.
         is_clip = ops.any(ops.not_equal(inputs["audio"], 0), axis=(1, 2))
         outputs["is_clip"] = ops.cast(is_clip, fused.dtype)
         return outputs
@@ -128,7 +132,7 @@ class CPSP(TwoHeadedClassifier):
         outputs: dict[str, Any],
         mask: Any = None,
     ) -> Any:
-        """Return the weighted losses of similarity and contrasts, `(batch,)`."""
+        """Return the weighted sum of similarity and contrast losses, `(batch,)`."""
         features, classes = outputs["features"], ops.argmax(target, axis=-1)
         losses = ops.zeros_like(features[:, 0, 0])
         if not self.weak:
@@ -152,14 +156,7 @@ class CPSP(TwoHeadedClassifier):
         return losses + self.clip_weight * contrast
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return the weights of the cells, which sum to 1 in every segment.
-
-        Args:
-            inputs: As in the call.
-
-        Returns:
-            `(batch, num_segments, rows, columns)`.
-        """
+        """Return the audio-guided attention weights."""
         inputs = self.as_features(inputs)
         return self.encoder.attend(inputs["audio"], inputs["visual"])[2]
 
@@ -181,13 +178,13 @@ class CPSP(TwoHeadedClassifier):
 def segment_contrast_losses(
     features: Any, is_event: Any, mask: Any = None, temperature: float = 0.6
 ) -> Any:
-    """Return the contrast of a clip's event segments with its background, `(batch,)`.
+    """Return the contrastive loss of event and background segments, `(batch,)`.
 
         s_ij = exp(cosine of i and j / temperature)
         mean over events i of -log(P_i / (P_i + N_i)),
         P_i = sum of s_ij over events j,  N_i = mean of s_ij over background j
 
-    A clip without events has 0.
+    The loss of a clip without events is 0.
 
     Args:
         features: `(batch, num_segments, width)`.
@@ -200,14 +197,14 @@ def segment_contrast_losses(
     similar = ops.exp(products / temperature)
     real = ops.ones_like(is_event) if mask is None else ops.cast(mask, "bool")
     event = ops.logical_and(is_event, real)
-    other = ops.logical_and(ops.logical_not(is_event), real)
-    event, other = (ops.cast(x, features.dtype) for x in (event, other))
-    num_events, num_others = (
-        ops.maximum(ops.sum(x, axis=-1, keepdims=True), 1) for x in (event, other)
+    background = ops.logical_and(ops.logical_not(is_event), real)
+    event, background = (ops.cast(x, features.dtype) for x in (event, background))
+    num_events, num_background = (
+        ops.maximum(ops.sum(x, axis=-1, keepdims=True), 1) for x in (event, background)
     )
     positive = ops.einsum("bij,bj->bi", similar, event)
-    negative = ops.einsum("bij,bj->bi", similar, other / num_others)
-    # Without events, nothing is divided by 0.
+    negative = ops.einsum("bij,bj->bi", similar, background / num_background)
+    # The positive sum is 0 in clips without events.
     ratio = negative / ops.where(positive > 0, positive, 1.0)
     return ops.sum(event / num_events * ops.log1p(ratio), axis=-1)
 
@@ -220,29 +217,29 @@ def clip_contrast_losses(
     mask: Any = None,
     is_clip: Any = None,
 ) -> Any:
-    """Return the contrast of each clip with the others of its batch, `(batch,)`.
+    """Return the triplet loss of each clip and the others in its batch, `(batch,)`.
 
-        f = mean over time of features of length 1
-        max(0, largest distance of f to a clip of its class
-               - mean distance to the nearest clips of others + margin)
+        f = mean over time of the features, normalized to length 1
+        max(0, largest distance of f to clips of the same class
+               - mean distance of f to the nearest clips of other classes + margin)
 
-    Where no clip has another class, the loss is 0.
+    The loss is 0 if no clip has another class.
 
     Args:
         features: `(batch, num_segments, width)`.
         classes: Class of every clip, `(batch,)`.
-        margin: How much farther other classes should be.
-        num_negatives: How many of the nearest clips of other classes are averaged.
+        margin: Margin between the two distances.
+        num_negatives: Number of nearest clips of other classes to average.
         mask: As in `SegmentClassifier.clip_losses`.
-        is_clip: `(batch,)`, nonzero where a clip is one, and not padding of the batch;
-            None: all are.
+        is_clip: `(batch,)`, nonzero for clips, 0 for padding of the batch; None: all
+            are clips.
     """
     center = mean_over_segments(normalized(features), mask)
     squares = ops.sum(ops.square(center), axis=-1)
     distance = (
         squares[:, None] + squares - 2 * ops.matmul(center, ops.transpose(center))
     )
-    # The root has no gradient at 0.
+    # The gradient of the root is infinite at 0.
     distance = ops.sqrt(ops.maximum(distance, 1e-12))
     is_real = ops.ones_like(squares, dtype="bool")
     if is_clip is not None:
@@ -256,9 +253,9 @@ def clip_contrast_losses(
     is_other = ops.logical_and(ops.logical_not(same), is_real)
     nearest = ops.sort(ops.where(is_other, distance, _FAR), axis=-1)
     nearest = nearest[:, :num_negatives]
-    found = ops.cast(nearest < _FAR, distance.dtype)
-    count = ops.sum(found, axis=-1)
-    nearest = ops.sum(nearest * found, axis=-1) / ops.maximum(count, 1)
+    exists = ops.cast(nearest < _FAR, distance.dtype)
+    count = ops.sum(exists, axis=-1)
+    nearest = ops.sum(nearest * exists, axis=-1) / ops.maximum(count, 1)
     is_compared = ops.logical_and(is_real, count > 0)
     return ops.where(is_compared, ops.relu(farthest - nearest + margin), 0.0)
 
@@ -268,12 +265,10 @@ def _clip_classes(labels: Any, num_classes: int, mask: Any) -> Any:
 
     Args:
         labels: Class of every segment, `(batch, num_segments)`.
-        num_classes: The categories and background.
+        num_classes: Number of classes, background included.
         mask: As in `SegmentClassifier.clip_losses`.
     """
-    shares = mean_over_segments(ops.one_hot(labels, num_classes), mask)[..., :-1]
+    fractions = mean_over_segments(ops.one_hot(labels, num_classes), mask)[..., :-1]
     background = ops.full_like(labels[:, 0], num_classes - 1)
-    has_event = ops.max(shares, axis=-1) > 0
-    return ops.where(
-        has_event, ops.cast(ops.argmax(shares, axis=-1), background.dtype), background
-    )
+    category = ops.cast(ops.argmax(fractions, axis=-1), background.dtype)
+    return ops.where(ops.max(fractions, axis=-1) > 0, category, background)

@@ -1,4 +1,4 @@
-"""AVSDN's decoder of local features and a global state to segment logits."""
+"""AVSDN's decoder: from segment features and a clip state to segment logits."""
 
 from typing import Any
 
@@ -23,17 +23,23 @@ class Decoder(MaskedLayer):
             then `2 * units` wide.
         append_state: Boolean. True: `hidden_state` is also appended to the input of
             every segment.
-        dropout: Share of the LSTM's outputs that training drops before the dense layer.
+        dropout: Dropout rate of the LSTM's outputs.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.
         visual: `(batch, num_segments, visual_width)`.
         hidden_state: `(batch, state_width)`, the clip's global hidden state.
-        cell_state: The same for the cell state.
+        cell_state: `(batch, state_width)`, the clip's global cell state.
         mask: `(batch, num_segments)`, nonzero where a segment is real, or None.
 
     Returns:
         Segment logits, `(batch, num_segments, num_classes)`.
+
+    Example:
+        >>> from avsdn_tf.models.decoder import Decoder
+        >>> state = np.zeros((4, 16), "float32")
+        >>> Decoder(num_classes=3, units=16)(audio, visual, state, state).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473, section 2.2.
@@ -56,8 +62,8 @@ class Decoder(MaskedLayer):
         self.dropout = dropout
         self.lstm = SequenceLSTM(units, bidirectional, dtype=self.dtype_policy)
         self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        # Half-precision logits can tie, and argmax never picks the last class, which is
-        # background: the head stays in float32.
+        # Keep the head in float32: half-precision logits can tie, and argmax never
+        # picks background, the last class, from a tie.
         self.head = keras.layers.Dense(num_classes, dtype=self.variable_dtype)
 
     def build(

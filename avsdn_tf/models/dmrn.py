@@ -26,7 +26,7 @@ class DMRN(AVEL):
         attention: As in AVEL; the authors use it.
         audio_axis: As in AVEL.
         units: As in AVEL.
-        dropout: Share of the features and of the fused outputs that training drops.
+        dropout: Dropout rate of the features and of the fused outputs.
         **kwargs: As in AVEL.
 
     Call arguments:
@@ -36,7 +36,12 @@ class DMRN(AVEL):
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If attention lacks a feature map.
+        ValueError: If attention is given no feature maps.
+
+    Example:
+        >>> model = avsdn_tf.DMRN(categories)
+        >>> model({"audio": audio, "visual": maps}).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         Tian et al., ECCV 2018, https://arxiv.org/abs/1803.08842, section 4.4.
@@ -66,7 +71,7 @@ class DMRN(AVEL):
         )
 
     def _create_head(self) -> int:
-        """Create the layers after the encoders, and return the width of their input."""
+        """Create the layers after the encoders; return the width of their input."""
         self.fusion = DMRNFusion(
             shared_mlp=False, merge="mean", dtype=self.dtype_policy
         )
@@ -74,7 +79,7 @@ class DMRN(AVEL):
         return 2 * self.units
 
     def classify(self, encoded: list[Any], training: bool = False) -> Any:
-        """Return the segment logits of the encoders' outputs."""
+        """Return segment logits from the encoders' outputs."""
         fused = self.output_dropout(self.fusion(*encoded), training=training)
         return self.head(fused)
 
@@ -82,23 +87,20 @@ class DMRN(AVEL):
         """Copy the weights of attention and encoders from a trained AVEL.
 
         Args:
-            source: The AVEL, of the same widths, units and attention.
+            source: An AVEL with the same feature shapes, units and attention.
 
         Raises:
-            ValueError: If `source` is no AVEL, or has other options.
+            ValueError: If `source` is not an AVEL, or has other options.
         """
         if not isinstance(source, AVEL):
             raise ValueError(f"Expected an AVEL. Received: {type(source).__name__}")
-
-        def kind(model: AVEL) -> dict[str, Any]:
-            names = ("modalities", "attention", "audio_axis", "units", "audio_width")
-            found = {name: getattr(model, name) for name in names}
-            return {**found, "visual_shape": model.visual_shape}
-
-        if kind(self) != kind(source):
-            raise ValueError(
-                f"Expected an AVEL of {kind(self)}. Received: one of {kind(source)}"
-            )
+        names = ("modalities", "attention", "audio_axis", "units")
+        names += ("audio_width", "visual_shape")
+        own, other = (
+            {name: getattr(model, name) for name in names} for model in (self, source)
+        )
+        if own != other:
+            raise ValueError(f"Expected an AVEL of {own}. Received: {other}")
         for name in ("visual_pooling", "audio_encoder", "visual_encoder"):
             getattr(self, name).set_weights(getattr(source, name).get_weights())
 

@@ -1,4 +1,4 @@
-"""Fusion of the states of two modalities."""
+"""Fusion of the audio and visual states."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from keras import ops
 
 
 def mlp(hidden_units: int, units: int, **kwargs: Any) -> keras.Sequential:
-    """Return the papers' multilayer perceptron: dense, tanh, dense."""
+    """Return a multilayer perceptron: dense, tanh, dense."""
     return keras.Sequential(
         [
             keras.layers.Dense(hidden_units, activation="tanh", **kwargs),
@@ -18,9 +18,9 @@ def mlp(hidden_units: int, units: int, **kwargs: Any) -> keras.Sequential:
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class DMRNFusion(keras.layers.Layer):
-    """Dual multimodal residual network that fuses the states of two modalities.
+    """Dual multimodal residual network that fuses audio and visual states.
 
-    Each modality keeps its residual path; both receive the same update:
+    Each modality has a residual path, to which the same update is added:
 
         update = (g(audio) + g(visual)) / 2
         fused  = tanh(audio + update) + tanh(visual + update)
@@ -30,17 +30,22 @@ class DMRNFusion(keras.layers.Layer):
     Args:
         shared_mlp: Boolean. True: one `g` for both modalities, as Eq. 2 of Lin et al.
             False: one each, as in Tian et al.
-        merge: `"sum"`, as printed by Lin et al., or `"mean"`, half of it (Tian et al.).
+        merge: `"sum"` of both residual paths (Lin et al.), or `"mean"` (Tian et al.).
 
     Call arguments:
         audio: `(batch, units)` or `(batch, num_segments, units)`. Dimensionless.
-        visual: The same shape.
+        visual: As `audio`, of the same shape.
 
     Returns:
         The fused states, of that shape; in (-2, 2) for "sum", in (-1, 1) for "mean".
 
     Raises:
-        ValueError: If the shapes differ, or `merge` is none of the two.
+        ValueError: If the shapes differ, or `merge` is unknown.
+
+    Example:
+        >>> from avsdn_tf.models.fusion import DMRNFusion
+        >>> DMRNFusion()(audio, audio).shape
+        TensorShape([4, 10, 128])
 
     Reference:
         Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473, Eq. 2.
@@ -80,7 +85,7 @@ class DMRNFusion(keras.layers.Layer):
         self.built = True
 
     def call(self, audio: Any, visual: Any) -> Any:
-        """Fuse the two."""
+        """Fuse the states."""
         update = (self.audio_mlp(audio) + self.visual_mlp(visual)) / 2
         fused = ops.tanh(audio + update) + ops.tanh(visual + update)
         return fused / 2 if self.merge == "mean" else fused

@@ -1,4 +1,4 @@
-"""LateFusion: events of two classifiers' outputs, without training."""
+"""LateFusion: combine the outputs of two classifiers, without training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,36 +15,35 @@ _MAX_INDICES = 10**7
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class LateFusion(SegmentClassifier):
-    """Audio-visual events of a sound classifier and an image classifier.
+    """Combine a sound classifier and an image classifier to segment logits.
 
         heard = max over the category's sound classes of their scores
         seen = sum over the category's image classes of their probabilities
         logit = (log heard + log seen) / (2 temperature)
         logit of background = log background_level / temperature
 
-    A multi-label network subtracts the logit of background from the others instead.
-
-    An event is thus a segment where the geometric mean of heard and seen is above
-    `background_level`. A category without image classes is heard only: `heard` also
-    stands for `seen`. The network has no weights.
+    A segment is an event where the geometric mean of heard and seen exceeds
+    `background_level`. A multi-label network has no background logit, and subtracts its
+    value from the others. For a category without image classes, seen = heard. The
+    network has no weights.
 
     Args:
         categories: Names of the event categories; background is added as last class.
         audio_width: Number of sound classes.
         visual_shape: `(number of image classes,)`.
         heard: Indices of the sound classes of each category, one or more.
-        seen: Indices of the image classes of each category; none for a category that is
-            heard only.
-        temperature: Divides the logits. It changes scores, and no decision. At 1, an
-            event at the background level has a score of about a half.
-        background_level: Evidence in (0, 1) above which a segment is an event.
+        seen: Indices of the image classes of each category; empty for a category that
+            is detected by sound alone.
+        temperature: Divisor of the logits, which changes scores, but no decision. At 1,
+            an event at `background_level` has a score of about 0.5.
+        background_level: Geometric mean in (0, 1) above which a segment is an event.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
             `SegmentClassifier`, and those of `keras.Model`.
 
     Call arguments:
-        inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
-            num_segments, image classes)}`, scores and probabilities in [0, 1], or the
-            pair.
+        inputs: Scores of sound classes and probabilities of image classes in [0, 1],
+            `{"audio": (batch, num_segments, audio_width), "visual": (batch,
+            num_segments, num_image_classes)}`, or the pair.
 
     Returns:
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
@@ -52,6 +51,16 @@ class LateFusion(SegmentClassifier):
     Raises:
         ValueError: If an index or a number is out of its range, or there is not one
             list of indices for each category.
+
+    Example:
+        >>> model = avsdn_tf.LateFusion(
+        ...     ["Bark"], audio_width=3, visual_shape=(4,), heard=[[0, 2]], seen=[[1]]
+        ... )
+        >>> heard = np.array([[[0.8, 0.1, 0.3], [0.0, 0.9, 0.0]]], "float32")
+        >>> seen = np.array([[[0.1, 0.7, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1]]], "float32")
+        >>> logits = model({"audio": heard, "visual": seen})
+        >>> np.argmax(logits, axis=-1)
+        array([[0, 1]])
     """
 
     def __init__(
@@ -84,8 +93,8 @@ class LateFusion(SegmentClassifier):
             raise ValueError("Expected at least one sound class of each category")
         self.temperature = float(temperature)
         self.background_level = float(background_level)
-        # A repeated index doesn't change a maximum, and zero doesn't change a sum: the
-        # image classes get one more, of probability 0.
+        # Pad the index lists to one length without changing the result: a maximum by
+        # repeating an index, a sum by the index of an added class of probability 0.
         self._heard = _pad([(indices, indices[0]) for indices in self.heard])
         self._seen = _pad([(indices, self.visual_shape[0]) for indices in self.seen])
         self.build()
@@ -99,11 +108,12 @@ class LateFusion(SegmentClassifier):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return the segment logits as `"logits"`."""
+        """Return the segment `"logits"`."""
         del training
         audio = ops.cast(inputs["audio"], self.variable_dtype)
         visual = ops.cast(inputs["visual"], self.variable_dtype)
         heard = ops.max(ops.take(audio, self._heard, axis=-1), axis=-1)
+        # The added class of probability 0.
         visual = ops.concatenate([visual, ops.zeros_like(visual[..., :1])], axis=-1)
         seen = ops.sum(ops.take(visual, self._seen, axis=-1), axis=-1)
         seen = ops.where(np.array([bool(i) for i in self.seen]), seen, heard)
@@ -131,9 +141,9 @@ def _log(values: Any) -> Any:
 
 
 def _pad(rows: list[tuple[tuple[int, ...], int]]) -> np.ndarray:
-    """Return indices with a padding each as a matrix."""
+    """Return rows of indices as a matrix, each padded by its own value."""
     longest = max(1, *(len(indices) for indices, _ in rows))
-    # A model file may hold any lists.
+    # Bounds memory: the lists of a model file may be of any length.
     if len(rows) * longest > _MAX_INDICES:
         raise ValueError(
             f"Expected at most {_MAX_INDICES:,} indices, categories times classes. "
@@ -147,7 +157,7 @@ def _pad(rows: list[tuple[tuple[int, ...], int]]) -> np.ndarray:
 def _as_indices(
     name: str, lists: Sequence[Sequence[int]], count: int, num_classes: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Return lists of class indices as tuples, after a check of their range."""
+    """Check the range of lists of class indices, and return them as tuples."""
     indices = tuple(tuple(map(int, each)) for each in lists)
     flat = [index for each in indices for index in each]
     if len(indices) != count or not all(0 <= index < num_classes for index in flat):

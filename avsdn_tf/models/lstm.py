@@ -1,4 +1,4 @@
-"""An LSTM over the segments of a clip, with its states in and out."""
+"""LSTMs over the segments of a clip, with initial and final states."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from keras import ops
 
 from avsdn_tf.models.masking import MaskedLayer
 
-# Longer loops are not unrolled: they would take too long to compile.
+# Longer loops take too long to compile when unrolled.
 _MAX_UNROLLED = 32
 _CELL = {
     "activation": "tanh",
@@ -20,18 +20,18 @@ _CELL = {
 
 
 class _UnrolledLoop(MaskedLayer, keras.layers.RNN):
-    """Unrolled loop over few segments, with one product for the inputs of all.
+    """Unrolled loop over short sequences.
 
-    Keras's loop multiplies every segment's input by the kernel in turn. A training step
-    of AVSDN takes 23.7 ms instead of 27.3 (15 % more steps a second) on two cores of an
-    AMD EPYC, family 26.
+    Multiplies the inputs of all segments by the kernel at once, where Keras multiplies
+    them one by one. A training step of AVSDN takes 23.7 ms instead of 27.3 on two cores
+    of an AMD EPYC, family 26.
     """
 
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
         num_segments = sequences.shape[1]
-        # A free axis is None, or a symbol of JAX.
+        # An unknown length is None, or a symbol in JAX.
         is_short = isinstance(num_segments, int) and num_segments <= self.max_unrolled
         if not is_short:
             return super().inner_loop(sequences, initial_state, mask, training)
@@ -62,10 +62,10 @@ class _UnrolledLoop(MaskedLayer, keras.layers.RNN):
 # second base, `_UnrolledLoop` is that superclass.
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
-    """Keras's LSTM with a faster loop over short sequences where cuDNN is absent.
+    """Keras's LSTM with a faster loop over short sequences where cuDNN is unavailable.
 
-    Weights and results equal those of `keras.layers.LSTM` with its default activations
-    and bias, and without dropout.
+    Weights and results equal those of `keras.layers.LSTM` with default activations and
+    bias, and without dropout.
 
     Args:
         units: Width of the outputs and of the states.
@@ -79,7 +79,12 @@ class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
         As `keras.layers.LSTM`. No mask is attached to the outputs.
 
     Raises:
-        ValueError: If the arguments ask for another cell.
+        ValueError: If activations, bias or dropout are not the defaults.
+
+    Example:
+        >>> from avsdn_tf.models.lstm import SegmentLSTM
+        >>> SegmentLSTM(16, return_sequences=True)(audio).shape
+        TensorShape([4, 10, 16])
     """
 
     def __init__(self, units: int, **kwargs: Any) -> None:
@@ -95,22 +100,22 @@ class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
         }
         if cell != _CELL:
             raise ValueError(
-                f"Expected {_CELL}, which the unrolled loop computes. "
-                f"Received: {cell}. Use keras.layers.LSTM."
+                f"Expected {_CELL}. Received: {cell}. For other options, use "
+                "keras.layers.LSTM."
             )
 
 
 def disable_cudnn(model: keras.Model) -> None:
-    """Make the LSTMs of a model compute by plain operations, on a GPU as well.
+    """Make the LSTMs of a model use plain operations on GPUs, too.
 
-    XLA, and runtimes other than TensorFlow, can't run cuDNN's operation.
+    XLA and other runtimes than TensorFlow can't run cuDNN's operation.
     """
     for layer in _segment_lstms(model):
         layer.use_cudnn = False
 
 
 def unroll_all(model: keras.Model) -> None:
-    """Make a model unroll the loops of its LSTMs, whatever the number of segments.
+    """Unroll the LSTMs of a model for any number of segments.
 
     LiteRT can't run the loop of an LSTM.
     """
@@ -124,10 +129,10 @@ def _segment_lstms(model: keras.Model) -> list[SegmentLSTM]:
 
 
 class _BothDirections(MaskedLayer):
-    """Two LSTMs, of which the second reads backwards; all results are concatenated.
+    """Two LSTMs, the second backwards, with concatenated outputs and states.
 
-    `keras.layers.Bidirectional` serializes the layer that it copies. While a model is
-    loaded, Keras identifies layers by address, and two temporary layers of one address
+    Not `keras.layers.Bidirectional`: it copies its layer by serialization. Keras's
+    loader identifies layers by address, and temporary layers of the same address would
     make two encoders share their weights.
     """
 
@@ -174,10 +179,10 @@ def _lstm(units: int, dtype: Any, **kwargs: Any) -> SegmentLSTM:
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SequenceLSTM(MaskedLayer):
-    """LSTM over segments, in one direction or both, that takes and returns states.
+    """LSTM over segments, in one direction or both, with initial and final states.
 
-    One direction, per segment (Eq. 1 of Lin et al., whose `U x_t` in the gates is read
-    as a misprint of `U h_(t-1)`):
+    One direction, per segment (Eq. 1 of Lin et al.; `U x_t` in its gates is a misprint
+    of `U h_(t-1)`):
 
         f, i, o = sigmoid(W x_t + U h_(t-1) + b), one weight set a gate
         c_t = f * c_(t-1) + i * tanh(W_c x_t + U_c h_(t-1) + b_c)
@@ -190,19 +195,25 @@ class SequenceLSTM(MaskedLayer):
 
     Call arguments:
         sequence: `(batch, num_segments, width)`.
-        hidden_state: Initial state `(batch, output_width)`, or None for zeros.
-        cell_state: The same. Given if and only if `hidden_state` is.
+        hidden_state: Initial hidden state, `(batch, output_width)`, or None for zeros.
+        cell_state: Initial cell state, `(batch, output_width)`, or None for zeros.
         mask: `(batch, num_segments)`, nonzero where a segment is real, or None: all
-            are. States pass over padding, at the end of a clip, unchanged.
+            are. Padding, at the end of a clip, leaves the states unchanged.
 
     Returns:
-        A tuple of the outputs, `(batch, num_segments, output_width)`, and the final
-        hidden and cell states, `(batch, output_width)` each. `output_width` is `units`,
-        or `2 * units` if bidirectional. The backward half of the final states is the
-        state after the clip's first segment.
+        The outputs, `(batch, num_segments, output_width)`, and the final hidden and
+        cell states, `(batch, output_width)` each. `output_width` is `units`, or `2 *
+        units` if bidirectional. The backward half of a final state is the state after
+        the clip's first segment.
 
     Raises:
         ValueError: If only one of the two states is given.
+
+    Example:
+        >>> from avsdn_tf.models.lstm import SequenceLSTM
+        >>> outputs, hidden, cell = SequenceLSTM(units=16, bidirectional=True)(audio)
+        >>> outputs.shape, hidden.shape
+        (TensorShape([4, 10, 32]), TensorShape([4, 32]))
 
     Reference:
         Lin et al., ICASSP 2019, https://arxiv.org/abs/1902.07473, Eq. 1.
@@ -253,7 +264,7 @@ class SequenceLSTM(MaskedLayer):
         states = None if hidden_state is None else [hidden_state, cell_state]
         if mask is not None:
             mask = ops.cast(mask, "bool")
-            # cuDNN can't read a clip without segments: read such a clip's padding.
+            # cuDNN fails on clips without real segments: unmask these clips.
             is_empty = ops.logical_not(ops.any(mask, axis=1, keepdims=True))
             mask = ops.logical_or(mask, is_empty)
         return tuple(

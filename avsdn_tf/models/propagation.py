@@ -10,7 +10,7 @@ from avsdn_tf.models.attention import AudioGuidedAttention
 from avsdn_tf.models.lstm import SequenceLSTM
 from avsdn_tf.models.masking import MaskedLayer
 
-# As in the published programs: just below 0.1, an even share of ten segments.
+# As in the authors' code: just below 0.1, the uniform weight of ten segments.
 THRESHOLD = 0.099
 WEAK_THRESHOLD = 0.095
 _EPSILON = 1e-8
@@ -18,7 +18,7 @@ _EPSILON = 1e-8
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class PositiveSamplePropagation(MaskedLayer):
-    """Add to each segment the segments of the other modality that belong to it.
+    """Add to each segment the matching segments of the other modality.
 
         v1, v2, a1, a2 = dropout(relu(dense(v))), ..., without bias
         b = relu(v2 a1^T / sqrt(units))
@@ -29,24 +29,31 @@ class PositiveSamplePropagation(MaskedLayer):
 
     Args:
         units: Width of the inputs, of all projections and of the outputs.
-        threshold: Shares up to this one are set to zero.
-        reduced: Boolean. True: the weakly supervised variant, which doesn't divide rows
-            a second time, and normalizes without the last dense layers.
-        dropout: Share that training drops after each dense layer.
+        threshold: Weights in G_va and G_av up to this value are set to zero.
+        reduced: Boolean. True: the weakly supervised variant, without the second
+            division and the last dense layers.
+        dropout: Dropout rate after each dense layer.
 
     Call arguments:
         audio: `(batch, num_segments, units)`.
         visual: `(batch, num_segments, units)`.
         mask: `(batch, num_segments)`, nonzero where a segment is real, or None. Padded
-            segments neither give nor receive anything.
+            segments are not propagated.
         training: Boolean. Whether dropout is active.
 
     Returns:
-        The fused, the visual and the audio segments, `(batch, num_segments, units)`.
+        The fused, visual and audio features, `(batch, num_segments, units)` each.
+
+    Example:
+        >>> from avsdn_tf.models.propagation import PositiveSamplePropagation
+        >>> pair = rng.random((2, 4, 10, 256), "float32")
+        >>> fused, visual_segments, audio_segments = PositiveSamplePropagation()(*pair)
+        >>> fused.shape
+        TensorShape([4, 10, 256])
 
     Reference:
         Zhou et al., "Positive sample propagation along the audio-visual event line",
-        CVPR 2021, https://arxiv.org/abs/2104.00239, section 3.2, and its program.
+        CVPR 2021, https://arxiv.org/abs/2104.00239, section 3.2, and its code.
     """
 
     def __init__(
@@ -87,9 +94,10 @@ class PositiveSamplePropagation(MaskedLayer):
         visual_shape: tuple[int | None, ...],
     ) -> None:
         """Create the weights."""
-        for names, shape in (("audio", audio_shape), ("visual", visual_shape)):
-            for part in ("key", "value", *(() if self.reduced else ("output",))):
-                getattr(self, f"{names}_{part}").build(shape)
+        roles = ("key", "value") if self.reduced else ("key", "value", "output")
+        for modality, shape in (("audio", audio_shape), ("visual", visual_shape)):
+            for role in roles:
+                getattr(self, f"{modality}_{role}").build(shape)
         output_shape = (*audio_shape[:2], self.units)
         self.norm.build(output_shape)
         self.dropped.build(output_shape)
@@ -112,8 +120,8 @@ class PositiveSamplePropagation(MaskedLayer):
             affinity = affinity * real[:, :, None] * real[:, None, :]
 
         def receive(affinity: Any, layer: keras.layers.Dense, other: Any) -> Any:
-            sent = project(layer, other)
-            return ops.matmul(ops.cast(self._shares(affinity), sent.dtype), sent)
+            values = project(layer, other)
+            return ops.matmul(ops.cast(self._weights(affinity), values.dtype), values)
 
         from_audio = receive(affinity, self.audio_value, audio)
         to_audio = ops.transpose(affinity, (0, 2, 1))
@@ -125,11 +133,11 @@ class PositiveSamplePropagation(MaskedLayer):
         visual, audio = self.norm(visual), self.norm(audio)
         return (visual + audio) / 2, visual, audio
 
-    def _shares(self, affinity: Any) -> Any:
-        """Return the rows of affinities as shares, without small ones."""
-        shares = _rows_of_sum_1(affinity)
-        shares = ops.where(shares > self.threshold, shares, ops.zeros_like(shares))
-        return shares if self.reduced else _rows_of_sum_1(shares)
+    def _weights(self, affinity: Any) -> Any:
+        """Normalize the rows of affinities, and set small weights to zero."""
+        weights = _normalize_rows(affinity)
+        weights = ops.where(weights > self.threshold, weights, ops.zeros_like(weights))
+        return weights if self.reduced else _normalize_rows(weights)
 
     def compute_output_shape(
         self,
@@ -153,17 +161,17 @@ class PositiveSamplePropagation(MaskedLayer):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class PSPEncoder(MaskedLayer):
-    """Encode both modalities, and propagate between them.
+    """Encode both modalities, and propagate features between them.
 
         a = dense(dense(audio)),  v = dense(dense(attention(a, visual))), without bias
         fused, v, a = propagation(BiLSTM(a), BiLSTM(v))
 
     Args:
-        units: Width of a and v, and of each LSTM, in each direction; the first dense
+        units: Width of a and v, and of each LSTM in each direction; the first dense
             layers are twice as wide.
         threshold: As in `PositiveSamplePropagation`.
-        reduced: Boolean. True: the weakly supervised variant of PSP, which has no dense
-            layers for audio and one, with bias, for visual features, and
+        reduced: Boolean. True: the weakly supervised variant of PSP, with no dense
+            layers for audio, one with bias for visual features, and
             `PositiveSamplePropagation(reduced=True)`.
         audio_axis: As in `AudioGuidedAttention`.
         dropout: As in `PositiveSamplePropagation`.
@@ -175,11 +183,16 @@ class PSPEncoder(MaskedLayer):
         training: Boolean. Whether dropout is active.
 
     Returns:
-        The fused, the visual and the audio segments, `(batch, num_segments, 2 *
-        units)`.
+        The fused, visual and audio features, `(batch, num_segments, 2 * units)` each.
+
+    Example:
+        >>> from avsdn_tf.models.propagation import PSPEncoder
+        >>> fused, visual_segments, audio_segments = PSPEncoder()(audio, maps)
+        >>> fused.shape
+        TensorShape([4, 10, 256])
 
     Reference:
-        Zhou et al., CVPR 2021, https://arxiv.org/abs/2104.00239, and its program.
+        Zhou et al., CVPR 2021, https://arxiv.org/abs/2104.00239, and its code.
     """
 
     def __init__(
@@ -250,7 +263,7 @@ class PSPEncoder(MaskedLayer):
         return self.propagation(audio, visual, mask=mask, training=training)
 
     def attend(self, audio: Any, visual: Any) -> tuple[Any, Any, Any]:
-        """Return audio, attended visual features and the weights of the cells.
+        """Return projected audio, attended visual features and attention weights.
 
         Args:
             audio: As in the call.
@@ -258,7 +271,7 @@ class PSPEncoder(MaskedLayer):
 
         Returns:
             `(batch, num_segments, width)` twice, and `(batch, num_segments, rows,
-            columns)`, whose sum over the cells is 1.
+            columns)`, which sum to 1 in every segment.
         """
         if not self.reduced:
             audio = self.audio_projection(self.audio_hidden(audio))
@@ -286,15 +299,15 @@ class PSPEncoder(MaskedLayer):
 
 
 def default_threshold(weak: bool) -> float:
-    """Return the threshold of the published programs."""
+    """Return the threshold of the authors' code."""
     return WEAK_THRESHOLD if weak else THRESHOLD
 
 
 def similarity_losses(similarity: Any, is_event: Any, mask: Any = None) -> Any:
     """Return PSP's loss of the similarity of the two modalities, `(batch,)`.
 
-        p = relu(similarity) with a sum of 1 over the clip,  mean_t (p_t - y_t)^2,
-        y_t = 1 / number of event segments in these, else 0
+        mean_t (p_t - y_t)^2,  p = relu(similarity) divided by its sum over the clip,
+        y_t = 1 / (number of event segments) in event segments, else 0
 
     Args:
         similarity: Cosine of the modalities, `(batch, num_segments)`.
@@ -305,23 +318,23 @@ def similarity_losses(similarity: Any, is_event: Any, mask: Any = None) -> Any:
     if mask is not None:
         real = ops.cast(ops.cast(mask, "bool"), similarity.dtype)
         similarity, is_event = similarity * real, is_event * real
-    difference = _rows_of_sum_1(similarity) - _rows_of_sum_1(is_event)
+    difference = _normalize_rows(similarity) - _normalize_rows(is_event)
     return mean_over_segments(ops.square(difference), mask)
 
 
-def _rows_of_sum_1(x: Any) -> Any:
-    """Return rows divided by their sum; rows of zeros stay zero."""
+def _normalize_rows(x: Any) -> Any:
+    """Divide rows by their sum; rows of zeros stay zero."""
     return x / (ops.sum(x, axis=-1, keepdims=True) + _EPSILON)
 
 
 def normalized(x: Any) -> Any:
-    """Return vectors of length 1, in float32 or wider; zero stays zero."""
+    """Scale vectors to length 1, in float32 or wider; zero vectors stay zero."""
     x = float32_or_wider(x)
-    # The root has no gradient at 0.
+    # The gradient of the root is infinite at 0.
     squares = ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-24)
     return x * ops.rsqrt(squares)
 
 
 def cosine(one: Any, other: Any) -> Any:
-    """Return the cosine of vectors along the last axis."""
+    """Return the cosine of the angle between vectors on the last axis."""
     return ops.sum(normalized(one) * normalized(other), axis=-1)

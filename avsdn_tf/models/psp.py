@@ -1,4 +1,4 @@
-"""PSP, the network of positive-sample propagation."""
+"""PSP: positive-sample propagation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,18 +18,18 @@ from avsdn_tf.models.propagation import (
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class PSP(SegmentClassifier):
-    """Positive-sample propagation: segments exchange what belongs together.
+    """Positive-sample propagation between matching segments of the two modalities.
 
         fused, v, a = PSPEncoder(audio, visual)
         logits = dense(relu(dense_64(fused))), without bias
 
-    The training loss is the given one, categorical cross-entropy in the paper, plus
+    To the compiled loss, which is categorical cross-entropy in the paper, training adds
     `similarity_losses` of the cosine of v and a.
 
-    The weakly supervised variant has `PSPEncoder(reduced=True)`, logits times
-    sigmoid(relu(dense_1(logits))), and the given loss alone: in the paper, binary
-    cross-entropy of the softmax of the mean over time, against the mean of the segment
-    labels and with background clips.
+    The weakly supervised variant has `PSPEncoder(reduced=True)`, multiplies the logits
+    by sigmoid(relu(dense_1(logits))), and adds no loss. The paper trains it with binary
+    cross-entropy of the softmax of the logits' mean over time, on the mean of the
+    segment labels, with background clips.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -37,10 +37,10 @@ class PSP(SegmentClassifier):
         visual_shape: `(rows, columns, D)`.
         weak: Boolean. True: the weakly supervised variant.
         units: As in `PSPEncoder`.
-        threshold: As in `PositiveSamplePropagation`. Default: 0.099, or 0.095 if weak.
-            These suit ten segments, of which each has a share of 0.1 where all are
-            alike; longer clips need a smaller one.
-        similarity_weight: Weight of the similarity in the loss.
+        threshold: As in `PositiveSamplePropagation`. Default: 0.099, or 0.095 if weak,
+            for ten segments, whose uniform weight is 0.1. Longer clips need a smaller
+            threshold.
+        similarity_weight: Weight of `similarity_losses`.
         audio_axis: As in `AudioGuidedAttention`.
         **kwargs: As in `SegmentClassifier`.
 
@@ -51,12 +51,17 @@ class PSP(SegmentClassifier):
         Segment logits, `(batch, num_segments, num_classes)`.
 
     Raises:
-        ValueError: If the visual features are no maps, or an argument is out of its
+        ValueError: If the visual features are not maps, or an argument is out of its
             range.
+
+    Example:
+        >>> model = avsdn_tf.PSP(categories)
+        >>> model({"audio": audio, "visual": maps}).shape
+        TensorShape([4, 10, 3])
 
     Reference:
         Zhou et al., "Positive sample propagation along the audio-visual event line",
-        CVPR 2021, https://arxiv.org/abs/2104.00239, and its program.
+        CVPR 2021, https://arxiv.org/abs/2104.00239, and its code.
     """
 
     def __init__(
@@ -73,11 +78,7 @@ class PSP(SegmentClassifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(categories, audio_width, visual_shape, **kwargs)
-        if len(self.visual_shape) != 3:
-            raise ValueError(
-                "Expected visual feature maps (rows, columns, D) for attention. "
-                f"Received: visual_shape={self.visual_shape}"
-            )
+        self._check_maps()
         self.weak = bool(weak)
         self.units = units
         self.threshold = default_threshold(weak) if threshold is None else threshold
@@ -97,7 +98,7 @@ class PSP(SegmentClassifier):
         self.build()
 
     def category_layers(self) -> list[keras.layers.Layer]:
-        """Return the head, and the layer that weighs its logits."""
+        """Return the head and, if weak, the layer that scales its logits."""
         return [self.head, *([self.segment_weight] if self.weak else [])]
 
     def compute_outputs(
@@ -127,7 +128,7 @@ class PSP(SegmentClassifier):
             return None
         similarity = outputs["similarity"]
         if isinstance(loss, ClipLoss):
-            # A clip's label doesn't tell which segments are events.
+            # A clip label doesn't contain which segments are events.
             return ops.zeros_like(similarity[:, 0])
         target = as_distribution(target, outputs["logits"])
         is_event = ops.max(target, axis=-1) if self.multi_label else 1 - target[..., -1]
@@ -135,14 +136,7 @@ class PSP(SegmentClassifier):
         return self.similarity_weight * losses
 
     def attention_maps(self, inputs: Any) -> Any:
-        """Return the weights of the cells, which sum to 1 in every segment.
-
-        Args:
-            inputs: As in the call.
-
-        Returns:
-            `(batch, num_segments, rows, columns)`.
-        """
+        """Return the audio-guided attention weights."""
         inputs = self.as_features(inputs)
         return self.encoder.attend(inputs["audio"], inputs["visual"])[2]
 

@@ -1,4 +1,4 @@
-"""Conversion of the weights that Tian et al. released."""
+"""Convert the weights that Tian et al. released."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,9 @@ from avsdn_tf.models.attention import AudioGuidedAttention
 from avsdn_tf.models.avdln import AVDLN
 from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.dmrn import DMRN
-from avsdn_tf.official_weights.state import State
+from avsdn_tf.official_weights.state import StateReader
 
-# Where Keras 2 put the layers of cmm_model_weights.h5.
+# Attributes of AVDLN by the names of layers in cmm_model_weights.h5.
 _AVDLN_LAYERS = {
     "dense_1": "visual_hidden",
     "dense_2": "visual_head",
@@ -27,17 +27,22 @@ _AVDLN_LAYERS = {
 def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
     """Load Tian et al.'s cmm_model_weights.h5 into a network.
 
-    They were trained on VGG-19 features, 512 wide, and VGGish, 128 wide. A file that
-    doesn't fit leaves the network unchanged.
+    The weights were trained on VGG-19 features of width 512 and VGGish features of
+    width 128. The network is unchanged if an error is raised.
 
     Args:
-        model: The network; `AVDLN(audio_width=128, visual_shape=(512,))`, or
-            `visual_shape=(7, 7, 512)`.
-        path: The file, of Keras 2's layout.
+        model: The network: `AVDLN(categories, audio_width=128, visual_shape=(512,))`,
+            or `visual_shape=(7, 7, 512)`.
+        path: The file, in Keras 2's layout.
 
     Raises:
         ValueError: If the file can't be read, has another layout, or the network has
             other widths.
+
+    Example:
+        >>> from avsdn_tf.official_weights import load_official_weights
+        >>> model = avsdn_tf.AVDLN(categories, audio_width=128, visual_shape=(512,))
+        >>> load_official_weights(model, "cmm_model_weights.h5")
     """
     path, read = expand_user(path), {}
     try:
@@ -54,7 +59,7 @@ def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
             for kind, variable in (("kernel", layer.kernel), ("bias", layer.bias)):
                 key = f"{name}/{name}/{kind}:0"
                 shape = tuple(variable.shape)
-                # Errors of many types: h5py reads a damaged file, or a stranger's.
+                # h5py raises errors of many types for damaged files.
                 try:
                     array = open_hdf5(file, key)
                 except Exception:
@@ -74,18 +79,22 @@ def convert_avel(state: Mapping[str, Any], categories: Sequence[str]) -> AVEL:
     """Return an AVEL with attention and the weights of Tian et al.'s program.
 
     Args:
-        state: The state of their `att_Net` (AV_att.pt, or the weakly supervised one) by
-            its PyTorch names, such as `lstm_audio.weight_ih_l0`; values that
-            `numpy.asarray` accepts.
+        state: `state_dict` of their `att_Net` (AV_att.pt, or its weakly supervised
+            version); values are arrays that `numpy.asarray` accepts.
         categories: Names of the event categories in the order of the program's classes,
-            which is that of `tfds_ave`; background is the class after them.
+            which is that of `tfds_ave`, without background, the last class.
 
     Returns:
-        The model. Its probabilities, the softmax of its logits, are those of the
-        program, whose maps are 7 x 7.
+        The model, for maps of 7 x 7. The softmax of its logits equals the program's
+        output.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape doesn't fit.
+
+    Example:
+        >>> from avsdn_tf.official_weights import convert_avel
+        >>> model = convert_avel(state, categories)
+        >>> model.save("avel.keras")
     """
     return _convert(
         state,
@@ -100,7 +109,7 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
     """Return a DMRN with the weights of Tian et al.'s program.
 
     Args:
-        state: The state of their `TBMRF_Net` (DMRN.pt) by its PyTorch names.
+        state: `state_dict` of their `TBMRF_Net` (DMRN.pt), as in `convert_avel`.
         categories: As in `convert_avel`.
 
     Returns:
@@ -108,8 +117,13 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape doesn't fit.
+
+    Example:
+        >>> from avsdn_tf.official_weights import convert_dmrn
+        >>> model = convert_dmrn(state, categories)
+        >>> model.save("dmrn.keras")
     """
-    # Their module counts the activation in between.
+    # Modules 1 are activations.
     return _convert(
         state,
         DMRN,
@@ -125,7 +139,7 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
 
 
 def attention_layers(attention: AudioGuidedAttention) -> dict[str, Any]:
-    """Return the layers of the attention by the names of the program's modules."""
+    """Return the layers of the attention by their names in the program."""
     return {
         "affine_audio": attention.audio_projection,
         "affine_video": attention.visual_projection,
@@ -135,35 +149,36 @@ def attention_layers(attention: AudioGuidedAttention) -> dict[str, Any]:
     }
 
 
-def map_side(left: State, name: str) -> int:
-    """Return the side of the program's maps: its scores are as wide as these."""
-    return round(left.matrix_shape(name)[0] ** 0.5)
+def map_side(reader: StateReader, name: str) -> int:
+    """Return the height and width of the maps, from a matrix with a row per cell."""
+    return round(reader.matrix_shape(name)[0] ** 0.5)
 
 
 def _convert(
     state: Mapping[str, Any],
     network: Callable[..., Any],
-    own_layers: Callable[[Any], dict[str, Any]],
+    other_layers: Callable[[Any], dict[str, Any]],
     **options: Any,
 ) -> Any:
-    """Return a network with the weights of a state.
+    """Return a network with the weights of a `state_dict`.
 
-    `own_layers` returns those of a network's layers that AVEL and DMRN don't share, by
-    the names of their modules.
+    `other_layers` returns the layers that AVEL and DMRN don't share, by their names in
+    the program.
     """
-    left = State(state, "Tian et al.")
-    side = map_side(left, "affine_v.weight")
-    visual_width = left.matrix_shape("affine_video.weight")[1]
+    reader = StateReader(state, "Tian et al.")
+    side = map_side(reader, "affine_v.weight")
+    visual_width = reader.matrix_shape("affine_video.weight")[1]
     model = network(
-        audio_width=left.matrix_shape("affine_audio.weight")[1],
+        audio_width=reader.matrix_shape("affine_audio.weight")[1],
         visual_shape=(side, side, visual_width),
-        units=left.matrix_shape("lstm_audio.weight_hh_l0")[1],
-        # The program differs from its equation, see AudioGuidedAttention.
+        units=reader.matrix_shape("lstm_audio.weight_hh_l0")[1],
+        # The program differs from the paper's equation; see AudioGuidedAttention.
         audio_axis="cell",
         **options,
     )
-    left.set_lstm("lstm_audio", model.audio_encoder)
-    left.set_lstm("lstm_video", model.visual_encoder)
-    left.set_dense({**attention_layers(model.visual_pooling), **own_layers(model)})
-    left.check_all_read()
+    reader.set_lstm("lstm_audio", model.audio_encoder)
+    reader.set_lstm("lstm_video", model.visual_encoder)
+    layers = {**attention_layers(model.visual_pooling), **other_layers(model)}
+    reader.set_dense(layers)
+    reader.check_all_read()
     return model

@@ -78,7 +78,7 @@ def read_table(path: pathlib.Path = CATEGORIES) -> list[CategoryClasses]:
     Example:
         >>> table = avsdn_tf.zero_shot.read_table()
         >>> [entry.category for entry in table][:2]
-        ['Church bell', 'Male speech, man speaking']
+        ['Church bell', 'Speech']
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -129,7 +129,8 @@ def load(
 
     Example:
         >>> model = avsdn_tf.zero_shot.load()
-        >>> events = avsdn_tf.localize(model, "dog.mp4")
+        >>> model.backbones["audio_network"], model.backbones["visual_network"]
+        ('yamnet_scores', 'EfficientNetV2B0_classes')
     """
     table = read_table(pathlib.Path(expand_user(classes)) if classes else CATEGORIES)
     return LateFusion(
