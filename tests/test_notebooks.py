@@ -1,13 +1,9 @@
-"""The documentation: notebooks executed as a reader would, and the site."""
+"""The notebooks, executed as a reader would."""
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
-
-import avsdn_tf
 
 nbformat = pytest.importorskip("nbformat", reason="the extra `docs` is not installed")
 nbclient = pytest.importorskip("nbclient", reason="the extra `docs` is not installed")
@@ -50,18 +46,3 @@ def test_the_video_notebook(tmp_path, monkeypatch):
     assert re.search(r"\(20, \d+\), \(20, \d+\)", texts[1])
     events = re.findall(r"(\d+\.\d) to +(\d+\.\d) s", texts[3])
     assert len(events) >= 3
-
-
-def test_the_site_builds_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={tmp_path}"],
-        cwd=NOTEBOOKS.parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "api" / "index.html").read_text()
-    for name in avsdn_tf.__all__:
-        assert f'id="avsdn_tf.{name}"' in page, name
