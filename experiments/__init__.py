@@ -1,11 +1,11 @@
-"""The published numbers, and the runner that puts ours beside them."""
+"""Run the papers' experiments and benchmarks."""
 
 import sys
 
 from avsdn_tf import startup
 from avsdn_tf.errors import UserError
 
-# The commands import TensorFlow at the top of their modules.
+# Set up TensorFlow before the commands' modules import it.
 if startup.is_command_line():
     try:
         startup.start_tensorflow()

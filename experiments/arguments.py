@@ -25,7 +25,8 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m {module}",
             description=description,
             formatter_class=HelpFormatter,
-            usage=argparse.SUPPRESS,  # The description has it.
+            # The description includes the usage.
+            usage=argparse.SUPPRESS,
             allow_abbrev=False,
             add_help=False,
         )
@@ -47,12 +48,12 @@ def one_line_errors(module: str) -> Iterator[None]:
 
 
 def positive(text: str) -> int:
-    """Return a whole number of 1 or more, as a type of `argparse`."""
+    """Parse a positive integer; for `type` of `argparse`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more. Received: {text}")
     return int(text)
 
 
 def show(console: Console, text: str, **style: Any) -> None:
-    """Print text as it is: no markup, no colors of numbers, no line breaks."""
+    """Print text without markup, highlighting or line breaks."""
     console.print(text, highlight=False, markup=False, soft_wrap=True, **style)

@@ -28,17 +28,16 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
-    """Draw the clips.
+    """Draw the timelines of test clips, with a row per run.
 
     Args:
-        runs: Run folders. The first one's predictions decide which clips are drawn, and
-            the figure says so.
-        num_clips: The most clips to draw.
-        out: The file to write.
+        runs: Run folders. The clips are chosen by the predictions of the first run.
+        num_clips: Largest number of clips.
+        out: Path of the figure.
 
     Raises:
-        UserError: If the runs were not scored on the same clips, a folder holds no
-            finished run that labels segments, or the file can't be written.
+        UserError: If the runs were scored on different clips, a folder has no finished
+            run that labels segments, or the file can't be written.
     """
     if out.suffix not in _SUFFIXES:
         raise UserError(
@@ -124,13 +123,13 @@ def _check_same(
 def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequence[str]:
     """Return distinct names: of networks, or the words in which the paths differ.
 
-    Folders of `experiments.run` have settings in their names, most of them the same.
+    `experiments.run` puts all settings into the names of folders.
     """
     words = [re.split(r"[/,]", folder.as_posix()) for folder in folders]
     shared = set.intersection(*map(set, words))
     differing = [
-        ", ".join(word for word in of_run if word not in shared) or model
-        for of_run, model in zip(words, models, strict=True)
+        ", ".join(word for word in run_words if word not in shared) or model
+        for run_words, model in zip(words, models, strict=True)
     ]
     for names in (models, differing):
         if len(set(names)) == len(folders):
@@ -139,7 +138,7 @@ def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequen
 
 
 def main(argv: Sequence[str]) -> None:
-    """Draw what the command line names."""
+    """Parse the command line, and draw the figure."""
     parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="Folder of a finished run.")

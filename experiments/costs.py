@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiplications, and a process's peak memory."""
+"""Count a network's parameters and operations, and read a process's peak memory."""
 
 import math
 import pathlib
@@ -8,19 +8,19 @@ import tensorflow as tf
 
 from avsdn_tf.models import SegmentClassifier
 
-# Products of matrices, and their attribute by which the first matrix is transposed.
+# Matrix products, with the name of the attribute that transposes the first matrix.
 _TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
 
 
 def count_parameters(model: SegmentClassifier) -> int:
-    """Return how many numbers training changes."""
+    """Return the number of trainable parameters."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def count_macs(model: SegmentClassifier) -> int:
-    """Return the multiplications with addition that the prediction of a clip takes.
+    """Return the multiply-accumulates of matrix products in the prediction of a clip.
 
-    Those of products of matrices, which are nearly all, in a clip of `num_segments`.
+    The clip has `model.num_segments`. Other operations are negligible.
     """
     segments = model.num_segments
     specs = {
@@ -37,15 +37,15 @@ def count_macs(model: SegmentClassifier) -> int:
 def _macs_of(operation: tf.Operation) -> int:
     shapes = [tuple(tensor.shape) for tensor in operation.inputs]
     if operation.type in _TRANSPOSED:
-        summed = -2 if operation.get_attr(_TRANSPOSED[operation.type]) else -1
-        return math.prod(operation.outputs[0].shape) * shapes[0][summed]
+        axis = -2 if operation.get_attr(_TRANSPOSED[operation.type]) else -1
+        return math.prod(operation.outputs[0].shape) * shapes[0][axis]
     if operation.type == "Einsum":
         return _einsum_macs(operation.get_attr("equation").decode(), shapes)
     return 0
 
 
 def _einsum_macs(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:
-    """Return the product of the lengths of all axes."""
+    """Return the product of the lengths of all axes in the equation."""
     names = equation.split("->")[0].split(",")
     lengths = {
         name: length
@@ -56,14 +56,15 @@ def _einsum_macs(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:
 
 
 def peak_bytes(process: int) -> int | None:
-    """Return the most memory that a running process has held, where Linux tells.
+    """Return the peak memory of a running process in bytes; None except on Linux.
 
     Args:
-        process: Its number.
+        process: Process ID.
     """
     try:
         text = pathlib.Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     except OSError:
         return None
-    (*_, found) = [None, *(line for line in text.splitlines() if "VmHWM" in line)]
-    return 1024 * int(found.split()[1]) if found else None
+    lines = (line for line in text.splitlines() if "VmHWM" in line)
+    line = next(lines, None)
+    return 1024 * int(line.split()[1]) if line else None

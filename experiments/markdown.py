@@ -1,15 +1,14 @@
-"""Tables of Markdown that are aligned in plain text, too."""
+"""Format Markdown tables with aligned columns."""
 
 from collections.abc import Sequence
 
 
 def to_table(rows: Sequence[Sequence[str]], num_left: int = 1) -> list[str]:
-    """Return the lines of a table.
+    """Return the lines of a Markdown table.
 
     Args:
-        rows: The head, then the entries.
-        num_left: Number of columns that are aligned on the left; the others hold
-            numbers, and are aligned on the right.
+        rows: The header and the other rows.
+        num_left: Number of left-aligned columns; the others are right-aligned.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 

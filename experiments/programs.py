@@ -1,4 +1,4 @@
-"""Python programs in processes of their own, whose peak memory is measured."""
+"""Run Python programs as processes, and measure their peak memory."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from typing import NoReturn
 from avsdn_tf.errors import UserError
 
 _HERE = pathlib.Path(__file__).resolve().parent
-# Without these, every program has as many threads as cores.
+# Removed from the environment, so that programs use all cores.
 _THREADS = (
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -23,9 +23,12 @@ _THREADS = (
 
 
 class Program:
-    """A Python program; a context manager, which kills it if it still runs.
+    """A running Python program, as a context manager that kills it at the end.
 
-    The arguments are those of `python`; `stdin` and `stdout` as `Popen` takes them.
+    Args:
+        arguments: Arguments of `python`.
+        stdin: As in `subprocess.Popen`.
+        stdout: As in `subprocess.Popen`.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class Program:
         stdout: int = subprocess.DEVNULL,
     ) -> None:
         self.name = " ".join(arguments)
-        # __exit__ closes both.
+        # `__exit__` closes both.
         self._peak = tempfile.NamedTemporaryFile("r")  # noqa: SIM115
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         helper = [sys.executable, "-S", str(_HERE / "peak.py"), self._peak.name]
@@ -46,7 +49,7 @@ class Program:
             stdin=stdin,
             stdout=stdout,
             stderr=self._errors,
-            # One group, so that one signal ends the helper and the program.
+            # A process group, so that one signal kills helper and program.
             start_new_session=True,
             env={
                 **{n: v for n, v in os.environ.items() if n not in _THREADS},
@@ -56,10 +59,10 @@ class Program:
         )
 
     def finish(self) -> int:
-        """Wait for the end of the program, and return its peak memory in bytes.
+        """Wait until the program ends, and return its peak memory in bytes.
 
         Raises:
-            UserError: If it fails.
+            UserError: If the program fails.
         """
         if self.process.wait():
             self.fail()
@@ -67,7 +70,7 @@ class Program:
         return int(self._peak.read())
 
     def fail(self) -> NoReturn:
-        """Raise an error with the last lines that the program has printed."""
+        """Raise UserError with the last lines of the program's output."""
         self.process.wait()
         self._errors.seek(0)
         output = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -90,10 +93,10 @@ class Program:
 
 
 def run_command(words: Sequence[str], module: str = "avsdn_tf.main") -> int:
-    """Run `python -m MODULE WORDS` to its end, and return its peak memory in bytes.
+    """Run `python -m MODULE WORDS`, and return its peak memory in bytes.
 
     Raises:
-        UserError: If it fails.
+        UserError: If the program fails.
     """
     with Program(["-m", module, *words]) as program:
         return program.finish()

@@ -1,4 +1,4 @@
-"""The numbers that papers published, one small file each in published/."""
+"""Load published results and recipes from the files in published/."""
 
 import dataclasses
 import json
@@ -11,15 +11,15 @@ from tfds_ave.configs import CONFIGS
 _FOLDER = pathlib.Path(__file__).with_name("published")
 _BEST = pathlib.Path(__file__).with_name("best.json")
 
-# The networks that followed, beside those before, on the same features.
+# Networks of later papers, and AVEL and DMRN, on the same features.
 HEADS = ("heads", "weak_heads")
-# table1 to table3 are those of Lin et al.; tian is what Tian et al. published besides.
+# table1 to table3 are of Lin et al., and tian has DMRN and AVDLN of Tian et al.
 PUBLISHED_TABLES = ("table1", "table2", "table3", "tian", *HEADS)
-# AVSDN's way from the paper's recipe to the best one, a change a row.
+# AVSDN from the paper's recipe to the best recipe, one change per row.
 CHANGES = ("changes_supervised", "changes_weak")
-# Weak AVEL and AVSDN are trained on unequal labels; this table has equal ones as well.
+# Weakly supervised AVEL and AVSDN on equal training labels.
 LABELS = "labels"
-# Tables whose rows are compared with the row before.
+# Tables in which each row is compared with the previous row.
 STEPWISE = (*CHANGES, LABELS)
 TITLES = {
     "table1": "Table 1 of Lin et al., supervised",
@@ -33,15 +33,15 @@ TITLES = {
     LABELS: "AVEL and AVSDN on equal labels, weakly supervised",
 }
 RECIPES = ("paper", "best")
-# Rows of other tables that these begin with.
-_BESIDE = {
+# Rows of other tables to put first.
+_FIRST_ROWS = {
     "heads": ("table1_avel_att_vgg19", "tian_dmrn"),
     "weak_heads": ("table2_avel_att_vgg19",),
 }
 
-# Configs with the same features as another one, from another source.
+# Configs with features of the same network as another config's.
 _SAME_FEATURES = {"synthetic": "resnet152", "videos": "resnet152"}
-# No paper has a figure on custom data, whose classes are not AVE's.
+# Configs with AVE's classes.
 _USABLE = tuple(config.name for config in CONFIGS if config.source != "custom")
 
 
@@ -50,25 +50,25 @@ class Row:
     """A row of a table, and the recipe of its system.
 
     Attributes:
-        name: Name of its file.
+        name: Name of the row's file.
         table: `"table1"` (supervised), `"table2"` (weak) or `"table3"` (ablation) of
             Lin et al., ICASSP 2019, arXiv 1902.07473; `"tian"` for Tian et al., ECCV
             2018, arXiv 1803.08842; or one of `HEADS` or `STEPWISE`.
-        order: Its place in the table, from 1.
-        system: The row's name in the paper.
-        features: The visual network, as the tables of this project name it. The
-            paper's VGG16 is VGG-19.
+        order: Number of the row in the table, from 1.
+        system: Name of the system in the paper.
+        features: Name of the visual network. The paper's VGG16 is VGG-19.
         dataset_config: The config of tfds_ave with these features; None if the system
-            needs no visual ones.
-        mode: `--mode`.
-        model: `--model`.
+            needs no visual features.
+        mode: `Config.mode`.
+        model: `Config.model`.
         settings: Further settings of the recipe. AVEL's program has 15,000
-            `decay_steps`; the runner's 60 epochs of about 50 steps never reach them.
-        paper: Published accuracy in percent; None where nothing was published.
+            `decay_steps`, more than 60 epochs of about 50 steps reach.
+        paper: Published accuracy in percent, or None.
         metric: Name of the score in a run's report.
-        encoders: Name of the row whose run of the same seed this one starts from.
+        encoders: Name of the row from whose run, with the same seed, training starts.
         recipe: `"paper"`, `"best"`, or `"step"` between the two.
-        reported: Accuracy in percent that others got with the system's program.
+        reported: Accuracy in percent that other authors measured with the system's
+            program, or None.
     """
 
     name: str
@@ -90,17 +90,17 @@ class Row:
         """Return whether a data set has the features that the row needs.
 
         Raises:
-            UserError: If no table can be filled with it.
+            UserError: If the data set doesn't have AVE's classes.
         """
         config = config_of(dataset)
         return self.dataset_config in (None, _SAME_FEATURES.get(config, config))
 
 
 def config_of(dataset: str) -> str:
-    """Return the config within a data set's name, without its version.
+    """Return the config in a data set's name, without the version.
 
     Raises:
-        UserError: If no table can be filled with it.
+        UserError: If the data set doesn't have AVE's classes.
     """
     name, _, config = dataset.partition("/")
     config = config.split(":")[0]
@@ -115,39 +115,39 @@ def config_of(dataset: str) -> str:
 
 
 def load_row(name: str) -> Row:
-    """Load the row of a file."""
+    """Load a row from its file."""
     fields = json.loads((_FOLDER / f"{name}.json").read_text())
-    # For readers: `experiments.runs.plan` makes it from the other fields.
+    # For readers only: `experiments.runs.plan` derives the command.
     del fields["command"]
     return Row(name=name, **fields)
 
 
 def load_table(table: str) -> list[Row]:
-    """Load the rows of a table in their order."""
+    """Load the rows of a table in order."""
     if table in CHANGES:
         return _load_changes(table)
     if table == LABELS:
         return _load_labels()
     rows = [load_row(path.stem) for path in sorted(_FOLDER.glob(f"{table}_*.json"))]
     rows.sort(key=lambda row: row.order)
-    beside = map(load_row, _BESIDE.get(table, ()))
+    first = map(load_row, _FIRST_ROWS.get(table, ()))
     rows[:0] = [
-        dataclasses.replace(r, table=table, order=n) for n, r in enumerate(beside, 1)
+        dataclasses.replace(r, table=table, order=n) for n, r in enumerate(first, 1)
     ]
     if table == "tian":
-        # DMRN is compared with AVSDN, which is in no table of Tian et al.
+        # Add AVSDN for comparison.
         avsdn = load_row("table1_avsdn")
         rows.append(dataclasses.replace(avsdn, table=table, order=len(rows) + 1))
     return rows
 
 
 def best_changes(mode: str) -> list[dict[str, Any]]:
-    """Load the changes that lead from the paper's recipe to the best one."""
+    """Load the changes from the paper's recipe to the best recipe."""
     return json.loads(_BEST.read_text()).get(mode, [])
 
 
 def _load_changes(table: str) -> list[Row]:
-    """Load AVSDN's rows from the paper's recipe to the best."""
+    """Load the rows of a table in `CHANGES`."""
     mode = table.removeprefix("changes_")
     published = load_row("table1_avsdn" if mode == "supervised" else "table2_avsdn")
     rows = [dataclasses.replace(published, table=table, order=1, paper=None)]
@@ -167,7 +167,7 @@ def _load_changes(table: str) -> list[Row]:
 
 
 def _load_labels() -> list[Row]:
-    """Load three weak rows: AVEL, and AVSDN on the labels of either paper."""
+    """Load the rows of the table `LABELS`: AVEL, and AVSDN on either paper's labels."""
     avel, avsdn = load_row("table2_avel_resnet152"), load_row("table2_avsdn")
     settings = {**avsdn.settings, "weak_label": avel.settings["weak_label"]}
     equal = {"name": "labels_avsdn", "settings": settings, "paper": None}

@@ -53,12 +53,12 @@ from experiments.summary import Result
 
 _MODULE = "experiments.run"
 _RESULTS = pathlib.Path("experiments/results")
-# What a table's figures depend on besides its name and the data.
+# Flags, beside name and data, that change the results in a table.
 _BUDGET = ("seeds", "recipe", "epochs", "patience")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
     known = (*published.PUBLISHED_TABLES, *CHANGES, LABELS)
@@ -103,7 +103,7 @@ def _datasets(text: str) -> tuple[str, ...]:
 
 
 def load_rows(args: argparse.Namespace) -> list[Row]:
-    """Return the rows that the command line asks for."""
+    """Return the rows to fill."""
     rows = published.load_table(args.table)
     if args.table in (*CHANGES, *HEADS):
         return rows
@@ -112,17 +112,17 @@ def load_rows(args: argparse.Namespace) -> list[Row]:
         dataclasses.replace(row, recipe=recipe)
         for recipe in recipes
         for row in rows
-        # The best recipe is for networks that predict classes.
+        # There is no best recipe for cross-modality localization.
         if recipe == "paper" or row.mode != CROSS_MODAL
     ]
 
 
 def fill(args: argparse.Namespace, console: Console) -> int:
-    """Fill a table, and return the number of runs that failed.
+    """Fill a table, and return the number of failed runs.
 
     Raises:
-        UserError: If nothing can be trained, or the files can't be written.
-        TrainingInterruptedError: If a signal asked for an end.
+        UserError: If nothing can be trained, or files can't be written.
+        TrainingInterruptedError: If a signal was received.
     """
     if args.table in (*CHANGES, *HEADS) and args.recipe != "both":
         raise UserError(
@@ -133,21 +133,21 @@ def fill(args: argparse.Namespace, console: Console) -> int:
     rows = load_rows(args)
     planned = [runs.plan(row, args) for row in rows]
     _check_datasets(args, rows, planned)
-    needed = [run for of_row in planned for run in of_row]
-    for row, of_row in zip(rows, planned, strict=True):
-        if row.encoders and of_row:
+    needed = [run for row_runs in planned for run in row_runs]
+    for row, row_runs in zip(rows, planned, strict=True):
+        if row.encoders and row_runs:
             needed += runs.plan(runs.source_of(row), args)
     waiting, failures = runs.find_waiting(needed)
     for failure in failures.values():
         show(console, failure, style="red")
-    # A run fails with the run that it starts from.
+    # If a run's source failed, the run fails, too.
     waiting = [run for run in waiting if run.source not in failures]
     _check_data(waiting, args.data_dir)
     if waiting:
         failures |= runs.train_all(waiting, args.jobs, console)
     results = summary.read_results(rows, planned, failures)
     _write(args, results, console)
-    # Rows may share a run, and others start from it: it counts once.
+    # A set, because rows may share runs.
     failed = {*failures}
     for result in results:
         failed |= {result.runs[seed].folder for seed in result.failed}
@@ -158,7 +158,7 @@ def _check_datasets(
     args: argparse.Namespace, rows: Sequence[Row], planned: Sequence[list[Run]]
 ) -> None:
     """Check that every data set has the features of a row."""
-    used = {of_row[0].config.dataset for of_row in planned if of_row}
+    used = {row_runs[0].config.dataset for row_runs in planned if row_runs}
     for name in args.dataset:
         if name not in used:
             configs = ", ".join(sorted({str(row.dataset_config) for row in rows}))
@@ -171,7 +171,7 @@ def _check_datasets(
 
 
 def _check_data(waiting: Sequence[Run], data_dir: str | None) -> None:
-    """Check that the data sets are built, before many runs fail for it."""
+    """Check that the data sets are built and of one kind, before any training."""
     names = sorted({run.config.dataset for run in waiting})
     disclaimers = {name: open_dataset(name, data_dir).disclaimer for name in names}
     if len(set(disclaimers.values())) > 1:
@@ -191,7 +191,7 @@ def _write(
     source = outcomes[0] if outcomes else open_dataset(args.dataset[0], args.data_dir)
     disclaimer = source.disclaimer
     title = f"{published.TITLES[args.table]}, on {' and '.join(args.dataset)}"
-    # Not a suffix: a version such as 1.1.0 in the name looks like one.
+    # `with_suffix` would cut a version such as 1.1.0.
     stem = f"{args.table}-{'+'.join(map(runs.folder_name, args.dataset))}"
     if disclaimer:
         is_simulated = "synthetic" in map(published.config_of, args.dataset)
@@ -228,14 +228,14 @@ def _write(
 
 
 def _results_folder(args: argparse.Namespace, name: str) -> pathlib.Path:
-    """Return where a table goes, so that no trial replaces a table in the results."""
+    """Return the folder for a table: `_RESULTS` only for its or the default budget."""
     if args.results:
         return pathlib.Path(args.results)
     path, default = _RESULTS / name, parse([args.table])
     text = path.read_text() if path.is_file() else ""
-    made_by = re.search(f"python -m {_MODULE} (.*)", text)
-    for of in (default, parse(shlex.split(made_by[1])) if made_by else default):
-        if all(getattr(args, setting) == getattr(of, setting) for setting in _BUDGET):
+    command = re.search(f"python -m {_MODULE} (.*)", text)
+    for other in (default, parse(shlex.split(command[1])) if command else default):
+        if all(getattr(args, flag) == getattr(other, flag) for flag in _BUDGET):
             return _RESULTS
     return pathlib.Path(args.runs) / "tables"
 
@@ -251,13 +251,13 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Fill a table; the exit code is 1 if a run has failed."""
+    """Fill a table; exit with code 1 if a run failed."""
     args = parse(argv)
     try:
         with one_line_errors(_MODULE):
             num_failed = fill(args, Console())
     except (TrainingInterruptedError, KeyboardInterrupt) as error:
-        # Ctrl+C while nothing is trained.
+        # Ctrl+C before or after the training.
         if isinstance(error, KeyboardInterrupt):
             error = TrainingInterruptedError(signal.SIGINT, runs.INTERRUPTED)
         print(f"{_MODULE}: {error}", file=sys.stderr)
@@ -267,8 +267,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    # TFDS warns of its own internals.
+    # Hide TFDS's warnings about its internals.
     logging.set_verbosity(logging.ERROR)
-    # The trainings get the GPUs.
+    # Leave the GPUs to the trainings.
     tf.config.set_visible_devices([], "GPU")
     main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The trainings behind a table: planned, run as processes, resumed and stopped."""
+"""Plan the runs of a table, and train, resume and stop them as processes."""
 
 import argparse
 import collections
@@ -40,8 +40,8 @@ class Run:
     """One training: a row's settings with one seed.
 
     Attributes:
-        config: Its settings.
-        folder: Its run folder. Rows with the same settings share it.
+        config: The settings.
+        folder: The run folder. Rows with the same settings share a folder.
     """
 
     config: Config
@@ -49,45 +49,45 @@ class Run:
 
     @property
     def log(self) -> pathlib.Path:
-        """The file beside the folder with the output of the training."""
+        """Path of the training's output."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def origin(self) -> pathlib.Path:
-        """The file beside the folder with the code and the machine of its start."""
+        """Path of the record of code, machine and peak memory."""
         return self.folder.with_name(f"{self.folder.name}.origin.json")
 
     @property
     def source(self) -> pathlib.Path | None:
-        """The folder of the run whose encoders it starts from, if any."""
+        """Folder of the run whose encoders this run starts from, or None."""
         return pathlib.Path(self.config.encoders) if self.config.encoders else None
 
     def is_done(self) -> bool:
-        """Return whether the folder holds this run, finished.
+        """Return whether the run is finished.
 
         Raises:
-            UserError: If it holds another one, or a damaged one.
+            UserError: If the folder has a damaged run, or a run with other settings.
         """
         if not RunFolder(self.folder).report.is_file():
             return False
-        found = _identity(self._read_config())
-        other = [
-            f"{name} {found[name]}, not {value}"
+        recorded = _identity(self._read_config())
+        differences = [
+            f"{name} {recorded[name]}, not {value}"
             for name, value in _identity(self.config).items()
-            if found[name] != value
+            if recorded[name] != value
         ]
-        if other:
+        if differences:
             raise UserError(
-                f"{self.folder}: holds a run with {'; '.join(other)}. Remove it, or "
-                "choose another folder by --runs."
+                f"{self.folder}: holds a run with {'; '.join(differences)}. Remove it, "
+                "or choose another folder by --runs."
             )
         return True
 
     def check_source(self) -> None:
-        """Check that the run started from the encoders that are there.
+        """Check that the run started from the current weights of its source.
 
         Raises:
-            UserError: If its source was trained again after it.
+            UserError: If the source was trained again afterwards.
         """
         origin = self.read_origin()
         if origin and origin.get("source") != _checksum_of(self.source):
@@ -97,19 +97,19 @@ class Run:
             )
 
     def command(self) -> list[str]:
-        """Return the command that trains or resumes it."""
+        """Return the command that trains or resumes the run."""
         flags = [*self.config.to_flags(), f"--run={self.folder}"]
         return ["python", "-m", "avsdn_tf.main", *flags]
 
     def start(self, origin: Mapping[str, Any]) -> "subprocess.Popen[bytes]":
-        """Start or resume its training.
+        """Start or resume the training.
 
         Args:
-            origin: The code and the machine, to be recorded at the first start.
-                `threads` is the number of threads of a TensorFlow operation.
+            origin: Code and machine, to record at the first start. `threads` is the
+                number of threads per TensorFlow operation.
 
         Raises:
-            UserError: If its files can't be written.
+            UserError: If files can't be written.
         """
         is_resumed = RunFolder(self.folder).config.is_file()
         with explain_unwritable(self.folder, "Choose another folder by --runs."):
@@ -127,23 +127,23 @@ class Run:
                         **os.environ,
                         "TF_NUM_INTRAOP_THREADS": str(origin["threads"]),
                     },
-                    # Ctrl+C must not reach it twice, from the terminal and from the
-                    # runner: a second signal keeps a training from saving its state.
+                    # Only the runner may send signals: with the terminal's Ctrl+C, the
+                    # training would get two, and a second one prevents saving.
                     start_new_session=True,
                 )
 
     def note_peak(self, process: int) -> None:
-        """Record the peak memory of its running training beside its origin.
+        """Record the peak memory of the running training in `origin`.
 
         Args:
-            process: Number of the training's process.
+            process: Process ID of the training.
         """
         peak, record = peak_bytes(process), self.read_origin()
         if peak and record and peak > record.get("peak_bytes", 0):
             self.origin.write_text(json.dumps({**record, "peak_bytes": peak}))
 
     def explain(self, code: int) -> str | None:
-        """Return why its training failed, given the exit code, or None."""
+        """Return an error message for a training's exit code, or None for success."""
         if code == 0:
             return None
         output = self.log.read_text(errors="replace")
@@ -151,7 +151,7 @@ class Run:
         return f"{self.folder.name}: exit code {code}, {last[-1]} (see {self.log})"
 
     def describe_origin(self) -> str:
-        """Return the code, the machine and the packages that trained it."""
+        """Return code, machine and package versions of the training as text."""
         place = "by an unrecorded commit"
         if origin := self.read_origin():
             place = "{code}, {processor}, cores: {cores}, threads a run: {threads}"
@@ -162,7 +162,7 @@ class Run:
         return ", ".join([place, *packages])
 
     def read_origin(self) -> dict[str, Any]:
-        """Return the record of `start` and `note_peak`, empty if there is none."""
+        """Return the content of `origin`, or an empty dictionary."""
         with contextlib.suppress(OSError, ValueError):
             return json.loads(self.origin.read_text())
         return {}
@@ -176,13 +176,13 @@ class Run:
 
 
 def _checksum_of(folder: pathlib.Path | None) -> str | None:
-    """Return the checksum of a finished run's network."""
+    """Return the checksum of a finished run's model, or None."""
     path = RunFolder(folder).checksums if folder else None
     return path.read_text() if path and path.is_file() else None
 
 
 def _identity(config: Config) -> dict[str, Any]:
-    """Return the settings that identify a run, wherever data and runs lie."""
+    """Return the settings that identify a run, without paths."""
     settings = config.to_dict()
     del settings["data_dir"]
     if config.encoders:
@@ -191,15 +191,16 @@ def _identity(config: Config) -> dict[str, Any]:
 
 
 def plan(row: Row, args: argparse.Namespace) -> list[Run]:
-    """Return a row's runs, one a seed; none if no data set has its features."""
+    """Return a row's runs, one per seed; none if no data set has its features."""
     dataset = next((name for name in args.dataset if row.fits(name)), None)
     if dataset is None:
         return []
     settings = dict(row.settings)
     if row.recipe == "best":
-        foreign = set(MODEL_OPTIONS) - set(MODELS[row.model].options)
+        # Options that the row's model lacks.
+        inapplicable = set(MODEL_OPTIONS) - set(MODELS[row.model].options)
         for change in best_changes(row.mode):
-            settings |= {n: v for n, v in change.items() if n not in foreign}
+            settings |= {n: v for n, v in change.items() if n not in inapplicable}
     words = [row.mode, row.model, *(f"{n}={v}" for n, v in sorted(settings.items()))]
     root = pathlib.Path(args.runs) / folder_name(dataset)
     sources = plan(source_of(row), args) if row.encoders else []
@@ -220,20 +221,17 @@ def plan(row: Row, args: argparse.Namespace) -> list[Run]:
 
 
 def source_of(row: Row) -> Row:
-    """Return the row whose runs a row starts from."""
+    """Return the row from whose runs a row's training starts."""
     return dataclasses.replace(load_row(row.encoders), recipe=row.recipe)
 
 
 def folder_name(dataset: str) -> str:
-    """Return a data set's name within names of files."""
+    """Return a data set's name for file names."""
     return dataset.split("/")[-1].replace(":", "-")
 
 
 def find_waiting(runs: Sequence[Run]) -> tuple[list[Run], dict[pathlib.Path, str]]:
-    """Return the runs to train, each folder once.
-
-    Also return, by their folders, why finished runs can't be used.
-    """
+    """Return the runs to train, and error messages of unusable runs by folder."""
     waiting, failures = [], {}
     for run in {run.folder: run for run in runs}.values():
         try:
@@ -247,19 +245,19 @@ def find_waiting(runs: Sequence[Run]) -> tuple[list[Run], dict[pathlib.Path, str
 def train_all(
     runs: Sequence[Run], jobs: int, console: Console
 ) -> dict[pathlib.Path, str]:
-    """Train runs, several at once, and print the progress.
+    """Train or resume runs, several at once, and print the progress.
 
     Args:
-        runs: Runs that are not done. Interrupted ones are resumed.
-        jobs: How many at once. They share the cores.
-        console: Where to print.
+        runs: Unfinished runs.
+        jobs: Number of runs at once. They share the cores.
+        console: Terminal for the progress.
 
     Returns:
-        Why runs failed, by their folders.
+        Error messages of failed runs, by folder.
 
     Raises:
-        TrainingInterruptedError: If a signal asked for an end. Every training has saved
-            its state.
+        TrainingInterruptedError: If a signal was received. Every training has saved its
+            state.
         UserError: If the files of a run can't be written.
     """
     origin = _describe_origin(jobs)
@@ -267,7 +265,7 @@ def train_all(
     running: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
     failures: dict[pathlib.Path, str] = {}
     received: list[int] = []
-    # A second signal acts as usual.
+    # A second signal has its default effect.
     with handle_signals(lambda n, restore: received.append(n) or restore(), _SIGNALS):
         try:
             while (waiting or running) and not received:
@@ -284,7 +282,7 @@ def train_all(
                     done = f"done {run.folder.name}, {minutes}:{seconds:02d} min"
                     style = "red" if failure else None
                     show(console, f"{count} {failure or done}", style=style)
-                # A run starts after the one whose encoders it needs.
+                # Wait for the runs whose encoders other runs need.
                 pending = {str(run.folder) for run in (*waiting, *running)}
                 ready = [run for run in waiting if run.config.encoders not in pending]
                 for run in ready[: jobs - len(running)]:
@@ -303,15 +301,18 @@ def train_all(
 
 
 def _describe_origin(jobs: int) -> dict[str, Any]:
-    """Return what a result and its time depend on besides the settings."""
+    """Return the code and the machine, for `Run.start`."""
     cores = num_cores()
-    threads = max(1, cores // jobs)
-    place = {"processor": processor(), "cores": cores, "threads": threads}
-    return {"code": describe_code(), **place}
+    return {
+        "code": describe_code(),
+        "processor": processor(),
+        "cores": cores,
+        "threads": max(1, cores // jobs),
+    }
 
 
 def describe_origins(runs: Sequence[Run]) -> list[str]:
-    """Return sentences on where finished runs were trained, one if all agree."""
+    """Return sentences about code and machine of finished runs, one per distinct."""
     origins = collections.Counter(run.describe_origin() for run in runs)
     if len(origins) == 1:
         return [f"Trained {origin}." for origin in origins]

@@ -1,4 +1,4 @@
-"""The results of a table's runs: read, checked against each other, summed up."""
+"""Read the results of a table's runs, check that they agree, and summarize them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from experiments.costs import count_macs, count_parameters
 from experiments.published import HEADS, STEPWISE, Row
 from experiments.runs import TRAIN_AGAIN, Run
 
-# Scores beside the accuracy, of systems that label segments.
+# Scores of systems that label segments, beside the accuracy.
 SEGMENT_SCORES = ("partial_clip_accuracy", "background_recall", "event_f1")
 
 
@@ -25,12 +25,12 @@ class Outcome:
     """The result of one finished run.
 
     Attributes:
-        scores: Scores by name, fractions of 1, None where undefined; and `seconds`.
-        trivial: Scores of the trivial systems of its task.
-        disclaimer: What must be said wherever a result appears, or None.
-        dataset_hash: Hash of the data set that it was scored on; None if unrecorded.
+        scores: Scores by name, as fractions of 1 or None if undefined, and `seconds`.
+        trivial: Scores of the trivial systems of the task.
+        disclaimer: Text that must accompany every result, or None.
+        dataset_hash: Hash of the data set of the scores, or None if unrecorded.
         clips: Rows of the scored test clips in Annotations.txt, ascending.
-        correct: What is right in these, `(num_clips, samples a clip)`.
+        correct: Whether each sample is correct, `(num_clips, samples_per_clip)` bool.
     """
 
     scores: dict[str, float | None]
@@ -47,9 +47,9 @@ class Result:
 
     Attributes:
         row: The row.
-        runs: Its runs; none if the data set lacks its features.
-        outcomes: The outcome of every finished seed.
-        failed: Why other seeds have none.
+        runs: The runs; none if no data set has the row's features.
+        outcomes: The outcomes of finished seeds.
+        failed: Error messages of the other seeds.
     """
 
     row: Row
@@ -59,7 +59,7 @@ class Result:
 
     @property
     def correct(self) -> np.ndarray | None:
-        """Share of the seeds that have a sample right; None without a finished one."""
+        """Mean of `Outcome.correct` over the seeds, or None without finished seeds."""
         if not self.outcomes:
             return None
         return np.mean([outcome.correct for outcome in self.outcomes], axis=0)
@@ -72,19 +72,19 @@ def read_results(
 
     Args:
         rows: The rows.
-        runs: The runs of each.
-        failures: Why runs failed, by their folders.
+        runs: The runs of each row.
+        failures: Error messages of failed runs, by folder.
 
     Returns:
-        A result a row. A run has failed if it can't be read, was scored on other data
-        than the runs before or than it was trained on, or if its source was trained
+        One result per row. A run also fails if it can't be read, was scored on other
+        data than earlier runs or than its own training, or if its source was trained
         again.
     """
     first: dict[Any, Any] = {}
     results = []
-    for row, of_row in zip(rows, runs, strict=True):
+    for row, row_runs in zip(rows, runs, strict=True):
         outcomes, failed = [], {}
-        for seed, run in enumerate(of_row):
+        for seed, run in enumerate(row_runs):
             if failure := failures.get(run.source) or failures.get(run.folder):
                 failed[seed] = failure
                 continue
@@ -95,7 +95,7 @@ def read_results(
                 outcomes.append(outcome)
             except (UserError, ValueError) as error:
                 failed[seed] = f"{error} {TRAIN_AGAIN}"
-        results.append(Result(row, of_row, outcomes, failed))
+        results.append(Result(row, row_runs, outcomes, failed))
     return results
 
 
@@ -125,12 +125,12 @@ def _read_outcome(row: Row, run: Run) -> Outcome:
 
 
 def _check_data(first: dict[Any, Any], row: Row, run: Run, outcome: Outcome) -> None:
-    """Check that a run was scored on the data of the `first` runs."""
+    """Check that a run was scored on the data of the earlier runs, kept in `first`."""
     disclaimer = outcome.disclaimer or "none, as on AVE"
-    name, found = run.config.dataset, outcome.dataset_hash
+    name, dataset_hash = run.config.dataset, outcome.dataset_hash
     for key, value, problem in (
         ("disclaimer", disclaimer, f"has another disclaimer ({disclaimer})"),
-        (name, found, "its data was built from other files"),
+        (name, dataset_hash, "its data was built from other files"),
         (row.mode == CROSS_MODAL, tuple(outcome.clips), "scored on other test clips"),
     ):
         if value and value != first.setdefault(key, value):
@@ -138,7 +138,7 @@ def _check_data(first: dict[Any, Any], row: Row, run: Run, outcome: Outcome) -> 
 
 
 def read_correct(row: Row, folder: RunFolder) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scored clips and what is right in these; see `Outcome`.
+    """Return `clips` and `correct` of an `Outcome`.
 
     Raises:
         ValueError: If the predictions are damaged.
@@ -148,17 +148,17 @@ def read_correct(row: Row, folder: RunFolder) -> tuple[np.ndarray, np.ndarray]:
         directions = ("a2v_accuracy", "v2a_accuracy")
         starts = dict(zip(directions, right_starts(distances), strict=True))
         clips = distances.row[is_scored(distances.labels)]
-        right = starts[row.metric][:, None]
+        correct = starts[row.metric][:, None]
     else:
         predictions = Predictions.load(folder.predictions)
         clips = predictions.row
-        right = predictions.logits.argmax(axis=-1) == predictions.labels
+        correct = predictions.logits.argmax(axis=-1) == predictions.labels
     order = np.argsort(clips)
-    return clips[order], right[order]
+    return clips[order], correct[order]
 
 
 def trivial_scores(results: Sequence[Result]) -> dict[bool, dict[str, float]]:
-    """Return the scores of the trivial systems, by whether their task is AVDLN's."""
+    """Return the trivial systems' scores, by whether the mode is cross-modality."""
     return {
         result.row.mode == CROSS_MODAL: result.outcomes[0].trivial
         for result in results
@@ -167,17 +167,21 @@ def trivial_scores(results: Sequence[Result]) -> dict[bool, dict[str, float]]:
 
 
 def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the lines of the table, ready for CSV.
+    """Return the lines of the table as dictionaries for CSV.
 
-    Scores are fractions of 1. Intervals resample clips, with the correctness of a
-    sample averaged over the seeds. Two comparisons are paired, on the same clips:
-    `avsdn_minus`, AVSDN of the same recipe minus the row; and `gain`, the row minus the
-    same system with the paper's recipe, or in a table of steps minus the row before.
-    In a table of `HEADS`, it is `best_minus`, the most accurate row minus the row; and
-    there are `parameters`, `macs` a clip, and `peak_bytes` of the training.
+    Scores are fractions of 1. Intervals resample clips, after averaging `correct` over
+    the seeds. Differences are paired, on the same clips:
+
+    * `avsdn_minus`: AVSDN with the same recipe minus the row.
+    * `gain`: the row minus the same system with the paper's recipe, or in tables of
+      `STEPWISE`, minus the previous row.
+    * `best_minus`, in tables of `HEADS` only: the most accurate row minus the row.
+
+    Tables of `HEADS` also have `parameters`, `macs` per clip and `peak_bytes` of
+    training.
     """
     lines = []
-    for place, result in enumerate(results):
+    for index, result in enumerate(results):
         row = result.row
         config = result.runs[0].config if result.runs else None
         note = " ".join(result.failed.values())
@@ -199,7 +203,7 @@ def summarize(results: Sequence[Result]) -> list[dict[str, Any]]:
             "note": note if config else f"not run: needs tfds_ave/{row.dataset_config}",
         }
         lines.append(
-            line | _scores(result) | _costs(result) | _comparisons(place, results)
+            line | _scores(result) | _costs(result) | _comparisons(index, results)
         )
     return lines
 
@@ -209,11 +213,11 @@ def _scores(result: Result) -> dict[str, Any]:
     if not result.outcomes:
         return {}
     low, high = bootstrap_interval(result.correct.mean(axis=1))
-    of_seeds = {
+    by_name = {
         name: [outcome.scores[name] for outcome in result.outcomes]
         for name in result.outcomes[0].scores
     }
-    accuracies = of_seeds.pop(result.row.metric)
+    accuracies = by_name.pop(result.row.metric)
     return {
         "accuracy": np.mean(accuracies),
         "deviation": np.std(accuracies, ddof=1) if len(accuracies) > 1 else None,
@@ -221,13 +225,13 @@ def _scores(result: Result) -> dict[str, Any]:
         "interval_high": high,
         **{
             name: None if None in values else np.mean(values)
-            for name, values in of_seeds.items()
+            for name, values in by_name.items()
         },
     }
 
 
 def _costs(result: Result) -> dict[str, Any]:
-    """Return what a row of `HEADS` costs, as far as it is known."""
+    """Return parameters, operations and peak memory of a row of `HEADS`, if known."""
     if result.row.table not in HEADS or not result.outcomes:
         return {}
     done = [run for seed, run in enumerate(result.runs) if seed not in result.failed]
@@ -240,37 +244,37 @@ def _costs(result: Result) -> dict[str, Any]:
     return costs
 
 
-def _comparisons(place: int, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the paired comparisons of the row at a place."""
-    result = results[place]
+def _comparisons(index: int, results: Sequence[Result]) -> dict[str, Any]:
+    """Return the paired differences of the row with an index."""
+    result = results[index]
     row = result.row
     avsdn = before = best = None
     if row.table in HEADS:
         done = [other for other in results if other.correct is not None]
         best = max(done, key=lambda other: other.correct.mean(), default=None)
     elif row.table in STEPWISE:
-        before = results[place - 1] if row.order > 1 else None
+        before = results[index - 1] if row.order > 1 else None
     else:
         for other in reversed(results):
-            of = other.row
-            if (of.model, of.mode, of.recipe) == ("avsdn", row.mode, row.recipe):
+            r = other.row
+            if (r.model, r.mode, r.recipe) == ("avsdn", row.mode, row.recipe):
                 avsdn = other
-            if (of.name, of.recipe) == (row.name, "paper"):
+            if (r.name, r.recipe) == (row.name, "paper"):
                 before = other
-    compared = {}
-    for name, better, worse in (
+    differences = {}
+    for name, first, second in (
         ("avsdn_minus", avsdn, result),
         ("best_minus", best, result),
         ("gain", result, before),
     ):
-        if better is worse or not (better and worse):
+        if first is second or not (first and second):
             continue
-        if better.correct is None or worse.correct is None:
+        if first.correct is None or second.correct is None:
             continue
-        low, high = paired_interval(better.correct, worse.correct)
-        compared |= {
-            name: better.correct.mean() - worse.correct.mean(),
+        low, high = paired_interval(first.correct, second.correct)
+        differences |= {
+            name: first.correct.mean() - second.correct.mean(),
             f"{name}_low": low,
             f"{name}_high": high,
         }
-    return compared
+    return differences

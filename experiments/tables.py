@@ -1,4 +1,4 @@
-"""A filled table as Markdown, CSV and a figure."""
+"""Write a table as Markdown, CSV and a figure."""
 
 import csv
 import io
@@ -38,14 +38,14 @@ _COLUMNS = {
     "parameters": "parameters",
     "macs": "MACs a clip",
 }
-# How the numbers of a column that holds no percentages are written.
+# Formats of columns without percentages.
 _UNITS = {
     "seconds": lambda value: f"{value:.0f}",
     "peak_bytes": lambda value: f"{value / 1e9:.1f}",
     "parameters": lambda value: f"{value / 1e6:.2f} M",
     "macs": lambda value: f"{value / 1e6:.0f} M",
 }
-# By whether the task is AVDLN's.
+# Names of tasks, by whether the mode is cross-modality localization.
 _TASKS = {False: "labelling segments", True: "finding the start"}
 _RECIPES = {
     "paper": ("#2f6fde", "paper recipe"),
@@ -70,13 +70,13 @@ def to_markdown(
     """Return the table as Markdown.
 
     Args:
-        title: Its title.
-        disclaimer: What must be said of the data, or None.
-        command: The command that fills it.
-        lines: What `summary.summarize` returns.
-        trivial: What `summary.trivial_scores` returns.
-        origins: Sentences on where the runs were trained.
-        figure: Name of the file of `draw`'s figure, beside the page.
+        title: Title of the page.
+        disclaimer: Disclaimer of the data, or None.
+        command: The command that fills the table.
+        lines: Result of `summary.summarize`.
+        trivial: Result of `summary.trivial_scores`.
+        origins: Sentences about the machines and the code of the runs.
+        figure: File name of the figure of `draw`, in the page's folder.
     """
     rows = [_cells(line) for line in lines]
     for is_cross_modal, scores in trivial.items():
@@ -84,7 +84,7 @@ def to_markdown(
         for name, value in scores.items():
             system = f"trivial{task}: {name.replace('_', ' ')}"
             rows.append({"system": system, "accuracy": percent(value)})
-    # Columns that are empty in this table are left out.
+    # Omit empty columns.
     shown = [name for name in _COLUMNS if any(row.get(name) for row in rows)]
     text = [f"# {title}", ""]
     if disclaimer:
@@ -108,7 +108,7 @@ def to_markdown(
 
 
 def _cells(line: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of a line, by the names of their columns."""
+    """Return the cells of a line by column."""
     cells = {
         "system": line["system"],
         "features": line["features"],
@@ -142,7 +142,7 @@ def _cells(line: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_line(line: Mapping[str, Any]) -> str:
-    """Return a line of the table for the terminal."""
+    """Return a line of the table as text for the terminal."""
     cells = _cells(line)
     ours = cells["accuracy"]
     if line["failed_seeds"]:
@@ -153,12 +153,12 @@ def to_line(line: Mapping[str, Any]) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a fraction in percent, or `""`."""
+    """Return a fraction in percent, or `""` for None."""
     return "" if value is None else f"{100 * value:.1f}"
 
 
 def _notes(lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> dict[str, str]:
-    """Return the explanations of the columns, by the names of these."""
+    """Return explanations by column."""
     table = lines[0]["table"]
     several = any(line["seeds"] > 1 for line in lines)
     notes = {
@@ -225,15 +225,15 @@ def _notes(lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> dict[str, st
 
 
 def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return the sentence on the number of epochs."""
+    """Return a sentence about the number of epochs."""
     models: dict[int, dict[str, None]] = {}
     for line in lines:
         if line["epochs"]:
             models.setdefault(line["epochs"], {})[line["model"]] = None
             patience = line["patience"]
     epochs = " or ".join(
-        f"{limit} ({', '.join(of)})" if len(models) > 1 else str(limit)
-        for limit, of in models.items()
+        f"{limit} ({', '.join(names)})" if len(models) > 1 else str(limit)
+        for limit, names in models.items()
     )
     return (
         f"At most {epochs} epochs a run, fewer where {patience} bring no better "
@@ -243,7 +243,7 @@ def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return the lines of the table as CSV: fractions of 1, to four digits."""
+    """Return the lines of the table as CSV, with fractions of 1 in four digits."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
@@ -257,9 +257,9 @@ def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Figure:
-    """Draw the paper's figure beside ours, with our interval; see `to_markdown`.
+    """Draw published accuracies, and ours with intervals; see `to_markdown`.
 
-    Trivial systems are dashed lines beside the rows of their task.
+    Accuracies of trivial systems are dashed lines in the rows of their task.
     """
     figure = Figure(figsize=(9, 1.6 + 0.36 * len(lines)), layout="constrained")
     axes = figure.subplots()
@@ -289,14 +289,13 @@ def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Fi
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(textwrap.fill(title, 100), x=0.01, ha="left", fontsize=10)
     labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    # Below the axes, where no part of it looks like data.
-    below = {"loc": "outside lower center", "ncols": 3, "frameon": False}
-    figure.legend(labels.values(), labels.keys(), fontsize=8, **below)
+    options = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+    figure.legend(labels.values(), labels.keys(), fontsize=8, **options)
     return figure
 
 
 def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
-    """Draw one row: the paper's figure, ours, and whether some is missing."""
+    """Draw one row: the published accuracy, ours, and a note if it is missing."""
     if line["paper"] is not None:
         paper = {"color": _PAPER_COLOR, "markersize": 5, "label": "paper (AVE)"}
         axes.plot(100 * line["paper"], place, "D", **paper)
@@ -311,6 +310,6 @@ def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
         missing = "not run"
     style = {"color": MUTED, "fontsize": 8, "va": "center"}
     if missing:
-        # Beside the axes.
-        place_of = axes.get_yaxis_transform()
-        axes.text(1.01, place, missing, transform=place_of, **style)
+        # To the right of the axes.
+        transform = axes.get_yaxis_transform()
+        axes.text(1.01, place, missing, transform=transform, **style)

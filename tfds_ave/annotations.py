@@ -1,4 +1,4 @@
-"""Annotations.txt: its rows, and the segment labels that follow from them."""
+"""Read Annotations.txt, and convert its rows to segment labels."""
 
 import dataclasses
 import pathlib
@@ -15,9 +15,9 @@ _WHOLE_NUMBER = re.compile(r"[0-9]+", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """One row of Annotations.txt: the event lasts from `start_s` to before `end_s`.
+    """One row of Annotations.txt: an event in [`start_s`, `end_s`) of a video.
 
-    Some video ids of AVE have two or three rows. The quality is `good` in every row.
+    Some of AVE's videos have two or three rows. The quality is `good` in all rows.
     """
 
     category: str
@@ -30,11 +30,11 @@ class Annotation:
 def read_annotations(
     path: pathlib.Path, categories: Sequence[str], num_segments: int
 ) -> list[Annotation]:
-    """Read Annotations.txt: LF or CRLF, with or without header and last newline.
+    """Read Annotations.txt, with LF or CRLF, with or without header and last newline.
 
     Raises:
         DatasetError: If a line doesn't have five fields, or has an unknown category or
-            invalid times; it names file and line.
+            invalid times.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -43,7 +43,7 @@ def read_annotations(
             f"{path}: not a text file ({error.reason} at byte {error.start}). Expected "
             f"lines of {_FIELDS}. Use the Annotations.txt of AVE."
         ) from error
-    # Not splitlines(), which also splits at characters within a line.
+    # `splitlines` would also split at other characters in a line.
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     first = 1 if lines[0].startswith("Category&VideoID&") else 0
     if len(lines) == first:
@@ -60,7 +60,7 @@ def read_annotations(
 def _parse_line(
     line: str, where: str, categories: Sequence[str], num_segments: int
 ) -> Annotation:
-    fields = line.split("&")  # Category names hold commas and spaces.
+    fields = line.split("&")
     if len(fields) != 5 or not fields[1]:
         raise DatasetError(
             f"{where}: wrong fields. Expected {_FIELDS}, received {line!r}. Correct "
@@ -75,7 +75,7 @@ def _parse_line(
     times = [
         int(time) if _WHOLE_NUMBER.fullmatch(time) else None for time in (start, end)
     ]
-    # 0&0 is AVE's event of no length.
+    # AVE has an event of length 0, with the times 0&0.
     if times != [0, 0] and (
         None in times or not 0 <= times[0] < times[1] <= num_segments
     ):

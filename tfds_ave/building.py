@@ -1,4 +1,4 @@
-"""What surrounds a build: one at a time, nothing lost, and nothing left behind."""
+"""Lock builds, keep the previous data set if a build fails, and remove leftovers."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 
 from avsdn_tf.files import lock
 
-# How TFDS names the folder of a build that goes on.
+# TFDS's name for the folder of an unfinished build.
 _INCOMPLETE = re.compile(r"incomplete\.[A-Z0-9]{6}_.+")
 _REPLACED = "replaced."
 
 
 def is_address(path: os.PathLike[str]) -> bool:
-    """Return whether a path is an address, such as gs://, that has no lock."""
+    """Return whether a path is a URL such as gs://..., which can't be locked."""
     return "://" in os.fspath(path)
 
 
@@ -23,11 +23,11 @@ def is_address(path: os.PathLike[str]) -> bool:
 def lock_folder(
     data_path: os.PathLike[str], say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Wait until no other process builds a data set, and remove what killed ones left.
+    """Lock a data set, wait for other builds, and remove leftovers of killed builds.
 
     Args:
-        data_path: The folder of the data set.
-        say: Called with a text if another process builds it.
+        data_path: Folder of the data set.
+        say: Called with a message if another process builds the data set.
     """
     if is_address(data_path):
         yield
@@ -45,7 +45,7 @@ def lock_folder(
 
 
 def find_leftovers(data_path: os.PathLike[str]) -> list[pathlib.Path]:
-    """Return the folders beside a data set of builds that go on or were killed."""
+    """Return the temporary folders of running and killed builds of a data set."""
     path = pathlib.Path(data_path)
     if is_address(data_path) or not path.parent.is_dir():
         return []
@@ -58,7 +58,7 @@ def find_leftovers(data_path: os.PathLike[str]) -> list[pathlib.Path]:
 
 
 def _remove_leftovers(path: pathlib.Path) -> None:
-    """Restore a data set that a killed build set aside; remove unfinished ones."""
+    """Restore the data set that a killed build moved; remove unfinished data sets."""
     for other in find_leftovers(path):
         if other.name.startswith(_REPLACED) and not path.exists():
             other.rename(path)
@@ -67,8 +67,8 @@ def _remove_leftovers(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def set_aside(data_path: os.PathLike[str]) -> Iterator[None]:
-    """Keep a built data set until the block has built another in its place."""
+def keep_previous(data_path: os.PathLike[str]) -> Iterator[None]:
+    """Move a data set aside while the block builds another; restore it on an error."""
     path = pathlib.Path(data_path)
     if is_address(data_path) or not path.exists():
         yield
@@ -85,15 +85,15 @@ def set_aside(data_path: os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def remove_empty(downloads: str, *, is_default: bool) -> Iterator[None]:
-    """Remove the folders that TFDS creates for downloads, if none was needed.
+    """Remove empty folders of downloads after the block.
 
-    A folder that a person named stays if it was there before.
+    A user's folder (not `is_default`) stays if it existed before.
     """
     folders = [pathlib.Path(downloads) / "extracted", pathlib.Path(downloads)]
-    own = [folder for folder in folders if is_default or not folder.exists()]
+    removable = [folder for folder in folders if is_default or not folder.exists()]
     try:
         yield
     finally:
-        for folder in own:
+        for folder in removable:
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""categories.txt: read it, and explain names that it lacks."""
+"""Read categories.txt, and explain unknown categories."""
 
 import functools
 import pathlib
@@ -10,7 +10,7 @@ from tfds_ave.configs import BACKGROUND
 from tfds_ave.errors import DatasetError, shorten
 
 CATEGORIES = "categories.txt"
-# A line that begins so is a comment; `#1` is a category.
+# `# text` is a comment; `#1` is a category.
 _COMMENT = re.compile(r"#(\s|$)")
 
 
@@ -20,16 +20,16 @@ def is_comment(line: str) -> bool:
 
 
 def read_categories(path: pathlib.Path, text: str) -> tuple[str, ...]:
-    """Return the categories of a categories.txt, one a line.
+    """Return the categories of a categories.txt, one per line.
 
     Raises:
-        DatasetError: If there is none, or a reader can't tell two of them apart; it
-            names every wrong line.
+        DatasetError: If there are no categories, or invalid or confusable names, listed
+            by line.
     """
-    # Of each name, by what it shows: the name and its line.
+    # Name and line by skeleton, which is equal for confusable names.
     names: dict[str, tuple[str, int]] = {}
     wrong = []
-    # Not splitlines(), which also splits at characters within a name.
+    # `splitlines` would also split at other characters in a name.
     for number, line in enumerate(text.split("\n"), start=1):
         name = normalize(line)
         if not name or is_comment(name):
@@ -47,7 +47,7 @@ def read_categories(path: pathlib.Path, text: str) -> tuple[str, ...]:
 
 
 def _find_fault(name: str, earlier: dict[str, tuple[str, int]]) -> str | None:
-    """Return what is wrong with a category, or None."""
+    """Return the error in a category, or None."""
     if any(unicodedata.category(c) == "Cc" for c in name):
         return "has a control character"
     if not skeleton(name):
@@ -61,20 +61,20 @@ def _find_fault(name: str, earlier: dict[str, tuple[str, int]]) -> str | None:
 
 
 def explain_unknown(name: str, categories: tuple[str, ...]) -> str:
-    """Return a sentence on a category that categories.txt lacks."""
-    by_look, shown = _look_up(categories)
+    """Return an error message about a category that is not in categories.txt."""
+    by_skeleton, shown = _index(categories)
     if not name:
         return f"Expected a category, or {BACKGROUND} for a clip without an event."
-    if other := by_look.get(skeleton(name)):
+    if other := by_skeleton.get(skeleton(name)):
         return f"Expected {other!a}, received {name!a}, which looks like it."
     rule = ", where a line that begins with '# ' is a comment" * is_comment(name)
     return f"Expected one of {shown}, as in {CATEGORIES}{rule}. Received: {name!r}."
 
 
-# Once for all wrong lines: both may have thousands.
+# Cached, because thousands of lines may have an error.
 @functools.lru_cache(maxsize=1)
-def _look_up(categories: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """Return all classes by what they show, and a list of them to show."""
-    known = (*categories, BACKGROUND)
-    by_look = {skeleton(name): name for name in known}
-    return by_look, ", ".join(shorten(list(map(repr, known))))
+def _index(categories: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """Return the classes by skeleton, and their names as text."""
+    classes = (*categories, BACKGROUND)
+    by_skeleton = {skeleton(name): name for name in classes}
+    return by_skeleton, ", ".join(shorten(list(map(repr, classes))))

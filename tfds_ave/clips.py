@@ -1,4 +1,4 @@
-"""A clip, whatever its source: its feature files, and the TFDS example made of it."""
+"""Define a clip, convert it to a TFDS example, and read its feature files."""
 
 import dataclasses
 import pathlib
@@ -10,15 +10,15 @@ import numpy as np
 from avsdn_tf.arrays import open_npy
 from tfds_ave.errors import DatasetError, shorten
 
-# Containers round the length of a video up or down by part of a second.
+# Containers round the length of a video by up to a second.
 TOLERANCE_SEGMENTS = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One clip, as README.md describes an example: features, class indices, and times.
+    """One clip: features, class indices and times; README.md describes the fields.
 
-    The event times are the start of the first event and the end of the last.
+    `start_s` is the start of the first event, `end_s` the end of the last.
     """
 
     row: int
@@ -32,14 +32,14 @@ class Clip:
     match_split: str
 
     def to_example(self, num_classes: int) -> dict[str, Any]:
-        """Return the TFDS example, with the mean of the one-hot segment labels."""
+        """Return the TFDS example, including the mean of the one-hot segment labels."""
         counts = np.bincount(self.segment_labels, minlength=num_classes)
         mean = (counts / len(self.segment_labels)).astype(np.float32)
         return {**vars(self), "segment_label_mean": mean}
 
 
 def background_name(row: int) -> str:
-    """Return the `video_id` of a background clip, which AVE leaves without one."""
+    """Return the `video_id` of a background clip. AVE doesn't identify these videos."""
     return f"background_{row:03d}"
 
 
@@ -61,7 +61,7 @@ def read_shape(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def check_lengths(lengths: Mapping[str, int], num_segments: int) -> None:
-    """Raise DatasetError unless all clips have about `num_segments`; it names them."""
+    """Raise DatasetError if clips don't have about `num_segments`."""
     wrong = [
         f"{name} {length}"
         for name, length in lengths.items()
@@ -74,7 +74,7 @@ def check_lengths(lengths: Mapping[str, int], num_segments: int) -> None:
 def wrong_lengths_message(
     wrong: Sequence[str], num_clips: int, num_segments: int
 ) -> str:
-    """Return the message about clips of another length, each with its length."""
+    """Return an error message; `wrong` lists clips with their lengths."""
     return (
         f"{len(wrong)} of {num_clips} clips have another length than {num_segments} "
         f"segments of one second. Expected at most {TOLERANCE_SEGMENTS} more or fewer. "
@@ -84,7 +84,7 @@ def wrong_lengths_message(
 
 
 def cut_warnings(lengths: Mapping[str, int], num_segments: int) -> list[str]:
-    """Return a warning that names the clips that `read_segments` cuts off or pads."""
+    """Return a warning about clips that `read_segments` cuts off or pads, if any."""
     other = [name for name, length in lengths.items() if length != num_segments]
     if not other:
         return []
@@ -95,10 +95,10 @@ def cut_warnings(lengths: Mapping[str, int], num_segments: int) -> list[str]:
 
 
 def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
-    """Return the features of a clip's segments, `(num_segments, ...)` float32.
+    """Read the features of a clip's segments, `(num_segments, ...)` float32.
 
-    The file may hold `TOLERANCE_SEGMENTS` rows more or fewer: surplus rows are cut
-    off, and the last row is repeated for missing ones.
+    Surplus rows are cut off, and missing rows repeat the last row, at most
+    `TOLERANCE_SEGMENTS` of them.
     """
     values = read_rows(path)
     missing = num_segments - len(values)
@@ -108,8 +108,9 @@ def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
 
 
 def read_rows(path: pathlib.Path) -> np.ndarray:
-    """Return the features of a file as float32; they must be finite."""
-    with np.errstate(over="ignore"):  # The check below names the file.
+    """Read the features in a file as float32; raise DatasetError if not finite."""
+    # Overflow is reported below.
+    with np.errstate(over="ignore"):
         values = open_npy(path).read().astype(np.float32)
     if not np.isfinite(values).all():
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""The configs: what each reads, and the shapes of its examples."""
+"""Define the configs: their source files and the shapes of their examples."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,7 @@ BACKGROUND = "Background"
 SEGMENT_S = 1.0
 SPLITS = ("train", "validation", "test")
 
-# Disclaimers of results on such data.
+# Disclaimers for results on data that are not AVE.
 SIMULATED = "Simulated data (tfds_ave/synthetic): not AVE results"
 STAND_IN = (
     "Stand-in features (audio below zero, which AVE's released features never are): "
@@ -22,18 +22,18 @@ AVE_CATEGORIES = tuple(n for n in _LINES.splitlines() if not n.startswith("#"))
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class AveConfig(tfds.core.BuilderConfig):
-    """What a config reads, and the shapes of its examples.
+    """A config of the builder.
 
     Attributes:
         categories: Names of the event categories, without background.
         num_segments: Number of segments of a clip, `SEGMENT_S` each.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
-        visual_dtype: dtype that visual features are stored in.
-        source: `"simulated"`, `"files"` (features in AVE's layout), `"videos"` (AVE's),
-            or `"custom"`, where the user's data decide categories and shapes.
-        visual_file: AVE's file of visual features, for source `"files"`.
-        visual_network: A name of `features.visual.RECIPES`, if the config fixes it.
+        visual_dtype: Stored dtype of visual features.
+        source: `"simulated"`, `"files"` (features in AVE's layout), `"videos"` (AVE's
+            videos) or `"custom"` (the user's data, with their categories and shapes).
+        visual_file: Name of the file of visual features, for source `"files"`.
+        visual_network: A name in `features.visual.RECIPES`, or None for any network.
     """
 
     categories: tuple[str, ...] = AVE_CATEGORIES
@@ -47,13 +47,12 @@ class AveConfig(tfds.core.BuilderConfig):
 
     @property
     def visual_noisy_file(self) -> str:
-        """AVE's file of visual features of the background clips."""
+        """Name of the file of the background clips' visual features."""
         return self.visual_file.replace(".h5", "_noisy.h5")
 
     @property
     def backbones(self) -> dict[str, str | None]:
-        """What made the features, as far as the config fixes it."""
-        # AVE's audio features are VGGish's.
+        """The networks of the features, None if the config doesn't fix them."""
         audio_network = "vggish" if self.visual_network else None
         return {"audio_network": audio_network, "visual_network": self.visual_network}
 
@@ -72,15 +71,16 @@ SYNTHETIC = AveConfig(
     name="synthetic",
     source="simulated",
     description=(
-        "SIMULATED features and labels in AVE's shapes; downloads nothing. For trying "
-        "out programs: no figure on it is an AVE result."
+        "SIMULATED features and labels in AVE's shapes, without downloads, for trying "
+        "out programs. Results on it are not AVE results."
     ),
 )
 RESNET152 = AveConfig(
     name="resnet152",
     description=(
-        "AVE with VGGish audio and pooled ResNet-152 visual features (2048 a segment). "
-        "The visual files were never released: put them into the manual folder."
+        "AVE with VGGish audio and pooled ResNet-152 visual features (2048 per "
+        "segment). The visual files were never released: extract them yourself, and "
+        "put them into the manual folder."
     ),
     visual_file="visual_feature_vec.h5",
     visual_network="resnet152",
@@ -88,7 +88,7 @@ RESNET152 = AveConfig(
 VGG19 = AveConfig(
     name="vgg19",
     description=(
-        "AVE with VGGish audio and VGG-19 block5_pool feature maps (7 x 7 x 512 a "
+        "AVE with VGGish audio and VGG-19 block5_pool feature maps (7 x 7 x 512 per "
         "segment), the features of Tian et al., stored as float16."
     ),
     visual_shape=(7, 7, 512),
@@ -100,8 +100,8 @@ RESNET152_MAPS = AveConfig(
     name="resnet152_maps",
     description=(
         "AVE with VGGish audio and ResNet-152 feature maps before pooling (7 x 7 x "
-        "2048 a segment), stored as float16. The visual files were never released: put "
-        "them into the manual folder."
+        "2048 per segment), stored as float16. The visual files were never released: "
+        "extract them yourself, and put them into the manual folder."
     ),
     visual_shape=(7, 7, 2048),
     visual_dtype="float16",
@@ -112,7 +112,7 @@ VIDEOS = AveConfig(
     name="videos",
     description=(
         "AVE from its videos: VGGish audio and pooled ResNet-152 visual features of "
-        "one frame a second, as AVSDN uses them."
+        "one frame per second, as in AVSDN."
     ),
     source="videos",
     visual_network="resnet152",
@@ -125,7 +125,7 @@ CUSTOM = AveConfig(
     },
     description=(
         "Your own data: manifest.csv and categories.txt, with videos or feature files. "
-        "Visual features are stored flat; the metadata hold their shape."
+        "Visual features are stored flat, and their shape is in the metadata."
     ),
     source="custom",
     categories=(),

@@ -1,4 +1,4 @@
-"""The user's own data: clips from the manifest and the clips' feature files."""
+"""Create clips of the user's own data from the manifest and feature files."""
 
 import collections
 import dataclasses
@@ -20,12 +20,11 @@ WINDOW_S = 10
 
 @dataclasses.dataclass(frozen=True)
 class EventClip(Clip):
-    """A clip, or a window of one, with events of several categories.
+    """A clip, or a window of a clip, with events of several categories.
 
     Attributes:
-        events: `(num_events, 3)` int64: category, first segment, and the segment after
-            the last.
-        clip_categories: The categories of the events, also of those without times.
+        events: `(num_events, 3)` int64: category, first segment, last segment + 1.
+        clip_categories: Categories of all events, with or without times.
     """
 
     events: np.ndarray
@@ -34,17 +33,17 @@ class EventClip(Clip):
 
 @dataclasses.dataclass(frozen=True)
 class CustomData:
-    """Clips of a manifest, with feature files whose shapes agree.
+    """Clips of a manifest, with feature files of equal widths.
 
     Attributes:
         manifest: The manifest.
-        paths: Audio and visual file of each clip.
-        lengths: Segments of each clip.
+        paths: Audio and visual feature files of each clip.
+        lengths: Number of segments of each clip.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
-        window_s: Segments of a window.
-        hop_s: Segments from the start of one window to that of the next.
-        warnings: What is unusual about the files.
+        window_s: Length of a window, in segments.
+        hop_s: Segments from the start of one window to the next.
+        warnings: Warnings about the files.
     """
 
     manifest: Manifest
@@ -58,16 +57,16 @@ class CustomData:
 
     @functools.cached_property
     def example_lengths(self) -> dict[str, list[int]]:
-        """Segments of every example of each split."""
-        found: dict[str, list[int]] = {split: [] for split in SPLITS}
+        """Number of segments of each example, by split."""
+        lengths: dict[str, list[int]] = {split: [] for split in SPLITS}
         for clip, length in zip(self.manifest.clips, self.lengths, strict=True):
             windows = self._windows(clip, length)
-            found[clip.split] += [end - first for first, end in windows]
-        return found
+            lengths[clip.split] += [end - first for first, end in windows]
+        return lengths
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata that depends on the data."""
+        """The metadata that depend on the data."""
         clips, lengths = self.manifest.clips, self.lengths
         examples = self.example_lengths
         overlapping = [
@@ -93,12 +92,13 @@ class CustomData:
         }
 
     def clips(self, split: str) -> Iterator[EventClip]:
-        """Yield a split's examples, with flat visual features `(num_segments, width)`.
+        """Yield a split's examples.
 
-        The rank of a TFDS feature can't depend on the data.
+        Visual features are flat, `(num_segments, width)`, because the rank of a TFDS
+        feature can't depend on the data.
         """
-        found = zip(self.manifest.clips, self.paths, self.lengths, strict=True)
-        for clip, paths, length in found:
+        items = zip(self.manifest.clips, self.paths, self.lengths, strict=True)
+        for clip, paths, length in items:
             if clip.split != split:
                 continue
             audio, visual = (
@@ -128,7 +128,7 @@ class CustomData:
         return {name: index for index, name in enumerate(names)}
 
     def _spans(self, clip: CustomClip, length: int) -> list[Span]:
-        """Return a clip's events, in the order in which they begin."""
+        """Return a clip's events in order of their start."""
         ordered = sorted(clip.events, key=lambda event: event.start_s)
         return [
             make_span(self._classes[each.category], each.start_s, each.end_s, length)
@@ -138,7 +138,7 @@ class CustomData:
     def _label(
         self, clip: CustomClip, spans: Sequence[Span], length: int
     ) -> dict[str, Any]:
-        """Return the labels of an example; where events overlap, the last to begin."""
+        """Return an example's labels. The later of two overlapping events counts."""
         background = self._classes[BACKGROUND]
         labels = np.full(length, background, np.int64)
         covered: dict[int, int] = collections.Counter()

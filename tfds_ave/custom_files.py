@@ -1,4 +1,4 @@
-"""The files of the user's own data: what is wrong or unusual about them."""
+"""Check the files of the user's own data."""
 
 import dataclasses
 import math
@@ -13,20 +13,20 @@ from tfds_ave.fingerprint import Fingerprint, name_in
 from tfds_ave.look import TAIL_S, count_segments, find_gaps, find_shared
 from tfds_ave.manifest import CustomClip, Manifest
 
-# Videos hold up to so much more or less than they state.
+# Tolerance for lengths that videos state inexactly.
 _UNSURE_S = 0.5
-# Protocol buffers, which hold an example, have no more.
+# Limit of protocol buffers, which store examples.
 _MAX_EXAMPLE_BYTES = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
 class _Facts:
-    """What is known of a clip's files.
+    """Lengths and shapes of a clip's files.
 
     Attributes:
-        lengths_s: Length of the audio and of the visual features.
-        widths: Audio width and visual shape; None if only the network tells.
-        unsure_s: By how much the lengths may be wrong.
+        lengths_s: Lengths of audio and visual features, in seconds.
+        widths: Audio width and visual shape, or None for videos.
+        unsure_s: Possible error of the lengths, in seconds.
     """
 
     lengths_s: tuple[float, float]
@@ -35,14 +35,14 @@ class _Facts:
 
     @property
     def num_segments(self) -> int:
-        """Segments of the clip: the shorter modality decides."""
+        """Number of segments, by the shorter modality."""
         return count_segments(min(self.lengths_s))
 
 
 def find_warnings(
     manifest: Manifest, folder: pathlib.Path, fingerprint: Fingerprint
 ) -> list[str]:
-    """Return what is unusual about the clips of a manifest in a folder."""
+    """Return warnings about the clips of a manifest in a folder."""
     contents = {
         entry.name: (entry.num_bytes, entry.crc32) for entry in fingerprint.files
     }
@@ -52,24 +52,24 @@ def find_warnings(
     ]
     labels = [(clip.split, name) for clip in manifest.clips for name in clip.categories]
     unread = ", ".join(shorten(manifest.unknown_columns, 5))
-    found = (
+    warnings = (
         unread and f"columns of {manifest.path.name} that are not read: {unread}",
         find_shared(clips),
         find_gaps(labels, manifest.categories, SPLITS),
     )
-    return [warning for warning in found if warning]
+    return [warning for warning in warnings if warning]
 
 
 def choose_windows(window_s: int | None, hop_s: int | None) -> tuple[int, int]:
-    """Return the segments of a window, and from the start of one to that of the next.
+    """Return the length and the hop of windows, with defaults, in segments.
 
     Args:
-        window_s: Seconds of a window, or None for the default.
-        hop_s: Seconds from the start of one window to that of the next, or None for
-            those of a window.
+        window_s: Length of a window in seconds. Default: `WINDOW_S`.
+        hop_s: Seconds from the start of one window to the next. Default: the length of
+            a window.
 
     Raises:
-        DatasetError: If windows are empty, or leave segments out between them.
+        DatasetError: If windows are empty, or there are gaps between windows.
     """
     window = WINDOW_S if window_s is None else window_s
     hop = window if hop_s is None else hop_s
@@ -81,10 +81,10 @@ def choose_windows(window_s: int | None, hop_s: int | None) -> tuple[int, int]:
     return window, hop
 
 
-def look_first(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
-    """Return what is surely wrong with the clips, before features are made of videos.
+def precheck(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
+    """Return errors in the clips that are known before features are extracted.
 
-    `lengths_s` holds the lengths that videos state, by key.
+    `lengths_s` holds the lengths that videos state, by key, in seconds.
     """
 
     def describe(clip: CustomClip) -> _Facts | None:
@@ -94,7 +94,7 @@ def look_first(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
             return None
         return _Facts((lengths_s[clip.key],) * 2, None, _UNSURE_S)
 
-    return _look(manifest, describe)[1]
+    return _check_clips(manifest, describe)[1]
 
 
 def open_custom(
@@ -103,20 +103,21 @@ def open_custom(
     window_s: int = WINDOW_S,
     hop_s: int = WINDOW_S,
 ) -> CustomData:
-    """Check the headers of all feature files, and return the data.
+    """Check the shapes of all feature files, and return the data.
 
     Args:
         manifest: The manifest.
-        extracted: The feature files of the clips with a video, by key.
-        window_s: Segments of the windows that training clips are cut into.
-        hop_s: Segments from the start of one window to that of the next.
+        extracted: Feature files extracted from videos, by the clips' keys.
+        window_s: Length of the windows of training clips, in segments.
+        hop_s: Segments from the start of one window to the next.
 
     Raises:
-        DatasetError: If a file is damaged, or doesn't fit the manifest or the others;
-            it names every such line.
+        DatasetError: If a file is damaged, or contradicts the manifest or other files.
     """
     paths = {clip.key: clip.features or extracted[clip.key] for clip in manifest.clips}
-    facts, errors = _look(manifest, lambda clip: _read_facts(clip, *paths[clip.key]))
+    facts, errors = _check_clips(
+        manifest, lambda clip: _read_facts(clip, *paths[clip.key])
+    )
     raise_errors(errors)
     lengths = tuple(each.num_segments for each in facts.values())
     warnings = [*_find_cuts(manifest, facts)]
@@ -132,26 +133,26 @@ def open_custom(
     )
 
 
-def _look(
+def _check_clips(
     manifest: Manifest, describe: Callable[[CustomClip], _Facts | None]
 ) -> tuple[dict[str, _Facts], list[str]]:
-    """Return what is known of each clip, by its key, and what is wrong."""
+    """Return the facts about each clip, by its key, and the errors."""
     facts: dict[str, _Facts] = {}
     errors, widths = [], None
     for clip in manifest.clips:
         where = f"{manifest.path}, line"
         try:
-            found = describe(clip)
+            clip_facts = describe(clip)
         except DatasetError as error:
             errors.append(f"{where} {clip.line}: {error}")
             continue
-        if found is None:
+        if clip_facts is None:
             continue
-        facts[clip.key] = found
-        widths = widths or found.widths
+        facts[clip.key] = clip_facts
+        widths = widths or clip_facts.widths
         errors += [
             f"{where} {line}: clip {clip.key!r}: {text}"
-            for line, text in _find_faults(clip, found, widths)
+            for line, text in _find_faults(clip, clip_facts, widths)
         ]
     return facts, errors
 
@@ -176,7 +177,7 @@ def _read_facts(
 def _find_faults(
     clip: CustomClip, facts: _Facts, widths: tuple[int, tuple[int, ...]] | None
 ) -> Iterator[tuple[int, str]]:
-    """Yield the line and a message for everything that is wrong with a clip."""
+    """Yield line and message of each error in a clip."""
     audio_s, visual_s = facts.lengths_s
     num_segments = facts.num_segments
     if abs(audio_s - visual_s) > clip.tolerance_s:
@@ -203,7 +204,7 @@ def _find_faults(
             )
     latest_s = max(facts.lengths_s) + max(clip.tolerance_s, TAIL_S, facts.unsure_s)
     for event in clip.events:
-        # An event may end, but not start, where a modality is missing.
+        # An event may end, but not start, after the end of the shorter modality.
         if event.end_s > latest_s or event.start_s >= num_segments + facts.unsure_s:
             yield (
                 event.line,
@@ -213,7 +214,7 @@ def _find_faults(
 
 
 def _find_cuts(manifest: Manifest, facts: Mapping[str, _Facts]) -> Iterator[str]:
-    """Yield warnings about what is cut off."""
+    """Yield warnings about features and events that are cut off."""
     num_clips = len(manifest.clips)
     uneven = [
         key

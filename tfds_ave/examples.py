@@ -1,4 +1,4 @@
-"""What an example of each config holds, and what the metadata say of it."""
+"""Describe the examples and the metadata of each config for TFDS."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tfds_ave.configs import BACKGROUND, SEGMENT_S, SIMULATED, SPLITS, AveConfig
 
 def describe_features(config: AveConfig) -> tfds.features.FeaturesDict:
     """Return the features of a config's examples."""
-    # Custom data decide categories and shapes once they are read.
+    # Categories and shapes of custom data are unknown before they are read.
     known = config.source != "custom"
     names = config.class_names if known else None
     num_segments = config.num_segments if known else None
@@ -20,7 +20,7 @@ def describe_features(config: AveConfig) -> tfds.features.FeaturesDict:
     features = {
         "row": np.int64,
         "video_id": tfds.features.Text(),
-        # "bytes" is three times as fast to write as TFDS's default.
+        # Writing "bytes" is three times as fast as TFDS's default.
         "audio": tfds.features.Tensor(
             shape=audio_shape, dtype=np.float32, encoding="bytes"
         ),
@@ -33,7 +33,7 @@ def describe_features(config: AveConfig) -> tfds.features.FeaturesDict:
             tfds.features.ClassLabel(names=names), length=num_segments
         ),
         "clip_label": tfds.features.ClassLabel(names=names),
-        # Stored, so that weak training decodes no segment labels.
+        # Weak training reads this instead of decoding segment labels.
         "segment_label_mean": tfds.features.Tensor(
             shape=(len(names) if names else None,), dtype=np.float32
         ),
@@ -48,7 +48,7 @@ def describe_features(config: AveConfig) -> tfds.features.FeaturesDict:
 
 
 def describe_metadata(config: AveConfig) -> tfds.core.MetadataDict:
-    """Return the metadata of a config, as far as they are known before a build."""
+    """Return the metadata of a config that are known before a build."""
     return tfds.core.MetadataDict(
         num_segments=config.num_segments,
         segment_s=SEGMENT_S,
@@ -65,7 +65,7 @@ def fill_info(
     categories: Sequence[str],
     metadata: Mapping[str, Any],
 ) -> None:
-    """Write what custom data decide into the description of their data set."""
+    """Set the categories and metadata of custom data in their `DatasetInfo`."""
     names = [*categories, BACKGROUND]
     info.features["clip_label"].names = names
     for sequence in ("segment_labels", "clip_categories"):

@@ -1,4 +1,4 @@
-"""Make the features of videos by an Apache Beam pipeline, on one machine or many."""
+"""Extract features of videos with an Apache Beam pipeline."""
 
 import concurrent.futures
 import contextlib
@@ -43,15 +43,15 @@ from tfds_ave.settings import read_settings as _read_settings
 from tfds_ave.videos import SETTINGS, Video
 
 _FOLDER = "features"
-# Beam's default first tries to download another runner, and falls back to this one.
+# Beam's default runner falls back to this one after trying to download another.
 _RUNNER = "FnApiRunner"
 _TMP_PREFIX = ".failures-"
 _POLL_S = 1.0
-_BYTES_A_VALUE = 4
+_BYTES_PER_VALUE = 4
 _SMALL_BYTES = 2**20
-_NUM_LOOKERS = 4
+_NUM_READERS = 4
 
-# Called with a stage of the build, how much of it is done, and how much there is.
+# Called with a stage of the build, the number of done items, and the total.
 Progress = Callable[[str, int, int], None]
 
 
@@ -60,13 +60,13 @@ def _ignore(stage: str, done: int, total: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """What is known of videos before their features are made.
+class Probe:
+    """Facts about videos before their features are extracted.
 
     Attributes:
-        lengths_s: Length of each video that states one, by its key.
-        failures: A message for each video that can't be used.
-        feature_bytes: Size of the features that are missing.
+        lengths_s: Length of each video by its key, in seconds, if known.
+        failures: Error message of each video that can't be used.
+        feature_bytes: Estimated size of the missing features.
     """
 
     lengths_s: dict[str, float]
@@ -74,47 +74,45 @@ class Look:
     feature_bytes: int
 
 
-def look_at_videos(
+def probe_videos(
     videos: list[Video],
     folder: pathlib.Path,
     config: AveConfig,
     on_progress: Progress = _ignore,
-) -> Look:
-    """Look at the beginning of all videos whose features are missing.
-
-    Those in an archive aren't unpacked for it: their lengths stay unknown.
+) -> Probe:
+    """Probe all videos without features. Videos in archives are not unpacked.
 
     Raises:
-        DatasetError: If features.json is wrong.
+        DatasetError: If features.json is invalid.
     """
     out = folder / _FOLDER
     with name_settings(folder):
         backbones, empty = _read_settings(folder, config)
     todo = _find_todo(videos, out)
-    waiting = {video.key for video in todo}
+    todo_keys = {video.key for video in todo}
     lengths_s, failures = {}, []
     for video in videos:
-        if video.key not in waiting:
+        if video.key not in todo_keys:
             lengths_s[video.key] = float(
                 read_shape(feature_paths(out, video.key)[0])[0]
             )
-    with concurrent.futures.ThreadPoolExecutor(_NUM_LOOKERS) as pool:
-        looked = pool.map(functools.partial(_look, empty=empty), todo)
-        for index, (video, found) in enumerate(zip(todo, looked, strict=True), 1):
-            if isinstance(found, str):
-                failures.append(found)
-            elif found is not None:
-                lengths_s[video.key] = found
+    with concurrent.futures.ThreadPoolExecutor(_NUM_READERS) as pool:
+        results = pool.map(functools.partial(_probe, empty=empty), todo)
+        for index, (video, result) in enumerate(zip(todo, results, strict=True), 1):
+            if isinstance(result, str):
+                failures.append(result)
+            elif result is not None:
+                lengths_s[video.key] = result
             on_progress("looking at videos", index, len(todo))
-    # What only the network tells is left out of the estimate.
+    # Shapes that are unknown before loading the network count as 0.
     shape = visual_shape_of(backbones) or (0,)
-    bytes_a_second = _BYTES_A_VALUE * (config.audio_width + math.prod(shape))
-    known_s = [lengths_s[key] for key in waiting if key in lengths_s]
-    return Look(lengths_s, failures, round(sum(known_s)) * bytes_a_second)
+    bytes_per_s = _BYTES_PER_VALUE * (config.audio_width + math.prod(shape))
+    known_s = [lengths_s[key] for key in todo_keys if key in lengths_s]
+    return Probe(lengths_s, failures, round(sum(known_s)) * bytes_per_s)
 
 
-def _look(video: Video, empty: str | None) -> float | str | None:
-    """Return the length that a video states, None, or why it can't be used."""
+def _probe(video: Video, empty: str | None) -> float | str | None:
+    """Return a video's stated length, None if it is unknown, or an error message."""
     if video.member is not None:
         return None
     path = video.path
@@ -125,9 +123,9 @@ def _look(video: Video, empty: str | None) -> float | str | None:
     missing = [name for name in MODALITIES if name not in info.modalities]
     if missing in ([], [empty]):
         return info.stated_s
-    what = {"audio": "sound", "visual": "picture"}[missing[0]]
+    noun = {"audio": "sound", "visual": "picture"}[missing[0]]
     return (
-        f"{video.key}: {path}: has no {what}. Expected sound and picture, since an "
+        f"{video.key}: {path}: has no {noun}. Expected sound and picture, since an "
         f'event is heard and seen. Set empty="{missing[0]}" to use zeros instead.'
     )
 
@@ -135,7 +133,7 @@ def _look(video: Video, empty: str | None) -> float | str | None:
 def failed_message(
     failures: list[str], num_videos: int, folder: pathlib.Path, kept: str = ""
 ) -> str:
-    """Return the message about the videos that failed."""
+    """Return an error message about the videos that failed."""
     return (
         "\n".join(shorten(failures))
         + f"\n{len(failures)} of {num_videos} videos failed{kept}. Repair or remove "
@@ -150,19 +148,26 @@ def extract_videos(
     download_config: tfds.download.DownloadConfig | None,
     on_progress: Progress = _ignore,
 ) -> tuple[dict[str, tuple[pathlib.Path, pathlib.Path]], dict[str, str]]:
-    """Make the features that are missing, of all videos that can be read.
+    """Extract missing features of all readable videos.
 
-    Each video's features are kept in the manual folder's subfolder `features` as soon
-    as they are made: after an interruption, or after some videos failed, the next build
-    makes the others. Features of a video that was changed or replaced are made again.
+    Features are stored in the manual folder's subfolder `features` as soon as they are
+    extracted, so that a build after an interruption continues with the others. Features
+    of changed videos are extracted again.
+
+    Args:
+        videos: The videos.
+        folder: The manual folder.
+        config: The config.
+        download_config: TFDS's options, with Beam's runner and options.
+        on_progress: Called with the progress.
 
     Returns:
-        Audio and visual feature file of each video, by its key; and the fields of
+        Audio and visual feature files by the videos' keys, and the fields of
         `Backbones`.
 
     Raises:
-        DatasetError: If features.json is wrong, a backbone can't be loaded, or videos
-            fail; it names each.
+        DatasetError: If features.json is invalid, a backbone can't be loaded, or videos
+            fail.
     """
     out = folder / _FOLDER
     failures = []
@@ -171,14 +176,14 @@ def extract_videos(
             backbones, empty = _read_settings(folder, config)
             todo = _find_todo(videos, out)
             if todo:
-                # Load before the folder is claimed: backbones that can't be loaded
-                # must not become its description.
+                # Load before claiming the folder: if loading fails, extract.json must
+                # not record these backbones.
                 extractor = _load(backbones, empty)
                 width = extractor.audio.width
                 check_fixed(
                     config, "audio_network", backbones, width, config.audio_width
                 )
-                # With the checksums of what was loaded.
+                # Record the checksums of the loaded weights.
                 backbones = dataclasses.replace(
                     backbones,
                     audio_sha256=extractor.backbones.audio_sha256,
@@ -202,27 +207,27 @@ def extract_videos(
 
 
 def _remove_leftovers(out: pathlib.Path) -> None:
-    """Remove what killed builds left; one that goes on holds its folder's lock."""
-    goes_on = False
+    """Remove files of killed builds. Running builds lock their folders."""
+    is_running = False
     for path in out.glob(f"{_TMP_PREFIX}*"):
         try:
             with lock(path, timeout_s=0):
                 shutil.rmtree(path, ignore_errors=True)
         except BlockingIOError:
-            goes_on = True
-    if not goes_on:
+            is_running = True
+    if not is_running:
         remove_temporary_files(out, "*.npy", "*.json")
 
 
 @functools.lru_cache(maxsize=1)
 def _load(backbones: Backbones, empty: str | None) -> Extractor:
-    """Load the backbones once for the check and the workers of this process."""
+    """Load the backbones once per process."""
     return build_extractor(**backbones.names(), empty=empty)
 
 
 def _find_todo(videos: list[Video], out: pathlib.Path) -> list[Video]:
     """Return the videos whose features are missing, incomplete or outdated."""
-    # Length and checksum of the files in archives, without unpacking.
+    # The archive's directory states size and CRC-32 of its members.
     members: dict[tuple[pathlib.Path, str], Source] = {}
     for archive in {video.path for video in videos if video.member is not None}:
         with zipfile.ZipFile(archive) as zipped:
@@ -230,16 +235,17 @@ def _find_todo(videos: list[Video], out: pathlib.Path) -> list[Video]:
                 source = Source(each.filename, each.file_size, each.CRC)
                 members[archive, each.filename] = source
 
-    def is_made(video: Video) -> bool:
-        if (found := read_source(out, video.key)) is None:
+    def is_done(video: Video) -> bool:
+        if (recorded := read_source(out, video.key)) is None:
             return False
         try:
             member = members.get((video.path, video.member))
-            return found == (member or Source.of(video.path))
+            return recorded == (member or Source.of(video.path))
         except VideoError:
-            return False  # Extracting it raises the error again, for the message.
+            # Extraction will report the error.
+            return False
 
-    return [video for video in videos if not is_made(video)]
+    return [video for video in videos if not is_done(video)]
 
 
 def _run_pipeline(
@@ -250,13 +256,13 @@ def _run_pipeline(
     download_config: tfds.download.DownloadConfig | None,
     on_progress: Progress,
 ) -> list[str]:
-    """Make features of videos, and return the error messages of those that failed."""
+    """Extract the features of videos; return the error messages of failed videos."""
     runner = download_config.beam_runner if download_config else None
     options = download_config.beam_options if download_config else None
     if not (runner or (options and options.view_as(StandardOptions).runner)):
         runner = _RUNNER
-    # All workers reach the folder of the features. Beam's own writer of messages reads
-    # a `[` in the folder's path as a glob pattern.
+    # Workers on all machines can write to `out`. Beam's own text sink fails if the path
+    # has a `[`, which it reads as a glob pattern.
     results = pathlib.Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=out))
     try:
         with lock(results), _watch(results, len(todo), on_progress):
@@ -267,8 +273,10 @@ def _run_pipeline(
                     | "Spread" >> beam.Reshuffle()
                     | "Extract" >> beam.Map(_extract, out, backbones, empty, results)
                 )
-            found = [json.loads(p.read_text()) for p in sorted(results.glob("*.json"))]
-        return [message for message in found if message]
+            messages = [
+                json.loads(path.read_text()) for path in sorted(results.glob("*.json"))
+            ]
+        return [message for message in messages if message]
     finally:
         shutil.rmtree(results, ignore_errors=True)
 
@@ -277,7 +285,7 @@ def _run_pipeline(
 def _watch(
     results: pathlib.Path, num_videos: int, on_progress: Progress
 ) -> Iterator[None]:
-    """Report how many results there are while the block runs."""
+    """Report the number of results while the block runs."""
     has_ended = threading.Event()
 
     def report() -> None:
@@ -301,7 +309,7 @@ def _extract(
     empty: str | None,
     results: pathlib.Path,
 ) -> None:
-    """Write a video's features, and a file with null or its error message."""
+    """Write a video's features, and a result file: an error message or null."""
     extractor = _load(backbones, empty)
     failure = None
     try:
@@ -316,7 +324,7 @@ def _extract(
 
 @contextlib.contextmanager
 def _as_file(video: Video) -> Iterator[pathlib.Path]:
-    """Yield the path of a video; one in an archive is unpacked for the block."""
+    """Yield the path of a video, unpacked from its archive during the block."""
     if video.member is None:
         yield video.path
         return
@@ -324,14 +332,14 @@ def _as_file(video: Video) -> Iterator[pathlib.Path]:
         try:
             with zipfile.ZipFile(video.path) as zipped:
                 member = zipped.getinfo(video.member)
-                # Videos hardly compress; zipfile unpacks no more than this.
+                # Refuse zip bombs: videos hardly compress, and `zipfile` unpacks no
+                # more than `file_size`.
                 if member.file_size > 2 * member.compress_size + _SMALL_BYTES:
                     raise zipfile.BadZipFile(
                         f"{member.file_size:,} bytes of {member.compress_size:,}"
                     )
                 path = pathlib.Path(zipped.extract(video.member, folder))
-        # zipfile raises RuntimeError for an encrypted member, and for a compression
-        # method that it lacks.
+        # RuntimeError: an encrypted member, or an unknown compression method.
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise VideoError(
                 f"{video.path}: {video.member} can't be unpacked ({error}). Replace "

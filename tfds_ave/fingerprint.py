@@ -1,9 +1,8 @@
-"""What a data set was built from: source.json, with files, sizes and checksums.
+"""Record the source files of a data set in source.json, and detect changes.
 
-Files that define a data set (manifest, categories, settings, annotations) have a
-SHA-256. Features and videos, which may be gigabytes, are read once for a CRC-32: it
-finds changed files, not forged ones. Times of change aren't compared, since copying
-changes them.
+Files that define the data set (manifest, categories, settings, annotations) have a
+SHA-256. Features and videos, which may be gigabytes, have a CRC-32, which detects
+changes but not forgery. Modification times are ignored, because copying changes them.
 """
 
 import os
@@ -19,12 +18,12 @@ from avsdn_tf.schemas import Schema, read_json
 
 SOURCE = "source.json"
 _READ_BYTES = 2**20
-# A line of about 100 bytes for each of a million files.
+# A million files of about 100 bytes each.
 _MAX_BYTES = 100 * 2**20
 
 
 class SourceEntry(Schema):
-    """A file by its name relative to the folder, or its absolute path."""
+    """A source file. `name` is relative to the folder, or absolute outside of it."""
 
     name: str
     num_bytes: int
@@ -37,13 +36,13 @@ class Fingerprint(Schema):
 
     Attributes:
         folder: The manual folder.
-        files: Its files that were read: first those that define the data set.
-        absent: Optional files that it lacked.
-        warnings: What is unusual about the data, for a person.
+        files: The source files, those that define the data set first.
+        absent: Names of optional files that were missing.
+        warnings: Warnings of the build.
     """
 
     folder: str
-    # The first wrong entry is enough: a message about each would take gigabytes.
+    # Stop at the first invalid entry: messages about all may take gigabytes.
     files: Annotated[list[SourceEntry], pydantic.FailFast()]
     absent: list[str]
     warnings: list[str]
@@ -59,24 +58,24 @@ def take_fingerprint(
     definitions: Iterable[str],
     data: Iterable[pathlib.Path],
 ) -> Fingerprint:
-    """Return the fingerprint of a source.
+    """Compute the fingerprint of source files.
 
     Args:
         folder: The manual folder.
-        definitions: Names of the files that define the data set; they may be missing.
-        data: Features and videos.
+        definitions: Names of the files that define the data set. They may be missing.
+        data: Paths of features and videos.
     """
     names = list(definitions)
-    there = [name for name in names if os.path.isfile(folder / name)]
-    files = [_describe(folder / name, name) for name in there]
-    # A file may belong to several clips.
+    existing = [name for name in names if os.path.isfile(folder / name)]
+    files = [_describe(folder / name, name) for name in existing]
+    # Remove duplicates: clips may share a file.
     files += [
         _describe_data(path, name_in(folder, path)) for path in dict.fromkeys(data)
     ]
-    absent = [name for name in names if name not in there]
-    # JSON holds no name that isn't UTF-8.
-    shown = str(folder).encode(errors="replace").decode()
-    return Fingerprint(folder=shown, files=files, absent=absent, warnings=[])
+    absent = [name for name in names if name not in existing]
+    # JSON needs UTF-8.
+    encoded = str(folder).encode(errors="replace").decode()
+    return Fingerprint(folder=encoded, files=files, absent=absent, warnings=[])
 
 
 def name_in(folder: pathlib.Path, path: pathlib.Path) -> str:
@@ -85,9 +84,9 @@ def name_in(folder: pathlib.Path, path: pathlib.Path) -> str:
 
 
 def read_fingerprint(folder: os.PathLike[str]) -> Fingerprint | None:
-    """Return the fingerprint of a built data set; None if it has none.
+    """Read the fingerprint of a built data set.
 
-    That of a data set at an address, such as gs://, isn't read.
+    Returns None if the data set has none, or is remote (gs://...).
 
     Raises:
         UserError: If source.json can't be read.
@@ -95,21 +94,20 @@ def read_fingerprint(folder: os.PathLike[str]) -> Fingerprint | None:
     path = pathlib.Path(folder) / SOURCE
     if not os.path.isfile(path):
         return None
-    what = "what the data set was built from"
-    return read_json(path, Fingerprint, what, max_bytes=_MAX_BYTES)
+    content = "what the data set was built from"
+    return read_json(path, Fingerprint, content, max_bytes=_MAX_BYTES)
 
 
 def find_changes(
     fingerprint: Fingerprint, folder: pathlib.Path | None = None, *, read_data: bool
 ) -> list[str]:
-    """Return what differs in a folder from a fingerprint, as short texts.
+    """Return descriptions of the differences between a folder and a fingerprint.
 
     Args:
         fingerprint: The fingerprint of a built data set.
-        folder: The folder to compare with it; default: the one that it names, if that
-            is there.
-        read_data: Whether to compare the checksums of features and videos, and to name
-            missing files. Without, only the sizes of those that are there are compared.
+        folder: The folder to compare. Default: that of the fingerprint, if it exists.
+        read_data: Whether to compare checksums of features and videos, and to report
+            missing files. Otherwise only the sizes of existing files are compared.
     """
     if folder is not None and not folder.is_dir():
         return [f"{folder} is missing"]

@@ -1,4 +1,4 @@
-"""What is known of a source before the first feature is made of it."""
+"""Check a source before features are extracted from it."""
 
 import collections
 import math
@@ -10,25 +10,25 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from tfds_ave.clips import TOLERANCE_SEGMENTS
 from tfds_ave.errors import DatasetError, shorten
 
-# The reader of videos drops a last second that is shorter.
+# A shorter last second of a video is dropped; see `features.video.reader`.
 TAIL_S = 0.1
-# Some containers state up to half a second more than they hold.
+# Tolerance for lengths that containers state inexactly.
 _UNSURE_S = 0.25
 
 
 def find_shared(clips: Iterable[tuple[str, str, Hashable]]) -> str | None:
-    """Return a warning about videos that are in several splits, or None.
+    """Return a warning about videos in several splits, or None.
 
     Args:
         clips: Name, split and content of each clip.
     """
-    found: dict[Hashable, dict[str, str]] = collections.defaultdict(dict)
+    by_content: dict[Hashable, dict[str, str]] = collections.defaultdict(dict)
     for name, split, content in clips:
-        found[content].setdefault(split, name)
+        by_content[content].setdefault(split, name)
     shared = [
-        " = ".join(f"{name} ({split})" for split, name in places.items())
-        for places in found.values()
-        if len(places) > 1
+        " = ".join(f"{name} ({split})" for split, name in names.items())
+        for names in by_content.values()
+        if len(names) > 1
     ]
     if not shared:
         return None
@@ -46,21 +46,23 @@ def find_gaps(
     Args:
         clips: Split and category of each clip.
         categories: All categories.
-        splits: The splits to look at.
+        splits: The splits to check.
     """
-    there = set(clips)
+    existing = set(clips)
     gaps = []
     for category in categories:
-        lacking = [split for split in splits if (split, category) not in there]
+        lacking = [split for split in splits if (split, category) not in existing]
         if lacking:
             gaps.append(f"{category} in {' and '.join(lacking)}")
     return f"no clip of {'; '.join(shorten(gaps, 5))}" if gaps else None
 
 
 def find_wrong_lengths(stated_s: Mapping[str, float], num_segments: int) -> list[str]:
-    """Return the name and length of each video that is surely not `num_segments` long.
+    """Return name and length of each video that can't have `num_segments`.
 
-    `stated_s` holds the length that each video states, in seconds.
+    Args:
+        stated_s: Length that each video states, in seconds.
+        num_segments: Number of segments.
     """
     return [
         f"{name} {count_segments(length_s)}"
@@ -71,26 +73,26 @@ def find_wrong_lengths(stated_s: Mapping[str, float], num_segments: int) -> list
 
 
 def count_segments(length_s: float) -> int:
-    """Return how many segments the reader of videos makes of a length, at least 1."""
-    # Rounded, since 10.1 - 0.1 is more than 10.
+    """Return the number of segments of a video, at least 1."""
+    # Round, because 10.1 - 0.1 is more than 10 in floating point.
     return max(1, math.ceil(round(length_s - TAIL_S, 6)))
 
 
 def check_space(needs: Iterable[tuple[pathlib.Path, int]]) -> None:
-    """Check that there is space for files that are about to be written.
+    """Check that disks have space for files before they are written.
 
     Args:
-        needs: Folders, which need not exist yet, and numbers of bytes.
+        needs: Folders, which need not exist, and numbers of bytes to write.
 
     Raises:
-        DatasetError: If there is not; it names the folder.
+        DatasetError: If the disk of a folder has too little space.
     """
     needed: dict[int, int] = collections.Counter()
     for folder, num_bytes in needs:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        device = os.stat(there).st_dev
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        device = os.stat(existing).st_dev
         needed[device] += num_bytes
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
         if needed[device] > free:
             raise DatasetError(
                 f"{folder}: too little space. Expected about "

@@ -1,4 +1,4 @@
-"""The user's own data: read and check manifest.csv and categories.txt."""
+"""Read and check manifest.csv and categories.txt."""
 
 import csv
 import dataclasses
@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from avsdn_tf.files import expand_user
-from avsdn_tf.text import normalize
+from avsdn_tf.text import normalize, unmark_formula
 from tfds_ave.categories import CATEGORIES, explain_unknown, read_categories
 from tfds_ave.configs import BACKGROUND, SEGMENT_S, SPLITS
 from tfds_ave.errors import DatasetError, raise_errors
@@ -24,7 +24,7 @@ _FEATURE_COLUMNS = ("audio", "visual")
 _HOP_COLUMNS = ("audio_hop_s", "visual_hop_s")
 _KNOWN_COLUMNS = (*_COLUMNS, "video", *_FEATURE_COLUMNS, *_HOP_COLUMNS, "tolerance_s")
 _TOLERANCE_S = 1.0
-# A file name has 255 bytes at most; the longest one here is KEY.source.json.
+# File names have at most 255 bytes, and KEY.source.json is the longest.
 _MAX_KEY_BYTES = 240
 
 
@@ -44,16 +44,17 @@ class CustomClip:
 
     Attributes:
         row: Number of the clip, from 0.
-        key: Its key.
+        key: Key of the clip.
         line: Its first line in manifest.csv.
-        split: Its split.
-        categories: The categories of its events, each once; none for background.
-        events: Its events; those of one category don't overlap. Empty if unknown.
-        video: Its video, or None.
-        features: Its audio and its visual file, or None.
-        hops_s: Seconds from one row of the audio and of the visual file to the next.
-        tolerance_s: By how much the two may differ in length, and an event may end
-            after the clip.
+        split: Name of the split.
+        categories: Categories of the events, without duplicates; empty for background.
+        events: Events with times, without overlaps in a category; empty for weak labels
+            and background.
+        video: Path of the video, or None.
+        features: Paths of audio and visual features, or None.
+        hops_s: Seconds per row of audio and of visual features.
+        tolerance_s: Largest difference in length of audio and visual features, and
+            largest time from the clip's end to an event's end, in seconds.
     """
 
     row: int
@@ -74,27 +75,27 @@ class CustomClip:
 
     @property
     def has_times(self) -> bool:
-        """Whether all its events have a start and an end."""
+        """Whether all events have a start and an end."""
         return bool(self.events) or not self.categories
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is one example, and not cut into windows for training.
+        """Whether the clip is one example, rather than cut into training windows.
 
-        Without times, only the whole clip is known to hold its events.
+        Clips without times are not cut, because a window may lack the events.
         """
         return self.split != "train" or not self.has_times
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The categories, and the clips in the order of the file.
+    """Content of manifest.csv and categories.txt.
 
     Attributes:
-        path: manifest.csv.
-        categories: The categories.
-        clips: The clips.
-        unknown_columns: Names of columns that are not read.
+        path: Path of manifest.csv.
+        categories: Names of the categories, without background.
+        clips: The clips, in the order of the file.
+        unknown_columns: Names of columns that are ignored.
     """
 
     path: pathlib.Path
@@ -108,7 +109,7 @@ class Manifest:
         return all(clip.has_times for clip in self.clips)
 
     def labels_hash(self, window_s: int, hop_s: int) -> str:
-        """Return a hash of the windows and of all clips' keys, splits, labels, hops."""
+        """Return a hash of windows and of the clips' keys, splits, labels and hops."""
         labels = [
             (
                 *(c.key, c.split, c.categories, c.hops_s),
@@ -124,7 +125,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     """Read and check manifest.csv and categories.txt.
 
     Raises:
-        DatasetError: If something is wrong; it names every wrong line.
+        DatasetError: If a file is missing or invalid; the message lists all lines with
+            errors.
     """
     for name in (MANIFEST, CATEGORIES):
         if not (folder / name).is_file():
@@ -147,7 +149,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
                     f"{where}: expected {len(header)} values, received {len(values)}. "
                     "Put text with commas in quotes, and write numbers with a point."
                 )
-            fields = dict(zip(header, map(str.strip, values), strict=True))
+            cells = (unmark_formula(value.strip()) for value in values)
+            fields = dict(zip(header, cells, strict=True))
             fields["category"] = normalize(fields["category"])
             if fields["category"] not in known:
                 explanation = explain_unknown(fields["category"], categories)
@@ -192,16 +195,17 @@ def _read_text(path: pathlib.Path) -> str:
 
 
 def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of manifest.csv, and the other lines with their numbers."""
+    """Return the header of manifest.csv, and the numbers and values of other lines."""
     lines: list[tuple[int, list[str]]] = []
     try:
         reader = csv.reader(io.StringIO(_read_text(path)), strict=True)
         lines.extend((reader.line_num, values) for values in reader)
     except csv.Error as error:
-        # An open quote raises at the end of the file only.
-        begun = lines[-1][0] + 1 if lines else 1
+        # An open quote raises at the end of the file: name the line where it starts.
+        number = lines[-1][0] + 1 if lines else 1
         raise DatasetError(
-            f"{path}, line {begun}: expected a CSV file, with quotes in pairs. {error}."
+            f"{path}, line {number}: expected a CSV file, with quotes in pairs. "
+            f"{error}."
         ) from error
     header = [name.strip() for name in lines[0][1]] if lines else []
     has_features = all(name in header for name in _FEATURE_COLUMNS)
@@ -225,7 +229,7 @@ def _parse(
     where: str,
     folder: pathlib.Path,
 ) -> CustomClip:
-    """Return the clip of one line, with one event at most."""
+    """Parse a line as a clip with at most one event."""
     key, split, category = (fields[name] for name in ("key", "split", "category"))
     is_file_name = key and "/" not in key and not key.startswith(".")
     has_control = any(unicodedata.category(character) == "Cc" for character in key)
@@ -243,12 +247,12 @@ def _parse(
         CustomEvent(category, *times_s, line) for times_s in _parse_times(fields, where)
     )
     video, features = _find_files(fields, where, folder)
-    given = {
+    seconds = {
         name: _parse_seconds(name, fields[name], where)
         for name in (*_HOP_COLUMNS, "tolerance_s")
         if fields.get(name)
     }
-    hops_s = tuple(given.get(name, SEGMENT_S) for name in _HOP_COLUMNS)
+    hops_s = tuple(seconds.get(name, SEGMENT_S) for name in _HOP_COLUMNS)
     if 0 in hops_s or (video and hops_s != (SEGMENT_S, SEGMENT_S)):
         raise DatasetError(
             f"{where}: wrong {' or '.join(_HOP_COLUMNS)}. Expected more than 0 s, and "
@@ -264,12 +268,12 @@ def _parse(
         video=video,
         features=features,
         hops_s=hops_s,
-        tolerance_s=given.get("tolerance_s", _TOLERANCE_S),
+        tolerance_s=seconds.get("tolerance_s", _TOLERANCE_S),
     )
 
 
 def _parse_seconds(name: str, text: str, where: str) -> float:
-    """Return a number of seconds, at least 0."""
+    """Parse a nonnegative number of seconds."""
     try:
         value = float(text)
     except ValueError:
@@ -284,7 +288,7 @@ def _parse_seconds(name: str, text: str, where: str) -> float:
 
 
 def _parse_times(fields: Mapping[str, str], where: str) -> list[tuple[float, float]]:
-    """Return start and end of a line's event; nothing if the line has no times."""
+    """Return start and end of a line's event, or an empty list without times."""
     texts = (fields["start_s"], fields["end_s"])
     is_background = fields["category"] == BACKGROUND
     if texts == ("", ""):
@@ -314,7 +318,7 @@ def _parse_times(fields: Mapping[str, str], where: str) -> list[tuple[float, flo
 def _find_files(
     fields: Mapping[str, str], where: str, folder: pathlib.Path
 ) -> tuple[pathlib.Path | None, tuple[pathlib.Path, pathlib.Path] | None]:
-    """Return the video or the feature files that a line names."""
+    """Return the path of a line's video, or those of its feature files."""
     video = fields.get("video", "")
     audio, visual = (fields.get(name, "") for name in _FEATURE_COLUMNS)
     if bool(audio) != bool(visual) or bool(video) == bool(audio):
@@ -324,7 +328,7 @@ def _find_files(
         )
     paths = [folder / expand_user(name) for name in (video, audio, visual) if name]
     for path in paths:
-        # Unlike Path.is_file, it accepts any text.
+        # Path.is_file raises for some names, os.path.isfile for none.
         if not os.path.isfile(path):
             raise DatasetError(
                 f"{where}: {path} is missing. Expected paths relative to {folder}."
@@ -333,27 +337,28 @@ def _find_files(
 
 
 def _add_event(first: CustomClip, other: CustomClip, where: str) -> CustomClip:
-    """Return a clip with the event of another line."""
-    also = f"{where}: key {other.key!r} also names line {first.line}"
-    same = ("split", "video", "features", "hops_s", "tolerance_s")
-    if any(getattr(first, name) != getattr(other, name) for name in same):
+    """Add the event of another line to a clip."""
+    prefix = f"{where}: key {other.key!r} also names line {first.line}"
+    shared = ("split", "video", "features", "hops_s", "tolerance_s")
+    if any(getattr(first, name) != getattr(other, name) for name in shared):
         raise DatasetError(
-            f"{also}, with another split, file, hop or tolerance. Expected lines of "
+            f"{prefix}, with another split, file, hop or tolerance. Expected lines of "
             "one clip to differ in category and times only. Give different clips "
             "different keys."
         )
     if not (first.categories and other.categories):
         raise DatasetError(
-            f"{also}. Expected one line for a clip of {BACKGROUND}, which has no event."
+            f"{prefix}. Expected one line for a clip of {BACKGROUND}, which has no "
+            "event."
         )
     if bool(first.events) != bool(other.events):
         raise DatasetError(
-            f"{also}. Expected times in every line of a clip, or in none. Received "
+            f"{prefix}. Expected times in every line of a clip, or in none. Received "
             "times in one of the two."
         )
     if not other.events and set(other.categories) <= set(first.categories):
         raise DatasetError(
-            f"{also}, and {other.categories[0]!r} again. Expected each category of a "
+            f"{prefix}, and {other.categories[0]!r} again. Expected each category of a "
             "clip without times once."
         )
     for event in other.events:

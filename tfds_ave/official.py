@@ -1,4 +1,4 @@
-"""AVE's own files: check them, compare them, and read them row by row."""
+"""Check AVE's own files, and read them row by row."""
 
 import contextlib
 import dataclasses
@@ -22,10 +22,14 @@ _ORDER = "order"
 
 @dataclasses.dataclass(frozen=True)
 class OfficialData:
-    """AVE's files by their official names, checked as far as that needs no features.
+    """AVE's annotations, splits and files.
 
-    `orders` has the rows of each split; `match_splits` has the split of cross-modality
-    localization of each row.
+    Attributes:
+        config: The config.
+        annotations: The rows of Annotations.txt.
+        orders: Rows of each split.
+        match_splits: Split of cross-modality localization by row.
+        files: Files by their official names.
     """
 
     config: AveConfig
@@ -36,25 +40,25 @@ class OfficialData:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits; `background` needs both of its files."""
+        """Names of the splits, with `background` if both of its files exist."""
         noisy = (sources.AUDIO_NOISY, self.config.visual_noisy_file)
         has_background = all(name in self.files for name in noisy)
         return (*self.orders, "background") if has_background else tuple(self.orders)
 
     @property
     def num_clips(self) -> int:
-        """Number of clips of all splits, without the background clips."""
+        """Number of clips in all splits except `background`."""
         return sum(map(len, self.orders.values()))
 
     @property
     def warnings(self) -> list[str]:
-        """What is unusual about the clips."""
+        """Warnings about the clips."""
         rows = [
             (split, self.annotations[row])
             for split, order in self.orders.items()
             for row in order.tolist()
         ]
-        found = (
+        warnings = (
             find_shared((a.video_id, split, a.video_id) for split, a in rows),
             find_gaps(
                 ((split, a.category) for split, a in rows),
@@ -62,10 +66,14 @@ class OfficialData:
                 self.orders,
             ),
         )
-        return [warning for warning in found if warning]
+        return [warning for warning in warnings if warning]
 
     def clips(self, split: str) -> Iterator[Clip]:
-        """Yield a split's clips in the order of its file; features must be finite."""
+        """Yield a split's clips in the order of its order file.
+
+        Raises:
+            DatasetError: If features are not finite or can't be read.
+        """
         is_background = split == "background"
         if is_background:
             audio_name, visual_name = sources.AUDIO_NOISY, self.config.visual_noisy_file
@@ -88,7 +96,7 @@ class OfficialData:
     def make_clip(
         self, row: int, audio: np.ndarray, visual: np.ndarray, *, is_background: bool
     ) -> Clip:
-        """Return the clip of a row with these features."""
+        """Return the clip of a row with the given features."""
         config = self.config
         if is_background:
             category, video_id = config.background, background_name(row)
@@ -101,12 +109,21 @@ class OfficialData:
         labels = segment_labels(
             category, start_s, end_s, config.num_segments, config.background
         )
-        place = (start_s, end_s, match_split)
-        return Clip(row, video_id, audio, visual, labels, category, *place)
+        return Clip(
+            row=row,
+            video_id=video_id,
+            audio=audio,
+            visual=visual,
+            segment_labels=labels,
+            clip_label=category,
+            start_s=start_s,
+            end_s=end_s,
+            match_split=match_split,
+        )
 
 
 def open_official(config: AveConfig, files: Mapping[str, SourceFile]) -> OfficialData:
-    """Check everything but the features themselves.
+    """Open AVE's files, and check everything except the values of features.
 
     Raises:
         DatasetError: If a file can't be read, has another layout, or contradicts
@@ -149,7 +166,7 @@ def _open_array(file: SourceFile, key: str) -> Iterator[h5py.Dataset]:
             "by a complete copy."
         ) from error
     with opened:
-        # Errors of many types: h5py reads a damaged file, or a stranger's.
+        # h5py raises errors of many types for damaged files.
         try:
             array = open_hdf5(opened, key)
         except Exception as error:
@@ -167,7 +184,10 @@ def _check_features(
     rows: int | None = None,
     rows_of: str = "",
 ) -> int:
-    """Check shape and dtype of a feature file, and return its number of rows."""
+    """Check the shape and dtype of a feature file; return its number of rows.
+
+    `rows_of` names the file that has the expected number of rows.
+    """
     with _open_array(file, _ARRAY) as array:
         if array.shape[1:] != row_shape or array.dtype.kind != "f":
             raise DatasetError(
@@ -187,7 +207,7 @@ def _check_features(
 def _read_orders(
     files: Mapping[str, SourceFile], names: Mapping[str, str], rows: int
 ) -> dict[str, np.ndarray]:
-    """Read the rows of each split; no row may occur twice."""
+    """Read the rows of each split, and check that no row occurs twice."""
     orders: dict[str, np.ndarray] = {}
     owners: dict[int, SourceFile] = {}
     for split, name in names.items():
@@ -221,7 +241,7 @@ def _read_orders(
 def _read_match_splits(
     files: Mapping[str, SourceFile], orders: Mapping[str, np.ndarray], rows: int
 ) -> dict[int, str]:
-    """Return the split of cross-modality localization of each row of the splits."""
+    """Return the split of cross-modality localization by row."""
     match_orders = _read_orders(files, sources.MATCH_ORDERS, rows)
     match_splits = {
         row: split for split, order in match_orders.items() for row in order.tolist()
@@ -238,7 +258,7 @@ def _read_match_splits(
 
 
 def _compare_labels(data: OfficialData) -> None:
-    """Compare the label files that are present, in full, with the annotations."""
+    """Check that optional label files agree with the annotations."""
     config = data.config
     one_hot = np.eye(len(config.class_names), dtype=np.float32)
     categories = [config.categories.index(a.category) for a in data.annotations]
@@ -266,8 +286,8 @@ def _compare_labels(data: OfficialData) -> None:
                     f"{file}: wrong shape. Expected {expected.shape}, as for "
                     f"{sources.ANNOTATIONS}, received {array.shape}. {remedy}"
                 )
-            same = _read(array, file, ...) == expected
-        differing = np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
+            is_equal = _read(array, file, ...) == expected
+        differing = np.flatnonzero(~is_equal.reshape(len(is_equal), -1).all(axis=1))
         if len(differing):
             row = int(differing[0])
             raise DatasetError(
@@ -289,9 +309,10 @@ def _read(array: h5py.Dataset, file: SourceFile, index: object) -> np.ndarray:
 def _read_row(
     array: h5py.Dataset, file: SourceFile, row: int, dtype: str
 ) -> np.ndarray:
-    """Read the features of one clip, which must be finite in `dtype`."""
+    """Read the features of one clip; raise DatasetError if they overflow `dtype`."""
     values = _read(array, file, row)
-    with np.errstate(over="ignore"):  # The check below names the place.
+    # Overflow is reported below.
+    with np.errstate(over="ignore"):
         stored = values.astype(dtype)
     finite = np.isfinite(stored).reshape(len(stored), -1).all(axis=1)
     if finite.all():

@@ -1,4 +1,4 @@
-"""Segments of one second: rows of features, events and windows."""
+"""Convert features, events and clips to segments of one second and windows."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ class Span:
     """An event of a clip, in seconds and in segments.
 
     Attributes:
-        category: Index of its category.
-        start_s: Start.
-        end_s: End.
-        first: The first segment that it covers.
-        end: The segment after the last.
+        category: Index of the category.
+        start_s: Start in seconds.
+        end_s: End in seconds.
+        first: First segment.
+        end: Last segment + 1.
     """
 
     category: int
@@ -28,7 +28,7 @@ class Span:
     end: int
 
     def within(self, start: int, stop: int) -> "Span | None":
-        """Return the part in a window of segments, counted from there, if any."""
+        """Return the span's intersection with a window, relative to it, or None."""
         first, end = max(start, self.first), min(stop, self.end)
         if first >= end:
             return None
@@ -42,16 +42,15 @@ class Span:
 
 
 def make_span(category: int, start_s: float, end_s: float, num_segments: int) -> Span:
-    """Return an event with the segments that it covers.
+    """Return an event with its segments.
 
-    An event covers the segments whose middle lies within it. A short event without any
-    such segment covers the segment that it overlaps most, the first of two, so that no
-    event is lost.
+    These are the segments whose middle is in the event. An event without such a segment
+    gets the segment that it overlaps most (the first, if equal), so no event is lost.
     """
     first, end = (min(num_segments, math.ceil(s - 0.5)) for s in (start_s, end_s))
     if first >= end:
         first = int(start_s)
-        # Rounded, since 1 - 0.9 and 1.1 - 1 differ in their last digits.
+        # Round, because 1 - 0.9 and 1.1 - 1 differ in floating point.
         if round(end_s - (first + 1), 6) > round(first + 1 - start_s, 6):
             first += 1
         first = min(first, num_segments - 1)
@@ -66,10 +65,10 @@ def have_overlap(spans: Iterable[Span]) -> bool:
 
 
 def to_segments(rows: np.ndarray, hop_s: float, num_segments: int) -> np.ndarray:
-    """Return the features of segments, `(num_segments, ...)`.
+    """Resample rows of features to segments, `(num_segments, ...)`.
 
-    A segment takes the mean of the rows whose middle lies in it, else the row nearest
-    to its own middle.
+    A segment is the mean of the rows whose middle is in it, or if there are none, the
+    row nearest to its middle.
 
     Args:
         rows: `(num_rows, ...)`.
@@ -78,7 +77,7 @@ def to_segments(rows: np.ndarray, hop_s: float, num_segments: int) -> np.ndarray
     """
     if hop_s == SEGMENT_S:
         return rows[:num_segments]
-    # Rounded, since 0.1 and its multiples are no binary fractions.
+    # Round, because multiples of hops such as 0.1 are inexact.
     middles_s = np.round((np.arange(len(rows)) + 0.5) * hop_s, 6)
     bounds = np.searchsorted(middles_s, np.arange(num_segments + 1))
     result = np.empty((num_segments, *rows.shape[1:]), rows.dtype)
@@ -92,9 +91,9 @@ def to_segments(rows: np.ndarray, hop_s: float, num_segments: int) -> np.ndarray
 
 
 def cut_windows(length: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """Return the first segment of every window of a clip, and the one after the last.
+    """Return first segment and last segment + 1 of each window of a clip.
 
-    The last window ends with the clip. A clip shorter than the window is one window.
+    The last window ends with the clip. A clip shorter than a window is one window.
     """
     last = max(0, length - window)
     starts = [*range(0, last, hop), last]

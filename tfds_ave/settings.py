@@ -1,4 +1,4 @@
-"""features.json: the backbones that make, or have made, a data set's features."""
+"""Read features.json: the backbones of a data set's features."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from tfds_ave.videos import SETTINGS
 
 
 class _Settings(Schema):
-    """features.json; members that are not given keep the defaults of the package."""
+    """Schema of features.json. Missing members have the package's defaults."""
 
     audio_network: Text = ""
     audio_weights: Text = ""
@@ -32,13 +32,13 @@ class _Settings(Schema):
 def read_settings(
     folder: pathlib.Path, config: AveConfig
 ) -> tuple[Backbones, str | None]:
-    """Return the backbones that features.json names, and what videos may lack.
+    """Return the backbones in features.json, and the modality that videos may lack.
 
-    The file and each of its members are optional. Paths are relative to its folder.
+    The file and all its members are optional. Paths are relative to its folder.
     """
-    given = _read(folder)
-    empty = given.pop("empty", None)
-    backbones = Backbones().override(**given).complete()
+    members = _read(folder)
+    empty = members.pop("empty", None)
+    backbones = Backbones().override(**members).complete()
     check_names(backbones, empty)
     shape = visual_shape_of(backbones)
     if shape is not None:
@@ -54,39 +54,39 @@ def read_settings(
 
 
 def describe_features(folder: pathlib.Path) -> dict[str, str | None]:
-    """Return the fields of `Backbones` that features.json names of feature files.
+    """Return the fields of `Backbones` in the features.json of feature files.
 
-    Other programs have made the files: names of networks are free, and weights are
-    texts.
+    Names of networks and weights may be any text, because other programs may have
+    written the files.
     """
-    given = _read(folder)
-    if "empty" in given:
+    members = _read(folder)
+    if "empty" in members:
         raise UserError(
-            "Expected it where features are made of videos. These are feature files.",
+            "Expected videos, to which this member applies. Received feature files.",
             field="empty",
-            value=given["empty"],
+            value=members["empty"],
         )
-    return Backbones(**as_fields(**given)).to_dict()
+    return Backbones(**as_fields(**members)).to_dict()
 
 
 def _read(folder: pathlib.Path) -> dict[str, str]:
-    """Return the members of features.json, if there is one."""
+    """Return the members of features.json, if the file exists."""
     path = folder / SETTINGS
     if not path.is_file():
         return {}
-    what = f"a JSON object with some of {', '.join(_Settings.model_fields)}"
-    return read_json(path, _Settings, what).model_dump(exclude_unset=True)
+    content = f"a JSON object with some of {', '.join(_Settings.model_fields)}"
+    return read_json(path, _Settings, content).model_dump(exclude_unset=True)
 
 
 def visual_shape_of(backbones: Backbones) -> tuple[int, ...] | None:
-    """Return the shape of a second's visual feature, None if only the network tells."""
+    """Return the shape of a second's visual feature, or None before loading."""
     if backbones.visual_network == HUB:
         return None
     return recipe_of(backbones.visual_network).shape
 
 
 def _locate(value: str, name: str, folder: pathlib.Path) -> str:
-    """Return an address unchanged, and the absolute path of a file or folder."""
+    """Return a URL unchanged, or the absolute path of a file or folder."""
     if "://" in value:
         return value
     path = folder / expand_user(value)
@@ -101,14 +101,14 @@ def _locate(value: str, name: str, folder: pathlib.Path) -> str:
 
 
 def check_fixed(
-    config: AveConfig, field: str, backbones: Backbones, found: Any, expected: Any
+    config: AveConfig, field: str, backbones: Backbones, received: Any, expected: Any
 ) -> None:
-    """Check the shape or the width of features if the config fixes it."""
-    if config.source == "videos" and found != expected:
+    """Raise UserError if features don't have the shape or width that a config fixes."""
+    if config.source == "videos" and received != expected:
         raise UserError(
-            f"Its features have the shape or width {found}. Expected {expected}, which "
-            f"is fixed for config {config.name!r}: choose another backbone, or config "
-            "'custom'.",
+            f"Its features have the shape or width {received}. Expected {expected}, "
+            f"which is fixed for config {config.name!r}: choose another backbone, or "
+            "config 'custom'.",
             field=field,
             value=getattr(backbones, field),
         )
@@ -116,7 +116,7 @@ def check_fixed(
 
 @contextlib.contextmanager
 def name_settings(folder: pathlib.Path) -> Iterator[None]:
-    """Turn an error about a backbone into one about its member of features.json."""
+    """Convert errors about backbones to errors about members of features.json."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Where AVE's files come from: the manual folder first, then the network."""
+"""Find AVE's files in the manual folder, and download missing files."""
 
 import contextlib
 import dataclasses
@@ -27,14 +27,14 @@ ORDERS = {
     "validation": "val_order.h5",
     "test": "test_order.h5",
 }
-# The splits of cross-modality localization: other splits of the same rows.
+# Splits of the same rows for cross-modality localization.
 MATCH_ORDERS = {
     split: name.replace(".h5", "_match.h5") for split, name in ORDERS.items()
 }
-# Optional: the builder compares those that are present with Annotations.txt.
+# Optional files, which are compared with Annotations.txt.
 LABELS = ("labels.h5", "mil_labels.h5", "labels_closs.h5")
 
-# A file without an address can only come from the manual folder.
+# Files without a URL must be in the manual folder.
 _ON_GITHUB = (ANNOTATIONS, *ORDERS.values(), *MATCH_ORDERS.values(), AUDIO_NOISY)
 URLS = {name: _REPOSITORY + name for name in _ON_GITHUB} | {
     AUDIO: _DRIVE + "1F6p4BAOY-i0fDXUOhG7xHuw_fnO5exBS",
@@ -47,7 +47,7 @@ _PROBE_TIMEOUT_S = 10
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """A file of AVE: its official name, and its path, since TFDS renames downloads."""
+    """A file of AVE: its official name, and its path. TFDS renames downloads."""
 
     name: str
     path: pathlib.Path
@@ -69,18 +69,18 @@ def _optional(config: AveConfig) -> list[str]:
 def list_sources(
     config: AveConfig, folder: pathlib.Path
 ) -> tuple[list[str], list[pathlib.Path]]:
-    """Return the names of the small files, and the paths of the features.
+    """Return the names of small files and the paths of features, for a fingerprint.
 
-    Only files of the manual folder are listed: downloads don't change. The names
-    include those of background features that the folder lacks.
+    Downloads are omitted, because they don't change. The names include missing files of
+    background features.
     """
     features = [AUDIO, config.visual_file, *_optional(config)]
     names = [*_required(config), *LABELS, *_optional(config)]
-    there = [name for name in names if (folder / name).is_file()]
-    lacking = [name for name in _optional(config) if name not in there]
-    small = [name for name in there if name not in features]
-    data = [folder / name for name in there if name in features]
-    return [*small, *lacking], data
+    existing = [name for name in names if (folder / name).is_file()]
+    missing = [name for name in _optional(config) if name not in existing]
+    small = [name for name in existing if name not in features]
+    data = [folder / name for name in existing if name in features]
+    return [*small, *missing], data
 
 
 def find_files(
@@ -88,48 +88,49 @@ def find_files(
     dl_manager: tfds.download.DownloadManager,
     manual_dir: pathlib.Path,
 ) -> dict[str, SourceFile]:
-    """Find the files of a config by their official names; download missing ones.
+    """Find the files of a config, and download missing files.
 
-    The background clips need both of their files: the small audio file is downloaded;
-    the visual file comes from the manual folder, or is downloaded together with the
-    visual file of the labelled clips.
+    Files of background clips are optional. They are downloaded if the manual folder has
+    the visual one, or if the visual file of the labelled clips is downloaded, too.
+
+    Returns:
+        The files by their official names.
 
     Raises:
-        DatasetError: If files are missing; it lists them, their addresses and the
-            folder to put them into.
+        DatasetError: If files are missing; the message lists them and their URLs.
     """
     required = _required(config)
-    found = {
+    files = {
         name: SourceFile(name, manual_dir / name)
         for name in (*required, *LABELS, *_optional(config))
         if (manual_dir / name).is_file()
     }
-    missing = [name for name in required if name not in found]
+    missing = [name for name in required if name not in files]
     if missing:
         message = _missing_message(config, missing, manual_dir)
         if not all(name in URLS for name in missing):
             raise DatasetError(message)
         try:
-            found |= _download(missing, dl_manager)
+            files |= _download(missing, dl_manager)
         except DatasetError as error:
             raise DatasetError(f"download failed: {error}\n{message}") from error
     if config.source != "files":
-        return found
-    # Don't add gigabytes to a manual folder that leaves the background clips out.
-    wanted = config.visual_noisy_file in found or config.visual_file in missing
+        return files
+    # Don't download gigabytes if the user omitted the file of background clips.
+    needs_noisy = config.visual_noisy_file in files or config.visual_file in missing
     noisy = [config.visual_noisy_file, AUDIO_NOISY]
-    fetch = [name for name in noisy if name not in found]
-    if wanted and fetch:
+    missing_noisy = [name for name in noisy if name not in files]
+    if needs_noisy and missing_noisy:
         try:
-            found |= _download(fetch, dl_manager)
+            files |= _download(missing_noisy, dl_manager)
         except DatasetError as error:
             logging.warning(
                 "No background split: %s not in %s, and the download failed (%s).",
-                " and ".join(fetch),
+                " and ".join(missing_noisy),
                 manual_dir,
                 error,
             )
-    return found
+    return files
 
 
 def _missing_message(
@@ -161,15 +162,15 @@ def _origin(name: str, config: AveConfig) -> str:
 def _download(
     names: list[str], dl_manager: tfds.download.DownloadManager
 ) -> dict[str, SourceFile]:
-    """Download files; those that TFDS has downloaded are taken from its cache."""
+    """Download files, unless they are in TFDS's cache."""
     urls = {name: URLS[name] for name in names}
-    # Where TFDS puts the downloads of this data set.
+    # TFDS's folder for the downloads of this data set.
     folder = pathlib.Path(os.fspath(dl_manager.download_dir)) / _NAME
     try:
         _probe(urls, dl_manager)
         with _clean_folder(folder):
             paths = dl_manager.download(urls)
-    # TFDS raises errors of requests, its own, and ValueError for a page of Drive's.
+    # Errors come from requests and TFDS, and from Google Drive's pages as ValueError.
     except Exception as error:
         raise DatasetError(first_line(error)) from error
     return {
@@ -190,7 +191,7 @@ def _clean_folder(folder: pathlib.Path) -> Iterator[None]:
             finally:
                 _remove_unfinished(folder)
     finally:
-        # Only a folder without any download is removed.
+        # Remove the folder if it has no downloads.
         if [path.name for path in folder.iterdir()] == [LOCK]:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -201,9 +202,9 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
 
 
 def _probe(urls: dict[str, str], dl_manager: tfds.download.DownloadManager) -> None:
-    """Raise if a host can't be reached: TFDS would retry each file for minutes."""
+    """Raise if a host is unreachable, because TFDS retries each file for minutes."""
     folder = pathlib.Path(os.fspath(dl_manager.download_dir))
-    # TFDS records the address of a download beside it; these files need no network.
+    # TFDS records the URLs of cached downloads in these files.
     cached = "".join(info.read_text() for info in folder.glob("**/*.INFO"))
     hosts = {url.split("/")[2]: url for url in urls.values() if url not in cached}
     for url in hosts.values():

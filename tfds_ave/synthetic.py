@@ -1,9 +1,9 @@
-"""Simulated clips in AVE's shapes, to train on without any data.
+"""Generate simulated clips in AVE's shapes.
 
 Every category has an audio kind and a visual kind. Several categories share a kind, but
-no two categories share both: either modality alone narrows a segment down to a few
-categories, and both together decide. As in AVE, an event is one run of segments, and
-background segments are silent, unseen or both.
+no two categories share both, so that one modality narrows a segment down to a few
+categories and both determine it. As in AVE, an event is one run of segments, and
+background segments lack sound, picture or both.
 """
 
 from collections.abc import Iterator
@@ -22,13 +22,16 @@ _FREQUENCIES = (
     *(188, 176, 171, 184, 188, 175, 178, 187, 172, 163, 182, 138, 102, 99),
     *(186, 176, 160, 183, 100, 83, 69, 160, 60, 64, 180, 109, 154, 156),
 )
-_PARTIAL_SHARE = 0.336  # Share of AVE's clips with background segments.
-_PARTIAL_LENGTHS_S = (2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9)  # In AVE's proportions.
-# Shares of background segments: heard but unseen, seen but unheard, neither.
-_MISSING_SHARES = (0.4, 0.35, 0.25)
+# Fraction of AVE's clips with background segments.
+_PARTIAL_FRACTION = 0.336
+# Lengths of events in such clips, in AVE's proportions.
+_PARTIAL_LENGTHS_S = (2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9)
+# Probabilities of background segments: audible only, visible only, neither.
+_MISSING_PROBABILITIES = (0.4, 0.35, 0.25)
 _SEED = 20190207
-_ACTIVE_SHARE = 0.2  # Share of the features that a kind excites.
-# Chosen by training, so that neither modality alone is enough and both are of use.
+# Fraction of the features that a kind activates.
+_ACTIVE_FRACTION = 0.2
+# Tuned so that trained networks need both modalities.
 _AUDIO_NOISE = 0.4
 _VISUAL_NOISE = 0.9
 
@@ -44,10 +47,10 @@ def visual_kind(category: int) -> int:
 
 
 def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
-    """Yield a split's clips, the same ones on every call.
+    """Yield a split's clips, deterministically.
 
-    Features are float32 and at least 0, as after a ReLU. Rows of `background` start at
-    0, as those of AVE's noisy files do.
+    Features are float32 and nonnegative, as after a ReLU. Rows of `background` start at
+    0, as in AVE's noisy files.
     """
     audio_prototypes = _prototypes(config.audio_width, 1)
     visual_prototypes = _prototypes(int(np.prod(config.visual_shape)), 2)
@@ -67,7 +70,7 @@ def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
             category, start_s, end_s, config.num_segments, config.background
         )
         event = labels != config.background
-        missing = rng.choice(3, p=_MISSING_SHARES)
+        missing = rng.choice(3, p=_MISSING_PROBABILITIES)
         audible = event | (missing == 0)
         visible = event | (missing == 1)
         yield Clip(
@@ -90,14 +93,14 @@ def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
 def _prototypes(width: int, stream: int) -> np.ndarray:
     """Return the feature of each kind, `(NUM_KINDS, width)`."""
     rng = np.random.default_rng([_SEED, stream])
-    active = rng.random((NUM_KINDS, width)) < _ACTIVE_SHARE
+    active = rng.random((NUM_KINDS, width)) < _ACTIVE_FRACTION
     return np.where(active, rng.gamma(2.0, 0.4, active.shape), 0.0)
 
 
 def _quotas(num_clips: int, num_categories: int) -> np.ndarray:
     """Return `num_clips` category indices in AVE's proportions.
 
-    Apportioned by largest remainders, so that small splits hold rare categories.
+    The method of largest remainders gives small splits rare categories, too.
     """
     weights = np.resize(_FREQUENCIES, num_categories).astype(np.float64)
     exact = weights / weights.sum() * num_clips
@@ -108,9 +111,9 @@ def _quotas(num_clips: int, num_categories: int) -> np.ndarray:
 
 
 def _event_lengths_s(num_clips: int, num_segments: int) -> np.ndarray:
-    """Return the lengths of `num_clips` events, most of which last the whole clip."""
+    """Return the lengths of `num_clips` events, most of them the whole clip."""
     lengths = np.full(num_clips, num_segments)
-    num_partial = round(num_clips * _PARTIAL_SHARE)
+    num_partial = round(num_clips * _PARTIAL_FRACTION)
     lengths[:num_partial] = np.minimum(
         np.resize(_PARTIAL_LENGTHS_S, num_partial), num_segments
     )
@@ -121,7 +124,8 @@ def _features(
     rng: np.random.Generator, prototype: np.ndarray, present: np.ndarray, noise: float
 ) -> np.ndarray:
     """Return one modality's features, `(num_segments, width)` float32, at least 0."""
-    strength = rng.gamma(4.0, 0.25)  # Loud and faint clips; mean 1.
+    # Vary the clip's loudness, with mean 1.
+    strength = rng.gamma(4.0, 0.25)
     clip_noise = rng.normal(0.0, 0.5 * noise, prototype.shape)
     segment_noise = rng.normal(0.0, noise, (len(present), *prototype.shape))
     values = strength * present[:, None] * prototype + clip_noise + segment_noise

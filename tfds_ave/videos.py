@@ -1,4 +1,4 @@
-"""AVE's own videos: find them, and make clips of their features."""
+"""Find AVE's videos, and create clips from their features."""
 
 import dataclasses
 import pathlib
@@ -21,14 +21,14 @@ from tfds_ave.official import OfficialData
 
 ARCHIVE = "AVE_Dataset.zip"
 FOLDER = "AVE"
-# Names the backbones that make features of videos.
+# Settings of the backbones.
 SETTINGS = "features.json"
 _URL = "https://drive.google.com/open?id=1FjKwe79e0u96vdjIVwfRQ1V6SoDHe7kK"
 
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """A video: its features' key, and its file, or a zip archive and a member of it."""
+    """A video: the key of its features, and a file or a member of a zip archive."""
 
     key: str
     path: pathlib.Path
@@ -41,32 +41,32 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
     Several rows may share a video.
 
     Raises:
-        DatasetError: If archive and folder are missing, or some of the videos are.
+        DatasetError: If both archive and folder are missing, or some videos are.
     """
-    found = _list_videos(folder)
+    videos = _list_videos(folder)
     rows = np.concatenate(list(data.orders.values())).tolist()
-    wanted = sorted({data.annotations[row].video_id for row in rows})
-    missing = [video_id for video_id in wanted if video_id not in found]
+    video_ids = sorted({data.annotations[row].video_id for row in rows})
+    missing = [video_id for video_id in video_ids if video_id not in videos]
     if missing:
         raise DatasetError(
-            f"{folder}: {len(missing)} of {len(wanted)} videos are missing. Expected "
-            "VIDEOID.mp4 of every row of the splits. Received none for "
+            f"{folder}: {len(missing)} of {len(video_ids)} videos are missing. "
+            "Expected VIDEOID.mp4 of every row of the splits. Received none for "
             f"{', '.join(shorten(missing))}."
         )
-    return [found[video_id] for video_id in wanted]
+    return [videos[video_id] for video_id in video_ids]
 
 
-def look_first(
+def precheck(
     num_segments: int, num_videos: int, lengths_s: Mapping[str, float]
 ) -> list[str]:
-    """Return what is surely wrong with videos that state these lengths, by id."""
+    """Return errors in the lengths that videos state, by video id."""
     named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
     wrong = find_wrong_lengths(named_s, num_segments)
     return [wrong_lengths_message(wrong, num_videos, num_segments)] if wrong else []
 
 
 def _list_videos(folder: pathlib.Path) -> dict[str, Video]:
-    """Return all videos there, by their ids."""
+    """Return the videos in the folder or archive, by video id."""
     archive = folder / ARCHIVE
     if (folder / FOLDER).is_dir():
         paths = (folder / FOLDER).glob("*.mp4")
@@ -92,10 +92,14 @@ def _list_videos(folder: pathlib.Path) -> dict[str, Video]:
 
 @dataclasses.dataclass(frozen=True)
 class VideoData:
-    """AVE's clips with features extracted from its videos, by video id.
+    """AVE's clips with features extracted from its videos.
+
+    Attributes:
+        official: AVE's annotations and splits.
+        paths: Audio and visual feature files by video id.
 
     Raises:
-        DatasetError: If a file is damaged, or a video is shorter or longer than AVE's.
+        DatasetError: If a file is damaged, or a video's length differs from AVE's.
     """
 
     official: OfficialData
@@ -110,13 +114,13 @@ class VideoData:
 
     @property
     def warnings(self) -> list[str]:
-        """What is unusual about the clips."""
+        """Warnings about the clips."""
         num_segments = self.official.config.num_segments
         return [*self.official.warnings, *cut_warnings(self._lengths(), num_segments)]
 
     @property
     def num_clips(self) -> int:
-        """Number of clips of all splits."""
+        """Number of clips in all splits."""
         return self.official.num_clips
 
     @property

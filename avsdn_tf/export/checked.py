@@ -1,4 +1,4 @@
-"""Artefacts are run by their own runtime before they are given their name."""
+"""Write exported files atomically, and compare them with Keras."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.models import SegmentClassifier
 
-# Largest difference from Keras, as a share of the largest logit if that is above 1.
+# Largest allowed difference from Keras, relative to the largest value if above 1.
 BOUND = 1e-5
 
 
@@ -34,28 +34,28 @@ def check_labels_segments(model: keras.Model) -> None:
 
 
 @contextlib.contextmanager
-def written_aside(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Yield a path and a temporary one, which is renamed when the block ends.
+def write_temporary(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Yield the path and a temporary path, which is renamed when the block ends.
 
-    After an error nothing is left, not even the folders that were created.
+    After an error, the temporary file and all new folders are removed.
 
     Raises:
-        UserError: If the path exists, or can't be written.
+        UserError: If the path exists or can't be written.
     """
     if path.exists():
         raise UserError(f"{path} exists. Remove it, or choose another folder.")
-    made = [folder for folder in path.parents if not folder.exists()]
+    new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
         with explain_unwritable(path, "Nothing is left there."):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="tmp-", dir=path.parent) as folder:
                 tmp_path = pathlib.Path(folder) / path.name
                 yield path, tmp_path
-                # Fails where another process has created the folder meanwhile.
+                # Fails if another process has created a folder at `path`.
                 tmp_path.rename(path)
     except BaseException:
-        for folder in made:
-            # Another process may have put something there.
+        for folder in new_folders:
+            # Keep folders that another process uses.
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
@@ -63,34 +63,37 @@ def written_aside(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Pa
 
 @contextlib.contextmanager
 def explain_failure(path: pathlib.Path) -> Iterator[None]:
-    """Turn any error of an exporter or runtime into one message.
+    """Convert errors of an exporter or runtime to `UserError`.
 
     Raises:
-        UserError: If one of them failed.
+        OSError: If the disk is full or can't be written.
+        UserError: For other errors.
     """
     try:
         yield
     except OSError:
         raise
-    # Each of those packages has its own errors, without a common base class.
+    # The exporters' errors have no common base class.
     except Exception as error:
-        full = os.strerror(errno.ENOSPC)
-        if isinstance(error, tf.errors.ResourceExhaustedError) and full in str(error):
-            raise OSError(errno.ENOSPC, full) from error
+        disk_full = os.strerror(errno.ENOSPC)
+        is_exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
+        if is_exhausted and disk_full in str(error):
+            raise OSError(errno.ENOSPC, disk_full) from error
         raise UserError(
             f"{path}: this format can't hold or run the network "
             f"({type(error).__name__}: {first_line(error)}). Nothing is left there."
         ) from error
 
 
-def compare(found: np.ndarray, expected: np.ndarray, path: pathlib.Path) -> float:
-    """Return the largest difference from Keras.
+def compare(values: np.ndarray, expected: np.ndarray, path: pathlib.Path) -> float:
+    """Return the largest absolute difference from Keras.
 
     Raises:
-        UserError: If it is above `BOUND`.
+        UserError: If the difference exceeds `BOUND`.
     """
-    found, expected = np.asarray(found), np.asarray(expected)
-    largest = float(np.abs(found - expected).max())
+    values, expected = np.asarray(values), np.asarray(expected)
+    largest = float(np.abs(values - expected).max())
+    # `not <=` rejects NaN, too.
     if not largest <= BOUND * max(1.0, float(np.abs(expected).max())):
         raise UserError(
             f"{path}: differs from the Keras model by {largest:.2g}. Expected at most "

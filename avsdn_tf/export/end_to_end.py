@@ -1,4 +1,4 @@
-"""A SavedModel from sound and pictures to events, with the backbones in it."""
+"""Export a SavedModel with its backbones, from waveform and frames to events."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ from avsdn_tf.export.checked import (
     check_labels_segments,
     compare,
     explain_failure,
-    written_aside,
+    write_temporary,
 )
 from avsdn_tf.export.format import Exportable
 from avsdn_tf.export.savedmodel import events_of_clips, write_metadata
@@ -34,27 +34,30 @@ def export_end_to_end(
     metadata: Mapping[str, Any],
     seed: int = 0,
 ) -> tuple[pathlib.Path, float]:
-    """Write a SavedModel that takes sound and pictures, backbones included.
+    """Write a SavedModel that includes the backbones.
 
-    Its signature takes `waveform`, `(num_samples,)` float32 mono at 16 kHz in [-1, 1],
-    and `frames`, `(num_seconds, frames_per_second, height, width, 3)` uint8 RGB. It
-    returns what `serving_default` of a plain SavedModel returns, for one clip. The
-    sound may end within the last second. Long videos are seen in windows, as by
-    `events.stitch_logits`.
+    Inputs of its `serving_default`, for one video:
+
+    * `waveform`: `(num_samples,)` float32 in [-1, 1], mono, 16 kHz. It may end within
+      the last second.
+    * `frames`: `(num_seconds, frames_per_second, height, width, 3)` uint8, RGB.
+
+    Outputs are those of `serving_default` in a SavedModel without backbones, without
+    the batch axis and `event_clip`, and `logits`. Long videos are processed in windows,
+    as in `events.stitch_logits`.
 
     Args:
         model: A network that labels segments.
-        extractor: The backbones that make its features.
-        out: The folder to write into.
-        metadata: As for `export_model`.
-        seed: Seed of the random sound and pictures to check with.
+        extractor: The backbones of the model's features.
+        out: Folder of the exported folder `end_to_end`.
+        metadata: As in `export_model`.
+        seed: Seed of the random inputs for the comparison with Keras.
 
     Returns:
-        The path, and the largest difference of a probability from the same computed
-        step by step.
+        The path, and the largest absolute difference of a probability from Keras.
 
     Raises:
-        UserError: As `export_model`; or the backbones don't fit the model.
+        UserError: As in `export_model`, or if the backbones don't fit the model.
     """
     check_labels_segments(model)
     if not isinstance(extractor.audio, AudioNetwork) or not isinstance(
@@ -72,7 +75,7 @@ def export_end_to_end(
     random = np.random.default_rng(seed)
     largest = 0.0
     out = pathlib.Path(expand_user(out))
-    with written_aside(out / "end_to_end") as (path, tmp_path):
+    with write_temporary(out / "end_to_end") as (path, tmp_path):
         with explain_failure(path):
             _write_end_to_end(exportable, extractor, tmp_path, metadata)
             with without_patterns(tmp_path) as name:
@@ -86,12 +89,12 @@ def export_end_to_end(
             features = extractor.audio(seconds), extractor.visual(list(frames))
             logits = stitch_logits(exportable.network, [features], window)
             with explain_failure(path):
-                found = predict(
+                probabilities = predict(
                     waveform=tf.constant(seconds.reshape(-1)[:-999]),
                     frames=tf.constant(frames),
                 )["probabilities"].numpy()
             expected = (sigmoid if model.multi_label else softmax)(logits)
-            largest = max(largest, compare(found, expected, path))
+            largest = max(largest, compare(probabilities, expected, path))
     return path, largest
 
 
@@ -103,13 +106,13 @@ def _write_end_to_end(
 ) -> None:
     audio, visual = extractor.audio, extractor.visual
     rate_hz, window = FRONT_END.sample_rate_hz, int(metadata["num_segments"])
-    # One second at a time, so that memory grows with the features alone.
-    heard = functools.partial(
+    # Map over seconds, so that only the features take memory in proportion to length.
+    audio_features = functools.partial(
         tf.map_fn,
         lambda second: audio.features_of(second[None])[0],
         fn_output_signature=tf.TensorSpec((audio.width,), tf.float32),
     )
-    seen = functools.partial(
+    visual_features = functools.partial(
         tf.map_fn,
         visual.features_of_second,
         fn_output_signature=tf.TensorSpec(visual.shape, tf.float32),
@@ -124,8 +127,8 @@ def _write_end_to_end(
         seconds = tf.reshape(tf.pad(waveform, [[0, missing]]), (-1, rate_hz))
         logits = _stitch(
             lambda inputs: exportable(inputs)["logits"],
-            heard(seconds),
-            seen(frames),
+            audio_features(seconds),
+            visual_features(frames),
             window,
         )
         probabilities = exportable.probabilities(logits)
@@ -157,11 +160,11 @@ def _stitch(
     visual: tf.Tensor,
     window: int,
 ) -> tf.Tensor:
-    """Do in a graph what `events.stitch_logits` does."""
+    """Compute `events.stitch_logits` in a graph."""
     num_segments = tf.shape(audio)[0]
     size = tf.minimum(window, num_segments)
     starts = tf.range(0, num_segments - size + 1, max(1, window // 2))
-    # The last window ends with the video.
+    # Align the last window with the end of the video.
     starts = tf.unique(tf.concat([starts, [num_segments - size]], 0)).y
     rows = starts[:, None] + tf.range(size)
     logits = logits_of(

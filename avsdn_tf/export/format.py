@@ -1,4 +1,4 @@
-"""What every export format has in common: the exported network, and its metadata."""
+"""Define export formats, and the network that they store."""
 
 import dataclasses
 import pathlib
@@ -12,23 +12,23 @@ from keras import ops
 from avsdn_tf.models import SegmentClassifier
 from avsdn_tf.models.lstm import disable_cudnn
 
-# Name of the metadata: a file, a member of a zip, or a key, depending on the format.
+# Name of the metadata: of a file, a zip member or a key, depending on the format.
 METADATA = "avsdn_tf.json"
 
 Clips = Mapping[str, np.ndarray]
 
 
 class Exportable(keras.Model):
-    """A network that returns logits and probabilities by name, in float32.
+    """A float32 copy of a network that returns logits and probabilities by name.
 
     Args:
-        model: The network. Its weights are copied.
-        mask: Boolean. Whether `"mask"` is an input, `(batch, num_segments)` float32,
-            nonzero where a segment is real.
+        model: The network.
+        mask: Boolean. Whether to add an input `"mask"`, `(batch, num_segments)`
+            float32, nonzero for real segments.
 
     Attributes:
-        network: The copy, which uses no cuDNN: other runtimes don't know it.
-        mask: As given.
+        network: The copy, without cuDNN, which other runtimes lack.
+        mask: The argument `mask`.
     """
 
     def __init__(self, model: SegmentClassifier, mask: bool = False) -> None:
@@ -46,22 +46,18 @@ class Exportable(keras.Model):
         return {"logits": logits, "probabilities": self.probabilities(logits)}
 
     def probabilities(self, logits: Any) -> Any:
-        """Return the probabilities of logits, by softmax, or by sigmoid if multi-label.
-
-        Args:
-            logits: `(..., num_classes)`.
-        """
+        """Apply softmax to logits `(..., num_classes)`, or sigmoid if multi-label."""
         return (ops.sigmoid if self.network.multi_label else ops.softmax)(logits)
 
     @property
     def thresholds(self) -> list[float] | None:
-        """Threshold of each category of a multi-label network; None for another."""
+        """Thresholds of a multi-label network's categories, else None."""
         if not self.network.multi_label:
             return None
         return self.network.thresholds or [0.5] * len(self.network.categories)
 
     def signature(self, num_segments: int | None) -> dict[str, keras.KerasTensor]:
-        """Return the inputs for clips of so many segments; None: of any number."""
+        """Return the inputs for clips of `num_segments`; None allows any number."""
         widths = {
             "audio": (self.network.audio_width,),
             "visual": self.network.visual_shape,
@@ -74,7 +70,7 @@ class Exportable(keras.Model):
         }
 
     def input_spec_for(self, num_segments: int | None) -> list[dict[str, Any]]:
-        """Return the same, as Keras's exporters take it."""
+        """Return the signature in the form that Keras's exporters accept."""
         return [
             {
                 name: keras.InputSpec(shape=tensor.shape, dtype="float32", name=name)
@@ -85,15 +81,15 @@ class Exportable(keras.Model):
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format that models can be exported to.
+    """An export format.
 
     Attributes:
         name: Name of the file or folder.
-        write: Writes an `Exportable`, with metadata.
-        run: Runs the artefact on clips by the format's own runtime; returns logits.
-        summary: One line for `--help`.
-        packages: Imports that must be installed besides the core.
-        oldest_keras: The first version of Keras that can write it.
+        write: Writes an `Exportable` and metadata to a path.
+        run: Runs the file on clips with the format's own runtime, and returns logits.
+        summary: Line in `--help`.
+        packages: Modules that exporting imports, beside this package's requirements.
+        oldest_keras: Oldest version of Keras that can write the format.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Keras's own format, with metadata."""
+"""Export to Keras's own format, with metadata."""
 
 import json
 import pathlib
@@ -24,9 +24,9 @@ def _run_keras(path: pathlib.Path, clips: Clips) -> np.ndarray:
 
 
 def append_metadata(path: pathlib.Path, metadata: Mapping[str, Any]) -> None:
-    """Append the metadata to a zip file, or as a zip to any other file.
+    """Append metadata as a zip member. A file that is no zip gets a zip appended.
 
-    LiteRT's own tools associate files with a model by such an appended zip.
+    LiteRT's own tools attach files to a model in the same way.
     """
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA, json.dumps(metadata, indent=2))

@@ -1,4 +1,4 @@
-"""LiteRT, for clips of one length."""
+"""Export to LiteRT, for clips of a fixed length."""
 
 import pathlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def _write_litert(
     exportable.export(
         str(path),
         format="litert",
-        # A loop over an unknown number of segments needs TensorFlow's operations.
+        # With any number of segments, the LSTM's loop needs TensorFlow's operators.
         input_signature=exportable.input_spec_for(int(metadata["num_segments"])),
         verbose=False,
     )

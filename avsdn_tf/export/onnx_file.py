@@ -1,4 +1,4 @@
-"""ONNX, by tf2onnx."""
+"""Export to ONNX, by tf2onnx."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ def _write_onnx(
     import onnx
 
     with warnings.catch_warnings():
-        # Keras looks up a NumPy name for tf2onnx that NumPy is about to reuse.
+        # NumPy warns about a name that Keras looks up for tf2onnx.
         warnings.filterwarnings("ignore", "In the future `np.", FutureWarning)
         exportable.export(
             str(path),
@@ -32,24 +32,24 @@ def _write_onnx(
 
 
 def _refuse_empty_batches(graph: Any) -> None:
-    """Make a batch of no clips an error, before an LSTM.
+    """Insert a Reshape after each input, which raises an error for an empty batch.
 
-    onnxruntime's LSTM ends the whole process by such a batch; its Reshape can't tell
-    the number of segments then, and raises.
+    Without it, onnxruntime's LSTM crashes the process. Reshape can't infer the number
+    of segments of an empty batch.
     """
     import onnx
 
-    for given in list(graph.input):
-        name = f"{given.name}_of_one_clip_or_more"
-        widths = [axis.dim_value for axis in given.type.tensor_type.shape.dim[2:]]
+    for tensor in list(graph.input):
+        name = f"{tensor.name}_of_one_clip_or_more"
+        widths = [axis.dim_value for axis in tensor.type.tensor_type.shape.dim[2:]]
         shape = onnx.numpy_helper.from_array(
             np.array([0, -1, *widths]), f"{name}_shape"
         )
         for node in graph.node:
-            node.input[:] = [name if i == given.name else i for i in node.input]
+            node.input[:] = [name if i == tensor.name else i for i in node.input]
         graph.initializer.append(shape)
         reshape = onnx.helper.make_node(
-            "Reshape", [given.name, shape.name], [name], name=name
+            "Reshape", [tensor.name, shape.name], [name], name=name
         )
         graph.node.insert(0, reshape)
 

@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel, with events."""
+"""Export to TensorFlow's SavedModel, with events."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -55,14 +55,14 @@ def events_of_clips(
     thresholds: Sequence[float] | None = None,
     mask: tf.Tensor | None = None,
 ) -> dict[str, tf.Tensor]:
-    """Do in a graph what `events.events_from_probabilities` does.
+    """Compute `events.events_from_probabilities` in a graph, for a batch of clips.
 
     Args:
-        probabilities: `(batch, num_segments, num_classes)`, background last if there
-            are no thresholds.
+        probabilities: `(batch, num_segments, num_classes)`. Without thresholds, the
+            last class is background.
         segment_s: Length of a segment in seconds.
-        thresholds: Of a multi-label network, one a category.
-        mask: `(batch, num_segments)`, nonzero where a segment is real; None: all are.
+        thresholds: Thresholds of a multi-label network's categories.
+        mask: `(batch, num_segments)`, nonzero for real segments, or None.
 
     Returns:
         `event_clip`, `event_start_s`, `event_end_s`, `event_class` and `event_score`,
@@ -76,15 +76,15 @@ def events_of_clips(
         is_active = probabilities >= tf.constant(thresholds, probabilities.dtype)
     if mask is not None:
         is_active &= (mask != 0)[..., None]
-    # Rows are (clip, class, segment). Runs of a class start and end in the same order.
+    # In axes (clip, class, segment), `tf.where` lists starts and ends in one order.
     is_active = tf.pad(tf.transpose(is_active, (0, 2, 1)), [(0, 0), (0, 0), (1, 1)])
     before, after = is_active[..., :-1], is_active[..., 1:]
     starts, ends = tf.where(~before & after), tf.where(before & ~after)
     shape = tf.shape(is_active, tf.int64)
-    clip, number, first = tf.unstack(starts, axis=1)
-    order = tf.argsort((clip * shape[2] + first) * shape[1] + number)
+    clip, index, first = tf.unstack(starts, axis=1)
+    order = tf.argsort((clip * shape[2] + first) * shape[1] + index)
     starts, ends = tf.gather(starts, order), tf.gather(ends, order)
-    clip, number, first = tf.unstack(starts, axis=1)
+    clip, index, first = tf.unstack(starts, axis=1)
     sums = tf.cumsum(tf.cast(tf.transpose(probabilities, (0, 2, 1)), tf.float64), -1)
     sums = tf.pad(sums, [(0, 0), (0, 0), (1, 0)])
     num_segments = ends[:, 2] - first
@@ -93,7 +93,7 @@ def events_of_clips(
         "event_clip": tf.cast(clip, tf.int32),
         "event_start_s": tf.cast(first, tf.float32) * segment_s,
         "event_end_s": tf.cast(ends[:, 2], tf.float32) * segment_s,
-        "event_class": tf.cast(number, tf.int32),
+        "event_class": tf.cast(index, tf.int32),
         "event_score": tf.cast(
             total / tf.cast(num_segments, tf.float64), probabilities.dtype
         ),

@@ -1,7 +1,7 @@
-"""Conversion of weights that authors released.
+"""Convert weights that the papers' authors released.
 
-Tian et al.'s cross-modality network is a Keras 2 file. Localization networks are
-PyTorch modules, whose state is a mapping of names to arrays:
+Tian et al.'s cross-modality network is a Keras 2 file. The localization networks are
+PyTorch modules; convert their `state_dict` to arrays first:
 
     torch.nn.RNNBase._flat_weights = ()  # Modules pickled in 2018 lack it.
     module = torch.load("AV_att.pt", map_location="cpu", weights_only=False)

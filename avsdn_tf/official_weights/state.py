@@ -1,4 +1,4 @@
-"""The state of a PyTorch module, and how its arrays become weights of our layers."""
+"""Copy arrays from the `state_dict` of a PyTorch module to Keras layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ import numpy as np
 from avsdn_tf.models.lstm import SequenceLSTM
 
 
-class State:
-    """Arrays by the names of PyTorch's modules, each of which is read once.
+class StateReader:
+    """Reads each array of a `state_dict` once.
 
     Args:
-        state: Arrays, or values that `numpy.asarray` accepts, by name. The prefix that
-            `torch.nn.DataParallel` adds is removed.
-        program: Authors of the program, for the messages.
-        unused: Beginnings of the names of modules that the program has and never calls.
+        state: Arrays, or values that `numpy.asarray` accepts, by name. The prefix of
+            `torch.nn.DataParallel` is removed.
+        program: Authors of the program, for messages.
+        unused: Prefixes of names to ignore.
     """
 
     def __init__(
@@ -24,21 +24,21 @@ class State:
     ) -> None:
         named = {name.removeprefix("module."): array for name, array in state.items()}
         self._program = program
-        self._left = {
+        self._unread = {
             name: np.asarray(array)
             for name, array in named.items()
             if not name.startswith(tuple(unused))
         }
 
     def __contains__(self, name: str) -> bool:
-        """Return whether there is an array of that name that was not read."""
-        return name in self._left
+        """Return whether the state has an unread array of that name."""
+        return name in self._unread
 
     def matrix_shape(self, name: str) -> tuple[int, int]:
-        """Return the shape of a matrix, outputs first.
+        """Return the shape of a matrix, `(outputs, inputs)`.
 
         Raises:
-            ValueError: If there is none of that name.
+            ValueError: If the array is missing or no matrix.
         """
         shape = self._find(name).shape
         if len(shape) != 2:
@@ -46,40 +46,42 @@ class State:
         return shape
 
     def take(self, name: str, shape: Any) -> np.ndarray:
-        """Return an array as float32.
+        """Read an array as float32.
 
         Raises:
-            ValueError: If there is none of that name and shape.
+            ValueError: If the array is missing or has another shape.
         """
         array, shape = self._find(name), tuple(shape)
         if array.shape != shape:
             raise ValueError(
                 f"Expected {name!r} of shape {shape}. Received: {array.shape}"
             )
-        return self._left.pop(name).astype(np.float32)
+        return self._unread.pop(name).astype(np.float32)
 
     def set_dense(self, layers: Mapping[str, keras.layers.Dense]) -> None:
-        """Set dense layers, by the names of PyTorch's modules."""
+        """Set the weights of dense layers, given by their names in PyTorch."""
         for name, layer in layers.items():
-            # PyTorch's matrices are transposed.
+            # PyTorch's matrices are (outputs, inputs).
             weights = [self.take(f"{name}.weight", reversed(layer.kernel.shape)).T]
             if layer.use_bias:
                 weights.append(self.take(f"{name}.bias", layer.bias.shape))
             layer.set_weights(weights)
 
     def set_norms(self, layers: Mapping[str, keras.layers.LayerNormalization]) -> None:
-        """Set layer normalizations, by the names of PyTorch's modules."""
+        """Set layer normalizations, given by their names in PyTorch."""
         for name, layer in layers.items():
-            parts = (("weight", layer.gamma), ("bias", layer.beta))
             layer.set_weights(
-                [self.take(f"{name}.{part}", of.shape) for part, of in parts]
+                [
+                    self.take(f"{name}.weight", layer.gamma.shape),
+                    self.take(f"{name}.bias", layer.beta.shape),
+                ]
             )
 
     def set_lstm(self, name: str, layer: SequenceLSTM) -> None:
         """Set a bidirectional LSTM.
 
-        The gates have the same order (input, forget, cell, output); PyTorch adds two
-        biases where Keras has one.
+        Both frameworks order the gates as input, forget, cell, output. Keras has one
+        bias, the sum of PyTorch's two.
         """
         weights = []
         kernel, recurrent_kernel, bias = layer.get_weights()[:3]
@@ -93,7 +95,7 @@ class State:
         layer.set_weights(weights)
 
     def set_attention(self, name: str, layer: keras.layers.MultiHeadAttention) -> None:
-        """Set an attention of several heads, whose three projections PyTorch joins."""
+        """Set a multi-head attention, whose input projections PyTorch concatenates."""
         width, num_heads, key_width = layer.query_dense.kernel.shape
         kernel_shape = (width, num_heads, key_width)
         matrix = self.take(f"{name}.in_proj_weight", (3 * width, width))
@@ -114,17 +116,17 @@ class State:
         )
 
     def check_all_read(self) -> None:
-        """Raise ValueError if an array was not read."""
-        if self._left:
+        """Raise ValueError if unread arrays are left."""
+        if self._unread:
             raise ValueError(
                 "Expected the state of one network alone. Received also: "
-                f"{', '.join(sorted(self._left))}"
+                f"{', '.join(sorted(self._unread))}"
             )
 
     def _find(self, name: str) -> np.ndarray:
-        if name not in self._left:
+        if name not in self._unread:
             raise ValueError(
                 f"Expected an array {name!r}, as the program of {self._program} names "
-                f"it. Received: {', '.join(sorted(self._left)) or 'no more'}"
+                f"it. Received: {', '.join(sorted(self._unread)) or 'no more'}"
             )
-        return self._left[name]
+        return self._unread[name]

@@ -1,6 +1,6 @@
-"""What every program computes on: a network, its batches, and the feature file.
+"""The inputs of every program: network, batches and feature file.
 
-This module imports nothing of avsdn_tf, since the other programs import it.
+The module doesn't import avsdn_tf, because the baselines import it.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ class Batch:
     """A network and the shapes of its batches, with AVE's audio width and classes.
 
     Attributes:
-        network: A name of `--model`; AVSDN reads in one direction.
+        network: A name of `Config.model`. AVSDN is unidirectional.
         visual_shape: Shape of a segment's visual feature.
-        size: Clips in a batch.
-        num_segments: Segments a clip.
+        size: Clips per batch.
+        num_segments: Segments per clip.
         units: Width of each LSTM.
     """
 
@@ -54,7 +54,7 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
 
 
 def load_features(path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Load a feature file into memory: `FEATURES` of all clips, rows of `SPLITS`."""
+    """Load a feature file: `FEATURES` of all clips, and the rows of each split."""
     with h5py.File(path) as file:
         clips = {name: file[name][...] for name in FEATURES}
         return clips, {split: file[f"rows_{split}"][...] for split in SPLITS}

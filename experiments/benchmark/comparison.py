@@ -1,4 +1,4 @@
-"""What was measured: as JSON, Markdown, and a figure."""
+"""Write measurements as JSON, Markdown and a figure."""
 
 import dataclasses
 import statistics
@@ -15,14 +15,14 @@ from experiments.markdown import to_table
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Programs that did the same work in turns.
+    """Measurements of programs that do the same work.
 
     Attributes:
-        title: The work.
+        title: Description of the work.
         unit: Unit of the values.
-        values: By program, the value of every turn; the first one is the baseline.
-        less_is_better: Whether a small value is a good one.
-        note: What a reader must know besides.
+        values: Value of each turn, by program. The first program is the baseline.
+        less_is_better: Whether smaller values are better.
+        note: A remark for the reader.
     """
 
     title: str
@@ -33,12 +33,12 @@ class Comparison:
 
     @property
     def medians(self) -> dict[str, float]:
-        """The median of the turns of every program."""
-        return {name: statistics.median(of) for name, of in self.values.items()}
+        """The median of each program's turns."""
+        return {name: statistics.median(v) for name, v in self.values.items()}
 
     @property
     def ratios(self) -> dict[str, float]:
-        """How many times as good as the baseline every program is."""
+        """How many times as good as the baseline each program is."""
         first, *_ = self.medians.values()
         return {
             name: first / median if self.less_is_better else median / first
@@ -46,15 +46,15 @@ class Comparison:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything, ready for JSON."""
-        found = {"medians": self.medians, "ratios": self.ratios}
-        return {**dataclasses.asdict(self), **found}
+        """Return fields, medians and ratios for JSON."""
+        derived = {"medians": self.medians, "ratios": self.ratios}
+        return {**dataclasses.asdict(self), **derived}
 
     def to_markdown(self) -> str:
         """Return a section of a page."""
         rows = [["", self.unit, "range", "ratio"]]
-        for name, of in self.values.items():
-            spread = f"{_number(min(of))} to {_number(max(of))}"
+        for name, values in self.values.items():
+            spread = f"{_number(min(values))} to {_number(max(values))}"
             ratio = f"{self.ratios[name]:.2f}"
             rows.append([name, _number(self.medians[name]), spread, ratio])
         note = [self.note, ""] if self.note else []
@@ -62,7 +62,7 @@ class Comparison:
 
 
 def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) -> str:
-    """Return a page with everything."""
+    """Return a page with the machine and all comparisons."""
     machine = header["machine"]
     packages = ", ".join(f"{n} {v}" for n, v in machine["versions"].items())
     lines = [
@@ -90,7 +90,7 @@ def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) ->
 
 @mpl.rc_context(STYLE)
 def draw(comparisons: Sequence[Comparison]) -> Figure:
-    """Draw how many times as good as the baseline every program is."""
+    """Draw the ratio of each program."""
     heights = [1 + len(each.values) for each in comparisons]
     figure = Figure(figsize=(8, 0.3 * sum(heights) + 0.3), layout="constrained")
     all_axes = figure.subplots(len(heights), squeeze=False, height_ratios=heights)
@@ -99,9 +99,9 @@ def draw(comparisons: Sequence[Comparison]) -> Figure:
         # Variants of the baseline, named "BASELINE, VARIANT", share its grey.
         programs = [name.split(",")[0] for name in names]
         colors = [LINES if name == programs[0] else VALIDATION for name in programs]
-        drawn = axes.barh(range(len(names)), ratios, color=colors, height=0.7)
+        bars = axes.barh(range(len(names)), ratios, color=colors, height=0.7)
         axes.bar_label(
-            drawn,
+            bars,
             [
                 f"{each.ratios[name]:.2f}   {_number(median)} {each.unit}"
                 for name, median in each.medians.items()
@@ -117,12 +117,12 @@ def draw(comparisons: Sequence[Comparison]) -> Figure:
         axes.set_xticks([])
         axes.set_xlim(0, 1.6 * max(ratios))
         axes.spines[["bottom"]].set_visible(False)
-        # Beside the names, a long title would leave the figure.
+        # Wrap long titles to the width of the figure.
         axes.set_title(textwrap.fill(each.title, 64))
     return figure
 
 
 def _number(value: float) -> str:
-    """Return three digits, or all digits before the point."""
+    """Format a number with three digits, or all digits before the point."""
     digits = max(0, 3 - len(str(int(value)))) if value >= 1 else 3
     return f"{value:,.{digits}f}"

@@ -1,4 +1,4 @@
-"""The commit, the processor and the versions that a speed depends on."""
+"""Describe the commit, the machine and the package versions of a measurement."""
 
 import os
 import pathlib
@@ -10,15 +10,15 @@ from avsdn_tf.run_folder import package_version, versions
 from avsdn_tf.training.distribution import num_cores
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-# What decides a program's results: its code, and the recipes of the experiments.
+# Files that affect results: code, and recipes of experiments.
 _CODE = ("*.py", "experiments/*.json", "experiments/published/*.json")
-# The programs that parts compare with; then packages that TensorFlow and Keras import
-# where they are installed, which takes memory and time.
+# Packages of the baselines, and packages that TensorFlow and Keras import if installed,
+# which costs memory and time.
 _PACKAGES = ("torch", "h5py", "jax", "pandas")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return everything besides the program that a speed depends on."""
+    """Return code, processor, memory and package versions."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "code": describe_code(),
@@ -30,7 +30,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_code() -> str:
-    """Return the commit of the code that runs, as the end of a sentence."""
+    """Return the commit of the running code, as the end of a sentence."""
     if not (_ROOT / ".git").exists():
         return "by code outside of git"
 
@@ -43,17 +43,16 @@ def describe_code() -> str:
     try:
         commit = git("rev-parse", "--short", "HEAD")
         is_changed = bool(git("status", "--porcelain", "--", *_CODE))
-    # No git, or no commit yet.
+    # git is missing, or there is no commit.
     except (OSError, subprocess.CalledProcessError):
         return "by an unknown commit"
     return f"by commit {commit}{' with uncommitted changes' if is_changed else ''}"
 
 
 def processor() -> str:
-    """Return the processor's name where Linux knows it, else its architecture.
+    """Return the processor's name on Linux, else its architecture.
 
-    Virtual machines give several generations the same name; family and model tell them
-    apart.
+    Family and model distinguish generations that have one name in virtual machines.
     """
     info = _cpuinfo()
     name = info.get("model name", platform.machine())
@@ -63,17 +62,17 @@ def processor() -> str:
 
 
 def has_bfloat16() -> bool:
-    """Return whether the processor multiplies in bfloat16, as far as Linux knows.
+    """Return whether the processor has bfloat16 instructions; False except on Linux.
 
-    PyTorch's LSTM fails in bfloat16 on some processors without it.
+    PyTorch's LSTM fails in bfloat16 on some processors without them.
     """
     info = _cpuinfo()
-    # avx512_bf16 and amx_bf16 on x86, bf16 on Arm.
+    # The flags are avx512_bf16 and amx_bf16 on x86, bf16 on Arm.
     return "bf16" in info.get("flags", "") + info.get("Features", "")
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Return what /proc/cpuinfo says of the first processor."""
+    """Return the fields of the first processor in /proc/cpuinfo."""
     path = pathlib.Path("/proc/cpuinfo")
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())

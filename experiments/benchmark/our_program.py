@@ -1,4 +1,4 @@
-"""This package's side of the comparison: what its commands compute, by itself."""
+"""Training steps and inference of this package, without its commands."""
 
 import dataclasses
 import tempfile
@@ -21,8 +21,7 @@ from avsdn_tf.training.tasks import build_task
 from avsdn_tf.training.tasks.segments import make_logits
 from experiments.benchmark.batch import AUDIO_WIDTH, NUM_CLASSES, Batch
 
-# Optimisations of a step, by the name of their replacement: an attribute of a module,
-# and its value without the optimisation.
+# Replacements of optimizations: module, attribute, value without the optimization.
 REPLACED: dict[str, tuple[Any, str, Any] | None] = {
     "as it is": None,
     "one step a call": (training_step, "STEPS_PER_CALL", 1),
@@ -38,22 +37,22 @@ def step(
     replaced: str = "as it is",
     settings: Mapping[str, Any] | None = None,
 ) -> Callable[[], int]:
-    """Return a function that takes training steps on one batch, as training does.
+    """Return a function that takes training steps on one batch.
 
     Args:
         batch: The network and its shapes.
         data_dir: TFDS's folder, or None for its default.
-        xla: See `Config`.
-        precision: See `Config`.
-        replaced: A name of `REPLACED`.
-        settings: Further settings.
+        xla: As in `Config`.
+        precision: As in `Config`.
+        replaced: A name in `REPLACED`.
+        settings: Further fields of `Config`.
 
     Returns:
-        The function; it returns the number of steps.
+        The function, which returns the number of steps.
     """
     if REPLACED[replaced]:
         module, attribute, value = REPLACED[replaced]
-        # Fail if the optimisation is gone.
+        # Fail if the attribute has been removed.
         getattr(module, attribute)
         setattr(module, attribute, value)
     config = Config(
@@ -64,7 +63,7 @@ def step(
         precision=precision,
         **(settings or {}),
     )
-    # Its categories are used, its clips are not read.
+    # Only the categories are used. No clips are read.
     dataset = dataclasses.replace(
         open_dataset(config.dataset, data_dir),
         visual_shape=tuple(batch.visual_shape),
@@ -97,8 +96,8 @@ def inference(batch: Batch, how: str) -> Callable[[], None]:
 
     Args:
         batch: The network and its shapes.
-        how: `"keras"`: the model is called. `"graph"`: as evaluation and prediction do.
-            `"xla"`: the graph, compiled. `"savedmodel"`: an exported model.
+        how: `"keras"` calls the model, `"graph"` the function of evaluation and
+            prediction, `"xla"` a compiled graph, `"savedmodel"` an exported model.
     """
     keras.utils.set_random_seed(0)
     entry = MODELS[batch.network]
@@ -116,7 +115,7 @@ def inference(batch: Batch, how: str) -> Callable[[], None]:
             loaded = tf.saved_model.load(folder)
 
         def predict(clips: dict[str, tf.Tensor]) -> tf.Tensor:
-            # `loaded.serve` alone would not keep the variables alive.
+            # Keep `loaded` alive: `loaded.serve` doesn't own the variables.
             return loaded.serve(clips)
 
     elif how == "xla":
@@ -132,8 +131,8 @@ def inference(batch: Batch, how: str) -> Callable[[], None]:
 
 
 def _as_stored(batch: Batch) -> dict[str, tf.Tensor]:
-    """Return random features in the dtypes that they are stored in."""
+    """Return random features in the dtypes of data sets."""
     audio, visual, _ = batch.random()
-    # Maps are stored in half precision, and the step widens them.
+    # Data sets store maps as float16, and the step casts them.
     dtype = tf.float16 if len(batch.visual_shape) > 1 else tf.float32
     return {"audio": tf.constant(audio), "visual": tf.cast(visual, dtype)}

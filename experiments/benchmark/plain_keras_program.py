@@ -1,7 +1,6 @@
-"""The networks in plain Keras: its own layers, functional, `compile` and `fit`.
+"""AVSDN and AVEL in plain Keras: functional API, `compile`, `fit`, data in memory.
 
-It is written as a Keras user would write it, with the features in memory. It imports
-nothing of avsdn_tf.
+The module doesn't import avsdn_tf.
 """
 
 from collections.abc import Callable
@@ -20,8 +19,8 @@ from experiments.benchmark.batch import (
     one_hot,
 )
 
-# `fit` costs some milliseconds by itself, which an epoch's 50 steps share.
-_STEPS_A_FIT = 16
+# Steps per call of `fit`, to share its overhead of some milliseconds.
+_STEPS_PER_FIT = 16
 
 
 def build_avsdn(batch: Batch) -> keras.Model:
@@ -69,25 +68,25 @@ NETWORKS = {"avsdn": build_avsdn, "avel_att": build_avel_att}
 
 
 def training(batch: Batch) -> Callable[[], int]:
-    """Return a function that takes training steps on a batch in memory."""
+    """Return a function that takes training steps and returns their number."""
     model = NETWORKS[batch.network](batch)
     audio, visual, target = batch.random()
     batches = tf.data.Dataset.from_tensors(((audio, visual), target)).repeat()
 
     def work() -> int:
-        model.fit(batches, steps_per_epoch=_STEPS_A_FIT, shuffle=False, verbose=0)
-        return _STEPS_A_FIT
+        model.fit(batches, steps_per_epoch=_STEPS_PER_FIT, shuffle=False, verbose=0)
+        return _STEPS_PER_FIT
 
     return work
 
 
 def epoch(batch: Batch, files: str) -> Callable[[], None]:
-    """Return a function that trains an epoch, and scores the validation split."""
+    """Return a function that trains an epoch and evaluates on the validation split."""
     clips, splits = load_features(files)
     data = {}
     for name, rows in splits.items():
-        # A split is in one piece, so that these are views.
-        audio, visual, labels = (of[rows[0] : rows[-1] + 1] for of in clips.values())
+        # Slices are views: the rows of a split are consecutive.
+        audio, visual, labels = (a[rows[0] : rows[-1] + 1] for a in clips.values())
         data[name] = ((audio, visual), one_hot(labels))
     model = NETWORKS[batch.network](batch)
 
@@ -109,8 +108,8 @@ def _inputs(batch: Batch) -> list[Any]:
 
 def _compile(audio: Any, visual: Any, features: Any) -> keras.Model:
     model = keras.Model([audio, visual], layers.Dense(NUM_CLASSES)(features))
-    # Not the paper's binary cross-entropy of the softmax: Keras's BinaryCrossentropy
-    # takes the logits of a softmax for those of a sigmoid.
+    # The paper's loss is the binary cross-entropy of a softmax, which Keras doesn't
+    # have: BinaryCrossentropy(from_logits=True) applies a sigmoid.
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
     return model

@@ -1,4 +1,4 @@
-"""Layers of the newer networks in plain eager PyTorch, for `torch_heads`."""
+"""Layers of the networks in `torch_heads`, in eager PyTorch."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ def dense(inputs: int, outputs: int, bias: bool = True) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Attention to a memory and a feed-forward network, normalized afterwards."""
+    """Transformer block (post-norm): attention to a memory, feed-forward network."""
 
     def __init__(self, feed_forward: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Dense layer and two blocks of self-attention."""
+    """Dense layer and two self-attention blocks."""
 
     def __init__(self, width: int, feed_forward: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Dense layer and attention to a memory and itself."""
+    """Dense layer, and attention to a memory and the queries."""
 
     def __init__(self, width: int, feed_forward: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Attention of the product of two modalities to both."""
+    """Attention from the product of two modalities to both."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class CellWeights(nn.Module):
 
 
 class ChannelSpatial(nn.Module):
-    """Audio-guided attention to channels, then to cells."""
+    """Audio-guided attention over channels, then over cells."""
 
     def __init__(self, width: int = 2 * UNITS) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class ChannelSpatial(nn.Module):
 
 
 class Unscaled(nn.Module):
-    """Attention by one head, whose products are not scaled."""
+    """Single-head attention without scaling of the scores."""
 
     def __init__(self, width: int, memory: int, key: int) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Unscaled(nn.Module):
 
 
 class SelfGuided(nn.Module):
-    """Channel and spatial attention that the map guides beside the audio."""
+    """Channel and spatial attention, guided by the audio and by the map itself."""
 
     def __init__(self, width: int = 2 * UNITS) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The baseline: the networks and their training in a plain PyTorch program.
+"""The baseline: AVSDN and AVEL in a typical PyTorch program.
 
-It is written as such programs are: `torch.nn.LSTM`, Adam, the whole feature file in
-memory. It imports nothing of avsdn_tf.
+It uses `torch.nn.LSTM`, Adam and the whole feature file in memory, and doesn't import
+avsdn_tf.
 """
 
 import os
@@ -20,7 +20,7 @@ from experiments.benchmark.batch import (
     one_hot,
 )
 
-# As many as TensorFlow takes.
+# As many threads as TensorFlow's default.
 torch.set_num_threads(
     len(os.sched_getaffinity(0))
     if hasattr(os, "sched_getaffinity")
@@ -29,12 +29,12 @@ torch.set_num_threads(
 
 
 def mlp(units: int) -> nn.Sequential:
-    """Return the papers' multilayer perceptron: dense, tanh, dense."""
+    """Return AVSDN's multilayer perceptron: dense, tanh, dense."""
     return nn.Sequential(nn.Linear(units, units), nn.Tanh(), nn.Linear(units, units))
 
 
 class AVSDN(nn.Module):
-    """AVSDN of Lin et al. (ICASSP 2019) in one direction, with one MLP a fusion."""
+    """Unidirectional AVSDN of Lin et al. (ICASSP 2019), with one MLP per fusion."""
 
     def __init__(self, visual_shape: Sequence[int], units: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ NETWORKS = {"avsdn": AVSDN, "avel_att": AVEL}
 
 
 class _Trainer:
-    """A network, compiled or not, and its training by Adam, fused or not."""
+    """A network and its training by Adam."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ def inference(batch: Batch, compiled: bool = False) -> Callable[[], None]:
 
 
 def epoch(batch: Batch, files: str, bfloat16: bool = False) -> Callable[[], None]:
-    """Return a function that trains an epoch, and scores the validation split."""
+    """Return a function that trains an epoch and evaluates on the validation split."""
     clips, splits = load_features(files)
     trainer = _Trainer(batch, bfloat16=bfloat16)
     rng = np.random.default_rng(0)
@@ -182,6 +182,6 @@ def _batches(
     """Yield batches of audio, visual features and one-hot labels."""
     for start in range(0, len(rows), size):
         audio, visual, labels = (
-            of[rows[start : start + size]] for of in clips.values()
+            array[rows[start : start + size]] for array in clips.values()
         )
         yield [torch.from_numpy(array) for array in (audio, visual, one_hot(labels))]

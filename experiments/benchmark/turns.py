@@ -1,12 +1,12 @@
-"""Repeat a piece of work, in turns that the parent process asks for.
+"""Time a function repeatedly, in turns that the parent process requests.
 
     python -m experiments.benchmark.turns MODULE WORK SETTINGS_JSON
 
-`MODULE.WORK(**settings)` prepares, and returns a function that does the work once. Each
-line on standard input is a JSON list of the arguments `seconds` and `least` of
-`take_turn`. The answer is one line of JSON, the seconds of every repetition.
+`MODULE.WORK(**settings)` prepares the work, and returns the function to time. Each line
+on standard input is a turn: a JSON list of the arguments `seconds` and `least` of
+`take_turn`. The answer is a line of JSON, the result of `take_turn`.
 
-This module imports nothing of avsdn_tf: the other programs must not pay for that.
+The module doesn't import avsdn_tf, because the baselines run in it.
 """
 
 import importlib
@@ -21,11 +21,15 @@ from experiments.benchmark.batch import Batch
 def take_turn(
     work: Callable[[], int | None], seconds: float, least: int = 1
 ) -> list[float]:
-    """Repeat work for some seconds, and at least some times.
+    """Repeat work for a time, but at least `least` times.
+
+    Args:
+        work: The function to time. It may return the number of units of work per call.
+        seconds: Duration of the turn.
+        least: Least number of calls.
 
     Returns:
-        The seconds of every repetition. Work that a call does several times returns how
-        often, and its seconds are the mean.
+        The time per unit of work of each call, in seconds.
     """
     times = []
     end = time.perf_counter() + seconds
@@ -38,11 +42,11 @@ def take_turn(
 
 def serve(module: str, work: str, settings: str) -> None:
     """Prepare the work, and take a turn for each line of standard input."""
-    given = json.loads(settings)
-    given["batch"] = Batch(**given["batch"])
-    prepared = getattr(importlib.import_module(module), work)(**given)
+    arguments = json.loads(settings)
+    arguments["batch"] = Batch(**arguments["batch"])
+    function = getattr(importlib.import_module(module), work)(**arguments)
     for line in sys.stdin:
-        print(json.dumps(take_turn(prepared, *json.loads(line))), flush=True)
+        print(json.dumps(take_turn(function, *json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

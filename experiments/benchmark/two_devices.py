@@ -1,8 +1,8 @@
-"""Train over two logical CPU devices, to see several devices at work without a GPU.
+"""Train on two logical CPU devices, to try distributed training without GPUs.
 
     python -m experiments.benchmark.two_devices [FLAGS of avsdn_tf.main]
 
-Logical devices must be made before TensorFlow starts, hence a program of its own.
+A separate program, because logical devices must be created before TensorFlow starts.
 """
 
 import tensorflow as tf

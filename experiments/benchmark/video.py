@@ -1,4 +1,4 @@
-"""The part that measures how fast videos become features, stage by stage."""
+"""Measure the speed of feature extraction from videos, stage by stage."""
 
 import argparse
 import os
@@ -23,14 +23,14 @@ _WHOLE = "the whole"
 
 
 def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
-    """Measure the speed of each stage, and its share of the processor time.
+    """Measure the speed and the processor time of each stage.
 
-    The stages take turns in this process. The whole is what `extract` does, several
-    videos at once, so that its stages overlap; each stage alone goes through one video
-    after the other.
+    The stages take turns in this process. `_WHOLE` is the command `extract`, which
+    processes several videos at once, so that stages overlap. The other stages process
+    one video after the other.
 
     Raises:
-        UserError: If there are no videos, or one of them can't be read.
+        UserError: If there are no videos, or a video can't be read.
     """
     if not args.videos:
         raise UserError(
@@ -39,10 +39,10 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
         )
     videos = find_videos(args.videos)
     names = ("audio_network", "audio_weights", "visual_network", "visual_weights")
-    given = {name: getattr(args, name) for name in (*names, "visual_precision")}
-    given = {name: value for name, value in given.items() if value is not None}
-    extractor = build_extractor(**given)
-    made = Backbones().override(**given).complete()
+    options = {name: getattr(args, name) for name in (*names, "visual_precision")}
+    options = {name: value for name, value in options.items() if value is not None}
+    extractor = build_extractor(**options)
+    backbones = Backbones().override(**options).complete()
     rate = extractor.visual.frames_per_second
     seconds = [s for v in videos for s in read_seconds(v, rate)]
     waveforms = np.stack([second.waveform for second in seconds])
@@ -56,33 +56,34 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
     }
     for work in stages.values():
         work()
-    taken = alternate(
+    turns = alternate(
         {name: lambda work=work: _time(work) for name, work in stages.items()},
         args.repeats,
     )
     title = (
-        f"{len(seconds)} s of video, {made.audio_network} and {made.visual_network}, "
-        f"{made.visual_precision}, {args.workers} videos at once"
+        f"{len(seconds)} s of video, {backbones.audio_network} and "
+        f"{backbones.visual_network}, {backbones.visual_precision}, "
+        f"{args.workers} videos at once"
     )
     yield Comparison(
         title,
         "s of video a second",
-        {name: [len(seconds) / wall for wall, _ in of] for name, of in taken.items()},
+        {n: [len(seconds) / wall for wall, _ in pairs] for n, pairs in turns.items()},
         less_is_better=False,
         note="Stages alone add up to more than the whole, in which they overlap.",
     )
-    whole = statistics.median(processors for _, processors in taken[_WHOLE])
+    whole = statistics.median(processors for _, processors in turns[_WHOLE])
     yield Comparison(
         f"{title}: processor time",
         "% of the whole",
-        {name: [100 * of / whole for _, of in pairs] for name, pairs in taken.items()},
+        {n: [100 * cpu / whole for _, cpu in pairs] for n, pairs in turns.items()},
     )
 
 
 def _extract(
     extractor: Extractor, videos: Sequence[pathlib.Path], workers: int
 ) -> None:
-    """Do what `extract` does, several videos at once."""
+    """Run the command `extract`, with a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder)
         failures = extract_all(extractor, videos, out, workers, lambda *_: None)
@@ -91,12 +92,12 @@ def _extract(
 
 
 def _time(work: Callable[[], Any]) -> tuple[float, float]:
-    """Return the seconds that some work takes, and those of all processors."""
+    """Return the wall time and the processor time of some work, in seconds."""
     start, processors_start = time.perf_counter(), _processors_s()
     work()
     return time.perf_counter() - start, _processors_s() - processors_start
 
 
 def _processors_s() -> float:
-    """Return the processor time of this process and of children that have ended."""
+    """Return the processor time of this process and its ended children, in seconds."""
     return sum(os.times()[:4])

@@ -1,1 +1,1 @@
-"""Faults on purpose: killed trainings and damaged videos."""
+"""Test recovery from killed trainings and damaged videos."""

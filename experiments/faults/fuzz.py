@@ -33,7 +33,7 @@ LEAK_MIB = 64
 _STATUSES = ("ok", "refused", "failed", "crashed", "hung")
 _KINDS = ("flip", "cut", "splice")
 _FLIPPED_BYTES = 40
-# The start and the end of a file hold its tables.
+# Containers have their tables at the start or the end of a file.
 _TABLE_BYTES = 8192
 
 
@@ -41,11 +41,11 @@ class Outcome(NamedTuple):
     """The outcome of reading one copy.
 
     Attributes:
-        kind: How it was damaged: "flip", "cut" or "splice".
+        kind: Kind of damage: "flip", "cut" or "splice".
         status: "ok", "refused" (a `VideoError`), "failed" (another error), "crashed"
             or "hung".
-        detail: The error's message, or how the process ended.
-        taken_s: Seconds that it took.
+        detail: The error message, or the number of seconds read.
+        taken_s: Time for reading the copy, in seconds.
         memory_mib: Resident memory of the process afterwards; 0 if it has ended.
     """
 
@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
 
 
 def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
-    """Return how a copy is damaged, and its bytes; the same for the same seed."""
+    """Damage a copy, deterministically by seed; return the kind and the bytes."""
     rng = np.random.default_rng((seed, copy))
     kind = _KINDS[copy % 3]
     size = len(content)
@@ -67,26 +67,26 @@ def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
     if kind == "flip":
         table = min(size, _TABLE_BYTES)
         low, high = [(0, size), (0, table), (size - table, size)][rng.integers(3)]
-        # Often few: a reader refuses many at once, and never gets further.
+        # Often a few bytes only: many changes are detected at the start of the file.
         places = rng.integers(low, high, int(_FLIPPED_BYTES ** rng.random()))
         damaged[places] = rng.integers(0, 256, len(places))
         return kind, damaged.tobytes()
     length = rng.integers(1, size // 4)
     source, target = rng.integers(0, size - length, 2)
-    part = damaged[source : source + length].copy()
+    piece = damaged[source : source + length].copy()
     if rng.integers(2):
-        damaged[target : target + length] = part
+        damaged[target : target + length] = piece
     else:
-        damaged = np.insert(damaged, target, part)
+        damaged = np.insert(damaged, target, piece)
     return kind, damaged.tobytes()
 
 
 def fuzz(
     path: str | os.PathLike[str], copies: int, seed: int, limit_s: float
 ) -> list[Outcome]:
-    """Read damaged copies of a video, one at a time, and return their outcomes.
+    """Read damaged copies of a video one by one, and return their outcomes.
 
-    A copy that takes more than `limit_s` counts as hung.
+    A copy that takes more than `limit_s` seconds counts as hung.
     """
     content = pathlib.Path(path).read_bytes()
     # A forked process would share FFmpeg's state with this one.
@@ -98,7 +98,7 @@ def fuzz(
         for copy in range(copies):
             if not pool:
                 pool = concurrent.futures.ProcessPoolExecutor(1, context)
-                # The limit is for reading, not for starting Python.
+                # Start Python before the time limit begins.
                 pool.submit(_resident_mib).result()
             kind, damaged = damage(content, seed, copy)
             file.write_bytes(damaged)
@@ -137,15 +137,15 @@ def _read(path: str) -> tuple[str, str, float]:
 def _check(second: video.Second, index: int) -> None:
     """Check the index, the shapes and the values of a second."""
     frames, waveform = second.frames, second.waveform
-    is_right = second.index == index and not (frames is None and waveform is None)
+    is_valid = second.index == index and not (frames is None and waveform is None)
     if frames is not None:
-        is_right &= len(frames) == 1 and max(frames.shape[1:3]) <= 1080
-        is_right &= frames.dtype == np.uint8
+        is_valid &= len(frames) == 1 and max(frames.shape[1:3]) <= 1080
+        is_valid &= frames.dtype == np.uint8
     if waveform is not None:
-        is_right &= waveform.shape == (video.SAMPLE_RATE_HZ,)
-        is_right &= bool(np.abs(waveform).max() <= 1)
-    if not is_right:
-        raise AssertionError(f"second {index} came as {second}")
+        is_valid &= waveform.shape == (video.SAMPLE_RATE_HZ,)
+        is_valid &= bool(np.abs(waveform).max() <= 1)
+    if not is_valid:
+        raise AssertionError(f"second {index} is invalid: {second}")
 
 
 def _resident_mib() -> float:
@@ -155,15 +155,15 @@ def _resident_mib() -> float:
 
 
 def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
-    """Return the growth of memory in MiB.
+    """Return the largest growth of a process's memory in MiB.
 
-    It is the median of a process's last quarter of copies minus the median of the
-    second quarter: the first copies fill caches, and single copies need much memory.
+    The growth is the median memory after the last quarter of copies, minus that after
+    the second quarter. The first quarter fills caches.
     """
     growths = [0.0]
-    # A copy that ends its process has no memory.
-    for _, of_process in itertools.groupby(outcomes, lambda each: each.memory_mib > 0):
-        used = [each.memory_mib for each in of_process]
+    # Copies without memory have ended their process.
+    for _, group in itertools.groupby(outcomes, lambda each: each.memory_mib > 0):
+        used = [each.memory_mib for each in group]
         if quarter := len(used) // 4:
             second = statistics.median(used[quarter : 2 * quarter])
             growths.append(statistics.median(used[-quarter:]) - second)
@@ -171,7 +171,7 @@ def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the copies, print a table, and return the exit code."""
+    """Run the command, and return the exit code."""
     parser = Parser("experiments.faults fuzz", __doc__)
     add = parser.add_argument
     add("video", metavar="VIDEO", help="Video to copy and damage.")

@@ -23,8 +23,8 @@ from avsdn_tf.run_folder import RunFolder
 from experiments.arguments import Parser, positive
 from experiments.programs import Program
 
-# Dropout, averaged weights and weight decay have a state that must survive. A
-# checkpoint is saved after every call into the graph, several times an epoch.
+# Dropout, averaged weights and weight decay have state that must be restored. The
+# checkpoint interval is so small that every call into the graph saves a checkpoint.
 _FLAGS = (
     "--units=16",
     "--batch_size=8",
@@ -35,7 +35,7 @@ _FLAGS = (
     "--weight_decay=0.01",
     "--checkpoint_minutes=0.00001",
 )
-# Lines that a training prints.
+# Texts in the training's output.
 _RESUMED = "going on in "
 _FIRST_LINE = "batches an epoch"
 
@@ -47,10 +47,10 @@ def start(run: pathlib.Path) -> Program:
 
 
 def train(run: pathlib.Path) -> str:
-    """Train to the end, and return where the training resumed, as it prints it.
+    """Train to the end, and return the printed place where training resumed.
 
     Raises:
-        UserError: If it fails.
+        UserError: If the training fails.
     """
     with start(run) as program:
         lines = list(program.process.stdout)
@@ -60,18 +60,21 @@ def train(run: pathlib.Path) -> str:
 
 
 def kill_at(run: pathlib.Path, moment: float, epoch_s: Sequence[float]) -> None:
-    """Start the training, and kill it at a moment, in epochs: 2.5 is in the third."""
-    done, share = divmod(moment, 1)
+    """Start the training, and kill it at a moment in epochs, such as 2.5.
+
+    `epoch_s` holds the duration of each epoch in seconds.
+    """
+    done, fraction = divmod(moment, 1)
     mark = f"epoch {int(done):3d}/" if done else _FIRST_LINE
     with start(run) as program:
         for line in program.process.stdout:
             if mark in line:
                 break
-        time.sleep(share * epoch_s[int(done)])
+        time.sleep(fraction * epoch_s[int(done)])
 
 
 def read_outcome(run: pathlib.Path) -> tuple[list[bytes], list[dict[str, str]]]:
-    """Return all weights, and all metrics but the seconds."""
+    """Return all weights, and all metrics except the seconds."""
     with RunFolder(run).metrics.open(newline="") as file:
         epochs = [{**epoch, "seconds": ""} for epoch in csv.DictReader(file)]
     weights = RunFolder(run).load_model().get_weights()
@@ -79,7 +82,7 @@ def read_outcome(run: pathlib.Path) -> tuple[list[bytes], list[dict[str, str]]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Make all attempts, and print a table and the count."""
+    """Run the command, and return the exit code."""
     parser = Parser("experiments.faults kill", __doc__)
     add = parser.add_argument
     text = "Number of trainings to kill [20]."
