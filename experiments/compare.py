@@ -54,7 +54,7 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
     reports = [folder.read_report() for folder in folders]
     for run, each in zip(runs, predictions, strict=True):
         if each.multi_label:
-            raise UserError(f"{run}: expected a run of one class a segment.")
+            raise UserError(f"{run}: expected a run with one class per segment.")
     categories = _check_same(runs, predictions, reports)
     first = predictions[0]
     names = _name_runs([folder.path for folder in folders], models)

@@ -228,7 +228,7 @@ def _write(
 
 
 def _results_folder(args: argparse.Namespace, name: str) -> pathlib.Path:
-    """Return the folder for a table: `_RESULTS` only for its or the default budget."""
+    """Return `_RESULTS` for the default flags or those of its table, else `tables`."""
     if args.results:
         return pathlib.Path(args.results)
     path, default = _RESULTS / name, parse([args.table])

@@ -312,7 +312,7 @@ def _describe_origin(jobs: int) -> dict[str, Any]:
 
 
 def describe_origins(runs: Sequence[Run]) -> list[str]:
-    """Return sentences about code and machine of finished runs, one per distinct."""
+    """Return sentences about the code and the machines of finished runs."""
     origins = collections.Counter(run.describe_origin() for run in runs)
     if len(origins) == 1:
         return [f"Trained {origin}." for origin in origins]

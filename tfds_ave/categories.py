@@ -39,7 +39,7 @@ def read_categories(path: pathlib.Path, text: str) -> tuple[str, ...]:
         names.setdefault(skeleton(name), (name, number))
     if wrong or not names:
         raise DatasetError(
-            f"{path}: expected one category a line, each once, without {BACKGROUND}, "
+            f"{path}: expected one category per line, each once, without {BACKGROUND}, "
             "the class of clips and segments without an event. Received: "
             f"{'; '.join(shorten(wrong)) or 'nothing'}."
         )

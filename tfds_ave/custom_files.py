@@ -82,7 +82,7 @@ def choose_windows(window_s: int | None, hop_s: int | None) -> tuple[int, int]:
 
 
 def precheck(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
-    """Return errors in the clips that are known before features are extracted.
+    """Return errors that can be detected before features are extracted.
 
     `lengths_s` holds the lengths that videos state, by key, in seconds.
     """

@@ -72,8 +72,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     say: Callable[[str], None] = staticmethod(logging.warning)
     # Called with the stage of the build, the number of done items, and the total.
     on_progress: Callable[[str, int, int], None] = staticmethod(lambda *_: None)
-    # Windows of training clips in `custom`: length and hop in seconds. None: 10, and
-    # the length; for an existing data set, any values.
+    # Windows of training clips in `custom`: length (default: 10) and hop (default: the
+    # length) in seconds. With an existing data set, None accepts its windows.
     window_s: int | None = None
     hop_s: int | None = None
     # The builder that has replaced the data set.

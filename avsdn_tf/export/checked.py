@@ -23,7 +23,7 @@ def check_labels_segments(model: keras.Model) -> None:
     """Check that a model labels segments.
 
     Raises:
-        UserError: If it doesn't.
+        UserError: If the model doesn't label segments.
     """
     if not isinstance(model, SegmentClassifier):
         raise UserError(

@@ -42,9 +42,9 @@ def export_end_to_end(
       the last second.
     * `frames`: `(num_seconds, frames_per_second, height, width, 3)` uint8, RGB.
 
-    Outputs are those of `serving_default` in a SavedModel without backbones, without
-    the batch axis and `event_clip`, and `logits`. Long videos are processed in windows,
-    as in `events.stitch_logits`.
+    Its outputs are `logits` and `probabilities`, `(num_seconds, num_classes)` each, and
+    `event_start_s`, `event_end_s`, `event_class` and `event_score`, `(num_events,)`
+    each. Long videos are processed in windows, as in `events.stitch_logits`.
 
     Args:
         model: A network that labels segments.
@@ -106,7 +106,7 @@ def _write_end_to_end(
 ) -> None:
     audio, visual = extractor.audio, extractor.visual
     rate_hz, window = FRONT_END.sample_rate_hz, int(metadata["num_segments"])
-    # Map over seconds, so that only the features take memory in proportion to length.
+    # Map over seconds, so that only the features' memory grows with the length.
     audio_features = functools.partial(
         tf.map_fn,
         lambda second: audio.features_of(second[None])[0],

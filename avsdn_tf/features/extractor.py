@@ -190,8 +190,8 @@ def check_network(
     argument = {"field": name, "value": received}
     if None not in (expected, received) and expected != received:
         raise UserError(
-            f"Expected {expected}, which made the features that the model was trained "
-            f"on. Received: {received}",
+            f"Expected {expected}, the network of the features that the model was "
+            f"trained on. Received: {received}",
             **argument,
         )
     shapes = {"audio": (model.audio_width,), "visual": tuple(model.visual_shape)}

@@ -101,7 +101,7 @@ def _is_file(address: str) -> bool:
 
 
 def tensorflow_hub() -> ModuleType:
-    """Import TensorFlow Hub late: it takes half a second, and training needs none."""
+    """Import TensorFlow Hub on demand, because the import takes half a second."""
     with _replaced_pkg_resources():
         import tensorflow_hub
         import tensorflow_hub.resolver

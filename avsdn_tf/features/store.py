@@ -182,7 +182,7 @@ def extract_all(
     workers: int,
     on_done: Callable[[pathlib.Path, str | None], None],
 ) -> dict[pathlib.Path, str]:
-    """Extract the features of many videos into a folder, unless it has them.
+    """Extract the features of many videos into a folder, except those it already has.
 
     Of several videos with one name, the first readable video is extracted, and the
     others fail. Ctrl+C takes effect within seconds.
@@ -230,7 +230,7 @@ def _extract_first(
     out: pathlib.Path,
     stop: threading.Event,
 ) -> dict[pathlib.Path, str | None]:
-    """Extract the first readable video of one name; return errors, None for success."""
+    """Extract the first readable of several videos of one name; return the errors."""
     failures: dict[pathlib.Path, str | None] = {}
     for index, video in enumerate(videos):
         try:

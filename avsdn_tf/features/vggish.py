@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# The weights are in this order, whatever Keras's global setting.
+# The order of the weights. Keras's global setting may differ.
 _DATA_FORMAT = "channels_last"
 
 

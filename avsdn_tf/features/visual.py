@@ -279,7 +279,7 @@ def _load_hub(
 
 
 def _as_probabilities(outputs: tf.Tensor) -> tf.Tensor:
-    """Return the softmax of logits; probabilities stay as they are."""
+    """Apply softmax, unless the outputs are probabilities."""
     sums = tf.reduce_sum(outputs, axis=-1)
     is_distribution = tf.reduce_all(outputs >= 0) & tf.reduce_all(
         tf.abs(sums - 1) < 1e-2

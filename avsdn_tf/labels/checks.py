@@ -22,7 +22,7 @@ MAX_SURPLUS_S = 1.0
 MIN_SEGMENT_S = 0.1
 # Comparing more categories with each other takes seconds.
 _MAX_COMPARED = 200
-# So does comparing longer names.
+# Comparing longer names takes seconds, too.
 _LONGEST_COMPARED = 200
 # Speech and Speach have 0.83, Cat and Car 0.67.
 _MIN_SIMILARITY = 0.8

@@ -99,7 +99,7 @@ def _intersect(
 
 
 def _join(events: Iterable[LabelledEvent]) -> list[LabelledEvent]:
-    """Return events in order of time, with those that overlap joined."""
+    """Return events in order of time, and merge overlapping events."""
     joined: list[LabelledEvent] = []
     for event in sorted(events, key=lambda event: event.start_s):
         if joined and event.start_s < joined[-1].end_s:
@@ -113,7 +113,7 @@ def _join(events: Iterable[LabelledEvent]) -> list[LabelledEvent]:
 def _overlaps(
     audio: Sequence[LabelledEvent], visual: Sequence[LabelledEvent]
 ) -> Iterator[LabelledEvent]:
-    """Yield where events of two joined lists overlap, in linear time."""
+    """Yield the intersections of two lists of merged events, in linear time."""
     i = j = 0
     while i < len(audio) and j < len(visual):
         start_s = max(audio[i].start_s, visual[j].start_s)

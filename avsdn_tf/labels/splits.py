@@ -110,7 +110,7 @@ def _describe(by_split: Mapping[str, int]) -> str:
 
 
 def count_clips(clips: Iterable[Clip]) -> dict[str, collections.Counter[str]]:
-    """Return by category, and for background, how many clips of each split have it."""
+    """Return the number of clips by category, or background, and split."""
     counts: dict[str, collections.Counter[str]] = {}
     for clip in clips:
         for category in sorted(_strata(clip)):

@@ -123,7 +123,7 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
         >>> model = convert_dmrn(state, categories)
         >>> model.save("dmrn.keras")
     """
-    # Modules 1 are activations.
+    # U_a.1 and U_v.1 are activations.
     return _convert(
         state,
         DMRN,

@@ -81,7 +81,7 @@ def _most_probable(probabilities: np.ndarray) -> list[list[tuple[int, float]]]:
 def _csv_text(prediction: VideoPrediction) -> str:
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    # A column, because CSV readers agree on no syntax for comments.
+    # A column, because CSV has no standard syntax for comments.
     writer.writerow((*Event._fields, "disclaimer"))
     for event in prediction.events:
         times_s = round(event.start_s, 3), round(event.end_s, 3)

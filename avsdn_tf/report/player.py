@@ -147,9 +147,10 @@ def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, An
 
 
 def _attention_data(maps: np.ndarray) -> dict[str, Any]:
-    """Return the data of attention.js: per map, the weights scaled to 255.
+    """Return the data of attention.js.
 
-    `percents` holds the weight of each map's strongest cell, in percent.
+    `levels` has the weights, scaled so that each map's strongest cell is 255, and
+    `percents` the weight of that cell in percent.
     """
     _, rows, columns = maps.shape
     strongest = maps.max(axis=(1, 2), keepdims=True)

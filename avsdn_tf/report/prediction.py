@@ -97,7 +97,7 @@ def check_prediction(
 def own_files(
     out: pathlib.Path, names: Sequence[str], video: pathlib.Path
 ) -> Iterator[pathlib.Path]:
-    """Yield a temporary folder for a video's files, which the block's end moves to out.
+    """Yield a temporary folder, whose files are moved to `out` when the block ends.
 
     Raises:
         UserError: As in `write_prediction`.
@@ -186,7 +186,7 @@ def _from_json(name: str) -> str:
 
 
 def _sha256(path: pathlib.Path) -> str | None:
-    """Return the hash of a file, or None if it is no file; of a huge one, no hash."""
+    """Return a file's SHA-256: "" if it is too large, None if there is no file."""
     if not path.is_file():
         return None
     try:
@@ -201,6 +201,6 @@ def find_written(out: str | os.PathLike[str]) -> dict[str, bool]:
     return {
         name: _sha256(out / name) in entry.hashes
         for name, entry in _read_record(out).items()
-        # A stranger's record may name files elsewhere.
+        # An untrusted record may name files in other folders.
         if pathlib.Path(name).name == name and (out / name).is_file()
     }

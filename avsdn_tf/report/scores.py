@@ -33,9 +33,9 @@ _MULTI_LABEL_SCORES = {
     "a half",
     "map_0.5": "mAP at IoU 0.5: average precision of events, the mean over categories",
     "map_mean": "mAP: the mean over IoU 0.1 to 0.9",
-    "llp_segment_f1": "LLP's segment F: mean over clips of the mean F1 of a clip's "
+    "llp_segment_f1": "LLP segment F1: mean over clips of the mean F1 of a clip's "
     "categories",
-    "llp_event_f1": "LLP's event F: the same of events at IoU 0.5",
+    "llp_event_f1": "LLP event F1: the same of events at IoU 0.5",
     "background_recall": "Background recall: of the segments without a category, how "
     "many are found",
     "validation_f1": "Validation F1: segment F1 of epoch {selected_epoch}, the best of "

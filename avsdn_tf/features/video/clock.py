@@ -1,12 +1,12 @@
 """Convert times of a video to flicks, and check its timestamps.
 
-Time 0 is the smaller of the first timestamps of picture and sound. These timestamps
-raise an error, because picture and sound can't be aligned by them:
+Time 0 is the smaller of the first timestamps of picture and sound. Errors are raised
+where timestamps can't align picture and sound:
 
-* A timestamp is more than 600 s after all earlier frames and the file's stated end.
-* A timestamp is more than 1 s before that of the frame before it.
-* Picture and sound lack the same interval of more than 1 s: FFmpeg skips damaged bytes
-  without an error. A gap in one stream may be intended, such as a still picture.
+* a timestamp more than 600 s after all earlier frames and the file's stated end;
+* a timestamp more than 1 s before that of the previous frame;
+* a gap of more than 1 s in picture and sound at once, because FFmpeg skips damaged
+  bytes without an error. A gap in one stream may be intended, such as a still picture.
 """
 
 import math

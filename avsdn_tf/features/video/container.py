@@ -3,11 +3,15 @@
 FFmpeg reads the file through PyAV, which drops FFmpeg's log unless a program enables it
 through `av.logging`.
 
-Damaged videos raise `VideoError`, after the seconds before the damage: for damaged
-packets and frames, for more than 1 s that both picture and sound lack (see `clock`),
-and for a file that ends more than 1 s before its stated length. Undetected are changed
-bytes that FFmpeg can decode, and the cut end of an AVI, WAV or MPEG transport stream
-that ends between two packets.
+A damaged video yields the seconds before the damage, and then raises `VideoError`. This
+is damage:
+
+* a damaged packet or frame;
+* more than 1 s without both picture and sound (see `clock`);
+* an end more than 1 s before the end that the file states.
+
+Two kinds of damage are not detected: changed bytes that FFmpeg can decode, and an AVI,
+WAV or MPEG transport stream that was cut between two packets.
 """
 
 import contextlib
@@ -38,10 +42,7 @@ _FORMATS = (
     *("mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "tak", "truehd", "tta"),
     *("vc1", "voc", "w64", "wav", "wtv", "wv", "yuv4mpegpipe"),
 )
-_NO_VIDEO = (
-    "it is not a video, but of a format that holds neither picture nor sound, one "
-    "picture, or the names of other files"
-)
+_NO_VIDEO = "it is not a video, but for example an image, text or a playlist"
 # 8K in cinemas. A damaged or malicious header may state any size.
 _MAX_PIXELS = 8192 * 4320
 # A TV channel's whole transport stream has about a hundred.
@@ -84,7 +85,7 @@ class Source:
         container: PyAV's container.
         picture: The video stream to read, or None.
         sound: The audio stream to read, or None.
-        reached_s: Time from the start up to which the file is decoded, for messages.
+        reached_s: Decoded time so far, in seconds, for messages.
     """
 
     container: av.container.InputContainer
@@ -114,7 +115,7 @@ class Source:
     def stated_s(self) -> float | None:
         """The length in seconds by the header or the last timestamp, or None.
 
-        None for audio files too, whose length FFmpeg may guess by size and bit rate.
+        None for files without picture, whose length FFmpeg may guess from their size.
         """
         duration = self.container.duration
         if not duration or self._is_duration_guessed or self.picture is None:
@@ -159,7 +160,7 @@ class Source:
         """Raise ValueError if the file states a longer duration than was decoded.
 
         Args:
-            zero_fl: Time 0.
+            zero_fl: Time 0; see `clock`.
             end_fl: End of the longest stream in the container, decoded or not.
             ends_fl: End of each stream in `streams`.
         """
@@ -187,7 +188,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Source]:
     """Open a video, and convert read errors in the block to `VideoError`."""
     path = os.fsdecode(path)
     if os.path.isdir(path):
-        raise VideoError(f"{path}: is a folder. Expected a video file. Name one in it.")
+        raise VideoError(f"{path}: is a folder. Expected a video file.")
     if not os.path.isfile(path):
         raise VideoError(f"{path}: there is no such file. Check the path of the video.")
     source = None
@@ -232,12 +233,12 @@ def _open(path: str) -> av.container.InputContainer:
     except av.error.MemoryError as error:
         # The error of some demuxers for too many streams.
         raise ValueError(
-            f"it has more than {_MAX_STREAMS} streams, or takes more memory than it may"
+            f"it has more than {_MAX_STREAMS} streams, or exceeds the memory limit"
         ) from error
 
 
 def _choose_streams(container: av.container.InputContainer) -> Source:
-    """Choose FFmpeg's best video stream and the best audio stream of its program."""
+    """Choose FFmpeg's best video stream, and the best audio stream for it."""
     if len(container.streams) > _MAX_STREAMS:
         raise ValueError(f"it has more than {_MAX_STREAMS} streams")
     # Skip cover images.

@@ -1,13 +1,13 @@
 """Decode the video stream: skip packets that aren't needed, compute presentation times.
 
 Some containers store decoding timestamps (DTS) only. FFmpeg derives presentation times
-from them by rules of the codec, and frames may come late or out of order. Decoders,
-however, output frames in presentation order, each with the DTS of the packet whose
-decoding output it:
+from them by rules of the codec, which may be late or out of order. The decoder outputs
+frames in presentation order, however, each with the DTS of the packet that was decoded
+last. This module derives presentation times from that DTS:
 
-* ASF: that DTS is the presentation time.
-* AVI: the presentation time is that DTS less the decoder's reordering delay.
-* MXF: the frame rate is constant, so each frame starts when the frame before it ends.
+* ASF: the time is the DTS.
+* AVI: the time is the DTS less the decoder's reordering delay.
+* MXF: the frame rate is constant, so each frame starts when the previous frame ends.
 """
 
 import itertools
@@ -29,8 +29,8 @@ class PictureDecoder:
 
     Args:
         source: The open file.
-        is_chosen: Returns whether a frame shown from one time to another, in flicks of
-            the file's timestamps, is needed.
+        is_chosen: Returns whether a frame is needed, given its start and its end in
+            flicks of the file's timestamps.
     """
 
     def __init__(self, source: Source, is_chosen: Callable[[int, int], bool]) -> None:
@@ -61,7 +61,7 @@ class PictureDecoder:
 
         Returns:
             Frames in presentation order with their timestamps in the stream's unit, or
-            None for a frame that starts when the frame before it ends.
+            None for a frame that starts when the previous frame ends.
         """
         if packet is not None:
             if self._has_only_dts is None:
@@ -114,7 +114,7 @@ class PictureDecoder:
             self._doubtful = [pts for pts in self._doubtful if pts > frame.pts]
 
     def _timestamp_of(self, frame: av.VideoFrame) -> int | None:
-        """Return a frame's presentation time, or None for the end of the last frame."""
+        """Return a frame's presentation time; None for the previous frame's end."""
         if not self._has_only_dts:
             return frame.dts if frame.pts is None else frame.pts
         if self._format == "asf":

@@ -6,8 +6,8 @@ the file is opened again and read once per stream.
 
 A corrupt packet is an error, except in MPEG transport streams: FFmpeg also marks intact
 packets as corrupt where two streams were joined, since counters restart there. `next`
-returns such packets as doubtful. If bytes are really missing, then timestamps have a
-gap, or the decoder fails, or the frame of a doubtful packet is never output.
+returns the packets there as doubtful. If bytes are really missing, timestamps have a
+gap, the decoder fails, or the frame of a doubtful packet is never output.
 """
 
 import math

@@ -4,8 +4,8 @@
 the frames shown i / n s after its start, i = 0, ..., n - 1, as in AVE's feature
 extraction.
 
-The frame shown at a time is the last frame whose timestamp is not later. Times before
-the first frame have the first frame, and times after the last frame the last frame.
+The frame shown at a time is the last frame whose timestamp is not later. The first
+frame is shown from time 0 on, and the last frame until the sound ends.
 
 Colours follow the video's tags. Untagged YUV is BT.709 from 720 lines on and BT.601
 below, as in players.
@@ -126,8 +126,8 @@ def turn_upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Rotate and mirror a frame's pixels by its display matrix.
 
     The matrix [[a, b, .], [c, d, .], ...] moves a pixel from (x, y) to
-    (a x + c y, b x + d y). Other angles are rounded to multiples of 90 degrees, which
-    phones write.
+    (a x + c y, b x + d y). Angles are rounded to multiples of 90 degrees; phones write
+    no others.
     """
     try:
         # `frame.side_data` would make a reference cycle that keeps the pixels.

@@ -49,10 +49,10 @@ class Second:
 
     Attributes:
         index: Number of the second, from 0.
-        start_s: Start in player time, in seconds. It equals `index`, unless the first
-            timestamp is over 0.1 s: Chromium starts at that timestamp, so it is added.
-            It is not added for MPEG transport and program streams, which browsers don't
-            play and other players start at 0.
+        start_s: Start in player time, the time that video players show, in seconds. It
+            equals `index`, unless the first timestamp is over 0.1 s: Chromium starts at
+            that timestamp, so it is added. It is not added for MPEG transport and
+            program streams, which browsers don't play and other players start at 0.
         end_s: End in player time: `start_s + 1`, or the end of the video.
         frames: `(frames_per_second, height, width, 3)` uint8 RGB, upright; None if the
             video has no picture. Non-square pixels are not corrected. All frames have
@@ -75,7 +75,7 @@ class Second:
 def read_seconds(
     path: str | os.PathLike[str], frames_per_second: int = 1, without: str | None = None
 ) -> Iterator[Second]:
-    """Yield the seconds of a video, decoding as far as each needs.
+    """Yield the seconds of a video, decoded on demand.
 
     Args:
         path: The video file.

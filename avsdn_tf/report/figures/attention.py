@@ -12,7 +12,7 @@ from avsdn_tf.report.figures.output import MUTED, STYLE, VALIDATION
 from avsdn_tf.report.scores import percent
 from avsdn_tf.text import short_name
 
-# Its lightness grows with the weight, so the map is readable in greyscale, too.
+# Lightness grows with the weight in this colour map, which is readable in greyscale.
 _COLORS = "inferno"
 _WIDTH_IN = 8.0
 _GAP_IN = 0.08

@@ -44,7 +44,7 @@ class LaneClip:
     lanes: Mapping[int, tuple[np.ndarray, np.ndarray]]
 
     def shown(self) -> list[int]:
-        """Return the categories to draw in order, at most those active longest."""
+        """Return the categories to draw, in order: at most 12, those active longest."""
         lengths = {category: np.sum(lane) for category, lane in self.lanes.items()}
         longest = sorted(lengths, key=lengths.get, reverse=True)[:_MAX_LANES]
         return sorted(longest)

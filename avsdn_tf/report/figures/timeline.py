@@ -31,7 +31,7 @@ CHOICE_RULE = (
     "steps from the best to the worst."
 )
 
-# Text on bars, the same in light and dark pages, as the bars are.
+# Bars and their text have the same colours in light and dark pages.
 _ON_BAR = "#15181c"
 _TRACK_IN = 8.0
 _ROW_IN = 0.26
