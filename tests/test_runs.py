@@ -60,7 +60,7 @@ def test_training_logs_each_epoch_and_prints_nothing(
     with caplog.at_level(logging.INFO, "avsdn_tf"):
         avsdn_tf.train(config, run=tmp_path / "run")
     lines = [record.getMessage() for record in caplog.records]
-    assert any("480 + 96 + 96 clips" in line for line in lines)
+    assert any("train 480, validation 96, test 96 clips" in line for line in lines)
     assert sum(line.startswith("epoch   1/1") for line in lines) == 1
     assert capsys.readouterr().out == ""
 

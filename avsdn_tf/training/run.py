@@ -1,4 +1,4 @@
-"""One training run: data, devices, run folder, and the loop."""
+"""A training run: open data and run folder, train, and report."""
 
 import contextlib
 import logging
@@ -12,6 +12,7 @@ from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.run_folder import RunFolder
+from avsdn_tf.text import count
 from avsdn_tf.training import distribution
 from avsdn_tf.training.checkpoints import Checkpoints
 from avsdn_tf.training.config import Config
@@ -39,31 +40,32 @@ def train_run(
     Args:
         config: The settings.
         run: The run folder; None for a new one below runs/.
-        finish: Writes the report; called by the chief, while its folder is locked.
-        resume: Whether an interrupted run of the same settings may be resumed.
-        allow_stale_data: Whether the source of the data set may have changed since it
+        finish: Function that writes the report. The chief calls it while the folder is
+            locked.
+        resume: Whether to resume an interrupted run of the same settings.
+        allow_stale_data: Whether to accept a data set whose source has changed after it
             was built.
-        callbacks: Keras callbacks of the chief, such as a progress bar. Those that are
-            context managers are entered while training runs.
+        callbacks: Keras callbacks of the chief, such as a progress bar. Callbacks that
+            are context managers are entered during training.
 
     Returns:
-        What `finish` returned; None in workers that are not the chief.
+        The result of `finish`; None in workers other than the chief.
 
     Raises:
         UserError: If settings, data and folder don't fit, or a file can't be written.
             A new folder without a result is removed.
-        TrainingInterruptedError: If a signal asked for an end; the run can be resumed.
+        TrainingInterruptedError: If a signal ended training; the run can be resumed.
     """
     placement = distribution.place(config.strategy)
     if placement.has_peers and run is None:
         raise UserError(
-            f"Expected a folder that all {placement.shard.num_workers} workers see.",
+            f"Expected a folder that {placement.shard.num_workers} workers share.",
             field="run",
         )
     folder = RunFolder(run or new_run_name(config))
     with contextlib.ExitStack() as stack:
         stack.enter_context(distribution.lost_workers(placement))
-        # The chief builds the data set where it is missing.
+        # The chief builds the data set if it is missing.
         if not placement.is_chief:
             placement.wait_for_workers()
         dataset = open_dataset(config.dataset, config.data_dir)
@@ -82,11 +84,11 @@ def train_run(
         is_resumed = prepare_folder(folder, config, dataset, resume)
         placement.wait_for_workers()
         result = _train(config, dataset, folder, callbacks, placement, is_resumed)
-        waited = len(result.history) - result.selected_epoch
+        num_later = len(result.history) - result.selected_epoch
         _LOGGER.info(
             "kept epoch %d: the best on validation%s",
             result.selected_epoch,
-            f", no better one in {waited} more" if waited else "",
+            f", no better one in {num_later} more" if num_later else "",
         )
         finished = finish(folder, dataset, result)
         placement.leave()
@@ -106,13 +108,14 @@ def _check(config: Config, dataset: Dataset, placement: Placement) -> str:
             value=config.dataset,
         )
     where = placement.describe()
-    # Windows of one's own data are more than clips.
+    # Splits of windows have more examples than clips.
     own = dataset.builder.info.metadata.get("num_clips", num_clips)
     noun = "clips" if own == num_clips else "examples"
+    batches = count(task.num_batches, "batch", "batches")
     return (
-        f"{config.model}, {config.mode}, {config.dataset}: train, validation, test "
-        f"{num_clips['train']:,} + {num_clips['validation']:,} + "
-        f"{num_clips['test']:,} {noun}, {task.num_batches} batches an epoch"
+        f"{config.model}, {config.mode}, {config.dataset}: train "
+        f"{num_clips['train']:,}, validation {num_clips['validation']:,}, test "
+        f"{num_clips['test']:,} {noun}; {batches} an epoch"
         + (f"; {where}" if where else "")
     )
 
@@ -126,7 +129,7 @@ def _train(
     is_resumed: bool,
 ) -> Training:
     stop_request = StopRequest()
-    # The checksum marks a training that has ended.
+    # SHA256SUMS marks a run whose training has ended.
     with explain_unwritable(folder.path, _AGAIN):
         folder.checksums.unlink(missing_ok=True)
     try:
@@ -149,13 +152,14 @@ def _train(
 def prepare_folder(
     folder: RunFolder, config: Config, dataset: Dataset, resume: bool = True
 ) -> bool:
-    """Write the settings into a new folder, or check that a run there can be resumed.
+    """Write the settings into a new folder, or check that its run can be resumed.
 
     Returns:
         Whether there is a run to resume.
 
     Raises:
-        UserError: If the folder holds something else, or can't be written.
+        UserError: If the folder holds other files, its run has ended or has other
+            settings or data, or it can't be written.
     """
     dataset_hash = dataset.content_hash()
     if folder.is_empty():
@@ -165,60 +169,50 @@ def prepare_folder(
             folder.discard()
             raise
         return False
-    where = {"field": "run", "value": folder.path}
-    if not (resume and folder.config.is_file()):
-        raise UserError(
-            "The folder holds files. Expected a new or empty one. Choose another name, "
-            "or remove it.",
-            **where,
-        )
-    if folder.report.is_file():
-        raise UserError(
-            "This run has ended. Choose another folder; `evaluate` scores it again.",
-            **where,
-        )
+    folder.check_startable(resume)
     check_settings(folder, config)
     if not folder.matches_dataset(dataset_hash):
         raise UserError(
-            f"{config.dataset} was built again from other data after this run began. "
-            "Build it from the same, or begin in another folder.",
-            **where,
+            f"{config.dataset} was rebuilt from other data after this run began. Build "
+            "it from the same data, or begin in another folder.",
+            field="run",
+            value=folder.path,
         )
     folder.add_versions()
     return True
 
 
 def check_settings(folder: RunFolder, config: Config) -> None:
-    """Check that a run was begun with the same settings.
+    """Check that a run has the same settings.
 
     Raises:
-        UserError: If not; the message names the differences.
+        UserError: If settings differ; the message names them.
     """
     if not folder.config.is_file():
         raise UserError(
-            f"Expected the {folder.config.name} that the chief has written there. Put "
-            "the run folder on a disk that all workers share.",
+            f"Expected the {folder.config.name} that the chief has written. Put the "
+            "run folder on a disk that all workers share.",
             field="run",
             value=folder.path,
         )
-    found = Config.from_dict(folder.read_settings(), folder.config).to_dict()
+    recorded = Config.from_dict(folder.read_settings(), folder.config).to_dict()
     changed = [
-        f"{name} is {found[name]} there and {value} here"
+        f"{name} is {recorded[name]} there and {value} here"
         for name, value in config.to_dict().items()
-        if found[name] != value
+        if recorded[name] != value
     ]
     if changed:
         raise UserError(
-            f"This run was begun with other settings: {'; '.join(changed)}. Repeat "
-            "those, or choose another folder.",
+            f"This run was begun with other settings: {'; '.join(changed)}. Use its "
+            "settings, or choose another folder.",
             field="run",
             value=folder.path,
         )
 
 
 def new_run_name(config: Config) -> str:
-    """Return a new run folder's name, which tells network, mode, data and seed."""
+    """Return a new run folder's name, with network, mode, data set, seed and time."""
     dataset = config.dataset.split("/")[-1]
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    # Runs of several seeds often begin in the same second.
+    # The seed distinguishes runs that begin in the same second.
     return f"runs/{config.model}-{config.mode}-{dataset}-seed{config.seed}-{stamp}"
