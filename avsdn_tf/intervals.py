@@ -8,7 +8,7 @@ _MAX_DRAWS = 1_000_000
 
 def bootstrap_interval(
     per_clip: np.ndarray,
-    wholes: np.ndarray | None = None,
+    denominators: np.ndarray | None = None,
     num_resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
@@ -20,9 +20,9 @@ def bootstrap_interval(
 
     Args:
         per_clip: One value a clip, such as its accuracy, `(num_clips,)`.
-        wholes: Denominators, `(num_clips,)`: the statistic is `sum(per_clip) /
-            sum(wholes)`. None for the mean of `per_clip`. Resamples whose denominators
-            sum to 0 are dropped.
+        denominators: One value a clip, `(num_clips,)`: the statistic is
+            `sum(per_clip) / sum(denominators)`. None for the mean of `per_clip`.
+            Resamples whose denominators sum to 0 are dropped.
         num_resamples: Number of resamples.
         seed: Seed of the draws.
         level: Coverage, in (0, 1).
@@ -31,12 +31,15 @@ def bootstrap_interval(
         Lower and upper bound.
 
     Raises:
-        ValueError: If there is no clip, the shapes differ, all `wholes` are 0, or
+        ValueError: If there is no clip, the shapes differ, all `denominators` are 0, or
             `level` is outside (0, 1).
     """
     values = np.asarray(per_clip, dtype=np.float64)
-    wholes = np.ones_like(values) if wholes is None else np.asarray(wholes, np.float64)
-    fits = values.ndim == 1 and values.shape == wholes.shape and wholes.any()
+    if denominators is None:
+        denominators = np.ones_like(values)
+    denominators = np.asarray(denominators, dtype=np.float64)
+    fits = values.ndim == 1 and values.shape == denominators.shape
+    fits = fits and denominators.any()
     if not fits or not 0 < level < 1:
         raise ValueError(
             "Expected one value a clip, of at least one clip, and level in (0, 1). "
@@ -48,7 +51,7 @@ def bootstrap_interval(
     for start in range(0, num_resamples, step):
         stop = min(start + step, num_resamples)
         draws = generator.integers(values.size, size=(stop - start, values.size))
-        divisors = wholes[draws].mean(axis=1)
+        divisors = denominators[draws].mean(axis=1)
         means[start:stop] = values[draws].mean(axis=1) / np.where(
             divisors > 0, divisors, np.nan
         )

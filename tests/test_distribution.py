@@ -116,11 +116,11 @@ def test_a_lost_worker_ends_the_others_and_all_go_on_later(data_dir, tmp_path):
         os.kill(victims[0], signal.SIGKILL)
         code, output, seconds = processes.finish(process)
     assert code == 128 + signal.SIGKILL
-    assert "worker 1 ended with exit code 137; ending the others" in output
+    assert "worker 1 ended with exit code 137; stopping the others" in output
     assert seconds < 60
 
     with processes.started(*command) as process:
-        (*_, line) = processes.read_until(process, "[worker 0] going on in epoch")
+        (*_, line) = processes.read_until(process, "[worker 0] resuming in epoch")
         assert int(line.split("epoch ")[1].split(",")[0]) >= 3
         processes.read_until(process, "[worker 0] epoch")
         process.send_signal(signal.SIGTERM)

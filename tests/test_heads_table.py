@@ -119,7 +119,7 @@ def test_a_network_without_a_weak_variant_says_so(maps_dir):
         build_model(Config(mode="weak", model="cace"), dataset)
     assert error.value.field == "mode"
     assert build_model(Config(mode="weak", model="psp"), dataset).weak
-    with pytest.raises(UserError, match="cpsp has losses of its own"):
+    with pytest.raises(UserError, match="cpsp has its own losses"):
         build_model(Config(model="cpsp", loss="soft_margin"), dataset)
 
 

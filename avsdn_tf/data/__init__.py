@@ -1,1 +1,1 @@
-"""Data sets of `tfds_ave`: what they hold, and batches for training and scoring."""
+"""Open data sets of `tfds_ave`, and read batches for training and scoring."""

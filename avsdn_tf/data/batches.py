@@ -1,13 +1,13 @@
 """Batches: interleaved shards of a split, shuffled, padded to one size.
 
-Training reads every split in `NUM_SHARDS` shards and interleaves them. Each of several
-workers reads its own shards alone, and yet a batch of all workers holds the same clips
-whatever their number: the order of the shards is fixed, and the order within a shard
-follows from (seed, epoch). A shard that is much larger than its shuffle buffer is read
-in slices, whose order is random too. Every batch has one static size, padded with zeros
-of weight 0: graphs are compiled once, and replicas share a batch evenly.
+Training reads every split in `NUM_SHARDS` shards and interleaves them. Each worker
+reads only its own shards, but the clips of a global batch don't depend on the number of
+workers: the order of the shards is fixed, and (seed, epoch) determines the order within
+a shard. A shard that is much larger than its shuffle buffer is read in slices, in
+random order. All batches have the same static size, padded with examples of weight 0,
+so that graphs are compiled once and replicas get equal shares.
 
-Where lengths differ, clips are padded at their end, and a batch holds the lengths.
+If lengths differ, clips are padded at their end, and a batch contains the lengths.
 """
 
 import dataclasses
@@ -28,22 +28,22 @@ from avsdn_tf.data.targets import (
 )
 
 NUM_SHARDS = 8
-# Bytes of features that wait in the shuffle buffers, whatever the number of clips. That
-# is half of AVE's pooled vectors, but a fiftieth of its largest maps.
+# Total size of the shuffle buffers: half of AVE's pooled vectors, 2 % of its largest
+# feature maps.
 _SHUFFLE_BYTES = 128 * 2**20
-# Bytes of a batch of whole clips, where these may be long.
+# Size limit of a scoring batch if clips differ in length.
 _BATCH_BYTES = 256 * 2**20
 _MAX_SLICES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class InputShard:
-    """Which part of every batch a process reads, where several train one model.
+    """The part of every global batch that one worker process reads.
 
     Attributes:
         worker: Index of the process, from 0.
         num_workers: Number of processes, at most `NUM_SHARDS`.
-        num_replicas: Devices of this process, which share its part.
+        num_replicas: Number of devices of this process.
     """
 
     worker: int = 0
@@ -56,12 +56,11 @@ ALL = InputShard()
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A part of a split.
+    """A shard of a split.
 
     Attributes:
-        index: Its number within the split, 0 to `NUM_SHARDS` - 1. It decides which
-            worker reads it.
-        slices: Its examples in stored order, and their number, slice by slice.
+        index: Index of the shard, 0 to `NUM_SHARDS` - 1, which determines its worker.
+        slices: Data set of each slice, in stored order, and its number of examples.
     """
 
     index: int
@@ -73,7 +72,7 @@ class Shard:
         return sum(size for _, size in self.slices)
 
     def shuffled(self, seed: tf.Tensor, buffer_size: int) -> tf.data.Dataset:
-        """Return the examples in an order that a seed decides."""
+        """Return the examples in the random order of a seed."""
         datasets, sizes = zip(*self.slices, strict=True)
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(sizes), dtype=tf.int64), tf.stack([seed, 0])
@@ -103,36 +102,35 @@ def training_batches(
     shard: InputShard = ALL,
     multi_label: bool = False,
 ) -> tf.data.Dataset:
-    """Return the batches of epochs, each in an order that (seed, epoch) decides.
+    """Return the batches of epochs, each in the random order of (seed, epoch).
 
-    Only the label that is asked for is decoded: weak training can't read segment
-    labels. Of several splits, each is spread evenly over the epoch.
+    Only the requested label is decoded: weak training can't read segment labels. The
+    clips of each split are spread evenly over the epoch.
 
-    Where lengths differ (`dataset.is_padded`), `num_segments` is
-    `dataset.train_segments`. Shorter examples are padded with zeros at their end, where
-    `target` is 0 too.
+    If lengths differ (`dataset.is_padded`), `num_segments` is `dataset.train_segments`.
+    Shorter examples are padded at their end with zeros, also in `target`.
 
     Args:
         dataset: The data.
         splits: Names of the splits to train on.
         label: `"segment_labels"`, `"clip_label"`, or `"segment_label_mean"`, the mean
             of a clip's one-hot segment labels.
-        batch_size: Clips in a batch of all workers.
+        batch_size: Clips in a global batch.
         seed: Seed of the order.
-        epochs: The epochs, one after the other, counted from 1.
-        shard: Part of every batch to return. Its replicas take turns: the first batch
-            is the first replica's part.
+        epochs: The epochs to concatenate, counted from 1.
+        shard: The part of every global batch to return. With several replicas, the
+            batches of the replicas alternate.
         multi_label: Whether several categories may be active at once.
 
     Returns:
         Dictionaries of `audio` `(batch, num_segments, audio_width)`, `visual` `(batch,
         num_segments, *visual_shape)` in their stored dtype, `row` and `weight`
-        `(batch,)`; where lengths differ, `length` `(batch,)` int64, 0 for padding of
-        the batch; and `target`, a distribution over the classes: `(batch, num_segments,
-        num_classes)` for segment labels, else `(batch, num_classes)`. Several
-        categories of a clip label share it equally. With `multi_label`, `target` has no
-        column for background, and is 1 for each active category; of a mean, the share
-        of the clip's segments that a category is active in.
+        `(batch,)`; if lengths differ, `length` `(batch,)` int64, 0 for padding of the
+        batch; and `target`, a distribution over the classes: `(batch, num_segments,
+        num_classes)` for segment labels, else `(batch, num_classes)`. If a clip has
+        several categories, each has the same probability in a clip label. With
+        `multi_label`, `target` has no column for background, and is 1 for each active
+        category; for a mean, the fraction of segments in which a category is active.
     """
     names = ("audio", "visual", "row", target_feature(dataset, label, multi_label))
     shards = [
@@ -161,21 +159,21 @@ def scoring_batches(
     *,
     multi_label: bool = False,
 ) -> tf.data.Dataset:
-    """Return a split's batches in stored order, with the labels to score by.
+    """Return a split's batches in stored order, with the labels for scoring.
 
     Args:
         dataset: The data.
         split: Name of the split.
-        batch_size: Clips in a batch; the last one is smaller, and all are where long
-            clips would take much memory.
-        shard: Part of the split to return: each worker scores its own.
+        batch_size: Largest number of clips in a batch. Batches of long clips are
+            smaller to save memory.
+        shard: The part of the split to return.
         multi_label: Whether several categories may be active at once.
 
     Returns:
         Dictionaries of `audio`, `visual` and `row` as in training, `segment_labels`
-        `(batch, num_segments)` and `clip_label` `(batch,)`; where lengths differ, they
+        `(batch, num_segments)` and `clip_label` `(batch,)`. If lengths differ, clips
         are padded to the longest clip of the batch, `segment_labels` with -1, and
-        `length` `(batch,)` is there. With `multi_label`, `segment_labels` is `(batch,
+        `length` `(batch,)` is added. With `multi_label`, `segment_labels` is `(batch,
         num_segments, num_categories)` int8 of 0 and 1, -1 in padding.
     """
     names = ["audio", "visual", "row", "segment_labels", "clip_label"]
@@ -185,8 +183,8 @@ def scoring_batches(
     examples = read(dataset, part, names)
     if dataset.is_padded:
         segment_bytes = dataset.segment_bytes + multi_label * len(dataset.categories)
-        most = _BATCH_BYTES // (dataset.longest_segments * segment_bytes)
-        batch_size = max(1, min(batch_size, most))
+        limit = _BATCH_BYTES // (dataset.longest_segments * segment_bytes)
+        batch_size = max(1, min(batch_size, limit))
     batches = _batch(examples, batch_size, _shapes(dataset, None))
     if multi_label:
         batches = batches.map(score_labels(dataset))
@@ -194,9 +192,9 @@ def scoring_batches(
 
 
 def shard_slices(dataset: Dataset, split: str) -> list[list[tuple[str, int]]]:
-    """Return a list of slices for each shard of a split, as pairs of name and size.
+    """Return the slices of each shard of a split, as pairs of name and size.
 
-    A slice has twice as many clips as wait in its shuffle buffer, or more.
+    A slice has at least twice as many clips as its shuffle buffer.
     """
     num_clips = dataset.num_clips(split)
     count = num_clips // (2 * max(1, shuffle_clips(dataset)))
@@ -209,7 +207,7 @@ def shard_slices(dataset: Dataset, split: str) -> list[list[tuple[str, int]]]:
 
 
 def slices(dataset: Dataset, split: str, count: int) -> list[tuple[str, int]]:
-    """Return TFDS's names of a split's slices, and their sizes, which differ by 1."""
+    """Split a split into slices of equal size; return their TFDS names and sizes."""
     num_clips = dataset.num_clips(split)
     bounds = [num_clips * i // count for i in range(count + 1)]
     return [
@@ -219,7 +217,7 @@ def slices(dataset: Dataset, split: str, count: int) -> list[tuple[str, int]]:
 
 
 def shuffle_clips(dataset: Dataset) -> int:
-    """Return how many clips may wait in the shuffle buffers."""
+    """Return the total capacity of the shuffle buffers in clips."""
     return _SHUFFLE_BYTES // dataset.clip_bytes
 
 
@@ -238,12 +236,12 @@ def shuffled_batches(
 
     Args:
         shards: All shards of all workers.
-        batch_size: Examples in a batch of all workers.
-        buffer_size: Examples that may wait in memory, in all shards together.
+        batch_size: Examples in a global batch.
+        buffer_size: Total capacity of the shuffle buffers of all shards in examples.
         seed: Seed of the order.
         epochs: The epochs, counted from 1.
         shard: The part to return.
-        finish: Changes every batch.
+        finish: Function that is applied to every batch.
         padded_shapes: Shapes to pad examples to, by name, if their shapes differ.
     """
     own = [i for i, s in enumerate(shards) if _reader_of(s, shard) == shard.worker]
@@ -260,13 +258,13 @@ def shuffled_batches(
     weights = tf.data.Dataset.from_tensor_slices(
         np.float32(choices != len(own)).reshape(-1)
     )
-    # A replica's part of a batch.
+    # Batch size of a replica.
     local_size = choices.shape[1] // shard.num_replicas
 
     # The seed is a tensor, so that one graph serves all epochs.
     def epoch_batches(epoch_seed: tf.Tensor) -> tf.data.Dataset:
-        # TensorFlow mixes the graph's seed into the shuffle's. It must be the same in
-        # every program, and not 0 beside a seed that is a tensor.
+        # TensorFlow combines the graph's seed with the shuffle's: make it the same in
+        # every process. 0 fails if the other seed is a tensor.
         tf.random.set_seed(1)
         shuffled = [
             shards[i].shuffled(epoch_seed + i, buffer_size * shards[i].size // total)
@@ -288,9 +286,9 @@ def _batch(
     shapes: Mapping[str, Sequence[int | None]] | None,
     drop_remainder: bool = False,
 ) -> tf.data.Dataset:
-    """Return batches of examples, padded at their end if their shapes differ.
+    """Batch examples; pad them at their end if shapes differ.
 
-    Classes are padded with -1, which is none, all else with 0.
+    Classes are padded with -1, other values with 0.
     """
     spec = examples.element_spec
     if all(entry.shape.is_fully_defined() for entry in spec.values()):
@@ -307,7 +305,7 @@ def _batch(
 def _shapes(
     dataset: Dataset, num_segments: int | None
 ) -> dict[str, tuple[int | None, ...]]:
-    """Return the shapes of features whose first axis is time, and of events."""
+    """Return the shape of each array feature; None is a free axis."""
     return {
         "audio": (num_segments, dataset.audio_width),
         "visual": (num_segments, *dataset.visual_shape),
@@ -319,26 +317,27 @@ def _shapes(
 
 
 def _reader_of(shard: Shard, workers: InputShard) -> int:
+    """Return the index of the worker that reads a shard."""
     return shard.index % workers.num_workers
 
 
 def _choices(
     shards: Sequence[Shard], batch_size: int, workers: InputShard
 ) -> np.ndarray:
-    """Return which of its shards a worker reads next, batch by batch.
+    """Return the shard of each example in a worker's batches.
 
-    The shards of a split take turns, and every split is spread evenly over the epoch.
+    The shards of a split alternate, and every split is spread evenly over the epoch.
 
     Returns:
         Indices into the worker's own shards, `(num_batches, size)`; padding is the
-        index after the last one. All workers and batches have the same size, a multiple
-        of the number of replicas.
+        number of these shards. `size` is the same for all workers, and a multiple of
+        the number of replicas.
     """
-    places = np.concatenate(
+    positions = np.concatenate(
         [(np.arange(s.size) + (s.index + 0.5) / NUM_SHARDS) / s.size for s in shards]
     )
     order = np.repeat(np.arange(len(shards)), [s.size for s in shards])
-    order = order[np.argsort(places, kind="stable")]
+    order = order[np.argsort(positions, kind="stable")]
     readers = np.array([_reader_of(s, workers) for s in shards])
     batches = [
         order[start : start + batch_size] for start in range(0, len(order), batch_size)
@@ -358,16 +357,16 @@ def _choices(
 
 
 def read(dataset: Dataset, split: str, names: Sequence[str]) -> tf.data.Dataset:
-    """Return the examples of a split or slice, with only the named features decoded."""
+    """Return the examples of a split or slice; decode only the named features."""
     examples = dataset.builder.as_dataset(
         split=split,
         decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
         read_config=tfds.ReadConfig(
-            # TFDS would keep small data sets in memory, beside the shuffle buffers.
+            # Save memory: the shuffle buffers already hold the examples.
             try_autocache=False,
             skip_prefetch=True,
-            # The shards are interleaved already: each reads one file after the other,
-            # and nothing ahead, which would take 60 MB a shard of maps.
+            # `_choices` interleaves the shards. Read the files of a shard one by one:
+            # reading ahead takes 60 MB a shard of feature maps.
             interleave_cycle_length=1,
             interleave_block_length=1,
             num_parallel_calls_for_interleave_files=1,

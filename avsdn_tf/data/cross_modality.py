@@ -1,7 +1,7 @@
 """Batches of cross-modality localization: pairs of segments, and whole clips.
 
-The task has splits of its own: each example's `match_split` names one, whatever split
-of the data set the example is stored in.
+The task has its own splits: an example belongs to the split that its `match_split`
+names, in whichever split of the data set it is stored.
 """
 
 import collections
@@ -37,15 +37,15 @@ def segment_pairs(
     epochs: Sequence[int] = (1,),
     shard: InputShard = ALL,
 ) -> tf.data.Dataset:
-    """Return pairs of simultaneous segments, in an order that (seed, epoch) decides.
+    """Return pairs of simultaneous segments, in the random order of (seed, epoch).
 
     Args:
         dataset: The data.
         match_split: `"train"`, `"validation"` or `"test"` of this task.
-        batch_size: Pairs in a batch of all workers.
+        batch_size: Pairs in a global batch.
         seed: Seed of the order.
-        epochs: The epochs, one after the other, counted from 1.
-        shard: Part of every batch to return; see `batches.training_batches`.
+        epochs: The epochs to concatenate, counted from 1.
+        shard: As in `batches.training_batches`.
 
     Returns:
         Dictionaries of `audio` `(batch, audio_width)`, `visual` `(batch,
@@ -53,7 +53,7 @@ def segment_pairs(
         `row` `(batch,)` of the clip, and `weight` `(batch,)`: 0 for padding.
     """
 
-    def split_up(example: Example) -> tf.data.Dataset:
+    def to_segments(example: Example) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(
             {
                 "audio": example["audio"],
@@ -66,7 +66,7 @@ def segment_pairs(
     def read_slice(part: str) -> tuple[tf.data.Dataset, int]:
         num_clips = _count(dataset, part)[match_split]
         examples = _read_match_split(dataset, part, match_split)
-        return examples.flat_map(split_up), dataset.num_segments * num_clips
+        return examples.flat_map(to_segments), dataset.num_segments * num_clips
 
     shards = [
         Shard(index, [read_slice(part) for part, _ in parts])
@@ -92,8 +92,8 @@ def scoring_clips(
     Args:
         dataset: The data.
         match_split: As in `segment_pairs`.
-        batch_size: Clips in a batch; the last one is smaller.
-        shard: Part of the split to return: each worker scores its own.
+        batch_size: Clips in a batch; the last batch may be smaller.
+        shard: The part of the split to return.
 
     Returns:
         Dictionaries of `audio` `(batch, num_segments, audio_width)`, `visual` `(batch,
@@ -109,7 +109,7 @@ def scoring_clips(
     stored = "+".join(_stored_splits(dataset))
     return (
         _read_match_split(dataset, stored, match_split)
-        # A slice of the stored splits may hold no clip of this one.
+        # Shard after filtering: a slice of a stored split may have no clip of the task.
         .shard(shard.num_workers, shard.worker)
         .map(mark_events, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
@@ -118,9 +118,9 @@ def scoring_clips(
 
 
 def count_clips(dataset: Dataset) -> dict[str, int]:
-    """Return how many clips each split of this task has."""
+    """Return the number of clips in each split of this task."""
     total: collections.Counter[str] = collections.Counter()
-    # Shard by shard, as training counts them: the data are read once for both.
+    # By the same slices as `segment_pairs`, so that the cached counts serve both.
     for split in _stored_splits(dataset):
         for part, _ in itertools.chain(*shard_slices(dataset, split)):
             total.update(_count(dataset, part))
@@ -132,7 +132,7 @@ def _is_event(dataset: Dataset, example: Example) -> tf.Tensor:
 
 
 def _stored_splits(dataset: Dataset) -> list[str]:
-    """Return the stored splits that this task draws its clips from.
+    """Return the names of the stored splits that have clips of this task.
 
     Raises:
         UserError: If lengths of clips differ.
@@ -148,7 +148,6 @@ def _stored_splits(dataset: Dataset) -> list[str]:
     return [name for name in dataset.splits if name != "background"]
 
 
-# Twice as many as AVE's three splits have slices.
 @functools.lru_cache(maxsize=256)
 def _count(dataset: Dataset, part: str) -> dict[str, int]:
     feature = dataset.builder.info.features["match_split"]
@@ -159,13 +158,13 @@ def _count(dataset: Dataset, part: str) -> dict[str, int]:
 
 
 def _read_match_split(dataset: Dataset, part: str, match_split: str) -> tf.data.Dataset:
-    wanted = dataset.builder.info.features["match_split"].str2int(match_split)
+    number = dataset.builder.info.features["match_split"].str2int(match_split)
 
-    def is_wanted(example: Example) -> tf.Tensor:
-        return example["match_split"] == wanted
+    def is_in_split(example: Example) -> tf.Tensor:
+        return example["match_split"] == number
 
     def without_split(example: Example) -> Example:
         return {name: example[name] for name in _NAMES}
 
     examples = read(dataset, part, (*_NAMES, "match_split"))
-    return examples.filter(is_wanted).map(without_split)
+    return examples.filter(is_in_split).map(without_split)

@@ -1,4 +1,4 @@
-"""Files of a data set that are damaged, missing or smaller than its metadata say."""
+"""Find files of a data set that are damaged, missing or too small."""
 
 import os
 
@@ -11,7 +11,9 @@ from avsdn_tf.errors import UserError
 def check_sizes(
     builder: tfds.core.DatasetBuilder, shortest_bytes: int, longest_bytes: int
 ) -> None:
-    """Check that files hold as many bytes as the metadata claim, which anyone may say.
+    """Check that files are large enough for the shapes in the metadata.
+
+    The metadata may be untrusted: shapes out of proportion would exhaust memory.
 
     Args:
         builder: The builder of the data set.
@@ -19,10 +21,10 @@ def check_sizes(
         longest_bytes: Size of the features of the longest clip.
 
     Raises:
-        UserError: If a file is missing, or has fewer.
+        UserError: If a file is missing, or too small.
     """
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        return  # Others may be compressed.
+        return  # Other formats may be compressed.
     sizes, small = {}, []
     for split in builder.info.splits.values():
         for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
@@ -45,14 +47,14 @@ def damage_error(paths: list[str]) -> UserError:
 
 
 def find_damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """Return the files that can't be read, or hold another number of examples."""
+    """Return the files that can't be read, or don't hold their number of examples."""
     damaged = []
     for split in builder.info.splits.values():
         for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
             try:
-                found = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
+                num_examples = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
             except tf.errors.OpError:
-                found = None
-            if found != length:
+                num_examples = None
+            if num_examples != length:
                 damaged.append(str(path))
     return damaged

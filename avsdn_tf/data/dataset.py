@@ -1,4 +1,4 @@
-"""Opening a data set, and what is known of it."""
+"""Open data sets, check them, and describe them."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ import pydantic
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-# TFDS finds the data set by name once this package has registered it.
+# Importing it registers the data set with TFDS.
 import tfds_ave
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.data.damage import check_sizes, damage_error, find_damaged_files
@@ -31,7 +31,7 @@ from tfds_ave import fingerprint
 _NAME = "tfds_ave"
 _SIMULATED = "synthetic"
 _SHOWN = 5
-# A wrong checksum; fewer examples than were written; a missing file.
+# Errors of TensorFlow for wrong checksums, missing files and files that end early.
 _DAMAGE = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
@@ -41,7 +41,7 @@ _DAMAGE = (
 
 
 class NotBuiltError(UserError):
-    """The data set exists, but has not been built in that folder."""
+    """The data set is known, but not built in the folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Dataset:
         visual_shape: Shape of a segment's visual feature.
         num_segments: Segments a clip; where lengths differ, segments a window.
         segment_s: Length of a segment in seconds.
-        disclaimer: What must be said wherever a result on it appears, or None.
-        has_times: Whether every event has a start and an end. If not, some clips can
-            only be learnt from their category.
-        backbones: What made its features, as far as it is recorded.
+        disclaimer: Text that must accompany every result on the data, or None.
+        has_times: Whether every event has a start and an end. If not, some clips have
+            only a category.
+        backbones: The networks that computed the features, as far as recorded.
         is_padded: Whether lengths of examples differ, so that batches are padded.
         train_segments: Segments of the longest training example.
         longest_segments: Segments of the longest clip.
-        multi_label: Whether segments of two categories overlap anywhere.
+        multi_label: Whether events of two categories overlap anywhere.
     """
 
     name: str
@@ -107,18 +107,18 @@ class Dataset:
 
     @property
     def source(self) -> fingerprint.Fingerprint | None:
-        """What it was built from, or None if that is unknown."""
+        """Fingerprint of the files that it was built from, or None if unknown."""
         return fingerprint.read_fingerprint(self.builder.data_path)
 
     @property
     def config(self) -> str:
-        """Its config's name."""
+        """Name of the config."""
         return self.name.partition("/")[2].partition(":")[0] or _SIMULATED
 
     def describe_source(self) -> str:
-        """Return a line on what it was built from, and on its categories and clips."""
+        """Return a line with the source, the categories and the number of clips."""
         source = self.source.folder if self.source else "an unknown source"
-        # Windows for training are more than the clips that they are of.
+        # A split may hold several windows of each clip.
         counts = self.builder.info.metadata.get("num_clips")
         clips = sum(counts.values() if counts else map(self.num_clips, self.splits))
         return (
@@ -128,13 +128,13 @@ class Dataset:
         )
 
     def check_source(self) -> None:
-        """Check that its source has not changed since it was built.
+        """Check that the source has not changed since the data set was built.
 
-        Checksums of features and videos aren't compared, which would take long, and a
-        source that isn't there has not changed.
+        Checksums of features and videos are not compared, because that takes long. A
+        missing source counts as unchanged.
 
         Raises:
-            UserError: If it has.
+            UserError: If the source has changed.
         """
         source = self.source
         changes = source and fingerprint.find_changes(source, read_data=False)
@@ -143,26 +143,26 @@ class Dataset:
                 self.config, self.builder.data_dir_root, source.folder
             )
             raise UserError(
-                f"Its source {source.folder} has changed since it was built: "
+                f"The source {source.folder} has changed since the data set was built: "
                 f"{_shorten(changes)}. Build it again:\n  {command} --overwrite\n"
-                "or set allow_stale_data to train on what was built.",
+                "or set allow_stale_data to train on the existing one.",
                 field="dataset",
                 value=self.name,
             )
 
     def is_built_from(self, folder: str) -> bool:
-        """Return whether it was built from the files that a folder holds now."""
+        """Return whether a folder holds the files that it was built from."""
         source, path = self.source, pathlib.Path(folder).resolve()
         return bool(source) and not fingerprint.find_changes(
             source, path, read_data=True
         )
 
     def content_hash(self) -> str:
-        """Return a hash that identifies the data, without reading them.
+        """Return a hash that identifies the data, without reading the features.
 
-        It covers categories, shapes, sizes of all splits, backbones and, for one's own
-        data, all labels and the checksums of features and videos. The files themselves
-        would not do: two builds of the same data differ in them.
+        It covers categories, shapes, sizes of all splits, backbones and, for your own
+        data, all labels and the checksums of features and videos. The built files are
+        not hashed: they differ between two builds of the same data.
         """
         content: dict[str, Any] = {
             "categories": self.categories,
@@ -182,15 +182,15 @@ class Dataset:
 def open_dataset(
     name: str, data_dir: str | None = None, *, build: bool = True
 ) -> Dataset:
-    """Open a data set; build the synthetic one where it is missing.
+    """Open a data set; build the synthetic one if it is missing.
 
     Args:
         name: `tfds_ave/CONFIG`.
         data_dir: TFDS's folder of data sets; None for its default.
-        build: Whether the synthetic one may be built.
+        build: Whether to build the synthetic one if it is missing.
 
     Raises:
-        NotBuiltError: If it has not been built there.
+        NotBuiltError: If the data set is not built there.
         UserError: If there is no such data set, or it can't be built.
     """
     builder = find_builder(name, data_dir)
@@ -210,7 +210,8 @@ def open_dataset(
             print(printable(text), file=stdout, flush=True)
 
         def announce(stage: str, *_: int) -> None:
-            if stage == "starting":  # No other process builds it.
+            # "starting": this process builds it, not another one.
+            if stage == "starting":
                 say(f"Building {name} in {path}")
 
         builder.say, builder.on_progress = say, announce
@@ -220,7 +221,7 @@ def open_dataset(
 
 
 def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
-    """Return the builder of a data set, which need not be built.
+    """Return the builder of a data set, built or not.
 
     Args:
         name: `tfds_ave/CONFIG`.
@@ -238,29 +239,29 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
         )
     try:
         return tfds.builder(name, data_dir=expand_user(data_dir) if data_dir else None)
-    # TFDS asserts that the version exists.
+    # TFDS raises AssertionError for unknown versions.
     except (ValueError, AssertionError) as error:
         raise UserError(first_line(error), field="dataset", value=name) from error
-    # What lies there, or an address without access, raises errors of any type.
+    # Foreign folders and URLs without access raise errors of any type.
     except Exception as error:
         raise UserError(
             f"{name} can't be read there ({first_line(error.__cause__ or error)}). "
-            "Expected a folder of data sets. If it is an address, check the access to "
-            "it; otherwise remove the data set and build it again.",
+            "Expected a folder of data sets. Check the access to a URL; in a local "
+            "folder, remove the data set and build it again.",
             field="data_dir",
             value=data_dir,
         ) from error
 
 
 def build_dataset(builder: tfds.core.DatasetBuilder, **arguments: Any) -> None:
-    """Build a data set without TFDS's output, hundreds of lines on a download.
+    """Build a data set without TFDS's output, which has hundreds of lines.
 
     Args:
-        builder: Its builder.
+        builder: Builder of the data set.
         **arguments: Arguments of `download_and_prepare`.
 
     Raises:
-        UserError: If its data are missing or wrong, or it can't be written.
+        UserError: If source files are missing or invalid, or nothing can be written.
     """
     try:
         with (
@@ -279,34 +280,41 @@ def open_dataset_of_run(
     *,
     build: bool = True,
 ) -> Dataset:
-    """Open the data set that a run's settings name, which may be anybody's.
+    """Open the data set of a run, whose settings may be untrusted.
 
-    A folder that the settings name is only read: nothing is built there, and no address
-    is opened.
+    A folder from the settings is only read: nothing is built there, and a URL is
+    refused.
 
     Args:
         name: As in `open_dataset`.
-        recorded_dir: TFDS's folder as the settings name it.
-        data_dir: TFDS's folder as the caller names it, or None.
+        recorded_dir: TFDS's folder according to the settings.
+        data_dir: TFDS's folder according to the caller, or None.
         build: As in `open_dataset`.
 
     Raises:
-        NotBuiltError: If it has not been built there.
-        UserError: If `recorded_dir` is an address, or as `open_dataset`.
+        NotBuiltError: If the data set is not built there.
+        UserError: If `recorded_dir` is a URL, or as `open_dataset`.
     """
     if data_dir or not recorded_dir:
         return open_dataset(name, data_dir, build=build)
     if "://" in recorded_dir:
         raise UserError(
-            f"The run names {recorded_dir!a}. An address that a file names is not "
-            "opened without asking. Pass it as data_dir if you trust it.",
+            f"The run's settings name {recorded_dir!a}. A URL in a file is not opened "
+            "without asking. Pass it as data_dir if you trust it.",
             field="data_dir",
         )
-    return open_dataset(name, recorded_dir, build=False)
+    try:
+        return open_dataset(name, recorded_dir, build=False)
+    except NotBuiltError as error:
+        raise NotBuiltError(
+            f"{name} is not built in {recorded_dir}, where the run was trained. "
+            "Expected TFDS's folder of data sets on this machine.",
+            field="data_dir",
+        ) from error
 
 
 class _Metadata(Schema):
-    """What `Dataset` needs of metadata.json."""
+    """The members of metadata.json that `Dataset` reads."""
 
     model_config = pydantic.ConfigDict(extra="ignore")
 
@@ -317,12 +325,12 @@ class _Metadata(Schema):
     disclaimer: str | None
     has_times: bool
     backbones: dict[str, str | None]
-    # Config `custom` alone has these.
+    # Only of config `custom`.
     is_padded: bool = False
     train_segments: pydantic.PositiveInt | None = None
     longest_segments: pydantic.PositiveInt | None = None
     multi_label: bool = False
-    # For people: of every split's clips, and their shortest, median and longest.
+    # Clips of each split; shortest, median and longest length in segments.
     num_clips: dict[str, pydantic.NonNegativeInt] | None = None
     lengths: list[pydantic.PositiveInt] | None = pydantic.Field(
         None, min_length=3, max_length=3
@@ -332,7 +340,7 @@ class _Metadata(Schema):
 
 
 def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
-    """Return what the builder's metadata say of a data set."""
+    """Return the data set that the builder's metadata describe."""
     try:
         metadata = _Metadata.model_validate(dict((builder.info.metadata or {}).items()))
         fields = {
@@ -346,8 +354,8 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> Dataset:
             "longest_segments": metadata.longest_segments or metadata.num_segments,
         }
         dataset = Dataset(name=name, builder=builder, **fields)
-        if lacking := {"train", "validation", "test"} - set(dataset.splits):
-            raise ValueError(f"No split {', '.join(sorted(lacking))}")
+        if missing := {"train", "validation", "test"} - set(dataset.splits):
+            raise ValueError(f"No split {', '.join(sorted(missing))}")
         lengths = (dataset.num_segments, dataset.train_segments)
         longest = max(*lengths, dataset.longest_segments) * dataset.segment_bytes
         shortest = dataset.segment_bytes if dataset.is_padded else longest
@@ -378,12 +386,11 @@ def _build_command(
 
 @contextlib.contextmanager
 def explain_damage(dataset: Dataset) -> Iterator[None]:
-    """Name the damaged files where reading a data set fails.
-
-    TFRecords hold a checksum of every example and of its length.
+    """Convert TensorFlow's read errors in the block to a UserError.
 
     Raises:
-        UserError: If a file of the data set is missing, damaged or too short.
+        UserError: If a file of the data set is missing, damaged or too short; the
+            message names it.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Targets to learn and labels to score by: one class a segment, or several categories.
+"""Convert stored labels of a batch to targets for training and labels for scoring.
 
-One-hot and multi-hot labels are made batch by batch: those of all clips would not fit
-into memory where categories are many.
+Labels are expanded to one-hot and multi-hot targets batch by batch: for all clips and
+many categories, they would not fit into memory.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ Example = dict[str, Any]
 
 
 def has_events(dataset: Dataset) -> bool:
-    """Return whether examples hold `events` and `clip_categories`."""
+    """Return whether examples have the features `events` and `clip_categories`."""
     return "events" in dataset.builder.info.features
 
 
 def target_feature(dataset: Dataset, label: str, multi_label: bool) -> str:
-    """Return the stored feature that the target of a label is made of."""
+    """Return the name of the stored feature from which a target is computed."""
     if not has_events(dataset):
         return label
     if label == "clip_label":
@@ -33,7 +33,7 @@ def add_target(
 ) -> Callable[[Example], Example]:
     """Return a function that replaces a batch's stored label by its `target`.
 
-    See `batches.training_batches`.
+    Args and target are those of `batches.training_batches`.
     """
     feature = target_feature(dataset, label, multi_label)
     num_categories = len(dataset.categories)
@@ -55,7 +55,7 @@ def add_target(
                 background = 1 - tf.minimum(count, 1)
                 target = tf.concat([target / tf.maximum(count, 1), background], axis=1)
         else:
-            # One-hot of -1, the label of padding, is all zero.
+            # one_hot of -1, the label of padding, is all zeros.
             is_mean = label == "segment_label_mean"
             target = values if is_mean else tf.one_hot(values, num_categories + 1)
             if multi_label:
@@ -66,9 +66,9 @@ def add_target(
 
 
 def score_labels(dataset: Dataset) -> Callable[[Example], Example]:
-    """Return a function that makes a batch's `segment_labels` multi-hot.
+    """Return a function that converts a batch's `segment_labels` to multi-hot labels.
 
-    They become `(batch, num_segments, num_categories)` int8, -1 in padding.
+    They are `(batch, num_segments, num_categories)` int8, -1 in padding.
     """
     num_categories = len(dataset.categories)
 
@@ -92,11 +92,11 @@ def score_labels(dataset: Dataset) -> Callable[[Example], Example]:
 def multi_hot_segments(
     events: tf.Tensor, num_segments: int | tf.Tensor, num_categories: int
 ) -> tf.Tensor:
-    """Return which categories are active in which segments.
+    """Convert events to multi-hot segment labels.
 
     Args:
-        events: `(batch, num_events, 3)` int64: category, first segment, and the segment
-            after the last; events without a segment are padding.
+        events: `(batch, num_events, 3)` int64: category, first segment and exclusive
+            end; events without a segment are padding.
         num_segments: Segments a clip.
         num_categories: Number of categories.
 
@@ -114,21 +114,18 @@ def multi_hot_segments(
 
 
 def _multi_hot_clips(categories: tf.Tensor, num_categories: int) -> tf.Tensor:
-    """Return the set of a clip's categories as `(batch, num_categories)` float32.
-
-    `categories` is `(batch, most_categories)`, -1 where a clip has fewer.
-    """
-    places = tf.where(categories >= 0)
-    category = tf.gather_nd(categories, places)
+    """Convert lists of categories, padded with -1, to `(batch, num_categories)`."""
+    positions = tf.where(categories >= 0)
+    category = tf.gather_nd(categories, positions)
     shape = (tf.shape(categories)[0], num_categories)
-    indices = tf.stack([places[:, 0], category], axis=-1)
+    indices = tf.stack([positions[:, 0], category], axis=-1)
     return tf.cast(_ones_at(indices, shape), tf.float32)
 
 
 def _ones_at(indices: tf.Tensor, shape: tuple[Any, ...]) -> tf.Tensor:
-    """Return int8 zeros of a shape, with ones at indices, which may repeat."""
+    """Return an int8 tensor that is 1 at the indices, else 0; indices may repeat."""
     ones = tf.ones(tf.shape(indices)[:1], tf.int8)
     zeros = tf.zeros(tf.stack(shape), tf.int8)
-    found = tf.tensor_scatter_nd_update(zeros, indices, ones)
+    result = tf.tensor_scatter_nd_update(zeros, indices, ones)
     sizes = [size if isinstance(size, int) else None for size in shape]
-    return tf.ensure_shape(found, sizes)
+    return tf.ensure_shape(result, sizes)

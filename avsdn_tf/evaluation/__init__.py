@@ -1,7 +1,7 @@
-"""Scores of a split: AVE's protocol, categories that overlap, baselines and intervals.
+"""Scores of a split: AVE's protocol, multi-label F1, baselines and intervals.
 
-Scores are fractions of 1. A score that the data leave undefined is None, never NaN:
-background recall without a background segment, an interval of one clip.
+Scores are in [0, 1]. An undefined score, such as background recall without background
+segments, is None, never NaN.
 """
 
 from avsdn_tf.evaluation.categories import F1, Lanes, lanes_of

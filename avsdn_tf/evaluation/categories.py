@@ -1,8 +1,7 @@
-"""Scores of the segments and events of categories, of one or several a segment.
+"""F1 of the segments and events of categories, single-label or multi-label.
 
-A lane is one category in one clip: the segments in which it truly is active, and those
-in which it is predicted. All scores here are sums over lanes. Padding is active in no
-lane, and background is no category.
+A lane is one category in one clip, with its true and its predicted segments. Counts are
+made lane by lane. Background is not a category, and padding is never active.
 """
 
 from collections.abc import Sequence
@@ -17,14 +16,15 @@ from avsdn_tf.metrics import count_events, count_segments
 
 
 class Lanes(NamedTuple):
-    """The lanes of a split in order of clip and category; those without events lack.
+    """The lanes of a split with a true or predicted event, by clip, then category.
 
     Attributes:
         clip: Index of the clip, `(num_lanes,)`.
         category: Index of the category, `(num_lanes,)`.
-        true: Where it truly is active, `(num_lanes, num_segments)` bool.
-        predicted: Where it is predicted, of the same shape.
-        probability: That of the category where it is predicted, of the same shape.
+        true: Where the category is active, `(num_lanes, num_segments)` bool.
+        predicted: Where the category is predicted, of the same shape.
+        probability: Probability of the category where it is predicted, of the same
+            shape; elsewhere the value is undefined.
     """
 
     clip: np.ndarray
@@ -41,18 +41,18 @@ def lanes_of(
 
     Args:
         predictions: Logits and labels of the split.
-        thresholds: Of multi-label predictions, the probability from which each category
-            is active; None for 0.5 each.
+        thresholds: For multi-label predictions, the probability from which each
+            category is active; None for 0.5 each.
     """
     if predictions.multi_label:
-        return _lanes_of_many(predictions, thresholds)
+        return _multi_label_lanes(predictions, thresholds)
     background = predictions.logits.shape[2] - 1
     real = predictions.is_real
     labels, classes = (
         np.where(real, x, background)
         for x in (predictions.labels, predictions.logits.argmax(axis=2))
     )
-    # A day of a video, or ten thousand categories: never an array of both.
+    # Both segments and categories may be many: avoid an array of their product.
     clips = np.arange(len(labels))[:, np.newaxis] * background
     pairs = np.unique(
         np.concatenate([(clips + x)[x != background] for x in (labels, classes)])
@@ -68,40 +68,40 @@ def lanes_of(
     )
 
 
-def _lanes_of_many(
+def _multi_label_lanes(
     predictions: Predictions, thresholds: Sequence[float] | None
 ) -> Lanes:
     logits, true = predictions.logits, predictions.labels == 1
-    # Clip by clip: probabilities have 64 bits.
-    found = np.stack([active_categories(sigmoid(x), thresholds) for x in logits])
-    found &= predictions.is_real[..., np.newaxis]
-    clip, category = np.nonzero((true | found).any(axis=1))
-    true, found, values = (x[clip, :, category] for x in (true, found, logits))
-    return Lanes(clip, category, true, found, sigmoid(values))
+    # One clip at a time saves memory: probabilities are float64.
+    predicted = np.stack([active_categories(sigmoid(x), thresholds) for x in logits])
+    predicted &= predictions.is_real[..., np.newaxis]
+    clip, category = np.nonzero((true | predicted).any(axis=1))
+    true, predicted, values = (x[clip, :, category] for x in (true, predicted, logits))
+    return Lanes(clip, category, true, predicted, sigmoid(values))
 
 
 class F1(NamedTuple):
-    """Twice the right ones, and the true plus the predicted ones, of every lane.
+    """Numerator and denominator of the F1 of every lane.
 
     Attributes:
         lanes: The lanes.
-        part: The first count, `(num_lanes,)`.
-        whole: The second.
+        numerator: Twice the number of correct segments or events, `(num_lanes,)`.
+        denominator: The number of true plus that of predicted ones, `(num_lanes,)`.
     """
 
     lanes: Lanes
-    part: np.ndarray
-    whole: np.ndarray
+    numerator: np.ndarray
+    denominator: np.ndarray
 
     @classmethod
     def of_segments(cls, lanes: Lanes) -> "F1":
         """Count the segments of lanes."""
-        part, whole = count_segments(lanes.true, lanes.predicted)
-        return cls(lanes, np.asarray(part).sum(axis=1), np.asarray(whole).sum(axis=1))
+        counts = count_segments(lanes.true, lanes.predicted)
+        return cls(lanes, *(np.asarray(count).sum(axis=1) for count in counts))
 
     @classmethod
     def of_events(cls, lanes: Lanes, iou: float = 0.5) -> "F1":
-        """Count the events of lanes, see `metrics.count_events`."""
+        """Count the events of lanes, as `metrics.count_events`."""
         if not len(lanes.clip):
             return cls(lanes, lanes.clip, lanes.clip)
         counts = count_events(lanes.true, lanes.predicted, background=0, iou=iou)
@@ -109,61 +109,70 @@ class F1(NamedTuple):
 
     def micro(self) -> float | None:
         """Return the F1 over all lanes."""
-        return ratio(self.part.sum(), self.whole.sum())
+        return ratio(self.numerator.sum(), self.denominator.sum())
 
     def macro(self) -> float | None:
-        """Return the mean F1 of the categories that have an event, or a predicted one.
-
-        A category that neither has is left out.
-        """
-        part, whole = (
-            np.bincount(self.lanes.category, x) for x in (self.part, self.whole)
+        """Return the mean F1 of the categories that have a true or predicted event."""
+        numerator, denominator = (
+            np.bincount(self.lanes.category, counts)
+            for counts in (self.numerator, self.denominator)
         )
-        return (
-            float((part[whole > 0] / whole[whole > 0]).mean()) if len(whole) else None
-        )
+        if not len(denominator):
+            return None
+        occurs = denominator > 0
+        return float((numerator[occurs] / denominator[occurs]).mean())
 
     def mean_over_clips(self, num_clips: int) -> float:
-        """Return LLP's score: the mean over clips of the mean over a clip's categories.
+        """Return LLP's score: the mean over clips of the mean F1 of their categories.
 
         A clip's categories are those that are true or predicted in it. A clip without
-        any has an F1 of 1.
+        categories has an F1 of 1.
 
         Reference:
             Tian, Li, Xu, Unified Multisensory Perception, ECCV 2020,
             https://arxiv.org/abs/2007.10558, for audio-visual labels.
         """
-        sums = np.bincount(self.lanes.clip, self.part / self.whole, num_clips)
+        scores = self.numerator / self.denominator
+        sums = np.bincount(self.lanes.clip, scores, num_clips)
         counts = np.bincount(self.lanes.clip, minlength=num_clips)
         return float(np.where(counts, sums / np.maximum(counts, 1), 1.0).mean())
 
     def per_clip(self, num_clips: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return both counts of every clip, `(num_clips,)` each."""
+        """Return numerator and denominator of every clip, `(num_clips,)` each."""
         return tuple(
-            np.bincount(self.lanes.clip, x, num_clips) for x in (self.part, self.whole)
+            np.bincount(self.lanes.clip, counts, num_clips)
+            for counts in (self.numerator, self.denominator)
         )
 
 
 def per_category_of_many(
     lanes: Lanes, real: np.ndarray, categories: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the rows of `segments.per_category` of multi-label predictions.
+    """Return the rows of `segments.per_category` for multi-label predictions.
 
-    Background is where no category is active. `real` is where clips have segments,
-    `(num_clips, num_segments)`.
+    A segment is background where no category is active.
+
+    Args:
+        lanes: The lanes.
+        real: Which segments are not padding, `(num_clips, num_segments)` bool.
+        categories: Names of the categories.
     """
     actives = (lanes.true, lanes.predicted, lanes.true & lanes.predicted)
     counts = [
         np.bincount(lanes.category, active.sum(axis=1), len(categories))
         for active in actives
     ]
-    free = []
+    backgrounds = []
     for active in actives[:2]:
-        is_free = real.copy()
+        is_background = real.copy()
         lane, segment = np.nonzero(active)
-        is_free[lanes.clip[lane], segment] = False
-        free.append(is_free)
-    background = [x.sum() for x in (*free, free[0] & free[1])]
+        is_background[lanes.clip[lane], segment] = False
+        backgrounds.append(is_background)
+    backgrounds.append(backgrounds[0] & backgrounds[1])
     return category_rows(
-        categories, *(np.append(*pair) for pair in zip(counts, background, strict=True))
+        categories,
+        *(
+            np.append(count, background.sum())
+            for count, background in zip(counts, backgrounds, strict=True)
+        ),
     )

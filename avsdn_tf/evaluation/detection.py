@@ -1,11 +1,11 @@
-"""Mean average precision of events, as ActivityNet's protocol computes it.
+"""Mean average precision of events by ActivityNet's protocol.
 
-A prediction is right at a temporal intersection over union (IoU) if its IoU with a true
-event of its category and clip reaches it. The predictions of a category are taken in
-order of falling score, and each takes the unmatched true event of highest IoU: no true
-event is found twice. Average precision is the area under the precision-recall curve,
-with precision at each recall replaced by the best at that recall or above.
-Categories without a true event are left out of the mean.
+A prediction is correct at a threshold of temporal intersection over union (IoU) if its
+IoU with a true event of the same category and clip reaches the threshold. Predictions
+are matched in order of descending score, each with the unmatched true event of highest
+IoU. Average precision is the area under the precision-recall curve, with precision at
+each recall replaced by the best precision at that recall or above. Categories without
+true events are excluded from the mean.
 
 ActivityNet's evaluation: https://github.com/activitynet/ActivityNet, eval_detection.py.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from avsdn_tf.evaluation.categories import Lanes
 
-# Tenths, not sums of 0.1: an IoU of 3 / 10 must reach 0.3.
+# Quotients, not multiples of 0.1: an IoU of 3 / 10 must reach the threshold 0.3.
 IOUS = np.arange(1, 10) / 10
 
 
@@ -24,14 +24,14 @@ def mean_average_precision(lanes: Lanes) -> dict[str, float | None]:
     An event's score is the mean probability of its category over its segments.
 
     Returns:
-        `"0.1"` to `"0.9"`, and `"mean"`, the mean of these; None each if there is no
-        true event.
+        The precisions at `"0.1"` to `"0.9"`, and their `"mean"`; None each if there is
+        no true event.
     """
     names = [*map(str, IOUS), "mean"]
     order = np.argsort(lanes.category, kind="stable")
     starts = np.flatnonzero(np.diff(lanes.category[order])) + 1
     precisions = [
-        _of_category(Lanes(*(x[chosen] for x in lanes)))
+        _category_precision(Lanes(*(x[chosen] for x in lanes)))
         for chosen in np.split(order, starts)
         if lanes.true[chosen].any()
     ]
@@ -41,7 +41,8 @@ def mean_average_precision(lanes: Lanes) -> dict[str, float | None]:
     return dict(zip(names, [*values.tolist(), float(values.mean())], strict=True))
 
 
-def _of_category(lanes: Lanes) -> np.ndarray:
+def _category_precision(lanes: Lanes) -> np.ndarray:
+    """Return the average precision at each IoU of the lanes of one category."""
     sums = np.pad(lanes.probability, [(0, 0), (1, 0)]).cumsum(axis=1)
     lane, first, end = _runs(lanes.predicted)
     scores = (sums[lane, end] - sums[lane, first]) / (end - first)
@@ -54,7 +55,7 @@ def _of_category(lanes: Lanes) -> np.ndarray:
 
 
 def _runs(active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return lane, first segment and segment after the last of all events."""
+    """Return lane, first segment and exclusive end of all events."""
     padded = np.pad(active, [(0, 0), (1, 1)])
     lane, edge = np.nonzero(padded[:, 1:] != padded[:, :-1])
     return lane[::2], edge[::2], edge[1::2]
@@ -67,31 +68,33 @@ def average_precision(
 
     Args:
         true: Start and end of the true events, `(num_true, 2)`: at least one, in order
-            of time, without overlap. The clips lie one after the other in time.
-        predicted: The same of the predicted events, `(num_predicted, 2)`, in any order.
+            of time, without overlap. Clips are laid out one after another on one axis.
+        predicted: Start and end of the predicted events, `(num_predicted, 2)`, in any
+            order.
         scores: Scores of the predicted events, `(num_predicted,)`.
 
     Returns:
         `(len(IOUS),)`.
     """
-    is_free = np.ones((len(true), len(IOUS)), bool)
-    is_right = np.zeros((len(predicted), len(IOUS)), bool)
+    is_unmatched = np.ones((len(true), len(IOUS)), bool)
+    is_correct = np.zeros((len(predicted), len(IOUS)), bool)
     for rank, event in enumerate(np.argsort(-scores, kind="stable")):
         start, end = predicted[event]
         near = slice(
             np.searchsorted(true[:, 1], start, "right"),
             np.searchsorted(true[:, 0], end, "left"),
         )
-        shared = np.minimum(true[near, 1], end) - np.maximum(true[near, 0], start)
+        overlap = np.minimum(true[near, 1], end) - np.maximum(true[near, 0], start)
         union = np.maximum(true[near, 1], end) - np.minimum(true[near, 0], start)
-        iou = shared / union
+        iou = overlap / union
         for best in np.argsort(-iou, kind="stable"):
-            free = is_free[near][best]
-            takes = free & (iou[best] >= IOUS) & ~is_right[rank]
-            free[takes] = False
-            is_right[rank, takes] = True
-    num_right = is_right.cumsum(axis=0)
-    recall = num_right / len(true)
-    precision = num_right / np.arange(1, len(predicted) + 1)[:, np.newaxis]
+            # A view: assigning to it changes `is_unmatched`.
+            unmatched = is_unmatched[near][best]
+            matches = unmatched & (iou[best] >= IOUS) & ~is_correct[rank]
+            unmatched[matches] = False
+            is_correct[rank, matches] = True
+    num_correct = is_correct.cumsum(axis=0)
+    recall = num_correct / len(true)
+    precision = num_correct / np.arange(1, len(predicted) + 1)[:, np.newaxis]
     best_precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     return (np.diff(recall, axis=0, prepend=0) * best_precision).sum(axis=0)

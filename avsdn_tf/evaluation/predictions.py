@@ -1,4 +1,4 @@
-"""The outputs of a network for the clips of a split, and their file."""
+"""Outputs of a network on a split, and their file format."""
 
 import os
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _T = TypeVar("_T", bound="ClipArrays")
 
 
 class ClipArrays:
-    """Base of dataclasses whose fields are arrays with one row a clip."""
+    """Base of dataclasses of arrays with one row a clip."""
 
     DTYPES: ClassVar[Mapping[str, type]]
 
@@ -32,7 +32,7 @@ class ClipArrays:
 
     @classmethod
     def load(cls: type[_T], path: str | os.PathLike[str]) -> _T:
-        """Load a file of `save`; raise ValueError if that fails."""
+        """Load a file that `save` wrote; raise ValueError if it can't be loaded."""
         expected = {name: (None, np.dtype(dtype)) for name, dtype in cls.DTYPES.items()}
         try:
             with open_regular(path) as file:
@@ -46,17 +46,17 @@ class ClipArrays:
 
 @dataclass(frozen=True, eq=False)
 class Predictions(ClipArrays):
-    """The logits and the labels of the clips of a split.
+    """Logits and labels of the clips of a split with K categories.
 
-    Clips shorter than the longest are padded at their end. In padding, labels are -1
-    and logits mean nothing.
+    Shorter clips are padded at their end: labels of padding are -1, its logits are
+    meaningless.
 
     Attributes:
         row: Row of each clip in Annotations.txt, `(num_clips,)` int64.
-        logits: `(num_clips, num_segments, K + 1)` float32, background last; of
-            multi-label networks `(num_clips, num_segments, K)`.
-        labels: True class of each segment, `(num_clips, num_segments)` int64; of
-            multi-label data 1 where a category is active, else 0, `(num_clips,
+        logits: `(num_clips, num_segments, K + 1)` float32, background last; if
+            multi-label, `(num_clips, num_segments, K)`.
+        labels: True class of each segment, `(num_clips, num_segments)` int64; if
+            multi-label, 1 where a category is active, else 0, `(num_clips,
             num_segments, K)` int8.
         clip_labels: True class of each clip, `(num_clips,)` int64.
 
@@ -104,6 +104,6 @@ class Predictions(ClipArrays):
 
     @property
     def is_real(self) -> np.ndarray:
-        """Which segments are no padding, `(num_clips, num_segments)` bool."""
+        """Which segments are not padding, `(num_clips, num_segments)` bool."""
         real = self.labels >= 0
         return real.all(axis=2) if self.multi_label else real

@@ -1,4 +1,4 @@
-"""All scores of a split, as a run's report holds them."""
+"""All scores of a split, as in a run's report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from avsdn_tf.evaluation.predictions import Predictions
 from avsdn_tf.events import check_thresholds
 from avsdn_tf.intervals import bootstrap_interval
 
-# Classes of the largest confusion matrix that is kept whole.
+# Up to this number of classes, report.json holds the confusion matrix.
 _MAX_MATRIX_CLASSES = 48
-# First in report.json. Those that are not defined are None.
+# First keys of report.json; undefined scores are None.
 _ORDER = (
     "accuracy",
     "interval",
@@ -37,27 +37,27 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a split.
 
-    A segment's predicted class is the argmax of its own logits, background included. Of
-    multi-label predictions, each category is predicted where the sigmoid of its logit
-    reaches its threshold, and background is where none is. Padding counts nowhere.
+    The predicted class of a segment is the argmax of its logits. With multi-label
+    predictions, a category is predicted where the sigmoid of its logit reaches its
+    threshold; a segment without any is background. Padding is not counted.
 
     Args:
         predictions: Logits and labels of the split.
         categories: Names of the K categories.
-        thresholds: Of multi-label predictions, the thresholds; None for 0.5 each.
+        thresholds: For multi-label predictions, the thresholds; None for 0.5 each.
 
     Returns:
-        A JSON-ready dictionary. These are defined for one class a segment, and None for
-        multi-label predictions: `accuracy`, its 95 % bootstrap `interval` over clips
-        (`[low, high]`, None for one clip), `partial_clip_accuracy`, `trivial` (see
-        `trivial_baselines`), `most_confused` (see there) and `confusion_matrix` (list
-        of rows of segment counts; None for more than 48 classes, since it grows with
-        their square). These always are: `background_recall`, `event_f1` (at IoU 0.5),
-        `num_clips`, `num_segments` (of the whole split), `per_category` (see there),
-        `segment_f1` (over the segments of all categories), `segment_f1_macro` (the mean
-        over categories), `map` (see `mean_average_precision`), `llp_segment_f1` and
-        `llp_event_f1` (see `F1.mean_over_clips`), `intervals` of `segment_f1` and
-        `event_f1`, `multi_label` and `thresholds`.
+        A JSON-ready dictionary. None for multi-label predictions: `accuracy`, its 95 %
+        bootstrap `interval` over clips (`[low, high]`, None for one clip),
+        `partial_clip_accuracy`, `trivial` (as of `trivial_baselines`), `most_confused`
+        (as of `most_confused`) and `confusion_matrix` (list of rows of segment counts;
+        None for more than 48 classes). For all predictions: `background_recall`,
+        `event_f1` (at IoU 0.5), `num_clips`, `num_segments`, `per_category` (as of
+        `per_category`), `segment_f1` (over the segments of all categories),
+        `segment_f1_macro` (mean over categories), `map` (as of
+        `mean_average_precision`), `llp_segment_f1` and `llp_event_f1` (as of
+        `F1.mean_over_clips`), `intervals` of `segment_f1` and `event_f1`, `multi_label`
+        and `thresholds`.
 
     Raises:
         ValueError: If there is no segment, classes and categories don't fit each other,
@@ -71,7 +71,7 @@ def evaluate(
         scores = {"per_category": per_category_of_many(lanes, real, categories)}
         thresholds = check_thresholds(thresholds, len(categories)).tolist()
     else:
-        scores = _scores_of_one(predictions, categories)
+        scores = _single_label_scores(predictions, categories)
         thresholds = None
     return {
         **dict.fromkeys(_ORDER),
@@ -94,10 +94,10 @@ def evaluate(
     }
 
 
-def _scores_of_one(
+def _single_label_scores(
     predictions: Predictions, categories: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the scores that are defined for one class a segment alone."""
+    """Return the scores that are only defined for one class a segment."""
     background, real = len(categories), predictions.is_real
     labels, predicted = predictions.labels, predictions.logits.argmax(axis=2)
     matrix = None
@@ -121,20 +121,20 @@ def _scores_of_one(
 
 
 def interval_over_clips(
-    per_clip: np.ndarray, wholes: np.ndarray | None = None
+    per_clip: np.ndarray, denominators: np.ndarray | None = None
 ) -> list[float] | None:
-    """Return the 95 % bootstrap interval `[low, high]` of one value a clip.
+    """Return the 95 % bootstrap interval `[low, high]` of a mean or ratio over clips.
 
-    With `wholes`, it is that of a ratio of sums over clips. Every resample of one clip
-    is that clip: its interval is None, as is a ratio over nothing.
+    None for fewer than two clips, or a ratio whose denominators are all 0. The
+    arguments are those of `bootstrap_interval`.
     """
-    if len(per_clip) < 2 or (wholes is not None and not wholes.any()):
+    if len(per_clip) < 2 or (denominators is not None and not denominators.any()):
         return None
-    return list(bootstrap_interval(per_clip, wholes))
+    return list(bootstrap_interval(per_clip, denominators))
 
 
 def _check(predictions: Predictions, num_categories: int) -> None:
-    """Check that predictions can be scored."""
+    """Raise ValueError unless the predictions can be scored."""
     logits, labels = predictions.logits, predictions.labels
     if not predictions.is_real.any():
         raise ValueError(f"Expected at least one segment. Received: {labels.shape}")

@@ -1,4 +1,4 @@
-"""Scores of segments that have one class each, by the AVE protocol.
+"""Scores of segments with one class each, by AVE's protocol.
 
 `labels` and `predicted` are class indices, `(num_clips, num_segments)` integers: 0 to
 K - 1 are the categories, K is `background`, and a label of -1 is padding.
@@ -15,24 +15,24 @@ _MAX_PAIRS = 30
 
 
 def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float | None:
-    """Return the fraction of all segments whose class is right: AVE's own score."""
+    """Return the fraction of segments whose class is correct: AVE's score."""
     return ratio(*_sum(count_right, labels, predicted))
 
 
 def background_recall(
     labels: np.ndarray, predicted: np.ndarray, background: int
 ) -> float | None:
-    """Return the fraction of the true background segments that are found."""
+    """Return the fraction of background segments that are predicted as background."""
     return ratio(*_sum(count_background, labels, predicted, background))
 
 
 def event_f1(
     labels: np.ndarray, predicted: np.ndarray, background: int, iou: float = 0.5
 ) -> float | None:
-    """Return the micro-F1 of whole events over a split, see `metrics.count_events`.
+    """Return the micro-F1 of whole events over a split, as of `metrics.count_events`.
 
-    That is 2 * right / (true events + predicted events), at an intersection over union
-    of `iou` or more, which is in [0.5, 1]; else ValueError is raised.
+    It is 2 * correct / (true + predicted). An event is correct at an intersection over
+    union of at least `iou`, which must be in [0.5, 1].
     """
     return ratio(*_sum(count_events, labels, predicted, background, iou))
 
@@ -43,9 +43,9 @@ def _sum(
     predicted: np.ndarray,
     *args: Any,
 ) -> tuple[int, int]:
-    """Return the two counts of a function of `avsdn_tf.metrics` over a split."""
-    part, whole = count(labels, predicted, *args)
-    return int(np.asarray(part).sum()), int(np.asarray(whole).sum())
+    """Return both counts of a function of `avsdn_tf.metrics`, summed over a split."""
+    numerator, denominator = count(labels, predicted, *args)
+    return int(np.asarray(numerator).sum()), int(np.asarray(denominator).sum())
 
 
 def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
@@ -58,10 +58,7 @@ def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
 def partial_clip_accuracy(
     labels: np.ndarray, predicted: np.ndarray, background: int
 ) -> float | None:
-    """Return the accuracy over all segments of the clips that are only partly event.
-
-    Only these clips have anything to localize in time.
-    """
+    """Return the accuracy over the `partial_clips`, which alone test localization."""
     partial = partial_clips(labels, background)
     return accuracy(labels[partial], predicted[partial])
 
@@ -69,10 +66,10 @@ def partial_clip_accuracy(
 def trivial_baselines(
     labels: np.ndarray, clip_labels: np.ndarray, background: int
 ) -> dict[str, float | None]:
-    """Score two systems that localize nothing.
+    """Return the accuracies of two systems that don't localize.
 
-    `"always_background"`, and `"perfect_clip_classifier"`, which gives every segment
-    the true class of its clip, `clip_labels` of shape `(num_clips,)`.
+    `"always_background"` predicts background; `"perfect_clip_classifier"` predicts the
+    true class of the clip, `clip_labels` of shape `(num_clips,)`, in every segment.
     """
     return {
         "always_background": accuracy(labels, np.full_like(labels, background)),
@@ -85,10 +82,10 @@ def trivial_baselines(
 def confusion_matrix(
     labels: np.ndarray, predicted: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Count segments by true and predicted class.
+    """Count segments by true class (rows) and predicted class (columns).
 
-    The result is `(num_classes, num_classes)` int64: true classes in rows, predicted
-    ones in columns.
+    Returns:
+        `(num_classes, num_classes)` int64.
     """
     real = labels >= 0
     cells = labels[real] * num_classes + predicted[real]
@@ -102,14 +99,14 @@ def per_category(
     """Score the segments of every class separately.
 
     Returns:
-        One dictionary a class, `"Background"` last: `category`, `segments` (the number
-        of true ones), `predicted` (the number of predicted ones), `precision`, `recall`
-        and `f1`. A ratio over nothing, such as the precision of a class that was never
-        predicted, is None.
+        One dictionary a class, `"Background"` last: `category`, `segments` (number of
+        true segments), `predicted` (number of predicted segments), `precision`,
+        `recall` and `f1`. Undefined ratios, such as the precision of a class that was
+        never predicted, are None.
     """
     real = labels >= 0
     classes = (labels[real], predicted[real], labels[real & (labels == predicted)])
-    counts = [np.bincount(of, minlength=len(categories) + 1) for of in classes]
+    counts = [np.bincount(x, minlength=len(categories) + 1) for x in classes]
     return category_rows(categories, *counts)
 
 
@@ -117,21 +114,21 @@ def category_rows(
     categories: Sequence[str],
     true: np.ndarray,
     predicted: np.ndarray,
-    right: np.ndarray,
+    correct: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Return the rows of `per_category`, of the counts of each class's segments."""
+    """Return the rows of `per_category`, given each class's numbers of segments."""
     names = [*categories, "Background"]
     return [
         {
             "category": name,
-            "segments": int(total),
-            "predicted": int(guessed),
-            "precision": ratio(found, guessed),
-            "recall": ratio(found, total),
-            "f1": ratio(2 * found, total + guessed),
+            "segments": int(num_true),
+            "predicted": int(num_predicted),
+            "precision": ratio(num_correct, num_predicted),
+            "recall": ratio(num_correct, num_true),
+            "f1": ratio(2 * num_correct, num_true + num_predicted),
         }
-        for name, total, guessed, found in zip(
-            names, true, predicted, right, strict=True
+        for name, num_true, num_predicted, num_correct in zip(
+            names, true, predicted, correct, strict=True
         )
     ]
 
@@ -139,31 +136,32 @@ def category_rows(
 def most_confused(
     labels: np.ndarray, predicted: np.ndarray, categories: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the pairs of classes that are confused most, at most 30, most first.
+    """Return the 30 most confused pairs of classes, in descending order.
 
     Returns:
-        One dictionary a pair: `category`, the true class, `predicted`, the class that
-        was given instead, `segments`, how often, and `of`, the number of true segments.
+        One dictionary a pair: `category` (true class), `predicted` (predicted class),
+        `segments` (number of these segments), `of` (number of the true class's
+        segments).
     """
     names = [*categories, "Background"]
     wrong = (labels != predicted) & (labels >= 0)
     pairs = labels[wrong] * len(names) + predicted[wrong]
-    found, counts = np.unique(pairs, return_counts=True)
+    unique_pairs, counts = np.unique(pairs, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:_MAX_PAIRS]
     totals = np.bincount(labels[labels >= 0], minlength=len(names))
     return [
         {
             "category": names[true],
-            "predicted": names[guessed],
+            "predicted": names[predicted_class],
             "segments": int(count),
             "of": int(totals[true]),
         }
-        for true, guessed, count in zip(
-            *np.divmod(found[most], len(names)), counts[most], strict=True
+        for true, predicted_class, count in zip(
+            *np.divmod(unique_pairs[most], len(names)), counts[most], strict=True
         )
     ]
 
 
-def ratio(part: float, whole: float) -> float | None:
-    """Return a ratio as a float; None of nothing."""
-    return float(part / whole) if whole else None
+def ratio(numerator: float, denominator: float) -> float | None:
+    """Return a ratio as a float, or None if the denominator is 0."""
+    return float(numerator / denominator) if denominator else None

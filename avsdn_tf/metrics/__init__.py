@@ -1,7 +1,7 @@
-"""The scores of segments and events: functions that count, and Keras metrics of them.
+"""Scores of segments and events: counting functions, and Keras metrics of them.
 
-Reports and metrics use the same counts, so that streaming a split in batches gives the
-score of its report.
+Reports use the same counting functions, so a metric over the batches of a split equals
+the score in its report.
 """
 
 from avsdn_tf.metrics.counts import (

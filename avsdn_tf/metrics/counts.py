@@ -66,7 +66,9 @@ def count_segments(active: Any, predicted: Any) -> tuple[Any, Any]:
         and `predicted`, without padding; of that shape.
 
     Example:
-        >>> numerator, denominator = avsdn_tf.metrics.count_segments([1, 1, 0, -1], [1, 0, 1, 1])
+        >>> numerator, denominator = avsdn_tf.metrics.count_segments(
+        ...     [1, 1, 0, -1], [1, 0, 1, 1]
+        ... )
         >>> np.array(numerator), np.array(denominator)
         (array([2, 0, 0, 0], dtype=int32), array([2, 1, 1, 0], dtype=int32))
     """

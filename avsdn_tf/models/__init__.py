@@ -1,4 +1,4 @@
-"""The networks, and the layers that they consist of."""
+"""The networks and their layers."""
 
 from avsdn_tf.models.audio_visual import AudioVisualModel
 from avsdn_tf.models.avdln import AVDLN

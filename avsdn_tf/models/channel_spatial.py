@@ -5,16 +5,15 @@ from typing import Any
 import keras
 from keras import ops
 
+from avsdn_tf.models.attention import check_maps
 from avsdn_tf.models.masking import MaskedLayer
-from avsdn_tf.models.transformer import LAYER_NORM_EPSILON, repeat_single
+from avsdn_tf.models.transformer import (
+    built_dense,
+    built_layer_norm,
+    repeat_single,
+)
 
 Shape = tuple[int | None, ...]
-
-
-def _dense(inputs: int, units: int, dtype: Any, activation: Any = None) -> Any:
-    layer = keras.layers.Dense(units, activation=activation, dtype=dtype)
-    layer.build((None, inputs))
-    return layer
 
 
 def as_cells(visual: Any) -> Any:
@@ -28,18 +27,10 @@ def _as_map(weights: Any, visual: Any) -> Any:
     return ops.reshape(weights, ops.shape(visual)[:4])
 
 
-def _check_map(visual_shape: Shape) -> None:
-    if len(visual_shape) != 5:
-        raise ValueError(
-            "Expected visual feature maps (batch, num_segments, rows, columns, width). "
-            f"Received: {tuple(visual_shape)}"
-        )
-
-
 class _CellScores(keras.layers.Layer):
-    """Weights of the cells, from the product of each with one vector a segment.
+    """Attention weights of the cells, given one guide vector a segment.
 
-    softmax over cells of tanh(w . [relu(W_x x) * relu(W_g g)] + b)
+        softmax over cells of tanh(w . [relu(W_x x) * relu(W_g g)] + b)
 
     Call arguments:
         guide: `(batch, num_segments, guide_width)`.
@@ -55,13 +46,13 @@ class _CellScores(keras.layers.Layer):
 
     def build(self, guide_shape: Shape, cells_shape: Shape) -> None:
         dtype = self.dtype_policy
-        self.guide = _dense(guide_shape[-1], self.units, dtype, "relu")
-        self.cell = _dense(cells_shape[-1], self.units, dtype, "relu")
-        self.score = _dense(self.units, 1, dtype)
+        self.guide = built_dense(guide_shape[-1], self.units, dtype, "relu")
+        self.cell = built_dense(cells_shape[-1], self.units, dtype, "relu")
+        self.score = built_dense(self.units, 1, dtype)
         self.built = True
 
     def call(self, guide: Any, cells: Any) -> Any:
-        # Fold w into the guide, one vector a segment, to keep no product of map size.
+        # Multiply w into the small guide: the product with all cells would be large.
         guide = self.guide(guide) * self.score.kernel[:, 0]
         scores = ops.einsum("btnu,btu->btn", self.cell(cells), guide)
         return ops.softmax(ops.tanh(scores + self.score.bias), axis=-1)
@@ -69,7 +60,7 @@ class _CellScores(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class ChannelSpatialAttention(keras.layers.Layer):
-    """Audio-guided attention to the channels, then to the cells, of feature maps.
+    """Audio-guided attention over the channels, then over the cells, of feature maps.
 
     For a segment's audio feature `a` and the cells `v` of its map:
 
@@ -82,20 +73,20 @@ class ChannelSpatialAttention(keras.layers.Layer):
     `x` is `compared`, or `v` if it is None. All dense layers have a bias.
 
     Args:
-        units: Width of `relu(W_q q)` and of the products of `z`.
+        units: Width of `W_q q`, `U_v v` and `U_a a`.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.
         visual: `(batch, num_segments, rows, columns, width)`.
-        compared: Features of the cells that the channel attention compares with the
-            audio, `(batch, num_segments, rows * columns, width)`; the map if None.
+        compared: Cell features for the channel attention, `(batch, num_segments, rows
+            * columns, width)`; None: the map itself.
 
     Returns:
-        The attended visual features, `(batch, num_segments, width)`, and the weights of
-        the cells, `(batch, num_segments, rows, columns)`, which sum to 1.
+        The attended visual features, `(batch, num_segments, width)`, and the attention
+        weights of the cells, `(batch, num_segments, rows, columns)`, which sum to 1.
 
     Raises:
-        ValueError: If `visual` is no feature map.
+        ValueError: If `visual` is not a feature map.
 
     Reference:
         Xu et al., "Cross-modal relation-aware networks for audio-visual event
@@ -115,12 +106,12 @@ class ChannelSpatialAttention(keras.layers.Layer):
     ) -> None:
         """Create the weights."""
         del compared_shape
-        _check_map(visual_shape)
+        check_maps(visual_shape)
         audio, width, dtype = audio_shape[-1], visual_shape[-1], self.dtype_policy
-        self.channel_audio = _dense(audio, width, dtype, "relu")
-        self.channel_visual = _dense(width, width, dtype, "relu")
-        self.channel_bottleneck = _dense(width, self.units, dtype, "relu")
-        self.channel_gate = _dense(self.units, width, dtype, "sigmoid")
+        self.channel_audio = built_dense(audio, width, dtype, "relu")
+        self.channel_visual = built_dense(width, width, dtype, "relu")
+        self.channel_bottleneck = built_dense(width, self.units, dtype, "relu")
+        self.channel_gate = built_dense(self.units, width, dtype, "sigmoid")
         self.cell_weights = _CellScores(self.units, dtype=dtype)
         self.cell_weights.build(audio_shape, (None, None, None, width))
         self.built = True
@@ -128,11 +119,11 @@ class ChannelSpatialAttention(keras.layers.Layer):
     def call(self, audio: Any, visual: Any, compared: Any = None) -> tuple[Any, Any]:
         """Attend to channels and cells."""
         cells = as_cells(visual)
-        seen = self.channel_visual(cells if compared is None else compared)
-        query = ops.mean(seen, axis=2) * self.channel_audio(audio)
+        projected = self.channel_visual(cells if compared is None else compared)
+        query = ops.mean(projected, axis=2) * self.channel_audio(audio)
         gate = 1 + self.channel_gate(self.channel_bottleneck(query))
         weights = self.cell_weights(audio, cells * gate[:, :, None])
-        # All cells share the gate: apply it after the sum.
+        # The gate is the same for all cells: multiply the sum, not each cell.
         attended = ops.einsum("btn,btnd->btd", weights, cells) * gate
         return attended, _as_map(weights, visual)
 
@@ -153,7 +144,7 @@ class ChannelSpatialAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class UnscaledAttention(MaskedLayer):
-    """Attention by one head, whose products are not scaled by their width.
+    """Single-head attention without the scale factor 1 / sqrt(key_width).
 
         softmax(W_q x (W_k m)^T) W_v m
 
@@ -170,7 +161,7 @@ class UnscaledAttention(MaskedLayer):
 
     Reference:
         Xia and Zhao, CVPR 2022, https://doi.org/10.1109/CVPR52688.2022.01936, and its
-        program.
+        code.
     """
 
     def __init__(self, key_width: int, **kwargs: Any) -> None:
@@ -180,9 +171,9 @@ class UnscaledAttention(MaskedLayer):
     def build(self, x_shape: Shape, memory_shape: Shape) -> None:
         """Create the weights."""
         dtype, width = self.dtype_policy, memory_shape[-1]
-        self.query = _dense(x_shape[-1], self.key_width, dtype)
-        self.key = _dense(width, self.key_width, dtype)
-        self.value = _dense(width, width, dtype)
+        self.query = built_dense(x_shape[-1], self.key_width, dtype)
+        self.key = built_dense(width, self.key_width, dtype)
+        self.value = built_dense(width, width, dtype)
         self.built = True
 
     def call(self, x: Any, memory: Any, mask: Any = None) -> Any:
@@ -192,7 +183,7 @@ class UnscaledAttention(MaskedLayer):
         scores = ops.matmul(self.query(x), keys)
         if mask is not None:
             is_real = ops.cast(mask, "bool")[..., None, :]
-            # Finite, also where a clip has no real segment.
+            # Not -inf: the softmax of a clip without real segments would be NaN.
             lowest = -3e4 if self.compute_dtype == "float16" else -1e9
             scores = ops.where(is_real, scores, ops.cast(lowest, scores.dtype))
         return ops.matmul(ops.softmax(scores, axis=-1), self.value(memory))
@@ -208,36 +199,37 @@ class UnscaledAttention(MaskedLayer):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SelfGuidedAttention(keras.layers.Layer):
-    """Channel and spatial attention that the map itself guides beside the audio.
+    """Channel and spatial attention, guided by the audio and by the map itself.
 
         x = norm(v + dropout(softmax(W_q v (W_k v)^T) W_v v))
         s = sum over cells of weights(mean of x, x) * x
         u = ChannelSpatialAttention(a, v, compared=x)
         attended = u + strength * sigmoid(s) * u
 
-    The weights of `s` are computed as those of `ChannelSpatialAttention`.
+    `weights` are attention weights like the softmax of `ChannelSpatialAttention`, with
+    the mean of x as guide.
 
     Args:
         units: As in `ChannelSpatialAttention`.
-        strength: Share of the features that the map's own attention adds.
-        dropout: Share of the self-attention's result that training drops.
+        strength: Factor of the map's own attention.
+        dropout: Dropout rate of the self-attention's output.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.
         visual: `(batch, num_segments, rows, columns, width)`.
 
     Returns:
-        The attended visual features, `(batch, num_segments, width)`, and the weights
-        that the audio gives the cells, `(batch, num_segments, rows, columns)`, which
-        sum to 1.
+        The attended visual features, `(batch, num_segments, width)`, and the
+        audio-guided attention weights of the cells, `(batch, num_segments, rows,
+        columns)`, which sum to 1.
 
     Raises:
-        ValueError: If `visual` is no feature map.
+        ValueError: If `visual` is not a feature map.
 
     Reference:
         Xia and Zhao, "Cross-modal background suppression for audio-visual event
         localization", CVPR 2022, https://doi.org/10.1109/CVPR52688.2022.01936, and its
-        program.
+        code.
     """
 
     def __init__(
@@ -254,16 +246,13 @@ class SelfGuidedAttention(keras.layers.Layer):
 
     def build(self, audio_shape: Shape, visual_shape: Shape) -> None:
         """Create the weights."""
-        _check_map(visual_shape)
+        check_maps(visual_shape)
         width, dtype = visual_shape[-1], self.dtype_policy
         cells_shape = (None, None, None, width)
         self.self_attention = UnscaledAttention(width // 4, dtype=dtype)
         self.self_attention.build(cells_shape, cells_shape)
         self.self_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
-        self.self_norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=dtype
-        )
-        self.self_norm.build(cells_shape)
+        self.self_norm = built_layer_norm(width, dtype)
         self.self_weights = _CellScores(self.units, dtype=dtype)
         self.self_weights.build((None, None, width), cells_shape)
         self.audio_guided = ChannelSpatialAttention(self.units, dtype=dtype)
@@ -273,13 +262,14 @@ class SelfGuidedAttention(keras.layers.Layer):
     def call(self, audio: Any, visual: Any, training: bool = False) -> tuple[Any, Any]:
         """Attend to channels and cells."""
         cells = as_cells(visual)
-        attended = self.self_attention(cells, cells)
-        attended = self.self_dropout(attended, training=training)
-        related = self.self_norm(cells + attended)
-        own = self.self_weights(ops.mean(related, axis=2), related)
-        own = ops.einsum("btn,btnd->btd", own, related)
-        heard, weights = self.audio_guided(audio, visual, related)
-        return heard + self.strength * ops.sigmoid(own) * heard, weights
+        residual = self.self_attention(cells, cells)
+        residual = self.self_dropout(residual, training=training)
+        related = self.self_norm(cells + residual)
+        self_weights = self.self_weights(ops.mean(related, axis=2), related)
+        self_guided = ops.einsum("btn,btnd->btd", self_weights, related)
+        attended, weights = self.audio_guided(audio, visual, related)
+        gate = ops.sigmoid(self_guided)
+        return attended + self.strength * gate * attended, weights
 
     def compute_output_shape(
         self, audio_shape: Shape, visual_shape: Shape

@@ -100,8 +100,8 @@ class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
         }
         if cell != _CELL:
             raise ValueError(
-                f"Expected {_CELL}. Received: {cell}. For other options, use "
-                "keras.layers.LSTM."
+                f"Expected {_CELL}. Received: {cell}. Use keras.layers.LSTM for other "
+                "options."
             )
 
 

@@ -1,4 +1,4 @@
-"""Base class of layers that take a segment mask."""
+"""Base class of layers with a segment mask."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import keras
 
 
 class MaskedLayer(keras.layers.Layer):
-    """Base of the layers that take a `mask`, `(batch, num_segments)`."""
+    """Base of the layers with a call argument `mask`, `(batch, num_segments)`."""
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Attach no mask to the outputs: losses would apply it a second time."""

@@ -1,4 +1,4 @@
-"""The registry of networks: each name that a `Config` can have as its model."""
+"""The registry of networks by the names that `Config.model` accepts."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,15 +18,16 @@ from avsdn_tf.models.psp import PSP
 
 @dataclasses.dataclass(frozen=True)
 class ModelEntry:
-    """A network with a name.
+    """A network, and how settings map to its constructor's arguments.
 
     Attributes:
         network: Class of the network.
         summary: One line for the help of the command line.
-        options: Names of the settings that the constructor takes.
+        options: Names of the settings that are passed to the constructor.
         fixed: Constructor arguments of this variant.
-        weak: Further ones in weak mode; None where there is no weak variant.
-        needs_maps: Whether it attends to feature maps, and takes no pooled features.
+        weak: Additional constructor arguments in weak mode; None if there is no weakly
+            supervised variant.
+        needs_maps: Whether the network needs feature maps, not pooled features.
     """
 
     network: type[SegmentClassifier] | type[AVDLN]

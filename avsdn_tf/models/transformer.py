@@ -8,8 +8,8 @@ from keras import ops
 
 from avsdn_tf.models.masking import MaskedLayer
 
-# PyTorch's default, with which the published networks were trained.
-LAYER_NORM_EPSILON = 1e-5
+# PyTorch's default, as in the authors' code.
+_LAYER_NORM_EPSILON = 1e-5
 
 
 def _attention(
@@ -17,11 +17,11 @@ def _attention(
 ) -> keras.layers.MultiHeadAttention:
     if units % num_heads:
         raise ValueError(
-            "Expected a width that the number of heads divides. Received: "
+            "Expected a width that is a multiple of num_heads. Received: "
             f"width={units}, num_heads={num_heads}"
         )
-    # Keras's default counts the heads as further inputs, which makes the weights of a
-    # (width, heads, width / heads) kernel four times as small as PyTorch's.
+    # As in PyTorch. Keras's default counts the heads as further inputs: its weights of
+    # a (width, heads, width / heads) kernel would be smaller.
     limit = math.sqrt(1.5 / units)
     layer = keras.layers.MultiHeadAttention(
         num_heads,
@@ -34,22 +34,27 @@ def _attention(
     return layer
 
 
-def _layer_norm(units: int, dtype: Any) -> keras.layers.LayerNormalization:
-    layer = keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, dtype=dtype)
-    layer.build((None, None, units))
+def built_layer_norm(width: int, dtype: Any) -> keras.layers.LayerNormalization:
+    """Return a layer normalization with weights for inputs `(..., width)`."""
+    layer = keras.layers.LayerNormalization(epsilon=_LAYER_NORM_EPSILON, dtype=dtype)
+    layer.build((None, None, width))
     return layer
 
 
-def _dense(inputs: int, units: int, dtype: Any, **kwargs: Any) -> keras.layers.Dense:
-    layer = keras.layers.Dense(units, dtype=dtype, **kwargs)
-    layer.build((None, None, inputs))
+def built_dense(
+    width: int, units: int, dtype: Any, activation: str | None = None
+) -> keras.layers.Dense:
+    """Return a dense layer with weights for inputs `(..., width)`."""
+    layer = keras.layers.Dense(units, activation=activation, dtype=dtype)
+    layer.build((None, None, width))
     return layer
 
 
 def repeat_single(memory: Any, mask: Any = None) -> tuple[Any, Any]:
-    """Return a memory and its mask, twice if it has one entry.
+    """Repeat a memory of one entry, and its mask; return others unchanged.
 
-    The attention stays the same. Keras warns of a softmax over one value.
+    The result of attention is the same, without Keras's warning about a softmax over
+    one value.
 
     Args:
         memory: `(..., memory_length, width)`.
@@ -62,23 +67,23 @@ def repeat_single(memory: Any, mask: Any = None) -> tuple[Any, Any]:
 
 
 def _attention_mask(mask: Any) -> Any:
-    """Return the mask of all queries, `(batch, 1, memory length)`, of that of keys."""
+    """Return a key mask `(batch, length)` as an attention mask `(batch, 1, length)`."""
     return None if mask is None else ops.cast(mask, "bool")[:, None, :]
 
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class TransformerBlock(MaskedLayer):
-    """Attention to a memory, and a feed-forward network, each normalized afterwards.
+    """Post-norm transformer block: attention to a memory, and a feed-forward network.
 
         x = norm(query + dropout(attention(query, memory)))
         y = norm(x + dropout(dense(dropout(relu(dense(x))))))
 
-    Normalization after the sum is that of Vaswani et al. There is no position code.
+    There is no positional encoding.
 
     Args:
         num_heads: Number of attention heads.
         feed_forward: Width of the feed-forward network.
-        dropout: Share that training drops, of the attention weights as well.
+        dropout: Dropout rate, also of the attention weights.
 
     Call arguments:
         query: `(batch, num_segments, width)`.
@@ -89,7 +94,7 @@ class TransformerBlock(MaskedLayer):
         `(batch, num_segments, width)`.
 
     Raises:
-        ValueError: If the number of heads doesn't divide the width.
+        ValueError: If the width is not a multiple of the number of heads.
 
     Reference:
         Xu et al., ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581.
@@ -116,11 +121,11 @@ class TransformerBlock(MaskedLayer):
         del memory_shape
         units, dtype = query_shape[-1], self.dtype_policy
         self.attention = _attention(units, self.num_heads, self.dropout, dtype)
-        self.attention_norm = _layer_norm(units, dtype)
-        self.hidden = _dense(units, self.feed_forward, dtype, activation="relu")
-        self.output_projection = _dense(self.feed_forward, units, dtype)
-        self.output_norm = _layer_norm(units, dtype)
-        # One for each place: they draw different values.
+        self.attention_norm = built_layer_norm(units, dtype)
+        self.hidden = built_dense(units, self.feed_forward, dtype, "relu")
+        self.output_projection = built_dense(self.feed_forward, units, dtype)
+        self.output_norm = built_layer_norm(units, dtype)
+        # Separate layers: each has its own random state.
         self.attention_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
         self.hidden_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
         self.output_dropout = keras.layers.Dropout(self.dropout, dtype=dtype)
@@ -160,7 +165,7 @@ class TransformerBlock(MaskedLayer):
 
 
 class _Projected(MaskedLayer):
-    """Base of a dense layer before transformer blocks."""
+    """Base of the layers with a dense projection before transformer blocks."""
 
     def __init__(
         self,
@@ -183,7 +188,7 @@ class _Projected(MaskedLayer):
     ) -> None:
         """Create the weights."""
         del memory_shape
-        self.projection = _dense(x_shape[-1], self.units, self.dtype_policy)
+        self.projection = built_dense(x_shape[-1], self.units, self.dtype_policy)
         self.block = self._create_block()
         self.built = True
 
@@ -216,7 +221,7 @@ class _Projected(MaskedLayer):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SegmentEncoder(_Projected):
-    """Dense layer and two blocks of self-attention over the segments of a modality.
+    """Dense projection and two self-attention blocks over one modality's segments.
 
     Args:
         units: Width of the encoding.
@@ -249,12 +254,12 @@ class SegmentEncoder(_Projected):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class CrossModalDecoder(_Projected):
-    """Dense layer and a block whose memory is the other modality's encoding and itself.
+    """Dense projection and a block that attends to both modalities.
 
         query = dense(x);  y = block(query, [memory ; query] along time)
 
     Args:
-        units: Width of the result, and of the memory.
+        units: Width of the output and of the memory.
         num_heads: As in `TransformerBlock`.
         feed_forward: As in `TransformerBlock`.
         dropout: As in `TransformerBlock`.
@@ -283,15 +288,15 @@ class CrossModalDecoder(_Projected):
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class CrossModalInteraction(MaskedLayer):
-    """Attention of the product of two modalities to both.
+    """Attention to both modalities, with their product as the query.
 
         g = first * second
         y = norm(g + dropout(attention(g, [second ; first] along time)))
 
     Args:
         num_heads: Number of attention heads.
-        dropout: Share of the attention weights that training drops; of the attended
-            features, it is 0.1.
+        dropout: Dropout rate of the attention weights; that of the attended features
+            is always 0.1.
 
     Call arguments:
         first: `(batch, num_segments, width)`.
@@ -320,7 +325,7 @@ class CrossModalInteraction(MaskedLayer):
         units, dtype = first_shape[-1], self.dtype_policy
         self.attention = _attention(units, self.num_heads, self.dropout, dtype)
         self.attended_dropout = keras.layers.Dropout(0.1, dtype=dtype)
-        self.norm = _layer_norm(units, dtype)
+        self.norm = built_layer_norm(units, dtype)
         self.built = True
 
     def call(
@@ -341,7 +346,7 @@ class CrossModalInteraction(MaskedLayer):
         first_shape: tuple[int | None, ...],
         second_shape: tuple[int | None, ...] | None = None,
     ) -> tuple[int | None, ...]:
-        """Return the shape of a modality."""
+        """Return the shape of the output."""
         del second_shape
         return first_shape
 

@@ -1,4 +1,4 @@
-"""Two heads: whether a segment is an event, and which category the clip's event has."""
+"""Networks with two heads: event or background a segment, and a category a clip."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,34 +12,32 @@ from avsdn_tf.losses import (
     float32_or_wider,
     mean_over_segments,
 )
-from avsdn_tf.models.base import SegmentClassifier
+from avsdn_tf.models.base import SegmentClassifier, weigh_clips
 
-# An event logit of 0 is background, but argmax resolves ties to a category: the
-# background logit is at least this.
+# Least background logit of background segments. At an event logit of 0, a background
+# logit of 0 would tie with the best category, and argmax would pick the category.
 _SMALLEST_BACKGROUND = 1e-7
 
 
 def segment_logits(
     event_logits: Any, category_logits: Any, has_background: bool = False
 ) -> Any:
-    """Return segment logits whose argmax is the rule of two-headed networks.
+    """Combine event and category logits to segment logits.
 
-    A segment has the clip's most probable category where its event logit is positive,
+    Their argmax is the clip's most probable category where the event logit is positive,
     else background:
 
         category c: k_c - max k;  background: -e
         with a class for background in k: max(k_background - max k, -e)
 
-    Without a class for background, the odds of the best category are exp(e).
-
     Args:
         event_logits: `e`, `(batch, num_segments)`.
         category_logits: `k`, `(batch, num_categories)`, or `(batch, num_categories +
             1)` with background.
-        has_background: Boolean. Whether the last category logit is background's.
+        has_background: Boolean. Whether the last of `category_logits` is background.
 
     Returns:
-        `(batch, num_segments, num_categories + 1)`, background last. Finite.
+        `(batch, num_segments, num_categories + 1)`, background last.
     """
     relative = category_logits - ops.max(category_logits, axis=-1, keepdims=True)
     relative = relative[:, None]
@@ -51,7 +49,7 @@ def segment_logits(
     if has_background:
         background = ops.maximum(relative[..., -1:], background)
         relative = relative[..., :-1]
-    # Adding the zeros repeats the categories for every segment.
+    # The zeros broadcast the category logits to all segments.
     return ops.concatenate([relative + ops.zeros_like(background), background], -1)
 
 
@@ -70,11 +68,11 @@ def top_mean_over_segments(x: Any, count: int, mask: Any = None) -> Any:
 
     Args:
         x: `(batch, num_segments, width)`.
-        count: How many values; all of a clip that has fewer segments.
+        count: Number of values to average; at most the number of real segments.
         mask: As in `max_over_segments`.
     """
-    falling = -ops.sort(-ops.swapaxes(_without_padding(x, mask), 1, 2), axis=-1)
-    largest = falling[..., :count]
+    descending = -ops.sort(-ops.swapaxes(_without_padding(x, mask), 1, 2), axis=-1)
+    largest = descending[..., :count]
     if mask is None:
         return ops.mean(largest, axis=-1)
     length = ops.sum(ops.cast(ops.cast(mask, "bool"), "int32"), axis=1)
@@ -84,7 +82,7 @@ def top_mean_over_segments(x: Any, count: int, mask: Any = None) -> Any:
 
 
 def _without_padding(x: Any, mask: Any) -> Any:
-    """Return `x` with values in the padding that are no larger than any other."""
+    """Return `x` with padding replaced by the minimum over the clip."""
     if mask is None:
         return x
     is_real = ops.cast(mask, "bool")[..., None]
@@ -105,45 +103,46 @@ def event_losses(target: Any, event_logits: Any, mask: Any = None) -> Any:
 
 
 def category_losses(target: Any, category_logits: Any, mask: Any = None) -> Any:
-    """Return the cross-entropy of the category of the clip's events, `(batch,)`.
+    """Return the cross-entropy of the clip's category, `(batch,)`.
 
-    Several categories share the clip by their segments. A clip without events has 0.
+    The target is a category's fraction of the clip's event segments. The loss of a clip
+    without events is 0.
 
     Args:
         target: Segment target, `(batch, num_segments, num_classes)`.
         category_logits: `(batch, num_categories)`.
         mask: As in `SegmentClassifier.clip_losses`.
     """
-    shares = mean_over_segments(target[..., :-1], mask)
-    total = ops.sum(shares, axis=-1, keepdims=True)
-    shares = shares / ops.maximum(total, keras.config.epsilon())
-    return -ops.sum(shares * ops.log_softmax(category_logits, axis=-1), axis=-1)
+    fractions = mean_over_segments(target[..., :-1], mask)
+    total = ops.sum(fractions, axis=-1, keepdims=True)
+    fractions = fractions / ops.maximum(total, keras.config.epsilon())
+    return -ops.sum(fractions * ops.log_softmax(category_logits, axis=-1), axis=-1)
 
 
 class TwoHeadedClassifier(SegmentClassifier):
     """Base of the networks with an event head a segment and a category head a clip.
 
-    Supervised, a network learns by binary cross-entropy of event against background on
-    every segment, plus cross-entropy of the clip's category. Weakly supervised, it
-    learns by AVEL's soft margin on softmax(max over time of sigmoid(e_t) k), where `k`
-    has a class for background. A network may add further losses in `extra_losses`.
+    The supervised loss is the binary cross-entropy of event against background on every
+    segment, plus the cross-entropy of the clip's category. The weakly supervised loss
+    is AVEL's soft margin on softmax(max over time of sigmoid(e_t) k), where `k` has a
+    class for background. A subclass may add further losses in `extra_losses`.
 
-    These are the published losses, and they apply whatever loss `compile` or
-    `clip_losses` is given; `compile` needs none.
+    These published losses replace the loss given to `compile` or `clip_losses`;
+    `compile` needs none.
 
-    A subclass creates its layers, calls `_create_heads`, and applies the heads by
+    A subclass creates its layers, calls `_create_heads`, and applies the heads with
     `apply_heads`.
 
     Args:
         categories: As in `SegmentClassifier`.
         audio_width: As in `SegmentClassifier`.
         visual_shape: `(rows, columns, D)` of visual feature maps.
-        weak: Boolean. True: the weakly supervised network, which learns from the clip's
-            label, `(batch, num_classes)`. False: from segment labels.
+        weak: Boolean. True: the weakly supervised network, trained on clip labels,
+            `(batch, num_classes)`. False: trained on segment labels.
         **kwargs: As in `SegmentClassifier`, without `multi_label`.
 
     Raises:
-        ValueError: If `multi_label` is set, or visual features are no maps.
+        ValueError: If `multi_label` is set, or visual features are not maps.
 
     Reference:
         Xu et al., ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581.
@@ -164,19 +163,31 @@ class TwoHeadedClassifier(SegmentClassifier):
                 "all events of a clip one category. Received: multi_label=True"
             )
         super().__init__(categories, audio_width, visual_shape, **kwargs)
-        if len(self.visual_shape) != 3:
-            raise ValueError(
-                "Expected visual feature maps (rows, columns, D). "
-                f"Received: visual_shape={self.visual_shape}"
-            )
+        self._check_maps()
         self.weak = bool(weak)
 
-    def _create_heads(self, width: int) -> None:
-        """Create the two heads.
+    def _create_visual_projection(self, units: int, dropout: float) -> None:
+        dtype = self.dtype_policy
+        self.visual_projection = keras.layers.Dense(
+            units, activation="relu", dtype=dtype
+        )
+        self.visual_projection.build((None, self.visual_shape[-1]))
+        self.visual_dropout = keras.layers.Dropout(dropout, dtype=dtype)
+        # `summary()` shows the shapes of built layers only.
+        self.visual_dropout.build((None, None, *self.visual_shape[:2], units))
+
+    def project_visual(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        """Return the projected feature map, `(batch, num_segments, rows, columns, D)`.
 
         Args:
-            width: Width of the features that they read.
+            inputs: The call's inputs as a dictionary.
+            training: Boolean. Whether dropout is active.
         """
+        visual = self.visual_projection(inputs["visual"])
+        return self.visual_dropout(visual, training=training)
+
+    def _create_heads(self, width: int) -> None:
+        """Create the two heads for features `(..., width)`."""
         num_categories = len(self.categories) + self.weak
         self.event_head = keras.layers.Dense(1, dtype=self.variable_dtype)
         self.category_head = keras.layers.Dense(
@@ -198,7 +209,7 @@ class TwoHeadedClassifier(SegmentClassifier):
             features: `(batch, num_segments, width)`.
             clip_features: Features of the whole clip, such as the maximum over the
                 segments, `(batch, width)`.
-            added: Added to the category logits.
+            added: Values to add to the category logits.
 
         Returns:
             As `join_heads`.
@@ -235,7 +246,7 @@ class TwoHeadedClassifier(SegmentClassifier):
             target: `(batch, num_segments, num_classes)`, or the clip's target `(batch,
                 num_classes)` of a weakly supervised network; class indices are `(batch,
                 num_segments)` and `(batch,)`.
-            outputs: What `compute_outputs` returned.
+            outputs: The result of `compute_outputs`.
             mask: `(batch, num_segments)`, nonzero where a segment is real; None: all
                 are.
 
@@ -256,7 +267,7 @@ class TwoHeadedClassifier(SegmentClassifier):
         return losses if extra is None else losses + extra
 
     def clip_logits(self, outputs: Mapping[str, Any], mask: Any = None) -> Any:
-        """Return the clip logits that weakly supervised training compares.
+        """Return the clip logits of the weakly supervised loss.
 
         Args:
             outputs: As in `clip_losses`.
@@ -279,7 +290,7 @@ class TwoHeadedClassifier(SegmentClassifier):
         """Return the loss of `fit`: the mean of `clip_losses`.
 
         Args:
-            x: Inputs. Their mask, if there is one, hides the padding.
+            x: Inputs. Segments outside their mask are ignored.
             y: Target, as in `clip_losses`.
             y_pred: Segment logits.
             sample_weight: `(batch,)`, or `(batch, num_segments)`, averaged over each
@@ -291,17 +302,12 @@ class TwoHeadedClassifier(SegmentClassifier):
         """
         extra_outputs = vars(self._call_outputs).pop("extra", None)
         if extra_outputs is None:
-            # Keras on PyTorch traces the loss once more before it trains.
+            # Keras on PyTorch traces the loss without a preceding call.
             return 0 * ops.mean(y_pred)
         outputs = {**extra_outputs, "logits": y_pred}
         mask = x.get("mask") if isinstance(x, Mapping) else None
         losses = self.clip_losses(None, y, outputs, mask)
-        if sample_weight is not None:
-            weight = ops.cast(sample_weight, losses.dtype)
-            is_of_clips = len(weight.shape) == 1
-            losses = losses * (
-                weight if is_of_clips else mean_over_segments(weight, mask)
-            )
+        losses = weigh_clips(losses, sample_weight, mask)
         return ops.mean(losses) + sum(map(ops.sum, self.losses))
 
     def get_config(self) -> dict[str, Any]:

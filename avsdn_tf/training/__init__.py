@@ -1,1 +1,1 @@
-"""Training: what is learnt, one step of it, and the loop around the steps."""
+"""Training: settings, tasks, training steps, the loop, and distribution."""

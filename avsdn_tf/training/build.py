@@ -1,4 +1,4 @@
-"""Building the network and the optimizer that the settings name."""
+"""Build the network and the optimizer of a run's settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from avsdn_tf.training.config import CROSS_MODAL, Config
 def build_optimizer(
     config: Config, steps_per_epoch: int = 1
 ) -> keras.optimizers.Optimizer:
-    """Return Adam with the settings' schedule, decay and average of weights."""
+    """Return Adam with learning-rate schedule, weight decay and EMA of the settings."""
     learning_rate = config.learning_rate
     steps = [epoch * steps_per_epoch for epoch in config.decay_boundaries]
     values = [learning_rate * config.decay_factor**n for n in range(1 + len(steps))]
@@ -25,7 +25,7 @@ def build_optimizer(
         steps, values = [config.decay_steps], [learning_rate, learning_rate / 10]
     if steps:
         learning_rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            # Keras's boundary is the last step of a value, counted from 0.
+            # A boundary of Keras is the last step with the old value, from 0.
             [step - 1 for step in steps],
             values,
         )
@@ -35,16 +35,16 @@ def build_optimizer(
         use_ema=config.ema > 0,
         ema_momentum=config.ema,
         global_clipnorm=config.clip_norm or None,
-        # Small gradients are zero in half precision.
+        # In float16, small gradients underflow to zero.
         loss_scale_factor=1024.0 if config.precision == "mixed_float16" else None,
     )
 
 
 def check_options(config: Config) -> ModelEntry:
-    """Return the entry of the network that the settings name.
+    """Return the registry entry of the network, and check its options.
 
     Raises:
-        UserError: If there is no such network, or it has not the settings' options.
+        UserError: If the network is unknown, or a setting is not one of its options.
     """
     if config.model not in MODELS:
         raise UserError(
@@ -62,7 +62,7 @@ def check_options(config: Config) -> ModelEntry:
             )
     if issubclass(entry.network, TwoHeadedClassifier) and config.loss != default.loss:
         raise UserError(
-            f"{config.model} has losses of its own.", field="loss", value=config.loss
+            f"{config.model} has its own losses.", field="loss", value=config.loss
         )
     if config.mode == "weak" and entry.weak is None:
         raise UserError(
@@ -74,10 +74,10 @@ def check_options(config: Config) -> ModelEntry:
 
 
 def build_model(config: Config, dataset: Dataset) -> keras.Model:
-    """Build the network that the settings name, as wide as the data.
+    """Build the network of the settings for the shapes of the data.
 
     Raises:
-        UserError: If there is no such network, or it doesn't fit settings or data.
+        UserError: If the network is unknown, or doesn't fit settings or data.
     """
     entry = check_options(config)
     options = {name: getattr(config, name) for name in entry.options}
@@ -108,46 +108,46 @@ def build_model(config: Config, dataset: Dataset) -> keras.Model:
 
 
 def is_multi_label(config: Config, dataset: Dataset) -> bool:
-    """Return whether a segment has any number of categories, not one class.
+    """Return whether the network is multi-label.
 
     Raises:
-        UserError: If it must have one class, and events of the data overlap.
+        UserError: If `labels` is single, and events of the data set overlap.
     """
     if config.labels == "single" and dataset.multi_label:
         raise UserError(
-            f"Events of {config.dataset} overlap: a segment has several categories. "
-            "Expected multi, or auto.",
+            f"Events of {config.dataset} overlap: a segment may have several "
+            "categories. Expected multi, or auto.",
             field="labels",
             value=config.labels,
         )
-    # Cross-modality localization learns no categories.
-    is_wanted = config.labels == "multi" or dataset.multi_label
-    return is_wanted and config.mode != CROSS_MODAL
+    # Cross-modality localization has no labels of categories.
+    is_requested = config.labels == "multi" or dataset.multi_label
+    return is_requested and config.mode != CROSS_MODAL
 
 
 def _remedy(entry: ModelEntry, dataset: Dataset, options: Mapping[str, Any]) -> str:
     if options.get("multi_label") and issubclass(entry.network, TwoHeadedClassifier):
-        return ". Take another network, such as avsdn, avel or psp"
+        return ". Use another network, such as avsdn, avel or psp"
     if entry.needs_maps and len(dataset.visual_shape) == 1:
-        return ". Take feature maps, such as tfds_ave/vgg19, or model avel"
+        return ". Use feature maps, such as tfds_ave/vgg19, or model avel"
     return ""
 
 
 def _load_encoders(model: keras.Model, config: Config) -> None:
-    """Start a DMRN from the encoders of a trained AVEL with attention."""
+    """Initialize a DMRN with the encoders of a trained AVEL with attention."""
     where = {"field": "encoders", "value": config.encoders}
     if not isinstance(model, DMRN):
         raise UserError(
-            "Only model dmrn starts from another run's encoders. Received model "
-            f"{config.model}.",
+            "Only model dmrn can be initialized with another run's encoders. Received "
+            f"model {config.model}.",
             **where,
         )
     folder = RunFolder(config.encoders)
     folder.check_ended("encoders")
-    found = Config.from_dict(folder.read_settings(), folder.config).model
-    if found != "avel_att":
+    name = Config.from_dict(folder.read_settings(), folder.config).model
+    if name != "avel_att":
         raise UserError(
-            f"Expected a run of model avel_att. Received one of {found}.", **where
+            f"Expected a run of model avel_att. Received a run of {name}.", **where
         )
     try:
         model.load_encoders(folder.load_model())

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a resumed run needs to end as an unbroken one would."""
+"""Checkpoints: a resumed run gives the same result as an uninterrupted one."""
 
 import dataclasses
 import hashlib
@@ -28,30 +28,30 @@ _READ_BYTES = 1 << 20
 _NUM_KEPT = 3
 # 100,000 epochs.
 _MAX_PROGRESS_BYTES = 16 * 2**20
-# What an archive adds to each array.
+# Overhead of each array in an npz archive, at most.
 _MEMBER_BYTES = 1024
 _NAMES = "epoch-[0-9]*-step-[0-9]*.ckpt"
 
 
 class _StoredProgress(Schema):
-    """`Progress` as a file holds it."""
+    """Schema of a stored `Progress`."""
 
     epoch: Annotated[int, Field(ge=1, lt=2**31)]
     step: Annotated[int, Field(ge=0, lt=2**31)]
     totals: Annotated[list[float], Field(min_length=3, max_length=3)]
-    # Epochs stay integers, so that the metrics.csv of a resumed run is the same.
+    # Epochs stay integers, so that a resumed run writes the same metrics.csv.
     history: list[dict[str, Annotated[int, Field(ge=0, lt=2**31)] | float]]
     seconds: Annotated[float, Field(ge=0)]
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
         epoch: The current epoch, from 1.
-        step: Batches of that epoch that are done.
-        totals: Sums over them; see `step.Steps`.
+        step: Number of finished steps in this epoch.
+        totals: Sums over these steps; see `step.Steps`.
         history: One dictionary for every finished epoch.
         seconds: Wall time of this epoch so far.
     """
@@ -76,26 +76,25 @@ class Progress:
 class Checkpoints:
     """The last checkpoints of a run, one file each.
 
-    A file holds a `Progress` and the values of all variables: weights, random states,
-    the optimizer's. It begins with a SHA-256 of the rest, so that no changed byte goes
-    unnoticed. Writes are atomic.
+    A file holds a `Progress` and the values of all variables: weights, random states
+    and optimizer state. It begins with the SHA-256 of the rest. Writes are atomic.
 
     Args:
-        folder: Where they lie.
+        folder: Folder of the files.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
 
     def paths(self) -> list[pathlib.Path]:
-        """Return the files, the latest last."""
+        """Return the files, the latest one last."""
         return sorted(self.folder.glob(_NAMES))
 
     def save(self, progress: Progress, variables: list[keras.Variable]) -> pathlib.Path:
-        """Write a checkpoint, and remove all but the last ones.
+        """Write a checkpoint, and remove all but the last three.
 
         Raises:
-            UserError: If it can't be written; the earlier ones stay.
+            UserError: If it can't be written; earlier checkpoints are kept.
         """
         path = self.folder / f"epoch-{progress.epoch:05d}-step-{progress.step:06d}.ckpt"
         state = json.dumps(dataclasses.asdict(progress)).encode()
@@ -105,8 +104,8 @@ class Checkpoints:
             remove_temporary_files(self.folder, _NAMES)
             with atomic_write(path) as tmp_path, tmp_path.open("w+b") as file:
                 file.write(bytes(_HEADER_BYTES))
-                # Into the file, one variable at a time: a copy of all of them would be
-                # the most memory that training takes.
+                # savez writes one variable at a time: a copy of all variables would be
+                # the peak of training's memory.
                 np.savez(file, progress=np.frombuffer(state, np.uint8), **named)
                 checksum = _checksum(file)
                 file.seek(0)
@@ -121,11 +120,11 @@ class Checkpoints:
         """Assign the values of the latest checkpoint to the variables.
 
         Args:
-            variables: Those that were saved, in the same order.
-            monitor: What the history must hold for each finished epoch, or None.
+            variables: The saved variables, in the same order.
+            monitor: Score that the history must have for each finished epoch, or None.
 
         Returns:
-            How far the training was; at its start if there is no checkpoint.
+            The progress of training; a new `Progress` if there is no checkpoint.
 
         Raises:
             UserError: If the file is damaged, or of another network.
@@ -149,14 +148,16 @@ class Checkpoints:
         return progress
 
     def describe_last(self) -> str:
-        """Return a sentence on the latest checkpoint, for a message."""
+        """Return a sentence that names the latest checkpoint, for messages."""
         paths = self.paths()
-        return f"The last checkpoint is {paths[-1]}" if paths else "There is none yet"
+        if not paths:
+            return "There is no checkpoint yet"
+        return f"The last checkpoint is {paths[-1]}"
 
     def how_to_resume(self) -> str:
-        """Return a sentence on what is saved of a stopped run, for a message."""
+        """Return a sentence on how to resume a stopped run, for messages."""
         if not self.paths():
-            return "Nothing has been saved yet; the same command starts again."
+            return "There is no checkpoint yet; the same command starts again."
         return (
             f"{self.describe_last()}; the same command with the run folder "
             f"{self.folder.parent} resumes from it."
@@ -179,20 +180,20 @@ def _read(
             raise ValueError("it is larger than the network and its optimizer")
         header = file.read(_HEADER_BYTES)
         if header != _MAGIC + _checksum(file) + b"\n":
-            raise ValueError("its checksum is not that of its content")
-        found = open_npz(file, max_bytes=arrays_bytes + frame_bytes)
-        state = read_npz(found, {"progress": (None, np.dtype(np.uint8))})["progress"]
+            raise ValueError("its checksum differs from its content")
+        arrays = open_npz(file, max_bytes=arrays_bytes + frame_bytes)
+        state = read_npz(arrays, {"progress": (None, np.dtype(np.uint8))})["progress"]
         stored = parse_json(state.tobytes(), _StoredProgress)
-        shapes = {name: array.shape for name, array in found.items()}
+        shapes = {name: array.shape for name, array in arrays.items()}
         del shapes["progress"]
         if shapes != {name: shape for name, (shape, _) in expected.items()}:
             raise ValueError("it is of another network or optimizer")
-        values = read_npz(found, expected)
+        values = read_npz(arrays, expected)
     return Progress(**stored.model_dump()), list(values.values())
 
 
 def _check_history(progress: Progress, monitor: str) -> None:
-    """Raise ValueError unless the history has all finished epochs and their scores."""
+    """Raise ValueError unless the history has the score of every finished epoch."""
     epochs = [row.get("epoch") for row in progress.history if monitor in row]
     if epochs != list(range(1, progress.epoch)):
         raise ValueError(f"its history lacks {monitor} of an epoch")
@@ -201,12 +202,12 @@ def _check_history(progress: Progress, monitor: str) -> None:
 
 
 def _checksum(file: BinaryIO) -> bytes:
-    """Return the SHA-256 of what follows the header, in hexadecimal."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the content behind the header, in hexadecimal."""
+    digest = hashlib.sha256()
     file.seek(_HEADER_BYTES)
     while content := file.read(_READ_BYTES):
-        found.update(content)
-    return found.hexdigest().encode()
+        digest.update(content)
+    return digest.hexdigest().encode()
 
 
 class SaveBest(keras.callbacks.Callback):
@@ -215,9 +216,9 @@ class SaveBest(keras.callbacks.Callback):
     Args:
         path: The file.
         progress: Its history ends with the epoch that has just been validated.
-        monitor: The number that decides. More is better; of equal epochs the first
-            one wins.
-        checkpoints: Name what is left if saving fails.
+        monitor: Name of the score in the history. The highest score wins; of equal
+            scores, the first.
+        checkpoints: The run's checkpoints, for the message if saving fails.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Every setting of a run, with its default and its meaning, in one place."""
+"""The settings of a run, with their defaults and help texts."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ WEAK_LABELS = ("average", "average_background", "mil", "mil_background")
 
 
 def _setting(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
-    """Return a field; the command line makes a flag of its metadata."""
+    """Return a field; the command line creates a flag from its metadata."""
     return dataclasses.field(
         default=default,
         metadata={"help": text, "choices": choices, "kind": type(default)},
@@ -195,13 +195,13 @@ class Config:
             self._check_mode(field)
         self._check_ranges()
         self._check_decay()
-        # A run is evaluated from any folder.
+        # Absolute, so that the run can be evaluated from any working directory.
         if self.data_dir is not None and "://" not in os.fspath(self.data_dir):
             data_dir = os.path.abspath(expand_user(self.data_dir))
             object.__setattr__(self, "data_dir", data_dir)
 
     def _check_type(self, field: dataclasses.Field[Any]) -> None:
-        """Check numbers and booleans, since "false" is true; convert NumPy's."""
+        """Check the type of numbers and booleans; convert NumPy scalars."""
         value, kind = getattr(self, field.name), field.metadata["kind"]
         if getattr(value, "shape", None) == ():
             value = value.item()
@@ -220,7 +220,7 @@ class Config:
             raise UserError("Expected a finite number.", field=field.name, value=value)
 
     def _check_mode(self, field: dataclasses.Field[Any]) -> None:
-        """Check that the mode reads a setting that is not the default."""
+        """Check that the mode uses a setting that is not the default."""
         value = getattr(self, field.name)
         if value == field.default:
             return
@@ -253,7 +253,7 @@ class Config:
     def _check_ranges(self) -> None:
         ranges: list[tuple[str, Callable[[Any], bool], tuple[str, ...]]] = [
             ("an integer in [0, 2**32)", lambda v: 0 <= v < 2**32, ("seed",)),
-            # Larger ones overflow where TensorFlow counts.
+            # TensorFlow counts in int32.
             ("an integer below 2**31", lambda v: v < 2**31, _COUNTS),
             ("a positive number", lambda v: v > 0, _POSITIVE),
             ("a number in [0, 1)", lambda v: 0 <= v < 1, _SHARES),
@@ -266,11 +266,11 @@ class Config:
                     raise UserError(f"Expected {expected}.", field=name, value=value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings, ready for JSON."""
+        """Return the settings as a JSON-ready dictionary."""
         return dataclasses.asdict(self)
 
     def to_flags(self) -> list[str]:
-        """Return the flags that give these settings, without those of the defaults."""
+        """Return the command line's flags for the settings that are not defaults."""
         default = Config(mode=self.mode).to_dict()
         return [f"--mode={self.mode}"] + [
             f"--{'' if value else 'no'}{name}"
@@ -284,7 +284,7 @@ class Config:
     def from_dict(
         cls, settings: Mapping[str, Any], path: os.PathLike[str] | None = None
     ) -> "Config":
-        """Return a Config of what `to_dict` gave.
+        """Return the Config of a dictionary that `to_dict` returned.
 
         Args:
             settings: The settings.
@@ -308,13 +308,13 @@ class Config:
         ]
         if wrong:
             raise UserError(
-                f"{place}expected settings of a run. Received others in type: "
+                f"{place}expected settings of a run. Received values of another type: "
                 f"{', '.join(wrong)}"
             )
         try:
             return cls(**settings)
         except UserError as error:
-            # It is no flag that is wrong.
+            # Without `field`: the value is from the file, not from an argument.
             raise UserError(f"{place}{error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The devices that train: one, several, or those of several workers."""
+"""Devices for training: one, several, or the devices of several workers."""
 
 import contextlib
 import dataclasses
@@ -36,8 +36,8 @@ class Placement:
     """The devices that train one model together.
 
     Attributes:
-        strategy: Puts the weights on the devices, and sums over them.
-        shard: Part of every batch that this process reads.
+        strategy: TensorFlow's distribution strategy.
+        shard: The part of every global batch that this process reads.
     """
 
     strategy: tf.distribute.Strategy
@@ -54,7 +54,7 @@ class Placement:
         return self.shard.num_workers > 1
 
     def describe(self) -> str:
-        """Return the number of workers and devices; empty for one device."""
+        """Return the number of workers and devices; "" for one device."""
         if self.has_peers:
             return (
                 f"{self.shard.num_workers} workers, "
@@ -64,33 +64,33 @@ class Placement:
         return f"{replicas} devices" if replicas > 1 else ""
 
     def sum_over_workers(self, values: Sequence[float]) -> np.ndarray:
-        """Return sums over all workers of each one's numbers. All workers must call."""
+        """Return the sums of values over all workers. All workers must call this."""
         if not self.has_peers:
             return np.asarray(values, np.float64)
         shared = np.asarray(values, np.float64) / self.shard.num_replicas
         return self._sum(tf.constant(shared)).numpy()
 
     def wait_for_workers(self) -> None:
-        """Return when all workers have called this."""
+        """Wait until all workers have called this."""
         self.sum_over_workers([0.0])
 
     def leave(self) -> None:
-        """Return when all workers have called this, or one is lost; the chief last.
+        """Wait until all workers have called this, or one is lost; the chief ends last.
 
-        TensorFlow logs errors in a worker that waits for another one that has gone.
+        TensorFlow logs errors in workers whose peers end too early.
         """
         if not self.has_peers:
             return
         with contextlib.suppress(*_LOST):
             self.wait_for_workers()
-        # The chief may still be fetching what it waited for, and all need the chief.
+        # Let all finish the collective operation, which needs the chief.
         time.sleep(_FAREWELL_S if self.is_chief else _FAREWELL_S / 4)
 
     @functools.cached_property
     def _sum(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function
         def sum_values(values: tf.Tensor) -> tf.Tensor:
-            # A copy for each replica: a shared tensor would count once a worker.
+            # Copy the tensor to each replica: a shared one would count once a worker.
             per_replica = self.strategy.run(lambda: tf.identity(values))
             return self.strategy.reduce("SUM", per_replica, axis=None)
 
@@ -98,7 +98,7 @@ class Placement:
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     # macOS has no sched_getaffinity.
@@ -108,14 +108,14 @@ def num_cores() -> int:
 def place(name: str) -> Placement:
     """Choose the devices, and connect to the other workers if there are any.
 
-    With several workers, nothing else may have used TensorFlow before.
+    With several workers, call this before any other use of TensorFlow.
 
     Args:
-        name: `Config.strategy`. `"auto"` takes all workers that the variable TF_CONFIG
-            names if it names several, or all GPUs of this machine, or its one device.
+        name: `Config.strategy`. `"auto"` uses all workers if the environment variable
+            TF_CONFIG names several, else all GPUs of this machine, else one device.
 
     Raises:
-        UserError: If TF_CONFIG is missing or wrong, or a worker can't be reached.
+        UserError: If TF_CONFIG is missing or invalid, or a worker can't be reached.
     """
     cluster = os.environ.get(CLUSTER)
     if name == "auto" and names_others(cluster):
@@ -126,9 +126,9 @@ def place(name: str) -> Placement:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"worker {index}: can't connect to the others from {workers[index]}. "
-                f"Expected a free port there, and all of {', '.join(workers)} started. "
-                f"Received: {first_line(error)}"
+                f"worker {index}: {workers[index]} can't connect to the other workers. "
+                f"Expected its port to be free, and {', '.join(workers)} to be "
+                f"started. Received: {first_line(error)}"
             ) from error
         replicas = strategy.num_replicas_in_sync // len(workers)
         return Placement(strategy, InputShard(index, len(workers), replicas))
@@ -137,7 +137,7 @@ def place(name: str) -> Placement:
         devices = gpus or tf.config.list_logical_devices("CPU")
         try:
             strategy = tf.distribute.MirroredStrategy([each.name for each in devices])
-        # TensorFlow reads the variable for this strategy too, and goes on without it.
+        # TensorFlow parses TF_CONFIG for this strategy too.
         except ValueError as error:
             raise UserError(
                 f"{CLUSTER}: expected JSON, or no such variable. Received: "
@@ -148,9 +148,9 @@ def place(name: str) -> Placement:
 
 
 def names_others(text: str | None) -> bool:
-    """Return whether a TF_CONFIG names several tasks, or can't be read.
+    """Return whether a TF_CONFIG names several tasks, or can't be parsed.
 
-    Job managers also set it for a single task, with an empty cluster or a chief alone.
+    Job managers also set it for a single task, with an empty cluster or only a chief.
     """
     try:
         cluster = json.loads((text or "").strip() or "{}").get("cluster") or {}
@@ -160,7 +160,7 @@ def names_others(text: str | None) -> bool:
 
 
 def _read_cluster(text: str | None) -> tuple[list[str], int]:
-    """Return the addresses of the workers and the index of this one."""
+    """Return the addresses of all workers and the index of this worker."""
     try:
         if not text:
             raise ValueError("nothing")
@@ -179,14 +179,14 @@ def _read_cluster(text: str | None) -> tuple[list[str], int]:
         reason = f"no {error} in {text}" if isinstance(error, KeyError) else error
         raise UserError(
             f"{CLUSTER}: expected the addresses of all workers and the index of this "
-            f"one, such as {_EXAMPLE}; or local_workers, which sets it for workers on "
-            "this machine; or strategy single, which does not read it. "
+            f"one, such as {_EXAMPLE}. Alternatives: local_workers starts workers on "
+            "this machine and sets it; strategy single ignores it. "
             f"Received: {short_name(str(reason), 200)}"
         ) from error
     if len(workers) > NUM_SHARDS:
         raise UserError(
-            f"{CLUSTER}: expected at most {NUM_SHARDS} workers: data are read in as "
-            f"many shards. Received: {len(workers)}. A worker can have several GPUs."
+            f"{CLUSTER}: expected at most {NUM_SHARDS} workers, the number of data "
+            f"shards. Received: {len(workers)}. A worker can use several GPUs."
         )
     return workers, index
 
@@ -197,24 +197,24 @@ def _is_address(value: object) -> bool:
 
 @contextlib.contextmanager
 def lost_workers(placement: Placement) -> Iterator[None]:
-    """Turn the failure of a collective operation into one message.
+    """Convert the failure of a collective operation to a UserError.
 
     Raises:
-        UserError: If another worker doesn't answer any more.
+        UserError: If another worker doesn't respond.
     """
     try:
         yield
     except _LOST as error:
         if not placement.has_peers:
             raise
-        # The message also names the worker that reports the failure.
+        # The message may also name this worker, which reports the failure.
         named = map(int, re.findall(r"/task:(\d+)", str(error)))
         others = [index for index in named if index != placement.shard.worker]
         who = f"worker {others[0]}" if others else "one of the workers"
         raise UserError(
             f"worker {placement.shard.worker}: lost {who} "
             f"({type(error).__name__}). Expected all "
-            f"{placement.shard.num_workers} workers until the end. Look at that "
-            "worker's output, and start all of them again: the same command resumes "
-            "from the last checkpoint."
+            f"{placement.shard.num_workers} workers until the end. See that worker's "
+            "output, and start all workers again: the same command resumes from the "
+            "last checkpoint."
         ) from error

@@ -1,4 +1,4 @@
-"""Start several workers on this machine, and end them together."""
+"""Start several workers on this machine, and stop them together."""
 
 import contextlib
 import json
@@ -18,34 +18,33 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.training.distribution import CLUSTER, names_others, num_cores
 from avsdn_tf.training.signals import handle_signals
 
-# How long workers may take to save and end before they are killed.
+# Time for workers to save and exit before they are killed.
 _GRACE_S = 30.0
 _POLL_S = 0.2
-# CUDA reads from this variable which GPUs a process may use.
+# Environment variable of CUDA: the GPUs that a process may use.
 _GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def launch(arguments: Sequence[str], num_workers: int) -> int:
-    """Run `python -m avsdn_tf.main` in several workers, until all have ended.
+    """Run `python -m avsdn_tf.main` in several workers, and wait for them.
 
-    Each line that a worker prints is shown behind its number. If a worker fails, the
-    others are ended. SIGTERM, SIGINT and SIGHUP are passed on to all workers.
+    Output lines are prefixed with the worker's index. If a worker fails, the others are
+    stopped. SIGTERM, SIGINT and SIGHUP are forwarded to all workers.
 
     Args:
         arguments: The command line of every worker.
         num_workers: Number of workers.
 
     Returns:
-        The exit code of the first worker that failed, or 0; 128 and the signal's number
-        for a worker that a signal killed.
+        The exit code of the first worker that failed, or 0; 128 plus the signal's
+        number for a worker that a signal killed.
 
     Raises:
-        UserError: If TF_CONFIG is set, which names other workers, or there are too few
-            GPUs.
+        UserError: If TF_CONFIG names several tasks, or there are too few GPUs.
     """
     if names_others(os.environ.get(CLUSTER)):
         raise UserError(
-            f"Expected no {CLUSTER} in the environment, which names workers too. Unset "
+            f"Expected no {CLUSTER} in the environment: it names workers, too. Unset "
             "it, or start one worker.",
             field="local_workers",
             value=num_workers,
@@ -73,11 +72,11 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
             if not received:
                 print(
                     f"worker {failed} ended with exit code "
-                    f"{_exit_code(workers[failed])}; ending the others",
+                    f"{_exit_code(workers[failed])}; stopping the others",
                     file=sys.stderr,
                     flush=True,
                 )
-            # After a signal, the workers save and end on their own.
+            # Workers that received a signal save and exit by themselves.
             _end(workers, terminate=not received)
         for reader in readers:
             reader.join()
@@ -98,11 +97,11 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
             subprocess.Popen(
                 [sys.executable, "-m", "avsdn_tf.main", *arguments],
                 env={
-                    # Workers that compete for cores wait for each other.
+                    # Divide the cores: competing workers slow each other down.
                     "TF_NUM_INTRAOP_THREADS": str(cores),
                     "PYTHONUNBUFFERED": "1",
                     **os.environ,
-                    # TensorFlow warns that it can't rewrite a distributed iterator.
+                    # Hides TensorFlow's warning about distributed iterators.
                     "TF_CPP_MIN_LOG_LEVEL": "2",
                     **gpus[index],
                     CLUSTER: json.dumps(cluster),
@@ -111,7 +110,7 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                # Ctrl-C reaches the workers through this process alone.
+                # Ctrl-C must reach the workers only through `forward`.
                 start_new_session=True,
             )
         )
@@ -119,7 +118,7 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
 
 
 def _share_gpus(num_gpus: int, num_workers: int) -> list[dict[str, str]]:
-    """Return the variables that give every worker GPUs of its own.
+    """Return environment variables that give every worker its own GPUs.
 
     Raises:
         UserError: If there are GPUs, but fewer than workers.
@@ -128,30 +127,31 @@ def _share_gpus(num_gpus: int, num_workers: int) -> list[dict[str, str]]:
         return [{}] * num_workers
     if num_gpus < num_workers:
         raise UserError(
-            f"Expected a GPU for each worker. Received: {num_gpus}. Start fewer, or "
-            f"one of strategy mirrored for all GPUs, or hide them by {_GPUS}=.",
+            f"Expected a GPU for each worker. Received: {num_gpus} GPUs. Start fewer "
+            "workers, or one worker with strategy mirrored for all GPUs, or hide the "
+            f"GPUs with {_GPUS}=.",
             field="local_workers",
             value=num_workers,
         )
     visible = os.environ.get(_GPUS, ",".join(map(str, range(num_gpus)))).split(",")
-    share = num_gpus // num_workers
+    each = num_gpus // num_workers
     return [
-        {_GPUS: ",".join(visible[index * share : (index + 1) * share])}
+        {_GPUS: ",".join(visible[index * each : (index + 1) * each])}
         for index in range(num_workers)
     ]
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
+    """Return different free ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("localhost", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def _show(index: int, stream: TextIO) -> None:
-    """Print a worker's lines as they come."""
+    """Print a worker's output line by line."""
     for line in stream:
         print(f"[worker {index}] {line}", end="", flush=True)
 
@@ -162,7 +162,7 @@ def _wait(workers: Sequence["subprocess.Popen[str]"]) -> int | None:
         codes = [worker.poll() for worker in workers]
         failed = [index for index, code in enumerate(codes) if code]
         if failed:
-            # A killed worker makes others fail, so it comes first.
+            # A killed worker makes others fail: report the killed one.
             return min(failed, key=lambda index: (codes[index] > 0, index))
         if all(code == 0 for code in codes):
             return None
@@ -170,7 +170,7 @@ def _wait(workers: Sequence["subprocess.Popen[str]"]) -> int | None:
 
 
 def _end(workers: Sequence["subprocess.Popen[str]"], terminate: bool) -> None:
-    """Wait until all workers have ended, and kill those that don't."""
+    """Wait until all workers have exited; kill those that don't in time."""
     if terminate:
         for worker in workers:
             if worker.poll() is None:

@@ -33,8 +33,8 @@ class Training:
     """The result of a training.
 
     Attributes:
-        model: The model of the selected epoch, as the chief loads it from the run
-            folder; in the other workers the model of the last epoch.
+        model: The model of the selected epoch; in workers other than the chief, of the
+            last epoch.
         history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
             the task's `selection`, `seconds`.
         selected_epoch: The epoch with the best validation score, from 1.
@@ -55,22 +55,22 @@ def train(
 ) -> Training:
     """Train on the train split and select the epoch on the validation split.
 
-    Writes the best model, metrics.csv, TensorBoard logs and checkpoints into the run
-    folder, and resumes from its last checkpoint. All of several workers call this; the
-    chief alone writes.
+    Resumes from the run folder's last checkpoint, and writes the best model,
+    metrics.csv, TensorBoard logs and checkpoints into it. All workers must call this;
+    only the chief writes.
 
     Args:
         config: The settings.
         dataset: The data.
         folder: The run folder, which must exist.
-        callbacks: Further Keras callbacks, such as a progress bar.
+        callbacks: Additional Keras callbacks, such as a progress bar.
         placement: The devices; default: one.
-        stop_request: Looked at every few steps.
+        stop_request: Checked every few steps.
 
     Raises:
         UserError: If settings and data don't fit, a checkpoint can't be read or
             written, or the loss is not finite.
-        TrainingInterruptedError: If `stop_request` asked for it; the state is saved.
+        TrainingInterruptedError: If `stop_request` is set; the state is saved.
     """
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -87,7 +87,7 @@ def train(
 
 @contextlib.contextmanager
 def precision_policy(name: str) -> Iterator[None]:
-    """Build networks in a block with a Keras dtype policy, such as mixed_bfloat16."""
+    """Set Keras's dtype policy, such as mixed_bfloat16, within a block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -97,7 +97,7 @@ def precision_policy(name: str) -> Iterator[None]:
 
 
 class _Loop:
-    """One training. The state that a checkpoint holds is `progress` and `variables`."""
+    """A training. Checkpoints contain `progress` and `variables`."""
 
     def __init__(
         self,
@@ -123,18 +123,19 @@ class _Loop:
         self.last_saved = time.monotonic()
 
     def run(self, callbacks: Sequence[keras.callbacks.Callback]) -> Training:
-        """Train to the end."""
+        """Train until the last epoch, early stopping or an interruption."""
         save_best = SaveBest(
             self.folder.model, self.progress, self.task.selection, self.checkpoints
         )
         how_to_resume = self.checkpoints.how_to_resume
         tensorboard = TensorBoard(self.folder.tensorboard, how_to_resume)
-        written = [save_best, tensorboard, *callbacks]
-        callback_list = self._begin(written if self.placement.is_chief else ())
-        # The process may have been killed between a checkpoint and its model.
+        chief_callbacks = [save_best, tensorboard, *callbacks]
+        callback_list = self._begin(chief_callbacks if self.placement.is_chief else ())
+        # The process may have been killed after a checkpoint, before saving the model.
         if self.progress.history and not self.progress.step:
             with self._averaged_weights():
-                self._validate()  # Chooses thresholds, which no checkpoint holds.
+                # Chooses the thresholds, which checkpoints don't contain.
+                self._validate()
                 if self.placement.is_chief:
                     save_best.on_epoch_end(self.progress.epoch - 2)
         model = self.task.model
@@ -146,8 +147,7 @@ class _Loop:
             if model.stop_training:
                 break
         callback_list.on_train_end()
-        # The chief must not read before the others are done, nor they leave before it
-        # has written.
+        # No worker may exit while others still train or write.
         self.placement.wait_for_workers()
         if self.stop_request.is_set:
             raise self._interrupted()
@@ -162,7 +162,7 @@ class _Loop:
     def _begin(
         self, callbacks: Sequence[keras.callbacks.Callback]
     ) -> keras.callbacks.CallbackList:
-        """Return the callbacks, after replaying the epochs that are done already."""
+        """Start the callbacks, and replay finished epochs for early stopping."""
         progress = self.progress
         stopping = keras.callbacks.EarlyStopping(
             monitor=self.task.selection,
@@ -170,8 +170,8 @@ class _Loop:
             patience=self.config.patience,
             start_from_epoch=self.task.model.warmup_epochs,
         )
-        # Callbacks expect these of a model that fit trains. The optimizer stays ours: a
-        # model saves the state of its own.
+        # Callbacks expect these attributes, which `fit` sets. No optimizer: the model
+        # file would contain its state.
         self.task.model.stop_training = False
         self.task.model.optimizer = None
         callback_list = keras.callbacks.CallbackList(
@@ -182,14 +182,14 @@ class _Loop:
         )
         if progress.history or progress.step:
             done = f", after step {progress.step}" if progress.step else ""
-            self._log("going on in epoch %d%s", progress.epoch, done)
+            self._log("resuming in epoch %d%s", progress.epoch, done)
         callback_list.on_train_begin()
         for row in progress.history:
             stopping.on_epoch_end(row["epoch"] - 1, row)
         return callback_list
 
     def _distributed_batches(self, epochs: range) -> Iterator[Any]:
-        """Return an iterator over the batches of epochs, without those already done."""
+        """Return an iterator over the batches of epochs, without finished steps."""
         if not epochs:
             return iter(())
         shard = self.placement.shard
@@ -218,8 +218,7 @@ class _Loop:
             progress.seconds = time.monotonic() - start
             if time.monotonic() - self.last_saved > 60 * self.config.checkpoint_minutes:
                 self._save()
-        # The weights that are validated are those that are saved; training continues
-        # with the last ones.
+        # Validate and save the averaged weights; continue training with the last ones.
         with self._averaged_weights():
             logs = {**progress.means(), self.task.selection: self._validate()}
             seconds = time.monotonic() - start
@@ -228,7 +227,8 @@ class _Loop:
                 self.folder.check_in_place()
                 self._write_metrics()
         progress.begin_next_epoch()
-        # Before the model: a resumed run must not train the saved model's epoch again.
+        # Save the checkpoint before the model: a resumed run must not repeat the epoch
+        # of a saved model.
         self._save()
         with self._averaged_weights():
             callbacks.on_epoch_end(epoch - 1, logs)
@@ -245,7 +245,7 @@ class _Loop:
         )
 
     def _take_steps(self, batches: Iterator[Any]) -> None:
-        """Take the next steps of the epoch in one call."""
+        """Run the next steps of the epoch in one call."""
         progress = self.progress
         steps = self.train_steps(
             batches,
@@ -253,7 +253,7 @@ class _Loop:
             progress.totals,
             self.stop_request.is_set,
         )
-        # If one of several workers was asked to stop, all stop.
+        # All workers stop if one received a signal.
         if steps.num_stops:
             self._save()
             self.placement.wait_for_workers()
@@ -264,14 +264,14 @@ class _Loop:
             raise UserError(self._describe_broken_loss())
 
     def _validate(self) -> float:
-        """Return the validation score; every worker counts its part of the split."""
+        """Return the validation score, from the counts of all workers."""
         counts = self.task.count_validation(self.placement.shard)
         total = np.rint(self.placement.sum_over_workers(counts))
         score = self.task.score_validation(total)
         if score is None:
             raise UserError(
-                f"{self.config.dataset}: no clip of the validation split has an event, "
-                "so that no epoch can be selected. Expected an event there."
+                f"{self.config.dataset}: no epoch can be selected, because the "
+                "validation split has no event. Expected at least one."
             )
         return score
 
@@ -298,7 +298,7 @@ class _Loop:
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Replace the weights by their moving average, if there is one."""
+        """Replace the weights by their moving average within a block, if enabled."""
         if not self.optimizer.use_ema:
             yield
             return
@@ -319,23 +319,23 @@ class _Loop:
         )
 
     def _describe_broken_loss(self) -> str:
-        """Return the message for a loss that is not finite: which clips, and why."""
+        """Return the message for a loss that is not finite: its clips and the cause."""
         epoch, step = self.progress.epoch, self.progress.step
         batch = next(iter(self.task.training_batches([epoch]).skip(step - 1)))
-        kept = batch["weight"].numpy() > 0
-        if all(np.isfinite(batch[n].numpy()[kept]).all() for n in ("audio", "visual")):
+        real = batch["weight"].numpy() > 0
+        if all(np.isfinite(batch[n].numpy()[real]).all() for n in ("audio", "visual")):
             cause = (
-                "Their features are finite: the update before may have broken the "
+                "Their features are finite: the previous update may have broken the "
                 f"weights. Try a learning_rate below {self.config.learning_rate:g}, or "
                 "clip_norm=1"
             )
         else:
-            cause = "Their features are not all finite: build the data set without them"
-        rows = batch["row"].numpy()[kept]
+            cause = "Some features are not finite: build the data set without them"
+        rows = batch["row"].numpy()[real]
         named = f"rows {rows.tolist()}"
-        # Background clips have row numbers of their own.
+        # Background clips are numbered separately.
         if self.config.weak_label.endswith("_background"):
-            target = batch["target"].numpy()[kept]
+            target = batch["target"].numpy()[real]
             is_background = target.argmax(axis=-1) == target.shape[-1] - 1
             named = (
                 f"rows {rows[~is_background].tolist()} of train and "
@@ -355,14 +355,14 @@ def _check_same_checkpoint(
     mean = placement.sum_over_workers(own) / placement.shard.num_workers
     if not np.allclose(mean, own, rtol=0, atol=1e-6):
         raise UserError(
-            f"{folder.checkpoints}: worker {placement.shard.worker} sees epoch "
-            f"{own[0]}, step {own[1]}, and another worker another checkpoint. Put the "
-            "run folder on a disk that all workers share."
+            f"{folder.checkpoints}: worker {placement.shard.worker} found a checkpoint "
+            f"of epoch {own[0]}, step {own[1]}; another worker found a different one. "
+            "Put the run folder on a disk that all workers share."
         )
 
 
 def _separate_random_states(placement: Placement, model: keras.Model) -> None:
-    """Give every replica its own random numbers, so that dropout masks differ."""
+    """Give every replica its own random state, so that dropout masks differ."""
     if placement.strategy.num_replicas_in_sync == 1:
         return
     states = [

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: from a person or from a scheduler."""
+"""Handle signals from users and schedulers that stop a training."""
 
 import contextlib
 import signal
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 
 class StopRequest:
-    """Records the signal that asked for an end.
+    """Records a signal that asks training to stop.
 
     Attributes:
-        signal: The signal, or None so far.
+        signal: The received signal, or None.
     """
 
     def __init__(self) -> None:
@@ -17,12 +17,12 @@ class StopRequest:
 
     @property
     def is_set(self) -> bool:
-        """Whether a signal has asked."""
+        """Whether a signal was received."""
         return self.signal is not None
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
-        """Catch the first SIGTERM or SIGINT; the second one acts as usual."""
+        """Record the first SIGTERM or SIGINT; the second has its default effect."""
 
         def record(number: int, restore: Callable[[], None]) -> None:
             self.signal = signal.Signals(number)
@@ -37,13 +37,11 @@ def handle_signals(
     handler: Callable[[int, Callable[[], None]], None],
     numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
 ) -> Iterator[None]:
-    """Handle signals inside a block, except those that the process ignores.
-
-    nohup, for example, ignores SIGHUP.
+    """Handle signals within a block, except ignored ones, such as SIGHUP under nohup.
 
     Args:
-        handler: Called with the signal's number, and a function that restores all
-            handlers, as the end of the block does.
+        handler: Function of the signal's number and of a function that restores all
+            previous handlers.
         numbers: The signals.
     """
     before = {number: signal.getsignal(number) for number in numbers}
@@ -62,14 +60,14 @@ def handle_signals(
 
 
 class TrainingInterruptedError(Exception):
-    """A signal stopped a training, whose state is saved.
+    """A signal stopped training, and the state is saved.
 
     Args:
         number: The signal; None if another worker received it.
-        message: Where training stopped, and how to resume it.
+        message: Epoch and step at which training stopped, and how to resume it.
 
     Attributes:
-        exit_code: 128 and the signal's number, as shells and schedulers expect.
+        exit_code: 128 plus the signal's number, as shells and schedulers expect.
     """
 
     def __init__(self, number: signal.Signals | None, message: str) -> None:

@@ -1,4 +1,4 @@
-"""One training step, on one device or on many, and several steps in one graph."""
+"""Training steps, on one device or several, and several steps in one graph."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,24 +11,23 @@ from avsdn_tf.models.lstm import disable_cudnn
 from avsdn_tf.training.distribution import Placement
 from avsdn_tf.training.tasks import Task
 
-# A call into a graph costs more than a small step. With one step a call, an epoch of
-# cross-modality localization on the synthetic set takes 1.3 s, not 0.7 to 1.0, and a
-# step of AVSDN with 64 clips 25.0 ms, not 23.7 (two cores of an AMD EPYC, family 26).
-# Progress and signals are looked at between calls.
+# Calling a graph costs more than a small step. With one step a call, an epoch of
+# cross-modality localization on the synthetic set takes 1.3 s instead of 0.7 to 1.0,
+# and a step of AVSDN with 64 clips 25.0 ms instead of 23.7 (two cores of an AMD EPYC,
+# family 26). Progress is reported and signals are checked between calls.
 STEPS_PER_CALL = 8
 
 
 class Steps(NamedTuple):
-    """What a call of several steps returns.
+    """Result of a call of several steps.
 
     Attributes:
-        totals: Sums over the epoch so far, float64: of losses, of accuracies, of
-            weights. Each step adds its own, so they don't depend on how steps are
-            divided into calls.
-        num_done: Steps that were taken. A step whose loss is not finite is the last.
-        is_sound: Whether all weights are finite afterwards. A broken update shows in
-            the loss of the next step only.
-        num_stops: How many workers were asked to stop. If any was, no step is taken.
+        totals: Sums of losses, accuracies and weights over the epoch so far, float64.
+            They are added step by step, so the division into calls doesn't matter.
+        num_done: Number of executed steps. The last one may have a non-finite loss.
+        is_sound: Whether all weights are finite afterwards. A broken update would show
+            only in the loss of the next step.
+        num_stops: Number of workers that should stop. If positive, no step is executed.
     """
 
     totals: np.ndarray
@@ -43,18 +42,18 @@ def make_train_steps(
     placement: Placement,
     xla: str = "none",
 ) -> Callable[[Any, int, Any, bool], Steps]:
-    """Return a function that takes several steps on all devices.
+    """Return a function that executes several steps on all devices.
 
-    Its arguments are the iterator over batches, the number of steps, the totals so far
-    and whether this worker was asked to stop. A step is: loss and gradients of every
-    replica's part of a batch, their sum over all replicas and workers, one update by
-    the mean over the batch's clips.
+    Its arguments are the iterator over batches, the number of steps, the totals so far,
+    and whether this worker should stop. A step computes loss and gradients of every
+    replica's part of a batch, sums them over all replicas and workers, and updates the
+    weights by the mean over the batch's clips.
 
     Args:
-        task: Gives the network, and the loss of a batch.
+        task: Task with the network and the loss of a batch.
         optimizer: A built optimizer.
         placement: The devices.
-        xla: `"step"` to compile network and gradients by XLA, else `"none"`.
+        xla: `"step"` to compile network and gradients with XLA, else `"none"`.
     """
     strategy = placement.strategy
     variables = task.model.trainable_variables
@@ -73,7 +72,7 @@ def make_train_steps(
         """Return the padded size of a replica's batch, equal in all replicas."""
         return tf.cast(tf.shape(first_replica(batch["weight"]))[0], tf.float32)
 
-    # XLA is slower with dropout: it draws a mask again wherever it is read.
+    # XLA is slower with dropout: it recomputes a mask for each use.
     @tf.function(jit_compile=xla == "step", autograph=False)
     def gradients_of(
         batch: dict[str, tf.Tensor],
@@ -82,7 +81,7 @@ def make_train_steps(
         with tf.GradientTape() as tape:
             losses, accuracies = task.score_batch(batch)
             total_loss = tf.reduce_sum(weight * losses)
-            # Gradients of a sum over a large batch overflow half precision.
+            # Divide here: gradients of a sum over the batch may overflow float16.
             scaled = optimizer.scale_loss(total_loss / padded_batch_size(batch))
         sums = [total_loss, tf.reduce_sum(weight * accuracies), tf.reduce_sum(weight)]
         return tape.gradient(scaled, variables), tf.stack(sums)
@@ -94,7 +93,7 @@ def make_train_steps(
     def step(batch: dict[str, Any]) -> tf.Tensor:
         per_replica = strategy.run(replica_step, args=(batch,))
         *gradients, sums = map(first_replica, per_replica)
-        # The gradients are sums over all clips, divided by one replica's padded size.
+        # The gradients are sums over all clips divided by a replica's padded size.
         divisor = sums[2] / padded_batch_size(batch)
         optimizer.apply([g / divisor for g in gradients], variables)
         return sums
@@ -104,7 +103,7 @@ def make_train_steps(
         iterator: Any, num_steps: tf.Tensor, totals: tf.Tensor, wants_stop: tf.Tensor
     ) -> tf.Tensor:
         (stops,) = strategy.run(
-            # A copy on every replica's device: the argument has none.
+            # Copy the argument to every replica's device.
             lambda: sum_over_replicas([tf.identity(wants_stop)])
         )
         num_stops = first_replica(stops)
@@ -120,7 +119,7 @@ def make_train_steps(
         results = [num_done, is_sound, num_stops]
         return tf.concat([totals, [tf.cast(r, totals.dtype) for r in results]], axis=0)
 
-    def take(iterator: Any, num_steps: int, totals: Any, wants_stop: bool) -> Steps:
+    def call(iterator: Any, num_steps: int, totals: Any, wants_stop: bool) -> Steps:
         *totals, num_done, is_sound, num_stops = train_steps(
             iterator,
             tf.constant(num_steps),
@@ -129,4 +128,4 @@ def make_train_steps(
         ).numpy()
         return Steps(np.array(totals), int(num_done), bool(is_sound), num_stops)
 
-    return take
+    return call

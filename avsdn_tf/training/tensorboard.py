@@ -1,4 +1,4 @@
-"""TensorBoard's logs, with one message where they can't be written."""
+"""TensorBoard's callback, with a user error if logs can't be written."""
 
 import contextlib
 import pathlib
@@ -12,11 +12,11 @@ from avsdn_tf.errors import UserError, first_line
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras's callback, whose failures are errors that a person can correct.
+    """Keras's TensorBoard callback that converts write failures to `UserError`.
 
     Args:
         folder: The folder of the logs.
-        what_next: Returns a sentence on what is saved, and what to do.
+        what_next: Function that returns advice for the message.
 
     Raises:
         UserError: If a log can't be written, such as on a full disk.
@@ -48,6 +48,6 @@ class TensorBoard(keras.callbacks.TensorBoard):
         except (OSError, UnicodeError, tf.errors.OpError) as error:
             raise UserError(
                 f"{self.log_dir}: TensorBoard's logs can't be written "
-                f"({first_line(error)}). Check free space, the number of files that "
-                f"the disk may hold, and write permission. {self._what_next()}"
+                f"({first_line(error)}). Check free space, free inodes and write "
+                f"permission. {self._what_next()}"
             ) from error

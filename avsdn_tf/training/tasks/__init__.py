@@ -1,7 +1,7 @@
-"""What is learnt: batches, loss and score of each task.
+"""Training tasks: batches, loss and score.
 
-`SegmentTask` learns the class of every segment, supervised or weak;
-`CrossModalityTask` learns which segments' sound and picture belong together.
+`SegmentTask` predicts the classes of every segment, supervised or weakly supervised;
+`CrossModalityTask` predicts the distance between segments of the two modalities.
 """
 
 import keras
@@ -19,12 +19,12 @@ __all__ = ["CrossModalityTask", "SegmentTask", "Task", "build_task", "restore_ta
 
 
 def build_task(config: Config, dataset: Dataset) -> Task:
-    """Build the task that the mode names, with a new network.
+    """Build the task of the settings' mode, with a new network.
 
     Raises:
-        UserError: If the settings don't fit each other, or the data.
+        UserError: If the settings contradict each other or the data.
     """
-    training_label(config, dataset)  # Raises if clips lack the times of their events.
+    training_label(config, dataset)  # Raises if events lack times.
     make = CrossModalityTask if config.mode == CROSS_MODAL else SegmentTask
     return make(build_model(config, dataset), config, dataset)
 
@@ -33,21 +33,21 @@ def restore_task(model: keras.Model, config: Config, dataset: Dataset) -> Task:
     """Build the task around a trained network.
 
     Raises:
-        UserError: If the data set is not of the network's categories and shapes.
+        UserError: If categories or shapes of the data set and the network differ.
     """
     names = ["audio_width", "visual_shape"]
-    # AVDLN doesn't know categories.
+    # AVDLN's outputs don't depend on categories.
     if config.mode != CROSS_MODAL:
         names.append("categories")
     for name in names:
-        learnt, found = (
-            np.array(getattr(one, name)).tolist() for one in (model, dataset)
+        expected, received = (
+            np.array(getattr(owner, name)).tolist() for owner in (model, dataset)
         )
-        if learnt != found:
+        if expected != received:
             raise UserError(
-                f"The run has learnt {name} {learnt}, and the data set has {found}: it "
-                "was built from other files. Build it from those of the run, or choose "
-                "another data_dir.",
+                f"The run's network has {name} {expected}, and the data set has "
+                f"{received}: it was built from other files. Build it from the files "
+                "of the run, or choose another data_dir.",
                 field="dataset",
                 value=config.dataset,
             )

@@ -1,4 +1,4 @@
-"""Where a trained network looks in clips of its data set."""
+"""Attention maps of a trained network in clips of a data set."""
 
 from collections.abc import Sequence
 
@@ -20,13 +20,13 @@ def attention_of_clips(
         model: The network.
         dataset: The data.
         split: Name of a split.
-        clips: Places of the clips in the split, in stored order.
+        clips: Indices of the clips in the split, in stored order.
 
     Returns:
-        `(num_segments, rows, columns)` weights of each clip, which sum to 1 in every
-        segment. Where lengths differ, clips are seen in windows, as for their logits.
+        Weights of each clip, `(num_segments, rows, columns)`, which sum to 1 in every
+        segment. If lengths differ, they are averaged over windows like the logits.
     """
-    # Before data are read, which may be large maps.
+    # Try one segment before reading the data, which may be large.
     segment = {
         "audio": np.zeros((1, 1, model.audio_width), np.float32),
         "visual": np.zeros((1, 1, *model.visual_shape), np.float32),
@@ -37,11 +37,11 @@ def attention_of_clips(
     def outputs_of(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         return [attention_maps(model, inputs)]
 
-    found = []
+    maps = []
     for clip in clips:
         part = f"{split}[{clip}:{clip + 1}]"
         (example,) = read(dataset, part, ["audio", "visual"]).as_numpy_iterator()
         audio, visual = example["audio"], example["visual"]
         window = (dataset.is_padded and model.num_segments) or len(audio)
-        found += stitch(outputs_of, [(audio, visual)], window)
-    return found
+        maps += stitch(outputs_of, [(audio, visual)], window)
+    return maps

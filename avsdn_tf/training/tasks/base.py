@@ -1,4 +1,4 @@
-"""What the training loop needs of a task, and how outputs of a split are collected."""
+"""The interface of training tasks, and the collection of a split's outputs."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,18 +19,18 @@ Batch = dict[str, tf.Tensor]
 
 
 class Task:
-    """What the training loop needs of a task.
+    """Interface between the training loop and a task.
 
     Args:
-        model: The network that is trained.
+        model: The network to train.
         config: The settings.
         dataset: The data.
 
     Attributes:
         model: The network.
         selection: Name of the validation score that selects the epoch.
-        num_clips: Clips of each split.
-        num_batches: Batches of an epoch.
+        num_clips: Number of clips in each split.
+        num_batches: Number of batches in an epoch.
     """
 
     selection = "validation_accuracy"
@@ -49,35 +49,35 @@ class Task:
         raise NotImplementedError
 
     def score_batch(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return loss and accuracy of each of a batch's samples, `(batch,)` both."""
+        """Return loss and accuracy of each sample of a batch, `(batch,)` both."""
         raise NotImplementedError
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
         """Return counts of a worker's part of the validation split.
 
-        The sum of all workers' counts goes into `score_validation`.
+        `score_validation` receives their sum over all workers.
         """
         raise NotImplementedError
 
     def score_validation(self, counts: np.ndarray) -> float | None:
-        """Return the score that selects the epoch; None if there is nothing to score.
+        """Return the score that selects the epoch, or None if it is undefined.
 
-        Here, the counts are how much is right, and how much there is.
+        By default, `counts` are the numbers of correct and of all samples.
         """
-        right, total = counts
-        return float(right / total) if total else None
+        correct, total = counts
+        return float(correct / total) if total else None
 
     def evaluate(self, split: str) -> tuple[dict[str, Any], Predictions | Distances]:
-        """Return a split's scores, ready for JSON, and the network's outputs.
+        """Return a split's JSON-ready scores, and the network's outputs.
 
         Raises:
-            UserError: If an output is not finite, or nothing can be scored.
+            UserError: If an output is not finite, or there is nothing to score.
         """
         raise NotImplementedError
 
     @contextlib.contextmanager
     def _named(self, split: str) -> Iterator[None]:
-        """Name data set and split in the errors of scoring."""
+        """Convert ValueError to a UserError that names data set and split."""
         try:
             yield
         except ValueError as error:
@@ -89,12 +89,12 @@ def collect(
     outputs_of: Callable[[Batch], Mapping[str, Any]],
     padding: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
-    """Return the outputs of all batches, joined by name.
+    """Return the concatenated outputs of all batches, by name.
 
     Args:
         scored: The batches.
-        outputs_of: Returns a batch's outputs, with one row a clip.
-        padding: Value that pads outputs of fewer segments than those of other batches.
+        outputs_of: Function that returns a batch's outputs, with one row a clip.
+        padding: Padding value of outputs whose number of segments varies, by name.
     """
     parts = [outputs_of(batch) for batch in scored]
     return {

@@ -19,12 +19,11 @@ from avsdn_tf.training.tasks.base import Batch, Task, collect
 
 
 class CrossModalityTask(Task):
-    """Learns which segments' sound and picture belong to one event.
+    """Trains the distance between audio and visual segments.
 
-    A training pair is the sound and the picture of one segment, which belong together
-    where the segment is an event. A pair is right if its distance is nearer to 0 than
-    to the margin where it belongs together, and farther where it doesn't. Scores are
-    those of `cross_modality.evaluate`.
+    A training pair is one segment's audio and visual feature; it matches if the segment
+    is an event. A pair is correct if its distance is below half the margin exactly when
+    it matches. Scores are those of `cross_modality.evaluate`.
     """
 
     def __init__(self, model: AVDLN, config: Config, dataset: Dataset) -> None:
@@ -34,12 +33,12 @@ class CrossModalityTask(Task):
 
     @functools.cached_property
     def num_clips(self) -> dict[str, int]:
-        """Clips of each split of this task."""
+        """Number of clips in each split of this task."""
         return pairs.count_clips(self._dataset)
 
     @property
     def num_batches(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         num_pairs = self.num_clips["train"] * self._dataset.num_segments
         return -(-num_pairs // self._config.batch_size)
 
@@ -57,15 +56,15 @@ class CrossModalityTask(Task):
         )
 
     def score_batch(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return each pair's loss, and 1 where it is right, else 0."""
+        """Return each pair's loss, and 1 if it is correct, else 0."""
         target = batch["target"]
         inputs = {"audio": batch["audio"], "visual": batch["visual"]}
         distances = self.model(inputs, training=True)
-        right = (distances < self._loss.margin / 2) == (target > 0)
-        return self._loss.call(target, distances), tf.cast(right, tf.float32)
+        correct = (distances < self._loss.margin / 2) == (target > 0)
+        return self._loss.call(target, distances), tf.cast(correct, tf.float32)
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
-        """Return how often A2V and V2A are right on validation, and of how many."""
+        """Return the number of correct A2V and V2A windows, and of all windows."""
         distances = self._measure(self._validation(shard))
         if (
             shard.num_workers > 1
@@ -73,32 +72,32 @@ class CrossModalityTask(Task):
         ):
             return np.zeros(2)
         with self._named("validation"):
-            right = np.concatenate(cross_modality.right_starts(distances))
-        return np.array([right.sum(), right.size])
+            correct = np.concatenate(cross_modality.right_starts(distances))
+        return np.array([correct.sum(), correct.size])
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 A task lives as long as its process.
     def _validation(self, shard: InputShard) -> tf.data.Dataset:
         return pairs.scoring_clips(self._dataset, "validation", shard=shard)
 
     def evaluate(self, split: str) -> tuple[dict[str, Any], Distances]:
-        """Return a split's scores, ready for JSON, and the distances."""
+        """Return a split's JSON-ready scores, and the distances."""
         distances = self._measure(pairs.scoring_clips(self._dataset, split))
         with self._named(split):
             return cross_modality.evaluate(distances), distances
 
 
 def make_measure(model: AVDLN) -> Callable[[tf.data.Dataset], Distances]:
-    """Return a function from `cross_modality.scoring_clips` to distances.
+    """Return a function from batches of `scoring_clips` to distances.
 
-    It compares every audio segment of a clip with every visual one.
+    They are between all audio and all visual segments of a clip.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
     def distances_of(audio: tf.Tensor, visual: tf.Tensor) -> tf.Tensor:
-        heard = model.embed_audio(audio)[:, :, tf.newaxis]
-        # The mean of half-precision maps needs more digits than they have.
-        seen = model.embed_visual(tf.cast(visual, tf.float32))[:, tf.newaxis]
-        return embedding_distance(heard, seen)
+        audio = model.embed_audio(audio)[:, :, tf.newaxis]
+        # The mean over a half-precision map would lose precision.
+        visual = model.embed_visual(tf.cast(visual, tf.float32))[:, tf.newaxis]
+        return embedding_distance(audio, visual)
 
     def measure(clips: tf.data.Dataset) -> Distances:
         def outputs_of(batch: Batch) -> dict[str, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""The task of labelling segments, supervised or weak, with one label each or many."""
+"""The task of labelling segments: supervised or weak, single-label or multi-label."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -24,14 +24,14 @@ _WINDOWS_A_BATCH = 64
 
 
 class SegmentTask(Task):
-    """Learns the class of every segment, from segment labels or from clip labels.
+    """Trains the classes of every segment, from segment labels or from clip labels.
 
-    Scores are those of `evaluation.evaluate`. A multi-label network learns which
-    categories are active, and validation chooses its thresholds.
+    Scores are those of `evaluation.evaluate`. The thresholds of a multi-label network
+    are chosen on the validation split.
 
     Raises:
-        UserError: If the data set lacks times or background clips that the settings
-            ask for.
+        UserError: If the settings need event times or background clips, and the data
+            set has none.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class SegmentTask(Task):
 
     @property
     def num_clips(self) -> dict[str, int]:
-        """Clips of each split."""
+        """Number of clips in each split."""
         return {split: self._dataset.num_clips(split) for split in _SPLITS}
 
     @property
     def num_batches(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         num_clips = sum(map(self._dataset.num_clips, self._splits))
         return -(-num_clips // self._config.batch_size)
 
@@ -72,53 +72,48 @@ class SegmentTask(Task):
         )
 
     def score_batch(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return each clip's loss, and the share of its labels that is right."""
+        """Return each clip's loss, and its fraction of correct labels."""
         inputs, mask = _inputs_of(batch)
         outputs = self.model.compute_outputs(inputs, training=True)
         target = batch["target"]
         smoothing = self._config.label_smoothing
-        # Smooth one label over all classes, each of many over yes and no.
+        # Smooth a class over all classes, a multi-label target over 0 and 1.
         spread = 2 if self.model.multi_label else self.model.num_classes
         smooth = (1 - smoothing) * target + smoothing / spread
         loss_values = self.model.clip_losses(self._loss, smooth, outputs, mask)
-        return loss_values, self._share_right(target, outputs["logits"], mask)
+        return loss_values, self._accuracies(target, outputs["logits"], mask)
 
-    def _share_right(
+    def _accuracies(
         self, target: tf.Tensor, logits: tf.Tensor, mask: tf.Tensor | None
     ) -> tf.Tensor:
-        """Return the share of each clip's labels that is right, `(batch,)`."""
+        """Return the fraction of correct labels of each clip, `(batch,)`."""
         is_pooled = isinstance(self._loss, losses.ClipLoss)
         scored = self._loss.pool(logits, mask) if is_pooled else logits
         if self.model.multi_label:
-            # Pooled are probabilities, others are logits.
+            # Multi-label ClipLoss pools probabilities.
             is_active = scored > (0.5 if is_pooled else 0.0)
-            right = tf.cast(is_active == (target > 0.5), tf.float32)
-            right = tf.reduce_mean(right, axis=-1)
+            correct = tf.cast(is_active == (target > 0.5), tf.float32)
+            correct = tf.reduce_mean(correct, axis=-1)
         else:
-            is_right = tf.argmax(scored, -1) == tf.argmax(target, -1)
-            right = tf.cast(is_right, tf.float32)
-        if right.shape.rank == 1:
-            return right
-        if mask is None:
-            return tf.reduce_mean(right, axis=1)
-        real = tf.cast(mask, right.dtype)
-        return tf.math.divide_no_nan(
-            tf.reduce_sum(right * real, axis=1), tf.reduce_sum(real, axis=1)
-        )
+            is_correct = tf.argmax(scored, -1) == tf.argmax(target, -1)
+            correct = tf.cast(is_correct, tf.float32)
+        if correct.shape.rank == 1:
+            return correct
+        return losses.mean_over_segments(correct, mask)
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
-        """Count the right and the real segments of the validation split.
+        """Count the correct and all segments of the validation split.
 
-        For a multi-label network: the counts that thresholds are chosen by.
+        For a multi-label network, return the counts of `thresholds.count`.
         """
         predictions = self._predict(self._validation(shard))
         if self.model.multi_label:
             return thresholds.count(predictions.logits, predictions.labels)
-        right = predictions.labels == predictions.logits.argmax(axis=-1)
-        return np.array([right.sum(), (predictions.labels >= 0).sum()])
+        correct = predictions.labels == predictions.logits.argmax(axis=-1)
+        return np.array([correct.sum(), (predictions.labels >= 0).sum()])
 
     def score_validation(self, counts: np.ndarray) -> float | None:
-        """Return the score that selects the epoch; choose a network's thresholds."""
+        """Return the score that selects the epoch; set thresholds if multi-label."""
         if not self.model.multi_label:
             return super().score_validation(counts)
         self.model.thresholds, score = thresholds.choose(counts)
@@ -134,7 +129,7 @@ class SegmentTask(Task):
         )
 
     def evaluate(self, split: str) -> tuple[dict[str, Any], Predictions]:
-        """Return a split's scores, ready for JSON, and the predictions."""
+        """Return a split's JSON-ready scores, and the predictions."""
         predictions = self._predict(self._scored(split))
         with self._named(split):
             scores = evaluation.evaluate(
@@ -144,10 +139,10 @@ class SegmentTask(Task):
 
 
 def build_loss(config: Config, multi_label: bool = False) -> keras.losses.Loss:
-    """Return the loss: on segments if supervised, on pooled clips if weak.
+    """Return the loss of segments if supervised, of pooled clips if weak.
 
     Raises:
-        UserError: If a multi-label network can't learn by it.
+        UserError: If the loss doesn't fit a multi-label network.
     """
     is_weak = config.mode == "weak"
     if not multi_label:
@@ -166,17 +161,17 @@ def build_loss(config: Config, multi_label: bool = False) -> keras.losses.Loss:
 
 
 def training_label(config: Config, dataset: Dataset) -> str:
-    """Return the feature that becomes the target.
+    """Return the name of the label that training uses as target.
 
     Raises:
-        UserError: If clips lack the times that it is made of.
+        UserError: If the label needs event times, and the data set has none.
     """
     if config.mode == "weak" and config.weak_label.startswith("mil"):
         return "clip_label"
     if not dataset.has_times:
         raise UserError(
-            "This data set has clips without start and end. Expected mode weak with "
-            "weak_label mil, which learns from their category alone. Received mode "
+            "This data set has events without start and end. Expected mode weak with "
+            "weak_label mil, which needs only categories. Received mode "
             f"{config.mode}, weak_label {config.weak_label}.",
             field="dataset",
             value=config.dataset,
@@ -189,8 +184,8 @@ def _training_splits(config: Config, dataset: Dataset) -> tuple[str, ...]:
         return ("train",)
     if "background" not in dataset.splits:
         raise UserError(
-            f"{config.dataset} has no split of background clips, which AVE's noisy "
-            "feature files become. Use mil, which also learns from Background clips.",
+            f"{config.dataset} has no split of background clips, which is built from "
+            "AVE's noisy feature files. Use mil, which needs no such split.",
             field="weak_label",
             value=config.weak_label,
         )
@@ -198,7 +193,7 @@ def _training_splits(config: Config, dataset: Dataset) -> tuple[str, ...]:
 
 
 def _inputs_of(batch: Batch) -> tuple[Batch, tf.Tensor | None]:
-    """Return a network's inputs, and their mask if clips differ in length."""
+    """Return a network's inputs, and their mask or None."""
     inputs = {"audio": batch["audio"], "visual": batch["visual"]}
     if "length" not in batch:
         return inputs, None
@@ -207,9 +202,9 @@ def _inputs_of(batch: Batch) -> tuple[Batch, tf.Tensor | None]:
 
 
 def make_logits(model: SegmentClassifier) -> Callable[[Batch], tf.Tensor]:
-    """Return a graph of segment logits, traced once for all batch sizes."""
+    """Return a graph that computes segment logits for any batch size."""
 
-    # Layers hold no data-dependent Python; skip AutoGraph.
+    # The layers have no data-dependent Python; skip AutoGraph.
     @tf.function(reduce_retracing=True, autograph=False)
     def logits_of(inputs: Batch) -> tf.Tensor:
         return model(inputs, training=False)
@@ -220,7 +215,7 @@ def make_logits(model: SegmentClassifier) -> Callable[[Batch], tf.Tensor]:
 def make_predict(
     model: SegmentClassifier,
 ) -> Callable[[tf.data.Dataset], Predictions]:
-    """Return a function from `batches.scoring_batches` to predictions."""
+    """Return a function from batches of `scoring_batches` to predictions."""
     logits_of = make_logits(model)
 
     def predict(scored: tf.data.Dataset) -> Predictions:
@@ -233,7 +228,7 @@ def make_predict(
                 spec[name] = tf.TensorSpec(shape, spec[name].dtype)
             spec["mask"] = tf.TensorSpec((None, window), tf.bool)
             names.append("mask")
-        # Traced by the spec, whose batch size is free: the last batch is smaller.
+        # The spec has a free batch size, since the last batch may be smaller.
         graph = logits_of.get_concrete_function({name: spec[name] for name in names})
 
         def outputs_of(batch: Batch) -> dict[str, Any]:
@@ -262,12 +257,12 @@ def _stitch(
     The windows of all clips of the batch are computed together.
 
     Args:
-        graph: Returns the logits of windows with a mask.
+        graph: Function that returns the logits of masked windows.
         batch: Clips, padded to the longest.
-        window: Segments of a window.
+        window: Number of segments of a window.
 
     Returns:
-        `(batch, num_segments, num_classes)`; padded segments are 0.
+        `(batch, num_segments, num_classes)`, 0 in padding.
     """
     lengths = batch["length"].numpy()
     pairs = [
@@ -296,9 +291,9 @@ def _stitch(
 
 
 def window_starts(length: int, window: int) -> list[int]:
-    """Return the first segments of windows that overlap by half and cover a clip.
+    """Return the first segments of windows that cover a clip and overlap by half.
 
-    The last window ends with the clip; a shorter clip is one window.
+    The last window ends with the clip; a clip shorter than a window has one.
     """
     last = max(0, length - window)
     return [*range(0, last, max(1, window // 2)), last]

@@ -1,6 +1,6 @@
-"""Thresholds of a multi-label network, chosen on the validation split.
+"""Choose thresholds of a multi-label network on the validation split.
 
-Counts are histograms, so that those of several workers can be summed.
+The counts are histograms, which can be summed over workers.
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ GRID = np.arange(1, 20) / 20
 
 
 def count(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Count segments by category, label and number of thresholds reached.
+    """Count segments by category, label and number of reached thresholds.
 
     Args:
         logits: `(num_clips, num_segments, num_categories)`.
         labels: 1 where a category is active, else 0, and -1 in padding; of that shape.
 
     Returns:
-        `(num_categories, 2, len(GRID) + 1)`: counts of the inactive and of the active
+        `(num_categories, 2, len(GRID) + 1)`; index 1 on the second axis counts active
         segments.
     """
     num_categories, num_bins = labels.shape[2], len(GRID) + 1
@@ -33,28 +33,29 @@ def count(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def choose(counts: np.ndarray) -> tuple[list[float], float | None]:
-    """Choose, for each category, the threshold with the best F1.
+    """Choose the threshold with the best F1 for each category.
 
-    Of equally good thresholds, the one nearest to 0.5 is chosen.
+    Of equally good thresholds, the nearest to 0.5 is chosen.
 
     Args:
         counts: Sum of the results of `count`.
 
     Returns:
-        The thresholds, and their micro-F1 over all categories; None for it if no
-        category is ever active.
+        The thresholds, and their micro-F1 over all categories, or None if no category
+        is ever active.
     """
-    # Segments that reach more than i thresholds reach threshold i.
-    passing = counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
-    false, right = passing[:, 0], passing[:, 1]
+    # A segment that reaches more than i thresholds is predicted at threshold i.
+    predicted = counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
+    false_positives, true_positives = predicted[:, 0], predicted[:, 1]
     active = counts[:, 1].sum(axis=-1, keepdims=True)
-    predicted_and_true = right + false + active
-    f1 = 2 * right / np.maximum(predicted_and_true, 1)
+    denominators = true_positives + false_positives + active
+    f1 = 2 * true_positives / np.maximum(denominators, 1)
     nearest_first = np.argsort(np.abs(GRID - 0.5), kind="stable")
     best = nearest_first[f1[:, nearest_first].argmax(axis=1)]
-    # Without an active segment, no threshold is better than another.
+    # Without active segments, all thresholds are equally good: choose 0.5.
     best = np.where(active[:, 0] > 0, best, nearest_first[0])
     chosen = np.arange(len(best)), best
-    whole = predicted_and_true[chosen].sum()
-    score = float(2 * right[chosen].sum() / whole) if active.any() else None
+    score = None
+    if active.any():
+        score = float(2 * true_positives[chosen].sum() / denominators[chosen].sum())
     return GRID[best].tolist(), score
