@@ -68,6 +68,12 @@ class TrainingInterruptedError(Exception):
 
     Attributes:
         exit_code: 128 plus the signal's number, as shells and schedulers expect.
+
+    Example:
+        >>> import signal
+        >>> from avsdn_tf.training.signals import TrainingInterruptedError
+        >>> TrainingInterruptedError(signal.SIGTERM, "epoch 3, step 10").exit_code
+        143
     """
 
     def __init__(self, number: signal.Signals | None, message: str) -> None:

@@ -74,7 +74,16 @@ _READ_ERRORS = (
 
 
 class VideoError(ValueError):
-    """A video that can't be read to its end."""
+    """A video that can't be read to its end.
+
+    Example:
+        >>> from avsdn_tf.features.video import VideoError
+        >>> try:
+        ...     avsdn_tf.localize(avsdn_tf.load("runs/first"), "no_such_file.mp4")
+        ... except VideoError:
+        ...     print("left out")
+        left out
+    """
 
 
 @dataclasses.dataclass(eq=False)
