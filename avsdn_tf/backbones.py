@@ -24,8 +24,8 @@ _MODALITIES = ("audio", "visual")
 class Backbones:
     """The networks that computed audio and visual features, and their weights.
 
-    Feature files, data sets, runs and saved models record it. Two of them fit if their
-    records are equal. None in a field means not recorded.
+    Feature files, data sets, runs and saved models record these fields, to compare the
+    features that a model was trained on with those that it reads. None: not recorded.
 
     Attributes:
         audio_network: A name of `features.audio.AUDIO_NETWORKS`, or `"hub"`.
@@ -89,7 +89,7 @@ class Backbones:
     def override(self, **given: str | None) -> "Backbones":
         """Return a copy in which the given fields replace the recorded ones.
 
-        A new network without weights resets the weights to not recorded.
+        If a network is given without weights, its weights become None.
 
         Args:
             **given: Fields; None leaves a field as it is. `audio_network` and
@@ -131,8 +131,9 @@ class Backbones:
             given: The caller's arguments, as for `override`.
 
         Raises:
-            UserError: If the record names weights from another source and the caller
-                passes none, or passes weights of another checksum than the recorded.
+            UserError: If recorded weights come from another source and the caller
+                passes none, or if the checksum of passed weights differs from the
+                recorded one.
         """
         fields = as_fields(**given)
         for modality in _MODALITIES:

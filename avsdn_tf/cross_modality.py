@@ -138,7 +138,7 @@ def evaluate(predictions: Distances) -> dict[str, Any]:
     Returns:
         A JSON-ready dictionary: `a2v_accuracy`, `v2a_accuracy`, their 95 % bootstrap
         `intervals` over clips (`[low, high]` by the same names, None for one clip),
-        `baselines` (as of `baselines()`), `num_clips` (scored), `num_clips_left_out`
+        `baselines` (see `baselines()`), `num_clips` (scored), `num_clips_left_out`
         (not scored) and `by_length`: one dictionary for every event length, with
         `length`, `clips`, `a2v_accuracy`, `v2a_accuracy` and `random_window`.
 

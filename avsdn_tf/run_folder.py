@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     import keras
 
 _PACKAGES = ("avsdn_tf", "tensorflow", "keras", "tensorflow-datasets", "numpy")
-# Separates a package's versions if a resumed run uses another one.
+# Joins the versions of a package that changed between start and resumption of a run.
 _THEN = ", then "
 # Reports of version 0.1.0 hold a full confusion matrix, of up to 1,000 categories.
 _MAX_REPORT_BYTES = 16 * 2**20
 _MAX_CHECKSUMS_BYTES = 4096
 _EVENTS = "events.out.tfevents.*"
-
 
 # Bounded: a disclaimer is shown on each page and picture.
 _Sentence = Annotated[str, StringConstraints(max_length=2000)]
@@ -144,8 +143,8 @@ class RunFolder:
         for path in self._own_paths():
             if path.is_symlink():
                 raise UserError(
-                    f"{path}: a symbolic link. Expected a regular file: a link in a "
-                    "run folder may lead to any file. Replace it by a copy."
+                    f"{path}: a symbolic link. Run folders must not contain links, "
+                    "which may lead to any file. Replace it by a copy."
                 )
 
     def _own_paths(self) -> Iterator[pathlib.Path]:
@@ -160,6 +159,31 @@ class RunFolder:
         return not self.path.is_dir() or all(
             path.name == LOCK for path in self.path.iterdir()
         )
+
+    def check_startable(self, resume: bool = True) -> None:
+        """Check that a training can begin in the folder, or resume there.
+
+        Args:
+            resume: Whether an interrupted run in the folder may be resumed.
+
+        Raises:
+            UserError: If the folder holds a run that has ended, or other files.
+        """
+        where = {"field": "run", "value": self.path}
+        if self.is_empty():
+            return
+        if not (resume and self.config.is_file()):
+            raise UserError(
+                "The folder holds files. Expected a new or empty one. Choose another "
+                "name, or remove it.",
+                **where,
+            )
+        if self.report.is_file():
+            raise UserError(
+                "This run has ended. Choose another folder; `evaluate` scores it "
+                "again.",
+                **where,
+            )
 
     def write_config(self, settings: Mapping[str, Any], dataset_hash: str) -> None:
         """Write config.json of a new run.

@@ -19,7 +19,12 @@ from absl import logging as absl_logging
 
 from avsdn_tf import zero_shot
 from avsdn_tf.backbones import Backbones
-from avsdn_tf.data.dataset import Dataset, explain_damage, open_dataset_of_run
+from avsdn_tf.data.dataset import (
+    Dataset,
+    NotBuiltError,
+    explain_damage,
+    open_dataset_of_run,
+)
 from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.events import VideoPrediction
@@ -161,15 +166,23 @@ def evaluate(
     """
     check_backend()
     folder, config, model = open_run(run)
-    dataset = open_dataset_of_run(config.dataset, config.data_dir, data_dir)
+    try:
+        dataset = open_dataset_of_run(config.dataset, config.data_dir, data_dir)
+    except NotBuiltError as error:
+        if data_dir or not config.data_dir:
+            raise
+        raise UserError(
+            f"{config.dataset} is not built in {config.data_dir}, where the run was "
+            "trained. Expected TFDS's folder of data sets on this machine.",
+            field="data_dir",
+        ) from error
     # The lock is a file in the folder, which can't be created if that is read-only.
     can_write = os.access(folder.path, os.W_OK)
     lock = folder.lock() if can_write else contextlib.nullcontext()
     with lock, explain_damage(dataset):
         if not folder.matches_dataset(dataset.content_hash()):
             _LOGGER.warning(
-                "%s is not the data set that this run was trained on: its content "
-                "differs.",
+                "%s is not the data set that this run was trained on: it differs.",
                 config.dataset,
             )
         return _report(folder, config, dataset, model, must_write=can_write)

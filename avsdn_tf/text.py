@@ -67,8 +67,18 @@ def csv_cell(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    text = printable_lines(value)
-    return f"'{text}" if _is_formula(text) else text
+    return mark_formula(printable_lines(value))
+
+
+def mark_formula(text: str) -> str:
+    """Return text that begins like a formula with a leading apostrophe."""
+    return f"'{text}" if _is_formula(text.lstrip("'")) else text
+
+
+def unmark_formula(text: str) -> str:
+    """Return text without the apostrophe of `mark_formula`."""
+    is_marked = text.startswith("'") and mark_formula(text[1:]) == text
+    return text[1:] if is_marked else text
 
 
 def _is_formula(text: str) -> bool:

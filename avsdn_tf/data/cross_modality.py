@@ -1,7 +1,7 @@
 """Batches of cross-modality localization: pairs of segments, and whole clips.
 
-The task has its own splits: an example belongs to the split that its `match_split`
-names, in whichever split of the data set it is stored.
+The task has its own splits, named by `match_split` of each example and independent of
+the splits in which the data set stores the examples.
 """
 
 import collections
@@ -63,15 +63,15 @@ def segment_pairs(
             }
         )
 
-    def read_slice(part: str) -> tuple[tf.data.Dataset, int]:
-        num_clips = _count(dataset, part)[match_split]
-        examples = _read_match_split(dataset, part, match_split)
+    def read_slice(name: str) -> tuple[tf.data.Dataset, int]:
+        num_clips = _count(dataset, name)[match_split]
+        examples = _read_match_split(dataset, name, match_split)
         return examples.flat_map(to_segments), dataset.num_segments * num_clips
 
     shards = [
-        Shard(index, [read_slice(part) for part, _ in parts])
+        Shard(index, [read_slice(name) for name, _ in slices])
         for split in _stored_splits(dataset)
-        for index, parts in enumerate(shard_slices(dataset, split))
+        for index, slices in enumerate(shard_slices(dataset, split))
     ]
     shards = [entry for entry in shards if entry.size]
     return shuffled_batches(
@@ -120,10 +120,10 @@ def scoring_clips(
 def count_clips(dataset: Dataset) -> dict[str, int]:
     """Return the number of clips in each split of this task."""
     total: collections.Counter[str] = collections.Counter()
-    # By the same slices as `segment_pairs`, so that the cached counts serve both.
+    # The same slices as in `segment_pairs`: their counts are cached.
     for split in _stored_splits(dataset):
-        for part, _ in itertools.chain(*shard_slices(dataset, split)):
-            total.update(_count(dataset, part))
+        for name, _ in itertools.chain(*shard_slices(dataset, split)):
+            total.update(_count(dataset, name))
     return dict(total)
 
 
@@ -149,15 +149,19 @@ def _stored_splits(dataset: Dataset) -> list[str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _count(dataset: Dataset, part: str) -> dict[str, int]:
+def _count(dataset: Dataset, split: str) -> dict[str, int]:
+    """Count the clips of each of the task's splits in a stored split or slice."""
     feature = dataset.builder.info.features["match_split"]
     counts = np.zeros(feature.num_classes, int)
-    for batch in read(dataset, part, ("match_split",)).batch(1024):
+    for batch in read(dataset, split, ("match_split",)).batch(1024):
         counts += np.bincount(batch["match_split"], minlength=feature.num_classes)
     return dict(zip(feature.names, counts.tolist(), strict=True))
 
 
-def _read_match_split(dataset: Dataset, part: str, match_split: str) -> tf.data.Dataset:
+def _read_match_split(
+    dataset: Dataset, split: str, match_split: str
+) -> tf.data.Dataset:
+    """Return the examples of a stored split or slice that are in a task's split."""
     number = dataset.builder.info.features["match_split"].str2int(match_split)
 
     def is_in_split(example: Example) -> tf.Tensor:
@@ -166,5 +170,5 @@ def _read_match_split(dataset: Dataset, part: str, match_split: str) -> tf.data.
     def without_split(example: Example) -> Example:
         return {name: example[name] for name in _NAMES}
 
-    examples = read(dataset, part, (*_NAMES, "match_split"))
+    examples = read(dataset, split, (*_NAMES, "match_split"))
     return examples.filter(is_in_split).map(without_split)

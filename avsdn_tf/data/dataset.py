@@ -303,14 +303,7 @@ def open_dataset_of_run(
             "without asking. Pass it as data_dir if you trust it.",
             field="data_dir",
         )
-    try:
-        return open_dataset(name, recorded_dir, build=False)
-    except NotBuiltError as error:
-        raise NotBuiltError(
-            f"{name} is not built in {recorded_dir}, where the run was trained. "
-            "Expected TFDS's folder of data sets on this machine.",
-            field="data_dir",
-        ) from error
+    return open_dataset(name, recorded_dir, build=False)
 
 
 class _Metadata(Schema):

@@ -47,17 +47,24 @@ def evaluate(
         thresholds: For multi-label predictions, the thresholds; None for 0.5 each.
 
     Returns:
-        A JSON-ready dictionary. None for multi-label predictions: `accuracy`, its 95 %
-        bootstrap `interval` over clips (`[low, high]`, None for one clip),
-        `partial_clip_accuracy`, `trivial` (as of `trivial_baselines`), `most_confused`
-        (as of `most_confused`) and `confusion_matrix` (list of rows of segment counts;
-        None for more than 48 classes). For all predictions: `background_recall`,
-        `event_f1` (at IoU 0.5), `num_clips`, `num_segments`, `per_category` (as of
-        `per_category`), `segment_f1` (over the segments of all categories),
-        `segment_f1_macro` (mean over categories), `map` (as of
-        `mean_average_precision`), `llp_segment_f1` and `llp_event_f1` (as of
-        `F1.mean_over_clips`), `intervals` of `segment_f1` and `event_f1`, `multi_label`
-        and `thresholds`.
+        A JSON-ready dictionary. For one class a segment; None if multi-label:
+
+        - `accuracy`, and `interval`, its 95 % bootstrap interval over clips, `[low,
+          high]`, or None for one clip.
+        - `partial_clip_accuracy`, `most_confused`: see the functions in `segments`.
+        - `trivial`: see `segments.trivial_baselines`.
+        - `confusion_matrix`: rows of segment counts; None for more than 48 classes.
+
+        For all predictions:
+
+        - `background_recall`, `num_clips`, `num_segments`, `multi_label`, `thresholds`.
+        - `per_category`: see `segments.per_category`.
+        - `event_f1`: F1 of events at IoU 0.5.
+        - `segment_f1`: F1 of the segments of all categories; `segment_f1_macro`: mean
+          over categories.
+        - `map`: see `mean_average_precision`.
+        - `llp_segment_f1`, `llp_event_f1`: see `F1.mean_over_clips`.
+        - `intervals`: 95 % bootstrap intervals of `segment_f1` and `event_f1`.
 
     Raises:
         ValueError: If there is no segment, classes and categories don't fit each other,

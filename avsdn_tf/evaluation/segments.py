@@ -29,10 +29,10 @@ def background_recall(
 def event_f1(
     labels: np.ndarray, predicted: np.ndarray, background: int, iou: float = 0.5
 ) -> float | None:
-    """Return the micro-F1 of whole events over a split, as of `metrics.count_events`.
+    """Return the micro-F1 of whole events, 2 * correct / (true + predicted).
 
-    It is 2 * correct / (true + predicted). An event is correct at an intersection over
-    union of at least `iou`, which must be in [0.5, 1].
+    `metrics.count_events` defines a correct event. Raises ValueError if `iou` is
+    outside [0.5, 1].
     """
     return ratio(*_sum(count_events, labels, predicted, background, iou))
 
@@ -58,7 +58,7 @@ def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
 def partial_clip_accuracy(
     labels: np.ndarray, predicted: np.ndarray, background: int
 ) -> float | None:
-    """Return the accuracy over the `partial_clips`, which alone test localization."""
+    """Return the accuracy on `partial_clips`, the only ones that test localization."""
     partial = partial_clips(labels, background)
     return accuracy(labels[partial], predicted[partial])
 

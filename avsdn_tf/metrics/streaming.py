@@ -24,8 +24,8 @@ class _Ratio(keras.metrics.Metric):
     """Base of the metrics: the ratio of two counts, each summed over all batches.
 
     Call arguments:
-        y_true: `(batch, num_segments, num_classes)`, one-hot or a distribution, of
-            which the argmax counts; or class indices `(batch, num_segments)`.
+        y_true: `(batch, num_segments, num_classes)`, one-hot or a distribution, whose
+            argmax is the class; or class indices `(batch, num_segments)`.
         y_pred: Logits or probabilities, `(batch, num_segments, num_classes)`.
         sample_weight: `(batch,)` or `(batch, num_segments)`, or None for 1 each.
     """
@@ -138,7 +138,7 @@ class SegmentAccuracy(_Ratio):
         super().__init__(name, **kwargs)
 
     def counts(self, labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
-        """Return `count_right`."""
+        """Return the counts of `count_right`."""
         return count_right(labels, predicted)
 
 
@@ -169,7 +169,7 @@ class BackgroundRecall(_Ratio):
         super().__init__(name, **kwargs)
 
     def counts(self, labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
-        """Return `count_background`."""
+        """Return the counts of `count_background`."""
         return count_background(labels, predicted, background)
 
 
@@ -251,8 +251,8 @@ class EventF1(_CategoryRatio):
         y_true: As in `SegmentAccuracy`; the last class is background. If
             `multi_label`, multi-hot, without background.
         y_pred: As in `SegmentAccuracy`.
-        sample_weight: `(batch,)`, or `(batch, num_segments)`, of which the mean over
-            the real segments weighs a clip's events.
+        sample_weight: `(batch,)` or `(batch, num_segments)`. A clip's events are
+            weighted by the mean over its real segments.
 
     Returns:
         F1, in [0, 1]; 0 if there are no events.
@@ -281,15 +281,16 @@ class EventF1(_CategoryRatio):
         self.iou = iou
 
     def counts(self, labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
-        """Return `count_events`."""
+        """Return the counts of `count_events`, `(batch,)`."""
         if not self.multi_label:
             return count_events(labels, predicted, background, self.iou)
         batch, num_segments, num_categories = ops.shape(labels)
-        lanes = (
+        # Count each category as a clip of its own, in which 0 is background.
+        clips = (
             ops.reshape(ops.transpose(x, (0, 2, 1)), (-1, num_segments))
             for x in (labels, predicted)
         )
-        counts = count_events(*lanes, 0, self.iou)
+        counts = count_events(*clips, 0, self.iou)
         numerator, denominator = (
             ops.sum(ops.reshape(x, (batch, num_categories)), axis=1) for x in counts
         )
@@ -355,7 +356,7 @@ class SegmentF1(_CategoryRatio):
             self.numerator = self.denominator = None
 
     def counts(self, labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
-        """Return `count_segments`, `(batch, num_segments, num_categories)`."""
+        """Return the counts of `count_segments`, by segment and category."""
         if not self.multi_label:
             is_padding = ops.expand_dims(labels < 0, -1)
             num_classes = background + 1

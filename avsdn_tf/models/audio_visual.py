@@ -23,8 +23,8 @@ class AudioVisualModel(keras.Model):
         num_segments: Number of segments of a training clip, or None if unknown. The
             network accepts any number.
         segment_s: Length of a segment in seconds, or None if unknown.
-        backbones: The networks that computed the features, as of
-            `avsdn_tf.Backbones.to_dict`, or None if unknown.
+        backbones: The networks that computed the features, a dictionary as
+            `avsdn_tf.Backbones.to_dict` returns it, or None if unknown.
 
     Raises:
         ValueError: If `categories` is a string, `audio_width`, `num_segments` or
@@ -179,8 +179,8 @@ class AudioVisualModel(keras.Model):
     def with_categories(self, categories: Sequence[str]) -> "AudioVisualModel":
         """Return a copy of the network for other categories.
 
-        The copy has the same class and options. Its `category_layers` are initialized;
-        all other weights are copied. Frozen layers stay frozen, except these.
+        The copy has the same class and options. Its `category_layers` get new weights;
+        all other weights are copied. Frozen layers stay frozen, except new ones.
 
         Args:
             categories: Names of the new categories.
@@ -204,7 +204,7 @@ class AudioVisualModel(keras.Model):
         config.pop("thresholds", None)
         heads = self.category_layers()
         paths = [path for path, layer in _sublayers(self) if layer in heads]
-        # A frozen layer freezes what it contains.
+        # Omit heads, and layers that contain one: freezing freezes all sublayers.
         frozen = [
             name
             for name in config.pop("frozen", ())

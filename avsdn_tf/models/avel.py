@@ -13,7 +13,7 @@ from avsdn_tf.models.lstm import SequenceLSTM
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class AVEL(SegmentClassifier):
-    """Audio-visual event localization by one bidirectional LSTM a modality.
+    """Audio-visual event localization with one bidirectional LSTM a modality.
 
         encoded = concat(BiLSTM(audio), BiLSTM(visual))
         logits = dense(relu(dense_64(relu(encoded))))

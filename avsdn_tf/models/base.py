@@ -31,8 +31,8 @@ class SegmentClassifier(AudioVisualModel):
         num_segments: Number of segments of a training clip, or None if unknown. The
             network accepts any number.
         segment_s: Length of a segment in seconds, or None if unknown.
-        backbones: The networks that computed the features, as of
-            `avsdn_tf.Backbones.to_dict`, or None if unknown.
+        backbones: The networks that computed the features, a dictionary as
+            `avsdn_tf.Backbones.to_dict` returns it, or None if unknown.
         multi_label: Boolean. False: softmax over the categories and background, one
             class a segment. True: one sigmoid a category, so that events of several
             categories may overlap; there is no background class.

@@ -191,19 +191,20 @@ class CMBS(GatedNetwork):
         g_a = sigmoid(dense_1(encoder(a))),  g_v = sigmoid(dense_1(encoder(v)))
         a' = decoder(a, encoder(v)) (1 + 0.1 g_v)
         v' = decoder(v, encoder(a)) (1 + 0.1 g_a)
-        s = mean of the 4 largest over time of dense(a'), and of dense(v'), halved
+        s = top_4(dense(a')) / 2 + top_4(dense(v')) / 2
         v' <- interaction(v', a'),  a' <- interaction(a', v'),  f = (a' + v') / 2
         e = dense_1(f) a segment,  k = dense(maximum of f over time) + 0.3 s a clip
 
-    `two_heads.segment_logits` combines e and k to segment logits. To the losses of the
-    two heads, it adds the binary cross-entropy of g_a g_v on every segment, and the
-    cross-entropy of s.
+    top_4 is the mean of the 4 largest values over time. `two_heads.segment_logits`
+    combines e and k to segment logits. The loss is that of the two heads, plus the
+    binary cross-entropy of g_a g_v on every segment and the cross-entropy of s.
 
     The weakly supervised network has no LSTMs:
 
-        a' = decoder(a, encoder(v)) (0.8 + 0.2 g_a),  v' likewise by g_v
+        a' = decoder(a, encoder(v)) (0.8 + 0.2 g_a)
+        v' = decoder(v, encoder(a)) (0.8 + 0.2 g_v)
         h = sigmoid(dense(a')) / 2 + sigmoid(dense(v')) / 2
-        k = mean of the 4 largest over time of h dense(f), without bias
+        k = top_4(h dense(f)), where dense(f) has no bias
         g = (g_a + g_v) / 2
 
     A segment is an event where g exceeds 0.5. The loss is AVEL's soft margin on

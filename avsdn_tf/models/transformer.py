@@ -20,8 +20,8 @@ def _attention(
             "Expected a width that is a multiple of num_heads. Received: "
             f"width={units}, num_heads={num_heads}"
         )
-    # As in PyTorch. Keras's default counts the heads as further inputs: its weights of
-    # a (width, heads, width / heads) kernel would be smaller.
+    # PyTorch's range. Keras's initializer would count the heads as inputs, and draw
+    # smaller weights.
     limit = math.sqrt(1.5 / units)
     layer = keras.layers.MultiHeadAttention(
         num_heads,
