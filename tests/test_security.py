@@ -1,5 +1,8 @@
 """What a file from a stranger can't do: a test for each line of docs/security.md."""
 
+import contextlib
+import csv
+import hashlib
 import io
 import json
 import os
@@ -7,7 +10,9 @@ import pathlib
 import re
 import resource
 import shutil
+import time
 import types
+import urllib.parse
 import zipfile
 
 import h5py
@@ -22,6 +27,8 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.evaluation import Predictions
 from avsdn_tf.features.video import VideoError
 from avsdn_tf.files import atomic_write, remove_temporary_files
+from avsdn_tf.labels import Splitting, collect_clips
+from avsdn_tf.labels.write import write_manifest
 from avsdn_tf.report.run_report import read_history
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.schemas import Schema, Text, read_json
@@ -29,7 +36,9 @@ from avsdn_tf.training.checkpoints import Checkpoints, Progress
 from avsdn_tf.training.config import Config
 from avsdn_tf.videos import extractor_for
 from tests import test_video_process as video_tests
+from tests.test_labels import write_all, write_features
 from tfds_ave import extraction
+from tfds_ave.manifest import read_manifest
 from tfds_ave.videos import Video
 
 
@@ -841,6 +850,165 @@ def test_a_changed_run_folder_is_read_or_refused(run_folder, name, change, count
         assert len(message) < 1500, seed
         refusals += 1
     assert refusals > count / 2
+
+
+LABEL_EVENT = {"start_s": 1, "end_s": 2, "category": "Bark"}
+ONE_ANNOTATION = '{"database": {"dog": {"annotations": [%s]}}}'
+
+
+def collect_labels(folder, files):
+    """Collects the labels of dog and cat, which have ten rows of features."""
+    write_features(folder, dog=10, cat=10)
+    write_all(folder, files)
+    splitting = Splitting(allow_missing_categories=True)
+    return collect_clips(folder, unlabelled="background", splitting=splitting)
+
+
+@pytest.mark.parametrize(
+    "name", ["../victim", "../victim.mp4", "..\\victim", "/etc/x"]
+)
+def test_labels_name_files_of_their_folder_alone(tmp_path, name):
+    write_features(tmp_path, victim=10)
+    folder = tmp_path / "own"
+    with pytest.raises(UserError, match="no video or features of the name"):
+        collect_labels(folder, {"all.csv": f"file,start,end,label\n{name},1,2,Bark\n"})
+
+
+def test_a_record_of_predictions_names_files_of_its_folder_alone(tmp_path, monkeypatch):
+    (tmp_path / "victim").write_text("precious")
+    entry = {"video": "dog.mp4", "sha256": [None]}
+    absolute = urllib.parse.quote(str(tmp_path / "victim"))
+    record = {"dog.events.json": entry, "../victim": entry, absolute: entry}
+    files = {".predictions.json": record, "dog.events.json": {"events": [LABEL_EVENT]}}
+    hashed = []
+    monkeypatch.setattr(
+        "avsdn_tf.report.prediction.hash_file", lambda path: hashed.append(path.name)
+    )
+    collect_labels(tmp_path / "own", files)
+    assert set(hashed) == {"dog.events.json"}
+
+
+def test_a_label_file_has_limited_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("avsdn_tf.labels.files._MAX_BYTES", 1000)
+    with pytest.raises(UserError, match="more than 1,000 bytes"):
+        collect_labels(tmp_path, {"dog.csv": "onset,offset,label\n" * 100})
+    (tmp_path / "dog.csv").unlink()
+    os.mkfifo(tmp_path / "dog.csv")
+    (tmp_path / "cat.txt").write_text("1\t2\tMeow\n")
+    assert len(collect_labels(tmp_path, {}).clips) == 2
+
+
+def llp_events(kind):
+    lines = "".join(f"dog\t{i / 9000}\t10\tBark\n" for i in range(20_000))
+    return {f"AVVP_eval_{kind}.csv": f"filename\tonset\toffset\tevent_labels\n{lines}"}
+
+
+def similar_names():
+    """Returns names of media, and more names of labels that are as long."""
+    names = [
+        hashlib.sha256(bytes([i % 256, i // 256])).hexdigest() for i in range(5200)
+    ]
+    return [name[:50] for name in names[:200]], [name[:50] for name in names[200:]]
+
+
+def similar_categories():
+    """Returns two long names of many different characters."""
+    return [
+        "".join(chr(0x4E00 + i * step % 20_000) for i in range(40_000))
+        for step in (7, 11)
+    ]
+
+
+# Compared all with all, each would take a minute or more.
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"dog.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n" + "<" * 10**6},
+        {**llp_events("audio"), **llp_events("visual")},
+        {
+            "all.csv": "file,start,end,label\n"
+            + "".join(f"{name},1,2,Bark\n" for name in similar_names()[1])
+        },
+        {
+            "dog.csv": "start,end,label\n"
+            + "".join(f"{i},{i + 1},{similar_categories()[i > 0]}\n" for i in range(4))
+        },
+    ],
+    ids=["tags", "events", "names", "categories"],
+)
+def test_labels_take_limited_time(tmp_path, files):
+    if "all.csv" in files:
+        write_features(tmp_path, **dict.fromkeys(similar_names()[0], 10))
+    begin_s = time.monotonic()
+    with contextlib.suppress(UserError):
+        collect_labels(tmp_path, files)
+    assert time.monotonic() - begin_s < 30
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"dog.csv": "start,end,label\n" + "9" * 4000 + ":00:00,5,Bark\n"},
+        {"dog.csv": "start,end,label\n1,nan,Bark\n"},
+        {"dog.csv": "start,end,label\n-inf,2,Bark\n"},
+        {"dog.json": ONE_ANNOTATION % '{"segment": [1e999, 2e999], "label": "Bark"}'},
+        {"dog.json": ONE_ANNOTATION % '{"segment": [NaN, 2], "label": "Bark"}'},
+        {
+            "dog.events.json": {
+                "start_s": "0:" + "9" * 400,
+                "events": [dict.fromkeys(("start_s", "end_s"), "0:" + "9" * 400)],
+            }
+        },
+    ],
+)
+def test_times_in_labels_are_finite(tmp_path, files):
+    with pytest.raises(UserError, match=r"no time|no number of JSON"):
+        collect_labels(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"dog.json": "[" * 100_000},
+        {"dog.json": ONE_ANNOTATION % ("9" * 5000)},
+        {
+            "dog.json": ONE_ANNOTATION
+            % '{"segment": ["%s", 2], "label": 1}'
+            % ("x" * 9000)
+        },
+        {
+            "dog.json": ONE_ANNOTATION
+            % ('{"segment": [%s, 2], "label": 1}' % ("[" * 900 + "]" * 900))
+        },
+        {"dog.json": '{"database": {"%s\\ud800": 0}}' % ("\x7f" * 9000)},
+        {"dog.csv": ",".join(["\x1b[2J" * 9000] * 8)},
+        {"dog.csv": "start,end,label\n1,2," + "\x1b" * 9000},
+        {"dog.vtt": "WEBVTT\n\n" + "\x1b" * 9000 + "-->"},
+        {"dog.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n&#" + "1" * 9000 + ";\x1b"},
+    ],
+)
+def test_an_error_in_labels_is_a_short_line(tmp_path, files):
+    with pytest.raises(UserError) as error:
+        collect_labels(tmp_path, files)
+    for line in str(error.value).splitlines():
+        assert line.isprintable()
+        assert len(line) <= 1000
+
+
+def test_a_manifest_holds_no_formula(tmp_path):
+    names = ["=HYPERLINK(0)", "+1+1", "-2+3", "@SUM(A1)", "'=1+1", "''@A", "Bark"]
+    rows = [f"{i}\t{i + 1}\t{name}" for i, name in enumerate(names)]
+    write_features(tmp_path, **{"=1+1": 10, "-2+3": 10, "'=1+1": 10})
+    write_all(tmp_path, {f"{key}.txt": "\n".join(rows) for key in ("=1+1", "-2+3")})
+    write_all(tmp_path, {"'=1+1.txt": "\n".join(rows)})
+    found = collect_clips(tmp_path)
+    write_manifest(tmp_path, found.clips)
+    with (tmp_path / "manifest.csv").open(newline="") as file:
+        cells = {cell for line in csv.reader(file) for cell in line}
+    assert not [cell for cell in cells if cell.startswith(tuple("=+-@"))]
+    clips = read_manifest(tmp_path).clips
+    assert {clip.key for clip in clips} == {"=1+1", "-2+3", "'=1+1"}
+    assert all(set(clip.categories) == set(names) for clip in clips)
 
 
 def test_the_page_names_these_tests():

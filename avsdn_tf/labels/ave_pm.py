@@ -36,7 +36,8 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
             if name is None:
                 problems.append(
                     f"{where}: expected the number of a class, which "
-                    f"class_name_mapping.csv names. Received: {short_name(row['label'])}."
+                    "class_name_mapping.csv names. Received: "
+                    f"{short_name(row['label'])}."
                 )
                 continue
             event = parse_event(name, row["onset"], row["offset"], where, problems)

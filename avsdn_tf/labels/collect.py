@@ -23,8 +23,8 @@ _OWN_FOLDERS = {"tensorflow_datasets"}
 # Searching more names for similar names takes seconds.
 _MAX_SEARCHED = 2000
 # Searching similar names for more labels, or for longer names, takes minutes.
-_MAX_HINTS = 20
-_LONGEST_SEARCHED = 200
+_MAX_HINTS = 5
+_LONGEST_SEARCHED = 60
 # A category, a time or a name in an error may be as long as its file.
 _LONGEST_LINE = 1000
 _YOUTUBE_ID = 11

@@ -48,7 +48,7 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
         UserError: If a file exists and may not be overwritten.
     """
     if os.path.lexists(out) and not out.is_dir():
-        raise UserError(f"{out}: no folder. Expected one to write to, or a new one.")
+        raise UserError(f"{out}: is not a folder. Expected a folder or a new path.")
     record = _read_record(out)
     problems: list[UserError] = []
     for name in _NAMES:
