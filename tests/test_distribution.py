@@ -353,8 +353,7 @@ def test_a_lost_worker_is_named():
 
 def test_the_slurm_script_of_the_page_names_workers_and_index(tmp_path):
     text = (pathlib.Path(__file__).parents[1] / "docs/devices.md").read_text()
-    block = text[text.index("    #!/bin/bash") :].split("\n\n")[0]
-    script = "\n".join(line.removeprefix("    ") for line in block.splitlines())
+    script = text[text.index("#!/bin/bash") :].split("```")[0]
     commands = {
         "scontrol": "printf 'node1\\nnode2\\n'",
         "srun": 'for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done',

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -267,12 +268,8 @@ def run(data_dir, tmp_path_factory):
 
 def page_scripts():
     """The programs of the page on exporting."""
-    blocks = (ROOT / "docs/export.md").read_text().split("\n\n")
-    return [
-        "\n".join(line[4:] for line in block.splitlines())
-        for block in blocks
-        if block.startswith("    import")
-    ]
+    text = (ROOT / "docs/export.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -864,9 +864,7 @@ def collect_labels(folder, files):
     return collect_clips(folder, unlabelled="background", splitting=splitting)
 
 
-@pytest.mark.parametrize(
-    "name", ["../victim", "../victim.mp4", "..\\victim", "/etc/x"]
-)
+@pytest.mark.parametrize("name", ["../victim", "../victim.mp4", "..\\victim", "/etc/x"])
 def test_labels_name_files_of_their_folder_alone(tmp_path, name):
     write_features(tmp_path, victim=10)
     folder = tmp_path / "own"
