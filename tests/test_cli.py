@@ -1,12 +1,9 @@
 import ast
-import dataclasses
-import itertools
 import json
 import os
 import pathlib
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,21 +11,14 @@ import sys
 import keras
 import pytest
 
-import tfds_ave
 from avsdn_tf import startup
-from avsdn_tf.backbones import HUB
-from avsdn_tf.cli import app, evaluate, flags
-from avsdn_tf.cli.start import AUDIO_NETWORKS, DATASETS, VISUAL_NETWORKS
+from avsdn_tf.cli import app, evaluate
 from avsdn_tf.errors import UserError
-from avsdn_tf.features import audio
-from avsdn_tf.features.visual import RECIPES
-from avsdn_tf.models.registry import MODELS
 from avsdn_tf.training import launcher
 from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.training.signals import TrainingInterruptedError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-HELP = ("help", "helpfull")
 
 
 def call(*words):
@@ -40,19 +30,6 @@ def python(*words, **kwargs):
         [sys.executable, *map(str, words)],
         **{"cwd": ROOT, "capture_output": True, "text": True, "check": False, **kwargs},
     )
-
-
-@pytest.fixture
-def show(capsys):
-    """Returns the help or version that words print."""
-
-    def show(*words):
-        with pytest.raises(SystemExit) as stop:
-            app.parse(words)
-        assert stop.value.code == 0
-        return capsys.readouterr().out
-
-    return show
 
 
 @pytest.fixture
@@ -71,54 +48,6 @@ def refuse(capsys):
     return refuse
 
 
-@pytest.mark.parametrize("word", ["--help", "-h"])
-def test_help_lists_the_commands(show, word):
-    lines = [line.split() for line in show(word).splitlines()]
-    assert {*app.COMMANDS} <= {line[0] for line in lines if line}
-
-
-@pytest.mark.parametrize("command", app.COMMANDS)
-def test_a_commands_help_lists_its_own_flags(show, command):
-    text = show(command, "--helpfull")
-    _, parsers = app.build_parsers()
-    shown = re.findall(r"^  (?:-h, )?--(?:\[no\])?(\w+)", text, re.MULTILINE)
-    assert {*shown} == parsers[command].flag_names()
-    assert len(shown) == len({*shown})
-
-
-@pytest.mark.parametrize("command", [None, *app.COMMANDS])
-def test_help_is_a_screen_that_begins_with_purpose_usage_and_examples(
-    show, monkeypatch, command
-):
-    monkeypatch.setenv("COLUMNS", "80")
-    lines = show(*filter(None, [command]), "--help").splitlines()
-    assert len(lines) <= 50
-    assert max(map(len, lines)) <= 80
-    module = app.COMMANDS.get(command)
-    assert lines[0] == (module.SUMMARY if module else app._SUMMARY)
-    assert lines[2].startswith("Usage: avsdn")
-    assert lines[4] in ("Example:", "Examples:")
-    examples = itertools.takewhile(bool, lines[5:])
-    for example in examples:
-        program, name, *words = shlex.split(example)
-        parser = app.build_parsers()[1][name]
-        _, extras = parser.parse_known_intermixed_args(parser.with_values(words))
-        assert (program, command or name, extras) == ("avsdn", name, [])
-
-
-def test_helpfull_explains_what_help_names(show, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    short, full = (" ".join(show("train", f"--{word}").split()) for word in HELP)
-    for name, entry in MODELS.items():
-        assert f"{name}: {entry.summary}." in full
-        assert name in short
-    for field in dataclasses.fields(Config):
-        assert f"--{field.name}" in short
-        assert field.metadata["help"].removesuffix(".") in full
-    assert "Adam's learning rate [0.001]." in short
-    assert "onnx: " in show("export", "--helpfull")
-
-
 @pytest.mark.parametrize(
     "program", [["-m", "avsdn_tf"], ["-m", "avsdn_tf.main"], ["avsdn"]]
 )
@@ -130,80 +59,6 @@ def test_each_way_to_start(program):
     done = python(*program, "--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("avsdn_tf ")
-
-
-def test_wrong_words_are_told_before_tensorflow_starts():
-    program = """if True:
-    import sys
-    sys.argv[0] = "avsdn"
-    from avsdn_tf.cli import app
-    for line in sys.stdin:
-        try:
-            app.parse(line.split())
-        except (SystemExit, app.UserError):
-            assert not {"tensorflow", "keras", "numpy"} & set(sys.modules), line
-        else:
-            raise AssertionError(line)
-    """
-    lines = ["--help", "predict --help", "trian", "--mode=magic", "--epochs=0"]
-    lines += ["--run=", "fetch yamnte", "predict --rnu=x a.mp4"]
-    done = python("-c", program, input="\n".join(lines))
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("trian", "Did you mean train?"),
-        ("evaluate runs/x", "Did you mean --run=runs/x?"),
-        ("train evaluat", "Did you mean evaluate?"),
-        ("--model=avdlm", "Did you mean avdln?"),
-        ("--mode=supervized", "Did you mean supervised?"),
-        ("predict --rnu=x", "Did you mean --run?"),
-        ("predict --epochs=3 --run=x a.mp4", "flag of train."),
-        ("--demo", "flag of predict."),
-        ("--vggish=x", "flag of predict and extract and export."),
-        ("--format onnx", "flag of export."),
-        ("--epochs=many", "--epochs=many: Expected an integer"),
-        ("--bidirectional=perhaps", "Expected true or false"),
-        ("extract --workers=0 a.mp4", "Expected a positive integer"),
-        ("--run", "--run"),
-        ("build --manual_dir=", "--manual_dir: expected a path"),
-        ("evaluate --run=", "--run: expected a path"),
-        ("--run=hf://a/b", "a folder on this machine"),
-        ("fetch yamnte", "Did you mean yamnet?"),
-        ("--epochs=0", "--epochs=0: "),
-        ("--mod=weak", "no flag --mod"),
-        ("fly", "train, evaluate, predict, extract, export"),
-    ],
-)
-def test_a_wrong_word_gets_a_hint(refuse, words, expected):
-    message = refuse(*words.split())
-    assert expected in message
-    assert message.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("evaluate", "--run=DIR"),
-        ("predict a.mp4", "--run=DIR"),
-        ("predict --run=x", "a video"),
-        ("predict --demo --empty=audio --run=x", "--run, --empty"),
-        ("predict --demo=true a.mp4", "Leave out"),
-        ("extract", "video"),
-        ("export", "--run=DIR"),
-        ("export --run=x --vggish=y", "--vggish"),
-        ("export --run=x --end_to_end --data_dir=y", "--data_dir"),
-        ("export --run=x --end_to_end --format=onnx", "--format=onnx"),
-        ("export --run=x --end_to_end --mask", "--mask"),
-        ("--local_workers=2 --strategy=single", "--strategy=single"),
-        ("--mode=cross_modal --model=avel", "--model=avel"),
-        ("--pooling=max", "--pooling=max"),
-    ],
-)
-def test_flags_that_would_not_be_read_are_refused(refuse, words, expected):
-    assert expected in refuse(*words.split())
 
 
 @pytest.mark.parametrize(
@@ -455,88 +310,6 @@ def test_it_starts_where_no_file_can_be_made(monkeypatch, capfd):
     with startup.quiet_startup():
         print("as usual", file=sys.stderr)
     assert capfd.readouterr().err == "as usual\n"
-
-
-@pytest.fixture
-def folders(tmp_path, monkeypatch):
-    """The working folder, with a folder that holds no run and a run that trains."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("no run")
-    running = tmp_path / "running"
-    running.mkdir()
-    (running / "model.keras").write_bytes(b"")
-    settings = {"config": {}, "versions": {}}
-    (running / "config.json").write_text(json.dumps(settings))
-    broken = tmp_path / "broken"
-    shutil.copytree(running, broken)
-    (broken / "SHA256SUMS").write_text("")
-    (broken / "config.json").write_text("{")
-    return tmp_path
-
-
-MISSING = [
-    ("evaluate --run=nope", "--run=nope: No such folder"),
-    ("evaluate --run=empty", "--run=empty: "),
-    ("evaluate --run=file", "--run=file: "),
-    ("evaluate --run=running", "SHA256SUMS"),
-    ("evaluate --run=broken", "config.json"),
-    ("export --run=nope", "--run=nope: "),
-    ("export --run=nope --format=onx", "Did you mean onnx?"),
-    ("predict --run=nope a.mp4", "--run=nope: "),
-    ("predict --run=nope a.mp4 --visual_network=vgg", "Did you mean vgg19?"),
-    ("predict --run=nope a.mp4 --visual_precision=half", "mixed_bfloat16"),
-    ("extract nothere.mp4", "nothere.mp4 (no such file or folder)"),
-    ("extract empty", "Received: empty"),
-    ("extract file --vggish=nope", "--vggish=nope: "),
-    ("extract file --visual_weights=nope.h5", "--visual_weights=nope.h5: "),
-    ("extract file --out=file/x", "--out=file/x: "),
-    ("--run=file", "--run=file: "),
-    ("--run=file/x", "--run=file/x: "),
-    ("--model=avle", "Did you mean avel?"),
-    ("--dataset=custom", "Did you mean tfds_ave/custom?"),
-    ("--dataset=tfds_ave/vgg91", "Did you mean tfds_ave/vgg19?"),
-    ("--dataset=mnist", "--dataset=mnist: "),
-    (
-        "--dataset=tfds_ave/custom --data_dir=empty",
-        "empty/tfds_ave/custom. Build it first",
-    ),
-    ("--model=dmrn --encoders=nope", "--encoders=nope: "),
-]
-
-
-@pytest.mark.parametrize(("words", "expected"), MISSING)
-def test_what_is_missing_is_one_message(refuse, folders, words, expected):
-    message = refuse(*words.split())
-    assert expected in message
-    assert message.count("\n") == 1 + ("avsdn build" in message)
-
-
-def test_what_is_missing_is_told_before_tensorflow_starts(folders):
-    program = """if True:
-    import sys
-    sys.argv[0] = "avsdn"
-    from avsdn_tf.cli import app
-    for line in sys.stdin:
-        try:
-            app.main(app.parse(line.split()))
-        except (SystemExit, app.UserError):
-            assert not {"tensorflow", "keras"} & set(sys.modules), line
-        else:
-            raise AssertionError(line)
-    """
-    lines = "\n".join(words for words, _ in MISSING)
-    done = python("-c", program, input=lines, cwd=folders)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_names_that_are_checked_at_once_are_those_of_the_registries():
-    for registry in (flags.MODELS, flags.FORMATS):
-        assert registry.names == tuple(registry.entries())
-    assert tfds_ave.Builder.builder_configs.keys() == set(DATASETS)
-    assert {*AUDIO_NETWORKS, HUB} == set(audio.AUDIO_NETWORKS)
-    assert set(VISUAL_NETWORKS) == set(RECIPES)
 
 
 @pytest.mark.parametrize("backend", ["nonsense", "mxnet"])

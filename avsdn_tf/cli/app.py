@@ -1,7 +1,8 @@
-"""The program: words to one command, errors to one message and an exit code."""
+"""Parse the command line, run its command, and turn errors into one message."""
 
 import argparse
 import itertools
+import re
 import signal
 import sys
 import textwrap
@@ -45,6 +46,7 @@ COMMANDS = {
     "doctor": doctor,
 }
 _DEFAULT = "train"
+_NONE = "flags only"
 _SUMMARY = "Find the events of videos that are both heard and seen."
 _EXAMPLES = """avsdn predict --zero_shot dog.mp4
 avsdn train --run=runs/first"""
@@ -70,13 +72,15 @@ class _Parser(argparse_flags.ArgumentParser):
         self.add_argument("--helpfull", action=FullHelpAction, help=argparse.SUPPRESS)
 
     def error(self, message: str) -> None:
-        """Raise what argparse would print behind its usage."""
+        """Raise the message that argparse would print after its usage."""
+        if match := re.match(r"argument (?:-\w/)?(--\w+): expected one arg", message):
+            raise UserError(f"Expected a value after {match[1]}: {match[1]}=VALUE.")
         raise UserError(f"{message[:1].upper()}{message[1:]}.")
 
     def with_values(self, words: Sequence[str]) -> list[str]:
-        """Return words with `--flag=true` for `--flag` before a word of another kind.
+        """Return words with `--flag=true` for `--flag` before another argument.
 
-        argparse would take a video after `--zero_shot` for the flag's value.
+        argparse would read a video after `--zero_shot` as the flag's value.
         """
         words = list(words)
         for i, (word, following) in enumerate(itertools.pairwise(words)):
@@ -87,6 +91,12 @@ class _Parser(argparse_flags.ArgumentParser):
             if kind is boolean and following.lower() not in BOOLEANS:
                 words[i] = f"{word}=true"
         return words
+
+    @property
+    def expected_words(self) -> str:
+        """The arguments besides flags, for messages."""
+        words = [action.metavar for action in self._get_positional_actions()]
+        return f"one {words[0]} and flags" if words else _NONE
 
     def flag_names(self) -> set[str]:
         """Return the command's own flags, without dashes."""
@@ -111,7 +121,7 @@ class _Parser(argparse_flags.ArgumentParser):
 
 def run() -> None:
     """Run the command line and exit; the entry point of the console script."""
-    # None is a stream that was closed before the program started.
+    # A stream that was closed before the program started is None.
     sys.stdout, sys.stderr = (s and Output(s) for s in (sys.stdout, sys.stderr))
     try:
         app.run(main, flags_parser=lambda argv: _exit_on_error(parse, argv[1:]))
@@ -125,7 +135,7 @@ def run() -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command that `parse` returned; return the exit code."""
-    # TFDS warns of its own internals.
+    # Hide TFDS's warnings about its internals.
     logging.set_verbosity(logging.ERROR)
     try:
         return _exit_on_error(_run_command, args)
@@ -139,17 +149,17 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_command(args: argparse.Namespace) -> int:
-    # Models and arrays are zip files.
+    # Zip files, such as models and arrays, hold no other years.
     if not 1980 <= (year := time.localtime().tm_year) <= 2107:
         raise UserError(
-            f"This machine's clock is in the year {year}. Expected one from 1980 to "
-            "2107, which is all that zip files can hold. Set the clock."
+            f"This machine's clock shows the year {year}. Zip files, such as models, "
+            "need a year from 1980 to 2107. Set the clock."
         )
     return COMMANDS[args.command].run(args)
 
 
 def _exit_on_error(function: Any, argument: Any) -> Any:
-    """Call a function; an error that a person can correct ends the program."""
+    """Call a function; print a `UserError` and exit with code 2."""
     try:
         return function(argument)
     except UserError as error:
@@ -162,12 +172,16 @@ def _print_error(message: str) -> None:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Return the command and its arguments; `train` if none is named.
+    """Parse the command line; without a command, it is `train`. Help exits.
 
-    `words` is the command line without the program. Help and version exit.
+    Args:
+        words: The command line without the program.
+
+    Returns:
+        The arguments, with the command's name as `command`.
 
     Raises:
-        UserError: If a word is wrong.
+        UserError: If an argument is wrong.
     """
     program, parsers = build_parsers()
     end = words.index("--") if "--" in words else len(words)
@@ -179,7 +193,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if command not in parsers:
         raise UserError(
             f"Expected one of the commands {', '.join(parsers)}. Received: {command}."
-            + did_you_mean(command, parsers)
+            + did_you_mean(command, (*parsers, "--help"))
         )
     parser = parsers[command]
     words = parser.with_values(words)
@@ -227,27 +241,28 @@ def build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
 
 def _with_two_dashes(word: str) -> str:
-    """Return `-flag` as `--flag`; absl takes both, argparse only the second."""
+    """Return `-flag` as `--flag`: absl accepts both, argparse only the second."""
     is_long = len(word) > 2 and word[0] == "-" and word[1].isalpha()
     return f"-{word}" if is_long else word
 
 
 def _explain(extras: Sequence[str], command: str, parsers: dict[str, _Parser]) -> str:
-    """Return what is wrong with words that a command does not take."""
+    """Return the message about words that a command does not accept."""
     unknown = [word for word in extras if word.startswith("-")]
     own = parsers[command].flag_names()
     if not unknown:
         hint = did_you_mean(extras[0], parsers) if command == _DEFAULT else ""
-        if not hint and "run" in own:
+        if not hint and "run" in own and parsers[command].expected_words == _NONE:
             hint = f" Did you mean --run={extras[0]}?"
-        return f"{command} takes flags alone. Received: {' '.join(extras)}.{hint}"
+        expected = parsers[command].expected_words
+        return f"{command}: expected {expected}. Received: {' '.join(extras)}.{hint}"
     name = unknown[0].lstrip("-").partition("=")[0]
     bare = name.removeprefix("no").removeprefix("-")
     having = [
         other for other, parser in parsers.items() if {name, bare} & parser.flag_names()
     ]
     if having:
-        hint = f" It is a flag of {' and '.join(having)}."
+        hint = f" It is a flag of {', '.join(having)}."
     else:
         hint = did_you_mean(name, own, "--")
     return f"{command} has no flag --{name}.{hint}"

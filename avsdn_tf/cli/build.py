@@ -10,7 +10,7 @@ from typing import Any
 
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.flags import Flag, did_you_mean
-from avsdn_tf.cli.start import DATASETS, find_data_dir, start
+from avsdn_tf.cli.start import DATASETS, check_out, find_data_dir, start
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import expand_user
 from avsdn_tf.startup import start_tensorflow
@@ -21,7 +21,7 @@ USAGE = "[CONFIG] [FLAGS]"
 EXAMPLE = """avsdn build custom --manual_dir=my_videos
 avsdn build vgg19 --manual_dir=AVE_Dataset"""
 WHEN_STOPPED = " Features made so far are kept. Repeat the command to go on."
-_MANIFEST = "manifest.csv"
+_MANIFEST, _CATEGORIES = "manifest.csv", "categories.txt"
 _SHOWN_CATEGORIES = 8
 OWN_DATA = "tfds_ave/custom"
 WINDOW_S = Flag(
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Find out which config is meant, and check its folder."""
+    """Find the config, and check its folder."""
     # For other commands, `config` holds settings.
     config = vars(args).pop("config")
     for word in args.words:
@@ -93,22 +93,23 @@ def check(args: argparse.Namespace) -> None:
             args.manual_dir = word
             continue
         if name not in DATASETS or config not in (None, name):
-            known = f"one of {', '.join(DATASETS)}, or the folder of your data"
-            expected = known if config is None else config
+            if name in DATASETS:
+                message = f"build: expected one config. Received: {config} and {name}."
+                raise UserError(message)
             raise UserError(
-                f"build: expected {expected}. Received: {word}."
-                + did_you_mean(name, DATASETS)
+                f"build: expected one of {', '.join(DATASETS)}, or the folder of your "
+                f"data. Received: {word}." + did_you_mean(name, DATASETS)
             )
         config = name
     folder = args.manual_dir
     if folder and not os.path.isdir(folder):
-        message = "No such folder. Expected that of your data or of AVE's files."
+        message = "No such folder. Expected the folder of your data or of AVE's files."
         raise UserError(message, field="manual_dir", value=folder)
     if config is None and folder:
         if not os.path.isfile(os.path.join(folder, _MANIFEST)):
             raise UserError(
-                f"build: expected a config, one of {', '.join(DATASETS)}, since "
-                f"{folder} holds no {_MANIFEST}."
+                f"build: {folder} holds no {_MANIFEST}. Expected one, or a config: "
+                f"{', '.join(DATASETS)}."
             )
         config = "custom"
     if config == "custom" and folder:
@@ -116,8 +117,11 @@ def check(args: argparse.Namespace) -> None:
     elif config != "custom":
         flags.refuse(args, (WINDOW_S, HOP_S), f"build {config or DATASETS[0]}")
     if config == DATASETS[0] and folder:
-        message = f"{config} is simulated and reads no files. Leave it out."
+        message = f"{config} is simulated and reads no files. Leave the flag out."
         raise UserError(message, field="manual_dir", value=folder)
+    for field in ("data_dir", "download_dir"):
+        if "://" not in (getattr(args, field) or ""):
+            check_out(args, field)
     args.dataset = f"tfds_ave/{config or DATASETS[0]}"
 
 
@@ -125,17 +129,18 @@ def check_manifest(folder: str, field: str) -> None:
     """Check that a folder holds one's own data.
 
     Raises:
-        UserError: If it, or its manifest.csv, is missing.
+        UserError: If the folder or its manifest is missing.
     """
     if not os.path.isdir(folder):
-        message = "No such folder. Expected that of your data."
+        message = f"No such folder. Expected the folder of {_MANIFEST}."
         raise UserError(message, field=field, value=folder)
-    path = os.path.join(folder, _MANIFEST)
-    if not os.path.isfile(path):
-        raise UserError(
-            f"{path}: no such file. Expected that of your data, which `avsdn manifest` "
-            "writes."
-        )
+    for name in (_MANIFEST, _CATEGORIES):
+        if not os.path.isfile(os.path.join(folder, name)):
+            raise UserError(
+                f"{name} is missing. `avsdn manifest` writes it.",
+                field=field,
+                value=folder,
+            )
 
 
 def _check_own(args: argparse.Namespace) -> None:
@@ -148,8 +153,8 @@ def _check_own(args: argparse.Namespace) -> None:
     built = os.path.join(data_dir, args.dataset)
     if not ("://" in manifest or os.path.exists(manifest) or os.path.isdir(built)):
         raise UserError(
-            "build custom: expected --manual_dir=FOLDER, the folder of your data, "
-            f"since there is no {manifest}."
+            "build custom: expected --manual_dir=DIR, the folder of your data. There "
+            f"is no {manifest}."
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from avsdn_tf.cli.flags import PATH, Flag, did_you_mean
+from avsdn_tf.cli.start import check_out
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.startup import start_tensorflow
@@ -16,7 +17,7 @@ SUMMARY = "Download the backbones that extract and predict need."
 USAGE = "[NETWORK ...] [FLAGS]"
 EXAMPLE = """avsdn fetch
 avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"""
-# A test compares them with the downloads, whose import takes TensorFlow.
+# Copies of the downloads, whose import needs TensorFlow; a test compares them.
 NETWORKS = ("yamnet", "EfficientNetV2B0_classes", "vggish", "resnet152", "vgg19")
 WHEN_STOPPED = " What has arrived is kept. Repeat the command for the rest."
 
@@ -41,6 +42,7 @@ def check(args: argparse.Namespace) -> None:
                 f"fetch: expected some of {', '.join(NETWORKS)}. Received: {name}."
                 + did_you_mean(name, NETWORKS)
             )
+    check_out(args, "to")
 
 
 def states_table(wanted: Sequence[Any], states: Sequence[Any]) -> Any:

@@ -201,8 +201,12 @@ class Flag:
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return a sentence that names the known word that is most like a wrong one."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    """Return a sentence that suggests the known word most similar to a wrong one."""
+    known = [*known]
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word, known, n=1) or [
+        lower[name] for name in difflib.get_close_matches(word.lower(), lower, n=1)
+    ]
     return f" Did you mean {prefix}{close[0]}?" if close else ""
 
 

@@ -19,7 +19,7 @@ SUMMARY = "Write the manifest of your own data from videos and labels."
 USAGE = "FOLDER [FLAGS]"
 EXAMPLE = """avsdn manifest my_videos
 avsdn manifest my_videos --labels=labels.csv --group='(.+)_\\d+'"""
-# A test compares them with the registry, whose import takes TensorFlow.
+# Copies of the registry, whose import needs TensorFlow; a test compares them.
 FORMATS = (
     *("events", "webvtt", "audacity", "activitynet", "ov_ave", "avel", "ave_pm"),
     *("llp", "csv"),

@@ -24,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Check what the parser can't."""
-    flags.require_run(args, ", and where to share it: hf://USER/NAME")
+    flags.require_run(args, ", and an address, hf://USER/NAME")
     if not (args.address or "").startswith("hf://"):
-        raise UserError("push: expected an address such as hf://USER/NAME.")
+        received = f" Received: {args.address}." if args.address else ""
+        raise UserError(f"push: expected an address, hf://USER/NAME.{received}")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What is checked before TensorFlow starts, which takes seconds."""
+"""Checks of a command's arguments before TensorFlow starts, which takes seconds."""
 
 import argparse
 import os
@@ -10,41 +10,74 @@ from avsdn_tf.files import expand_user
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
-# A test compares them with the registries, whose import takes TensorFlow.
+# Copies of the registries, whose import needs TensorFlow; a test compares them.
 AUDIO_NETWORKS = ("vggish", "yamnet", "yamnet_scores")
 VISUAL_NETWORKS = ("resnet152", "resnet152_maps", "vgg19")
+KERAS_NETWORKS = (
+    *("ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtSmall", "ConvNeXtTiny"),
+    *("ConvNeXtXLarge", "DenseNet121", "DenseNet169", "DenseNet201"),
+    *("EfficientNetB0", "EfficientNetB1", "EfficientNetB2", "EfficientNetB3"),
+    *("EfficientNetB4", "EfficientNetB5", "EfficientNetB6", "EfficientNetB7"),
+    *("EfficientNetV2B0", "EfficientNetV2B1", "EfficientNetV2B2"),
+    *("EfficientNetV2B3", "EfficientNetV2L", "EfficientNetV2M"),
+    *("EfficientNetV2S", "InceptionResNetV2", "InceptionV3", "MobileNet"),
+    *("MobileNetV2", "MobileNetV3Large", "MobileNetV3Small", "NASNetLarge"),
+    *("NASNetMobile", "ResNet101", "ResNet101V2", "ResNet152", "ResNet152V2"),
+    *("ResNet50", "ResNet50V2", "VGG16", "VGG19", "Xception"),
+)
+# Endings of their names: maps before pooling, probabilities of classes.
+_KINDS = ("_maps", "_classes")
 DATASETS = ("synthetic", "resnet152", "vgg19", "resnet152_maps", "videos", "custom")
 
 
 def start(args: argparse.Namespace) -> None:
-    """Check the files and the data set that a command names, and start TensorFlow.
+    """Check the files and the data set of a command, and start TensorFlow.
 
     Raises:
-        UserError: If one is missing; the message is there within a second.
+        UserError: If one is missing.
     """
     _check_networks(args)
     config = getattr(args, "config", None)
     if config is not None:
+        check_run_folder(args)
         _check_dataset(config.dataset, config.data_dir)
         if config.encoders is not None:
             _check_run(config.encoders, "encoders")
     elif getattr(args, "run", None) is not None:
         _check_run(args.run, "run")
+        data_dir = getattr(args, "data_dir", None)
+        if data_dir and "://" not in data_dir and not os.path.isdir(data_dir):
+            message = "No such folder. Expected TFDS's folder of data sets."
+            raise UserError(message, field="data_dir", value=data_dir)
     if getattr(args, "videos", ()):
         # An optional dependency: reading videos needs the extra `video`.
         from avsdn_tf.features.video import find_videos
 
         find_videos(args.videos)
     _check_backbones(args)
-    _check_out(args, "run" if config is not None else "out")
+    check_out(args, "out")
     start_tensorflow()
+
+
+def check_run_folder(args: argparse.Namespace) -> None:
+    """Check that `args.run` is a folder where a training can begin or resume.
+
+    Raises:
+        UserError: If it isn't.
+    """
+    from avsdn_tf.run_folder import RunFolder
+
+    check_out(args, "run")
+    # Workers share a folder, which holds the files of the chief.
+    if args.run and "TF_CONFIG" not in os.environ:
+        RunFolder(args.run).check_startable(args.resume)
 
 
 def _check_run(path: str, field: str) -> None:
     from avsdn_tf.run_folder import RunFolder
 
     if "://" in path:
-        return  # A shared run, which is downloaded later.
+        return  # A shared run is downloaded later.
     folder = RunFolder(path)
     if not os.path.exists(folder.path):
         message = "No such folder. Expected the folder of a finished run."
@@ -60,8 +93,11 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
         message = f"Expected tfds_ave/CONFIG, with a config of {', '.join(DATASETS)}."
         message += did_you_mean(config or package, DATASETS, "tfds_ave/")
         raise UserError(message, field="dataset", value=name)
-    # An address is left to TFDS.
+    # TFDS opens URLs.
     data_dir = find_data_dir(data_dir)
+    if os.path.exists(data_dir) and not os.path.isdir(data_dir):
+        message = "Not a folder. Expected TFDS's folder of data sets."
+        raise UserError(message, field="data_dir", value=data_dir)
     folder = os.path.join(data_dir, package, config)
     is_simulated = config in ("", DATASETS[0])
     if not (is_simulated or "://" in data_dir or os.path.isdir(folder)):
@@ -74,25 +110,28 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
 
 
 def find_data_dir(data_dir: str | None) -> str:
-    """Return the folder of data sets that was given, or TFDS's own default."""
+    """Return the given folder of data sets, or TFDS's default."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return expand_user(data_dir or default)
 
 
 def _check_networks(args: argparse.Namespace) -> None:
-    """Check the names of backbones.
-
-    Names of keras.applications, which begin with a capital, are checked later.
-    """
-    for field, known in (
-        ("audio_network", AUDIO_NETWORKS),
-        ("visual_network", VISUAL_NETWORKS),
+    """Check the names of backbones."""
+    kinds = ("", *_KINDS)
+    of_keras = tuple(f"{name}{kind}" for name in KERAS_NETWORKS for kind in kinds)
+    for field, known, others in (
+        ("audio_network", AUDIO_NETWORKS, ()),
+        ("visual_network", VISUAL_NETWORKS, of_keras),
     ):
         name = getattr(args, field, None)
-        if name and "/" not in name and name not in known and not name[0].isupper():
-            message = f"Expected one of {', '.join(known)}, or as its help says."
-            message += did_you_mean(name, known)
-            raise UserError(message, field=field, value=name)
+        if name and "/" not in name and name not in (*known, *others):
+            more = ", a network of keras.applications such as EfficientNetV2B0"
+            raise UserError(
+                f"Expected one of {', '.join(known)}{more if others else ''}, or the "
+                "URL or folder of a module." + did_you_mean(name, (*known, *others)),
+                field=field,
+                value=name,
+            )
 
 
 def _check_backbones(args: argparse.Namespace) -> None:
@@ -100,7 +139,7 @@ def _check_backbones(args: argparse.Namespace) -> None:
     paths = ("audio_weights", "vggish")
     for name in (*paths, "audio_network", "visual_network", "visual_weights"):
         value = getattr(args, name, None)
-        # Of the others, what has neither slash nor suffix may be a name.
+        # A value of the others without slash and suffix may be a name.
         is_path = value and (
             name in paths or "/" in value or pathlib.Path(value).suffix
         )
@@ -114,8 +153,12 @@ def _exists(path: str) -> bool:
     return os.path.exists(path) or os.path.exists(f"{path}.index")
 
 
-def _check_out(args: argparse.Namespace, field: str) -> None:
-    """Check that the folder to write is none yet, or is a folder."""
+def check_out(args: argparse.Namespace, field: str) -> None:
+    """Check that an output folder is a folder, or can become one.
+
+    Raises:
+        UserError: If it is or lies below a file, or is a URL.
+    """
     out = getattr(args, field, None)
     path = pathlib.Path(out) if out else None
     if path is None or os.path.isdir(path):
@@ -125,5 +168,5 @@ def _check_out(args: argparse.Namespace, field: str) -> None:
         raise UserError(message, field=field, value=out)
     exists = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not os.path.isdir(exists):
-        message = f"{exists} is no folder. Expected a folder to write, or a new one."
+        message = f"{exists} is not a folder. Expected a folder, or a new one."
         raise UserError(message, field=field, value=out)

@@ -7,7 +7,7 @@ import os
 from avsdn_tf.cli import flags
 from avsdn_tf.cli.build import HOP_S, WINDOW_S, build_own, check_manifest
 from avsdn_tf.cli.flags import Flag
-from avsdn_tf.cli.start import start
+from avsdn_tf.cli.start import check_run_folder, start
 from avsdn_tf.errors import UserError
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
@@ -118,10 +118,16 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and report, in workers of this machine if asked; return the exit code."""
     if args.manifest is not None:
+        # The build may take hours.
+        check_run_folder(args)
         start_tensorflow()
+        from avsdn_tf.run_folder import RunFolder
         from avsdn_tf.training.build import check_options
+        from avsdn_tf.training.run import check_settings
 
-        check_options(args.config)  # Making features may take hours.
+        check_options(args.config)
+        if args.run and not RunFolder(args.run).is_empty():
+            check_settings(RunFolder(args.run), args.config)
         build_own(args.manifest, args.config.data_dir, args.window_s, args.hop_s)
     start(args)
     # These import TensorFlow.
