@@ -57,10 +57,10 @@ class TrainedRun:
         report: Scores of the test split, as in report.json.
 
     Example:
-        >>> run = avsdn_tf.train(mode="weak", epochs=2, run="runs/weak")
+        >>> run = avsdn_tf.train(epochs=1, run="runs/short")
         >>> run.folder.name
-        'weak'
-        >>> run.model.save("weak.keras")
+        'short'
+        >>> run.model.save("short.keras")
     """
 
     folder: pathlib.Path
