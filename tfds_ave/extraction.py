@@ -21,9 +21,9 @@ from apache_beam.options.pipeline_options import StandardOptions
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.errors import UserError
 from avsdn_tf.features.extractor import (
-    MODALITIES,
     Extractor,
     build_extractor,
+    check_modalities,
 )
 from avsdn_tf.features.store import (
     Source,
@@ -115,19 +115,12 @@ def _probe(video: Video, empty: str | None) -> float | str | None:
     """Return a video's stated length, None if it is unknown, or an error message."""
     if video.member is not None:
         return None
-    path = video.path
     try:
-        info = describe_in_child(path)
+        info = describe_in_child(video.path)
+        check_modalities(video.path, info.modalities, empty)
     except (VideoError, OSError) as error:
         return f"{video.key}: {error}"
-    missing = [name for name in MODALITIES if name not in info.modalities]
-    if missing in ([], [empty]):
-        return info.stated_s
-    noun = {"audio": "sound", "visual": "picture"}[missing[0]]
-    return (
-        f"{video.key}: {path}: has no {noun}. Expected sound and picture, since an "
-        f'event is heard and seen. Set empty="{missing[0]}" to use zeros instead.'
-    )
+    return info.stated_s
 
 
 def failed_message(

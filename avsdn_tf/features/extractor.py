@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,16 +98,7 @@ class Extractor:
             VideoError: If the video lacks a required modality or can't be read.
         """
         modalities = describe_in_child(path, self.limits).modalities
-        missing = [name for name in MODALITIES if name not in modalities]
-        if not missing:
-            return None
-        if missing != [self.empty]:
-            noun = {"audio": "sound", "visual": "picture"}[missing[0]]
-            raise VideoError(
-                f"{path}: has no {noun}. Expected sound and picture, since an event is "
-                f'heard and seen. Set empty="{missing[0]}" to use zeros instead.'
-            )
-        return missing[0]
+        return check_modalities(path, modalities, self.empty)
 
     def stream(self, path: str | os.PathLike[str]) -> Iterator[Chunk]:
         """Yield a video's features in order of time, in chunks of at most 16 s.
@@ -153,6 +144,26 @@ class Extractor:
                     "weights of the backbones."
                 )
         return Chunk(audio, visual, seconds[0].start_s, seconds[-1].end_s)
+
+
+def check_modalities(
+    path: str | os.PathLike[str], modalities: Collection[str], empty: str | None
+) -> str | None:
+    """Return the modality that a video lacks, or None.
+
+    Raises:
+        VideoError: If the video lacks a modality other than `empty`.
+    """
+    missing = [name for name in MODALITIES if name not in modalities]
+    if not missing:
+        return None
+    if missing != [empty]:
+        noun = {"audio": "sound", "visual": "picture"}[missing[0]]
+        raise VideoError(
+            f"{path}: has no {noun}. Expected sound and picture, since an event is "
+            f'heard and seen. Set empty="{missing[0]}" to use zeros instead.'
+        )
+    return missing[0]
 
 
 def join(chunks: Iterable[Chunk]) -> tuple[np.ndarray, np.ndarray]:
