@@ -4,6 +4,7 @@ import pathlib
 import re
 import runpy
 
+import numpy as np
 import pytest
 
 from tests.conftest import SHARED
@@ -143,3 +144,14 @@ def test_the_notebook_of_own_labels(tmp_path, monkeypatch):
     events = re.findall(r"(\d+\.\d) to +(\d+\.\d) s", texts[-1])
     assert len(events) >= 3
     assert num_pictures == 2
+
+
+def test_the_rendered_clock_ticks_from_second_3_and_is_gone_at_9(tmp_path, extractor):
+    from avsdn_tf import demo
+
+    demo.write_clock(tmp_path / "clock.mp4")
+    audio, visual = extractor.extract(tmp_path / "clock.mp4")
+    assert len(audio) == len(visual) == 12
+    assert audio[:3, 0].max() < audio[3:, 0].min()
+    brightness = visual.mean(axis=1)
+    assert abs(np.diff(brightness)).argmax() == 8
