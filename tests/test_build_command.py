@@ -74,7 +74,7 @@ def test_a_wrong_word_is_told(own, words, parts):
 
 def test_missing_data_are_told_before_tensorflow_starts(own, monkeypatch):
     monkeypatch.setattr(build, "start", pytest.fail)
-    with pytest.raises(UserError, match=r"--manual_dir=FOLDER.*manifest\.csv"):
+    with pytest.raises(UserError, match=r"--manual_dir=DIR.*manifest\.csv"):
         avsdn("build", "custom", "--data_dir=data")
 
 
@@ -164,7 +164,7 @@ def test_a_changed_source_is_built_again_if_told(own, capsys):
 
 def test_wrong_data_are_one_error_of_a_user(own):
     (own / "categories.txt").unlink()
-    with pytest.raises(UserError, match=r"categories\.txt: missing"):
+    with pytest.raises(UserError, match=r"categories\.txt is missing"):
         avsdn("build", "my_data", "--data_dir=d")
     with pytest.raises(UserError, match=r"avsdn build --config=resnet152"):
         avsdn("build", "resnet152", "--manual_dir=empty", "--data_dir=d")

@@ -1,5 +1,5 @@
-"""The command line: a file a command, and what the commands share.
+"""The command line: one file for each command.
 
-Commands import whatever needs TensorFlow inside functions: help, and a message about a
-wrong word, need not wait for it.
+Commands import TensorFlow within functions, so that help and messages about wrong
+arguments don't wait for it.
 """

@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Find the config, and check its folder."""
-    # For other commands, `config` holds settings.
+    # In other commands, `args.config` holds settings.
     config = vars(args).pop("config")
     for word in args.words:
         name = word.removeprefix("tfds_ave/")
@@ -144,7 +144,7 @@ def check_manifest(folder: str, field: str) -> None:
 
 
 def _check_own(args: argparse.Namespace) -> None:
-    """Check that data without --manual_dir are built, or where TFDS expects them."""
+    """Check that data without --manual_dir are built, or in TFDS's manual folder."""
     if args.dataset != OWN_DATA or args.manual_dir:
         return
     data_dir = find_data_dir(args.data_dir)
@@ -159,7 +159,7 @@ def _check_own(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the data set, and print what it holds; return the exit code."""
+    """Build the data set, print a summary, and return the exit code."""
     _check_own(args)
     start(args)
     _build(args)
@@ -173,7 +173,7 @@ def _build(args: argparse.Namespace) -> None:
     from avsdn_tf.data.dataset import build_dataset, find_builder, open_dataset
     from avsdn_tf.report.terminal import logging_terminal, print_plainly
 
-    # Not the present sys.stdout, since TFDS's output is kept from it.
+    # TFDS's output is redirected from sys.stdout later.
     terminal = Console(file=sys.stdout)
     builder = find_builder(args.dataset, args.data_dir)
     if args.dataset == OWN_DATA:
@@ -199,7 +199,7 @@ def _build(args: argparse.Namespace) -> None:
 def build_own(
     folder: str, data_dir: str, window_s: int | None, hop_s: int | None
 ) -> None:
-    """Build one's own data for a training, again if they or the windows have changed.
+    """Build one's own data set for a training, also if data or windows have changed.
 
     Args:
         folder: The folder of manifest.csv.
@@ -225,7 +225,7 @@ def build_own(
 def _is_outdated(
     folder: str, data_dir: str, window_s: int | None, hop_s: int | None
 ) -> bool:
-    """Return whether a data set is there, and built from other files or windows."""
+    """Return whether a data set exists that was built from other files or windows."""
     from avsdn_tf.data.dataset import NotBuiltError, open_dataset
 
     try:
@@ -236,7 +236,7 @@ def _is_outdated(
     except NotBuiltError:
         return False
     except (UserError, ValueError):
-        return True  # It can't be read, or the build refuses the windows.
+        return True  # The data set can't be read, or the windows are wrong.
     metadata = builder.info.metadata
     built = (metadata["window_s"], metadata["hop_s"])
     return built != wanted or not dataset.is_built_from(folder)
@@ -258,9 +258,10 @@ def _download_config(args: argparse.Namespace) -> Any:
 
 @contextlib.contextmanager
 def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar of the present stage; yield a function to report progress to.
+    """Show a progress bar for each stage, or a line if there is no terminal.
 
-    Without a terminal, print a line for each stage.
+    Yields:
+        A callback with the stage, the number of steps done, and their total.
     """
     from rich.progress import (
         BarColumn,
@@ -280,7 +281,7 @@ def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-        # TFDS's output is kept from them.
+        # TFDS's output is redirected.
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:
@@ -299,7 +300,7 @@ def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
-    """Yield what a data set holds, as names and texts."""
+    """Yield the names and texts of a data set's summary."""
     import numpy as np
     from rich import filesize
 
@@ -343,9 +344,9 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
 
 
 def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]]:
-    """Yield the lengths of one's own clips, their windows, and whether events overlap.
+    """Yield lengths, windows and overlap of one's own clips, as names and texts.
 
-    `num_clips` is that of the training split.
+    `num_clips` is the number of training clips.
     """
     metadata = dataset.builder.info.metadata
     shortest, median, longest = metadata["lengths"]

@@ -14,7 +14,7 @@ SUMMARY = "Show versions, devices, downloads and missing packages."
 USAGE = ""
 EXAMPLE = "avsdn doctor"
 _TIMEOUT_S = 5
-# An extra, a module that it brings, and what needs it.
+# An extra, a module that it installs, and the commands that need it.
 _EXTRAS = (
     ("video", "av", "predict, extract, build from videos"),
     ("video", "tensorflow_hub", "predict, extract, build from videos"),
@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check nothing: the command takes no words."""
+    """Check nothing."""
     del args
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is there, and a remedy for what is missing; return 0."""
+    """Print versions, devices, downloads and remedies; return 0."""
     del args
     start_tensorflow()
     # These import TensorFlow.
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _reach(addresses: Iterable[str]) -> dict[str, str]:
-    """Return what each host of some addresses answers."""
+    """Return the answer of each host of some URLs."""
     answers = {}
     for address in addresses:
         host = urllib.parse.urlsplit(address).netloc

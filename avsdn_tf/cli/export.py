@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check what the parser can't."""
+    """Check that the flags fit each other."""
     flags.require_run(args)
     if not args.end_to_end:
         flags.refuse(args, _BACKBONES, "export without --end_to_end")
@@ -51,12 +51,12 @@ def check(args: argparse.Namespace) -> None:
         message = "--end_to_end exports a savedmodel."
         raise UserError(message, field="format", value=args.format)
     else:
-        # It is checked on random sound and pictures, of one video.
+        # Random sound and frames of one video check the export.
         flags.refuse(args, (flags.DATA_DIR, _MASK), "export --end_to_end")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export the run's network, and print how far it is from Keras."""
+    """Export the run's network, and print its largest difference from Keras."""
     start(args)
     # These import TensorFlow.
     from rich.console import Console
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         "disclaimer": runs.disclaimer_of(folder),
     }
     if args.end_to_end:
-        # It runs on any processor; bfloat16 would round by how many frames it sees.
+        # bfloat16 needs special processors, and rounds differently for each batch size.
         given = {**flags.given(args, _BACKBONES), "visual_precision": "float32"}
         from avsdn_tf.export.end_to_end import export_end_to_end
         from avsdn_tf.videos import extractor_for
@@ -135,8 +135,7 @@ def _clips_to_check(
             batches = scoring_batches(dataset, "test", _CHECKED_CLIPS)
             real = next(iter(batches.take(1).as_numpy_iterator()))
     except UserError as error:
-        # An export needs no data: the data set may be elsewhere, or have been built
-        # again from other data. But who gives --data_dir means it.
+        # An export needs no data set, unless the user names one.
         if data_dir:
             raise
         is_built = not isinstance(error, NotBuiltError)
@@ -147,14 +146,14 @@ def _clips_to_check(
 
 
 def _fit(clips: Mapping[str, Any], num_segments: int) -> dict[str, Any]:
-    """Return clips cut or padded to one length, as some formats need, with a mask."""
+    """Return clips and masks, cut or padded to one length, as some formats need."""
     import numpy as np
 
     lengths = clips.get("length", np.full(len(clips["audio"]), num_segments))
     mask = np.arange(num_segments) < lengths[:, None]
     fitted = {"mask": mask.astype(np.float32)}
     for name in ("audio", "visual"):
-        # Maps are stored in half precision, which exported networks don't take.
+        # Exported networks read float32; maps are stored in half precision.
         values = clips[name][:, :num_segments].astype(np.float32)
         padding = [(0, 0)] * values.ndim
         padding[1] = (0, num_segments - values.shape[1])

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check what the parser can't."""
+    """Check that there is a video."""
     if not args.videos:
         raise UserError("extract: expected at least one video, or a folder of videos.")
 

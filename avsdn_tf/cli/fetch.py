@@ -14,12 +14,12 @@ from avsdn_tf.files import explain_unwritable
 from avsdn_tf.startup import start_tensorflow
 
 SUMMARY = "Download the backbones that extract and predict need."
-USAGE = "[NETWORK ...] [FLAGS]"
+USAGE = "[BACKBONE ...] [FLAGS]"
 EXAMPLE = """avsdn fetch
 avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"""
 # Copies of the downloads, whose import needs TensorFlow; a test compares them.
 NETWORKS = ("yamnet", "EfficientNetV2B0_classes", "vggish", "resnet152", "vgg19")
-WHEN_STOPPED = " What has arrived is kept. Repeat the command for the rest."
+WHEN_STOPPED = " Finished downloads are kept. Repeat the command for the rest."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        metavar="NETWORK",
+        metavar="BACKBONE",
         help=f"Some of {', '.join(NETWORKS)} [all].",
     )
     to = "Folder to copy to a machine without network [the usual caches]."
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check the names of networks."""
+    """Check the names of backbones and the folder."""
     for name in args.names:
         if name not in NETWORKS:
             raise UserError(
@@ -46,7 +46,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def states_table(wanted: Sequence[Any], states: Sequence[Any]) -> Any:
-    """Return what became of downloads as a table."""
+    """Return a table of downloads and their states."""
     from avsdn_tf.report.terminal import rows_table
 
     rows = []
@@ -60,7 +60,7 @@ def states_table(wanted: Sequence[Any], states: Sequence[Any]) -> Any:
 
 @contextlib.contextmanager
 def _progress(terminal: Any) -> Iterator[Callable[[int, int | None], None]]:
-    """Show how much of a download has arrived; yield a function to report it to."""
+    """Show the progress of a download; yield a callback for it."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -83,14 +83,14 @@ def _progress(terminal: Any) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch what is missing and print a table; return 1 if one failed, else 0."""
+    """Download missing backbones, print a table; return 1 if one failed, else 0."""
     variables = {}
     if args.to:
         to = pathlib.Path(args.to).absolute()
         with explain_unwritable(to, "Choose another folder."):
             to.mkdir(parents=True, exist_ok=True)
         variables = {"TFHUB_CACHE_DIR": str(to / "tfhub"), "KERAS_HOME": str(to)}
-        # Before Keras starts, which reads its own.
+        # Keras reads its variable at import.
         os.environ |= variables
     start_tensorflow()
     # These import TensorFlow.
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             text = " ".join(f"{name}={value}" for name, value in variables.items())
             print_plainly(
                 terminal,
-                "Copy the folder, and set these to where it lies there:\n"
+                "Copy the folder, and set these variables to its path there:\n"
                 f"  export {text}",
             )
     return 1 if any(state.failure for state in states) else 0

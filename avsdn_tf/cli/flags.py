@@ -1,4 +1,4 @@
-"""Flags: how their text becomes a value, and those that several commands have."""
+"""Flags: conversion and checks of their values, and flags of several commands."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ BOOLEANS = {
 
 
 def boolean(text: str) -> bool:
-    """Return the truth value of a word such as true or no."""
+    """Return the boolean of a word such as true or no."""
     if text.lower() not in BOOLEANS:
         raise ValueError(text)
     return BOOLEANS[text.lower()]
@@ -62,7 +62,7 @@ _METAVARS = {
 
 @dataclasses.dataclass(frozen=True)
 class Registry:
-    """The names of a registry whose entries have a `summary`.
+    """Names of a registry whose entries have a `summary`.
 
     Its module imports TensorFlow, which takes seconds: only the full help imports it.
     `names` is a copy, so that a wrong name is refused at once; a test compares them.
@@ -291,7 +291,7 @@ def given(args: argparse.Namespace, wanted: Iterable[Flag]) -> dict[str, Any]:
 
 
 def refuse(args: argparse.Namespace, unread: Iterable[Flag], command: str) -> None:
-    """Raise UserError if a flag was given that a command does not read."""
+    """Raise UserError if a flag was given that the command ignores."""
     if ignored := [f"--{name}" for name in given(args, unread)]:
         raise UserError(f"{command} does not read {', '.join(ignored)}.")
 

@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check what the parser can't."""
+    """Check the folder, the labels and the numbers."""
     if len(args.folders) != 1:
         raise UserError("manifest: expected one folder, of videos or of feature files.")
     if not os.path.isdir(args.folders[0]):
@@ -130,7 +130,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the manifest, and print what it holds; return 0."""
+    """Write the manifest, print a summary, and return 0."""
     start(args)
     # These import TensorFlow.
     from rich.console import Console
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
             on_done=on_done,
         )
     summary = summarize(found.clips)
-    if not all(summary.num_splits.values()):  # `build` would refuse it.
+    if not all(summary.num_splits.values()):  # `build` refuses empty splits.
         raise UserError("\n".join(found.warnings))
     figure = draw_summary(summary)
     write_manifest(out, found.clips, features, figure, args.overwrite)
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -> None:
-    """Print what a manifest holds, and how to go on."""
+    """Print a manifest's summary and the next command."""
     from avsdn_tf.labels.files import SPLITS
     from avsdn_tf.report.terminal import print_plainly, rows_table
 
@@ -196,7 +196,7 @@ def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -
 
 
 def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
-    """Yield what a manifest holds, as names and texts."""
+    """Yield the names and texts of a manifest's summary."""
     yield "clips", f"{summary.num_clips:,}, {_time(summary.length_s)}"
     counts = ", ".join(f"{name} {n:,}" for name, n in summary.num_splits.items())
     how = "drawn" if found.are_splits_drawn else "of the labels"
@@ -245,7 +245,7 @@ def _time(time_s: float) -> str:
 
 @contextlib.contextmanager
 def _progress(console: Any) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar of the files that are opened; yield a function to report to."""
+    """Show a progress bar of opened files; yield a callback for it."""
     from rich.progress import Progress
 
     with Progress(

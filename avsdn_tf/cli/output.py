@@ -1,4 +1,4 @@
-"""Standard streams that may be closed or full while a command goes on."""
+"""Standard streams that may be closed or full while a command runs."""
 
 import contextlib
 import errno
@@ -7,36 +7,36 @@ from typing import Any, TextIO
 
 
 class Output:
-    """A stream whose failure doesn't end the program: it is written no more.
+    """A stream that drops all output after its first failure.
 
-    `| head -1` closes a stream that hours of training may still write to.
+    `| head -1` closes a stream that a training may write to for hours.
 
     Args:
         stream: Standard output or standard error.
 
     Attributes:
-        error: Why it is written no more, or None.
+        error: The failure, or None.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.error: OSError | None = None
-        # A name that the terminal's encoding lacks is no reason to stop, either.
+        # Some names lack a representation in the terminal's encoding.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
     @property
     def is_lost(self) -> bool:
-        """Whether something else than a reader that left keeps it from being read."""
+        """Whether output is lost for another reason than a closed reader."""
         return self.error is not None and self.error.errno != errno.EPIPE
 
     def write(self, text: str) -> int:
-        """Write text, if that still works."""
+        """Write text, unless the stream has failed."""
         self._attempt(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream, if that still works."""
+        """Flush the stream, unless it has failed."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, function: Any, *args: str) -> None:
@@ -46,7 +46,7 @@ class Output:
             function(*args)
         except OSError as error:
             self.error = error
-            # Python flushes the stream once more when it ends.
+            # Python flushes the stream again at exit.
             with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 

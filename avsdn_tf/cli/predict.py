@@ -63,14 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check what the parser can't."""
+    """Check that the flags fit each other."""
     if args.demo:
         unread = (flags.RUN, _CLASSES, *flags.BACKBONES, flags.EMPTY, _LABELS_TO)
         flags.refuse(args, unread, "predict --demo")
         if args.videos or args.zero_shot:
-            message = (
-                "predict --demo brings its own video and network. Leave out yours."
-            )
+            message = "predict --demo has its own video and network. Leave out yours."
             raise UserError(message)
         return
     if args.zero_shot:
@@ -120,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             print_plainly(terminal, f"Page to open: {page}")
         if args.labels_to and predictions:
             _write_labels(terminal, pathlib.Path(args.labels_to), predictions)
-        # With a single video, its error is the last line already.
+        # The error of a single video is the last line already.
         if len(videos) > 1:
             list_failures(terminal, failures, len(videos))
     return 1 if failures else 0
@@ -147,7 +145,7 @@ def _prepare(
     predictor = runs.open_predictor(
         network, empty=args.empty, min_score=args.min_score, **given
     )
-    # Before the first video, whose features take minutes.
+    # The features of the first video take minutes.
     with explain_unwritable(out, "Choose another folder by --out."):
         out.mkdir(parents=True, exist_ok=True)
     return predictor, videos
@@ -156,7 +154,7 @@ def _prepare(
 def _write_labels(
     terminal: Any, folder: pathlib.Path, predictions: Mapping[pathlib.Path, Any]
 ) -> None:
-    """Write the events of videos as labels, and print what they are."""
+    """Write the events of videos as labels, and print a summary."""
     from avsdn_tf.labels.picture import draw_summary
     from avsdn_tf.labels.predictions import label_by_predictions
     from avsdn_tf.labels.summary import summarize

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check what the parser can't."""
+    """Check that a run and an address are given."""
     flags.require_run(args, ", and an address, hf://USER/NAME")
     if not (args.address or "").startswith("hf://"):
         received = f" Received: {args.address}." if args.address else ""
@@ -31,7 +31,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Share the run, and print its page."""
+    """Upload the run, and print the URL of its page."""
     start(args)
     # These import TensorFlow.
     from avsdn_tf.hub import push_run

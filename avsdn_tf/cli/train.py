@@ -1,4 +1,4 @@
-"""avsdn train: train a network, and report on it."""
+"""avsdn train: train a network and write its report."""
 
 import argparse
 import dataclasses
@@ -95,28 +95,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check the settings, and keep them as `args.config`."""
+    """Check the settings, and store them as `args.config`."""
     names = {flag.name for flag in flags.SETTINGS}
     settings = {n: v for n, v in vars(args).items() if n in names}
     if args.manifest is None:
         flags.refuse(args, (WINDOW_S, HOP_S), "train without --manifest")
     else:
         if settings.setdefault("dataset", _OWN_DATA) != _OWN_DATA:
-            message = f"Expected {_OWN_DATA} together with --manifest."
+            message = f"Expected {_OWN_DATA} with --manifest."
             raise UserError(message, field="dataset", value=settings["dataset"])
         settings.setdefault("data_dir", os.path.join(args.manifest, _BUILT))
         check_manifest(args.manifest, "manifest")
     args.config = Config(**settings)
     if args.local_workers and args.config.strategy not in ("auto", "multi_worker"):
         raise UserError(
-            "Expected multi_worker together with --local_workers.",
+            "Expected auto or multi_worker with --local_workers.",
             field="strategy",
             value=args.config.strategy,
         )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and report, in workers of this machine if asked; return the exit code."""
+    """Train and report, or start local workers; return the exit code."""
     if args.manifest is not None:
         # The build may take hours.
         check_run_folder(args)
@@ -156,8 +156,7 @@ def run(args: argparse.Namespace) -> int:
             callbacks=[TrainingProgress(terminal)],
         )
         if trained is None:
-            # TensorFlow logs an error in a worker that outlives the chief, which it may
-            # do while Python ends.
+            # A worker that outlives the chief while Python exits logs an error.
             os._exit(0)
         print_report(terminal, trained.report, trained.folder)
     return 0
