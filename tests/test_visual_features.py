@@ -284,6 +284,14 @@ def test_a_network_of_keras_applications_by_name(tmp_path, rng):
         assert network.shape == network(frames)[0].shape == shape
 
 
+def test_a_network_without_a_size_of_its_own_sees_224_pixels(tmp_path):
+    network = keras.applications.MobileNetV3Small(weights=None, include_top=False)
+    network.save_weights(tmp_path / "small.weights.h5")
+    found = VisualNetwork("MobileNetV3Small", tmp_path / "small.weights.h5")
+    frames = [np.zeros((1, 30, 40, 3), np.uint8)]
+    assert found.shape == found(frames)[0].shape == (576,)
+
+
 def test_an_unknown_network_is_told_with_the_nearest_name():
     with pytest.raises(UserError, match="EfficientNetV2B0") as caught:
         visual.recipe_of("EfficientNetV2B")

@@ -127,7 +127,8 @@ def recipe_of(name: str) -> VisualRecipe:
 @functools.cache
 def _default_size(network: Callable[..., keras.Model]) -> int:
     """Return a network's input size. Keras states it only for networks with a top."""
-    return network(weights=None).input_shape[1]
+    # MobileNetV3 states none; its weights are of 224.
+    return network(weights=None).input_shape[1] or 224
 
 
 class VisualNetwork:
