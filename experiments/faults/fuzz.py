@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avsdn_tf.features import video
+from avsdn_tf.startup import quiet_startup
 from experiments.arguments import Parser, positive
 from experiments.markdown import to_table
 
@@ -98,8 +99,9 @@ def fuzz(
         for copy in range(copies):
             if not pool:
                 pool = concurrent.futures.ProcessPoolExecutor(1, context)
-                # Start Python before the time limit begins.
-                pool.submit(_resident_mib).result()
+                # Start Python and TensorFlow before the time limit begins.
+                with quiet_startup():
+                    pool.submit(_resident_mib).result()
             kind, damaged = damage(content, seed, copy)
             file.write_bytes(damaged)
             start = time.monotonic()
