@@ -10,6 +10,7 @@ import keras
 import pytest
 
 import tfds_ave
+from avsdn_tf import runs
 from avsdn_tf.backbones import HUB
 from avsdn_tf.cli import app, flags
 from avsdn_tf.cli.start import (
@@ -18,6 +19,7 @@ from avsdn_tf.cli.start import (
     KERAS_NETWORKS,
     VISUAL_NETWORKS,
 )
+from avsdn_tf.errors import UserError
 from avsdn_tf.features import audio
 from avsdn_tf.features.visual import RECIPES
 
@@ -243,3 +245,13 @@ def test_names_that_are_checked_at_once_are_those_of_the_registries():
     assert set(VISUAL_NETWORKS) == set(RECIPES)
     names = {name for name in vars(keras.applications) if name[0].isupper()}
     assert set(KERAS_NETWORKS) == names
+
+
+def test_a_moved_run_needs_a_data_dir(run_folder, tmp_path):
+    path = run_folder / "config.json"
+    content = json.loads(path.read_text())
+    content["config"]["data_dir"] = str(tmp_path / "elsewhere")
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="elsewhere") as error:
+        runs.evaluate(run_folder)
+    assert error.value.field == "data_dir"

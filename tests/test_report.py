@@ -71,6 +71,7 @@ def test_scores_come_with_their_baselines(report):
     assert not scores["Event F1 at IoU 0.5"].is_baseline
     assert percent(0.8546) == "85.5 %"
     assert percent(None) == "n/a"
+    assert "of 1 clip;" in list_scores({**report, "num_clips": 1})[0].meaning
 
 
 def test_terminal_table_fits_80_columns_and_keeps_brackets(report):
