@@ -984,7 +984,7 @@ def test_what_is_no_video(tmp_path, capfd):
         "notes.txt": (b"Not a video at all.\n" * 50, "not a video"),
         "titles.srt": (
             b"1\n00:00:01,000 --> 00:00:02,000\nHello\n\n",
-            "neither picture nor sound",
+            "not a video",
         ),
     }
     for name, (content, reason) in contents.items():
