@@ -91,8 +91,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file to read its bytes.
 
     Raises:
-        OSError: If it can't be opened.
-        ValueError: If it is a pipe or a device, which may never end.
+        OSError: If the file can't be opened.
+        ValueError: If the file is a pipe or a device, which may never end.
     """
 
     def opener(name: str, flags: int) -> int:
@@ -110,8 +110,8 @@ def hash_file(path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> 
     """Return the SHA-256 of a regular file, in hexadecimal.
 
     Raises:
-        OSError: If it can't be read.
-        ValueError: If it is not a regular file, or longer than `max_bytes`.
+        OSError: If the file can't be read.
+        ValueError: If the file is not a regular file, or longer than `max_bytes`.
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:

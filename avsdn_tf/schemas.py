@@ -103,8 +103,8 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """Return the content of a regular file.
 
     Raises:
-        OSError: If it can't be read.
-        ValueError: If it is not a regular file, or longer than `max_bytes`.
+        OSError: If the file can't be read.
+        ValueError: If the file is not a regular file, or longer than `max_bytes`.
     """
     with open_regular(path) as file:
         content = file.read(max_bytes + 1)

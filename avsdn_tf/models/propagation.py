@@ -23,7 +23,7 @@ class PositiveSamplePropagation(MaskedLayer):
         v1, v2, a1, a2 = dropout(relu(dense(v))), ..., without bias
         b = relu(v2 a1^T / sqrt(units))
         G_va = rows of b divided by their sum, 0 up to the threshold, divided again
-        G_av = the same of b^T
+        G_av = as G_va, with b^T in place of b
         v <- v + G_va a2,  a <- a + G_av v1
         v <- norm(dropout(relu(dense(v)))),  a likewise;  fused = (v + a) / 2
 
