@@ -90,11 +90,11 @@ class CMRAN(TwoHeadedClassifier):
         audio, mask = inputs["audio"], inputs.get("mask")
         options = {"mask": mask, "training": training}
         visual, _ = self.attend(inputs, training=training)
-        audio_encoding = self.audio_encoder(audio, **options)
         visual_encoding = self.visual_encoder(visual, **options)
-        audio = self.audio_decoder(audio, visual_encoding, **options)
-        visual = self.visual_decoder(visual, audio_encoding, **options)
-        fused = self.interaction(visual, audio, **options)
+        heard = self.audio_decoder(audio, visual_encoding, **options)
+        audio_encoding = self.audio_encoder(audio, **options)
+        seen = self.visual_decoder(visual, audio_encoding, **options)
+        fused = self.interaction(seen, heard, **options)
         return self.apply_heads(fused, max_over_segments(fused, mask))
 
     def attention_maps(self, inputs: Any) -> Any:
