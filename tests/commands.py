@@ -1,20 +1,20 @@
-"""Runs commands of the package in this process."""
+"""Run commands of the package in this process."""
 
 from avsdn_tf.cli import app
 
 
 def avsdn(*words):
-    """Runs a command; what a person could correct is raised."""
+    """Run a command; raise its `UserError`."""
     args = app.parse([str(word) for word in words])
     return app.COMMANDS[args.command].run(args)
 
 
 def train(config, run, resume=True):
-    """Trains a network, and reports on it."""
+    """Train a network and write its report."""
     resuming = [] if resume else ["--noresume"]
     return avsdn(*config.to_flags(), f"--run={run}", *resuming)
 
 
 def evaluate(run):
-    """Scores a run again."""
+    """Evaluate a run again."""
     return avsdn("evaluate", f"--run={run}")

@@ -1,4 +1,4 @@
-"""The API: which names its pages document, and the examples of their docstrings."""
+"""The documented names of the API, and the examples in their docstrings."""
 
 import doctest
 import importlib
@@ -26,7 +26,7 @@ DOCUMENTED = [
     for page in sorted((DOCS / "api").glob("*.md"))
     for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
 ]
-# Modules, whose names are documented one by one, and a text.
+# Modules, whose names are documented one by one, and a string.
 NO_DOCSTRING = {"avsdn_tf.metrics", "avsdn_tf.zero_shot", "avsdn_tf.__version__"}
 STATES = {
     "avel": test_official_weights.avel_state,
@@ -45,7 +45,7 @@ def resolve(name):
 
 
 def public_methods(name):
-    """The methods that pages show below a class, of those that have an example."""
+    """Yield the public methods of a class that have an example."""
     value = resolve(name)
     for key, member in vars(value).items() if inspect.isclass(value) else ():
         if not key.startswith("_") and "Example:" in (inspect.getdoc(member) or ""):
@@ -78,7 +78,7 @@ class Brightness(small_videos.Brightness):
 
 @pytest.fixture(scope="module")
 def folder(data_dir, tmp_path_factory):
-    """A folder with the files that the examples read."""
+    """Return a folder with the files that the examples read."""
     folder = tmp_path_factory.mktemp("examples")
     small_videos.write_clip(folder / "dog.mp4", 10)
     settings = {"epochs": 1, "units": 4, "batch_size": 240, "data_dir": data_dir}
@@ -92,7 +92,7 @@ def folder(data_dir, tmp_path_factory):
 
 @pytest.fixture
 def _no_network(folder, data_dir, monkeypatch):
-    """Replace what examples download, and TFDS's folder."""
+    """Replace the downloads of the examples, and TFDS's data folder."""
     extractor = Extractor(Loudness(), Brightness())
     monkeypatch.setattr(videos, "extractor_for", lambda *_, **__: extractor)
     monkeypatch.setitem(backbones._AUDIO_SOURCES, "yamnet", str(folder / "yamnet"))
@@ -104,7 +104,7 @@ def _no_network(folder, data_dir, monkeypatch):
 
 @pytest.fixture
 def start():
-    """The names that the code on the page of the API defines."""
+    """Return the names that the code in docs/api.md defines."""
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.S)
     names = {}
     exec(code, names)

@@ -64,7 +64,7 @@ def test_files_of_a_multi_label_prediction(tmp_path):
     assert [event["end_s"] for event in content["events"]] == [1, 2]
     with csv_path.open(newline="", encoding="utf-8") as file:
         assert [row["end_s"] for row in csv.DictReader(file)] == ["1", "2"]
-    # Players show cues that overlap one above the other.
+    # Players stack overlapping cues.
     assert vtt_path.read_text().count("00:00:00.000 -->") == 2
 
 
@@ -104,7 +104,7 @@ def test_webvtt_shows_the_disclaimer_all_the_time(tmp_path):
 
 
 def test_times_are_those_of_players(tmp_path):
-    # Of a video that starts at 2.976 s, an event in the second of its two seconds.
+    # An event in the second segment of a video that starts at 2.976 s.
     event = Event(3.976, 4.976, CATEGORIES[0], 1.0)
     prediction = _prediction("A demo.", events=(event,), start_s=2.976)
     assert (prediction.duration_s, prediction.end_s) == (2.0, 4.976)
@@ -113,7 +113,7 @@ def test_times_are_those_of_players(tmp_path):
     assert (found["start_s"], found["segment_s"]) == (2.976, 1.0)
     assert found["events"][0]["start_s"] == 3.976
     assert "\n3.976,4.976," in csv_path.read_text()
-    # The disclaimer is there from the beginning, wherever a player has that.
+    # The disclaimer's cue starts at 0, whatever the video's start.
     assert vtt_path.read_text() == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:04.976 line:0\nA demo.\n\n"
         "00:00:03.976 --> 00:00:04.976\nViolin, fiddle 100.0 %\n"

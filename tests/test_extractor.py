@@ -66,7 +66,7 @@ def test_a_missing_modality_is_refused_or_zero(tmp_path, extractor, empty):
     found = dict(zip(("audio", "visual"), allowed.extract(path), strict=True))
     assert not found[empty].any()
     assert found[other].any()
-    # A track that holds nothing is none.
+    # An empty track counts as missing.
     if empty == "audio":
         write(
             str(tmp_path / "nothing.mkv"),
@@ -78,7 +78,7 @@ def test_a_missing_modality_is_refused_or_zero(tmp_path, extractor, empty):
         audio, visual = allowed.extract(tmp_path / "nothing.mkv")
         assert not audio.any()
         assert visual.any()
-    # Where both are there, nothing is taken away.
+    # `empty` doesn't drop a modality that the video has.
     assert all(
         part.any() for part in allowed.extract(write_clip(tmp_path / "b.mp4", 2))
     )
@@ -92,10 +92,10 @@ def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, ext
     write_clip(folder / "deep" / "one.avi", 2)
     (folder / "empty.mp4").touch()
     (folder / "notes.txt").write_text("no video")
-    # What macOS writes beside files on disks of others.
+    # A metadata file of macOS.
     (folder / "._one.mp4").touch()
     videos = find_videos([folder])
-    # Each once, by whatever path.
+    # Each video is listed once, even if several paths lead to it.
     again = [folder, folder / "one.mp4", folder / "deep" / ".." / "one.mp4"]
     assert find_videos(again) == videos
     assert [video.name for video in videos] == [
@@ -104,20 +104,20 @@ def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, ext
         "one.mp4",
         "two.mkv",
     ]
-    told = []
+    reported = []
 
     def run(extractor):
-        told.clear()
+        reported.clear()
         return extract_all(
             extractor,
             videos,
             tmp_path / "out",
             workers=2,
-            on_done=lambda video, failure: told.append((video.name, bool(failure))),
+            on_done=lambda video, failure: reported.append((video.name, bool(failure))),
         )
 
     failures = run(extractor)
-    assert sorted(told) == [
+    assert sorted(reported) == [
         ("empty.mp4", True),
         ("one.avi", False),
         ("one.mp4", True),
@@ -181,11 +181,14 @@ def test_of_one_name_the_first_that_can_be_read_has_the_files(tmp_path, extracto
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     videos = find_videos([missing, long_name, broken, nothing, good, late])
-    told = []
+    reported = []
     failures = extract_quietly(
-        extractor, videos, tmp_path / "out", on_done=lambda video, _: told.append(video)
+        extractor,
+        videos,
+        tmp_path / "out",
+        on_done=lambda video, _: reported.append(video),
     )
-    assert sorted(told) == sorted(videos)
+    assert sorted(reported) == sorted(videos)
     assert set(failures) == {missing, long_name, broken, nothing, late}
     assert f"{late}: has the same name as {good}" in failures[late]
     assert "there is no such" in failures[missing] or "No such" in failures[missing]
@@ -202,7 +205,7 @@ def test_a_folder_is_not_taken_from_a_process_that_has_not_finished_a_video(
 
     class Slow(Extractor):
         def stream(self, path):
-            # Meanwhile another process finds no features there, and begins.
+            # Another process finds no features in the folder and claims it.
             assert not extract_quietly(other, [video], out)
             yield from super().stream(path)
 
@@ -222,7 +225,7 @@ def test_a_file_that_a_killed_process_left_is_no_feature(tmp_path):
 
 def test_features_of_another_precision_are_of_another_kind(tmp_path):
     half = BACKBONES.override(visual_precision="mixed_bfloat16")
-    # Features of 0.1.0 don't state their precision.
+    # Version 0.1.0 doesn't record the precision.
     old = BACKBONES.to_dict()
     del old["visual_precision"]
     (tmp_path / "extract.json").write_text(json.dumps(old))
@@ -230,8 +233,8 @@ def test_features_of_another_precision_are_of_another_kind(tmp_path):
     with pytest.raises(UserError, match=r"visual_precision 'float32', received 'mixed"):
         claim_folder(tmp_path, half)
     claim_folder(tmp_path, BACKBONES)
-    told = json.loads((tmp_path / "extract.json").read_text())
-    assert told["visual_precision"] == "float32"
+    reported = json.loads((tmp_path / "extract.json").read_text())
+    assert reported["visual_precision"] == "float32"
 
 
 @pytest.mark.parametrize("content", [b"[1]", b'"x"', b"\xff", b'{"a":', b'{"a": "b"}'])
@@ -272,7 +275,7 @@ def test_a_folder_is_of_one_kind(tmp_path, extractor):
     named = BACKBONES.override(vggish="other")
     strict = small_extractor(backbones=named)
     assert 'empty="audio"' in extract_quietly(strict, [silent], out)[silent]
-    # No features are there yet, so they may be of any kind.
+    # The folder has no features yet, so other backbones may claim it.
     extract_quietly(extractor, [loud], out)
     with pytest.raises(UserError, match=r"audio_weights 'a', received 'other'"):
         extract_quietly(strict, [loud], out)
@@ -280,7 +283,7 @@ def test_a_folder_is_of_one_kind(tmp_path, extractor):
     for path in out.iterdir():
         path.unlink()
     extract_quietly(strict, [loud], out)
-    # `empty` decides which videos have features, not what these are.
+    # `empty` may differ within a folder.
     assert not extract_quietly(small_extractor("audio", named), [silent], out)
     assert not np.load(out / "silent.audio.npy").any()
 
@@ -302,24 +305,24 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path, monkeypatch):
                     assert interrupted.wait(60)
                 yield chunk
 
-    # Of several chunks each.
+    # Each video has several chunks.
     videos = [write_clip(tmp_path / f"{i}.mp4", 25) for i in range(5)]
     out = tmp_path / "out"
     shutdown = ThreadPoolExecutor.shutdown
 
-    def tell(pool, **kwargs):
-        # By then, those that run have been asked to stop.
+    def interrupted_shutdown(pool, **kwargs):
+        # The running extractions have been asked to stop.
         interrupted.set()
         shutdown(pool, **kwargs)
 
     def interrupt(video, failure):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", tell)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupted_shutdown)
     with pytest.raises(KeyboardInterrupt):
         extract_all(Waiting(Loudness(), Brightness()), videos, out, 2, interrupt)
     assert read_source(out, "0") is not None
-    # Neither went on with the one that was running, nor began another.
+    # The running video stopped after its chunk; no other video started.
     assert chunks_of == {"0": 2, "1": 1}
     assert [read_source(out, str(i)) for i in range(1, 5)] == [None] * 4
 

@@ -19,7 +19,7 @@ HELP = ("help", "helpfull")
 
 @pytest.fixture
 def show(capsys):
-    """Returns the help or version that words print."""
+    """Return a function that returns the output of `avsdn WORDS`."""
 
     def show(*words):
         with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""Tests of the scores of padded clips, and of categories that overlap."""
+"""Scores of padded clips and of overlapping categories."""
 
 import itertools
 import json
@@ -10,13 +10,13 @@ from avsdn_tf import evaluation
 from avsdn_tf.evaluation import F1, Predictions, average_precision, lanes_of
 
 CATEGORIES = ["Bark", "Flute", "Bell"]
-# Where the three categories are active in two clips; the second is one segment shorter.
+# Activity of three categories in two clips. The second clip is one segment shorter.
 TRUE = [["1100", "0111", "0000"], ["100-", "000-", "000-"]]
 FOUND = [["1000", "0101", "0000"], ["000-", "000-", "010-"]]
 
 
 def grid(clips):
-    """Return the cells of the texts, `(num_clips, num_segments, num_categories)`."""
+    """Return activity, `(num_clips, num_segments, num_categories)`; -1 is padding."""
     cells = [[["01-".index(c) for c in row] for row in clip] for clip in clips]
     return np.where(np.array(cells) == 2, -1, cells).transpose(0, 2, 1)
 
@@ -44,13 +44,13 @@ def test_scores_by_hand():
     # Segments: bark 1 of 3 true and 1 predicted, flute 2 of 3 and 2, bell 0 of 0 and 1.
     assert report["segment_f1"] == 2 * 3 / (6 + 4)
     assert report["segment_f1_macro"] == pytest.approx((2 / 4 + 4 / 5 + 0) / 3)
-    # Events: bark [0, 2) is found by [0, 1), just half; flute's two are a third each.
+    # Events: bark [0, 2) matches [0, 1), IoU 1/2; flute's two predictions have IoU 1/3.
     assert report["event_f1"] == 2 * 1 / (3 + 4)
     # First clip: bark 2/3 and flute 4/5. Second: bark 0 and bell 0.
     assert report["llp_segment_f1"] == pytest.approx(((2 / 3 + 4 / 5) / 2 + 0) / 2)
     assert report["llp_event_f1"] == pytest.approx(((1 + 0) / 2 + 0) / 2)
-    # Background: the last two of the second clip, of which the second has a bell; and
-    # the third of the first clip and first of the second are taken for it.
+    # Background is true in the last two segments of the second clip. It is predicted
+    # in the last of these, in the third of the first clip, and the first of the second.
     assert report["background_recall"] == 1 / 2
     assert report["per_category"][-1] == {
         "category": "Background",
@@ -70,7 +70,7 @@ def test_scores_by_hand():
 
 
 def plain_llp(true, found, iou=None):
-    """LLP's score, video by video and category by category, as its release does it."""
+    """Compute LLP's score in loops over videos and categories, as the official code."""
     videos = []
     for truth, guess in zip(true, found, strict=True):
         scores = []
@@ -155,7 +155,7 @@ def test_padding_changes_no_score_of_classes(rng):
         logits = np.eye(4, dtype="f")[more]
         predictions = Predictions(np.arange(30), logits, wider, labels[:, 0])
         reports.append(evaluation.evaluate(predictions, CATEGORIES))
-    # A mean over another length rounds otherwise.
+    # Means over arrays of other lengths round differently.
     for name in ("interval", "intervals"):
         flat = [report.pop(name) for report in reports]
         flat = [list(x.values()) if name == "intervals" else x for x in flat]
@@ -179,7 +179,7 @@ def test_nothing_true_and_nothing_found():
 
 
 def plain_precisions(true, predicted, scores):
-    """ActivityNet's average precision, one threshold and one event at a time."""
+    """Compute ActivityNet's average precision in loops over thresholds and events."""
     results = []
     for threshold in (k / 10 for k in range(1, 10)):
         free, right = set(range(len(true))), []
@@ -206,7 +206,7 @@ def plain_precisions(true, predicted, scores):
 
 @pytest.fixture
 def category(rng):
-    """True events, predicted ones with some of them shifted, and scores."""
+    """Return true events, shifted and random predictions, and their scores."""
     edges = np.sort(rng.choice(400, 60, replace=False)).reshape(-1, 2)
     predicted = edges + rng.integers(-3, 4, edges.shape)
     more = np.sort(rng.choice(400, 40, replace=False)).reshape(-1, 2)
@@ -224,7 +224,7 @@ def test_average_precision_is_that_of_a_plain_loop(category):
 def test_average_precision_is_that_of_a_published_evaluator(category):
     published = pytest.importorskip("mean_average_precision")
     true, predicted, scores = category
-    # Its boxes include their last pixel: height and, as here, the last segment.
+    # The evaluator's boxes include their last pixel, so the last segment is end - 1.
     zeros, ones = np.zeros(len(predicted)), np.zeros(len(true))
     first, last = predicted.T - [[0], [1]]
     boxes = np.stack([first, zeros, last, zeros, zeros, scores], axis=1)
@@ -234,7 +234,7 @@ def test_average_precision_is_that_of_a_published_evaluator(category):
         "map_2d", async_mode=False, num_classes=1
     )
     metric.add(boxes, truth)
-    # It asks for more than the threshold.
+    # The evaluator requires an IoU above the threshold.
     ious = [k / 10 - 1e-9 for k in range(1, 10)]
     found = metric.value(iou_thresholds=ious, mpolicy="soft")
     expected = [found[iou][0]["ap"] for iou in ious]
@@ -243,22 +243,22 @@ def test_average_precision_is_that_of_a_published_evaluator(category):
 
 def test_mean_average_precision_by_hand():
     # Bark in two clips, [0, 4) and [1, 2); flute in the first, [2, 4). Bell is never
-    # true, so that its event costs nothing.
+    # true, so its mean precision is undefined and left out.
     true = grid([["1111", "0011", "0000"], ["0100", "0000", "0000"]])
     found = grid([["1110", "0000", "0000"], ["0000", "1000", "0001"]])
     report = evaluation.evaluate(predictions_of(true, found), CATEGORIES)
-    # Bark: one of two found, at 3/4. Flute: none of one.
+    # Bark: one of two events is found, with IoU 3/4. Flute: none of one.
     assert report["map"]["0.7"] == pytest.approx((1 / 2 + 0) / 2)
     assert report["map"]["0.8"] == 0
     assert report["map"]["mean"] == pytest.approx(7 / 9 / 4)
 
 
 def test_a_better_score_comes_first():
-    # The false event of the higher score halves the precision of the right one.
+    # A false event with a higher score halves the precision of the right one.
     true, predicted = np.array([[0, 4]]), np.array([[0, 4], [10, 12]])
     assert set(average_precision(true, predicted, np.array([0.9, 0.8]))) == {1.0}
     assert set(average_precision(true, predicted, np.array([0.8, 0.9]))) == {0.5}
-    # A second event that finds the same true one is wrong.
+    # A second prediction of the same true event is wrong.
     twice = np.array([[0, 4], [0, 3], [20, 21]])
     both = np.array([[0, 4], [20, 21]])
     found = average_precision(both, twice, np.array([0.9, 0.8, 0.7]))

@@ -152,7 +152,7 @@ def test_categories_that_overlap_have_a_lane_each_and_no_most_probable_class(wri
     assert data["classes"] == ["Bark", "Flute", "Bell"]
     assert data["thresholds"] == [50.0, 25.0, 50.0]
     assert data["num_active"] == [2, 2, 1]
-    # Active ones come first, whatever their probability.
+    # Active categories come first, whatever their probability.
     assert data["top"][2] == [[1, 30.0], [2, 40.0], [0, 10.0]]
     # In the timeline and in the table.
     assert page.count('<span class="quiet">heard only</span>') == 2
@@ -191,7 +191,7 @@ def test_lanes_draw_runs_in_segments(write):
 def test_a_late_video_has_its_own_times(write):
     page = write(_prediction([0, 3, 0, 0], start_s=5007.976))
     elements = _Elements(page)
-    # The lanes are as they would be, and the times are those of the player.
+    # The lanes begin at 0; the times are player times.
     assert elements.named("svg")[0]["viewbox"] == "0 0 4 1"
     assert elements.named("path")[0]["d"] == "M0 0H1V1H0ZM2 0H4V1H2Z"
     (slider,) = [div for div in elements.named("div") if div.get("role") == "slider"]
@@ -215,7 +215,7 @@ def test_page_without_events_says_so(write):
 def test_a_long_video_has_few_elements(write):
     noise = np.random.default_rng(0).integers(4, size=10_800)
     elements = _Elements(write(_prediction([*noise])))
-    # The table has a row an event, and nothing else may grow.
+    # Only the table may grow with the number of events.
     outside_table = [
         tag for tag, _ in elements.found if tag not in {"tr", "td", "button", "span"}
     ]
@@ -250,7 +250,7 @@ def test_large_video_is_referenced_from_the_page(tmp_path, monkeypatch):
 
 
 def _write_video(path, format_name, start_s=0):
-    """4 s of picture, 60 brighter with every second."""
+    """Write 4 s of video; each second is 60 levels brighter than the one before."""
     av = pytest.importorskip("av", reason="PyAV makes the video that the page plays")
     codec = {"webm": "libvpx", "mp4": "libx264"}[format_name]
     with av.open(str(path), "w", format=format_name) as container:
@@ -264,7 +264,7 @@ def _write_video(path, format_name, start_s=0):
         container.mux(stream.encode())
 
 
-# Uses the page as a person does, and puts what it became into the title.
+# Operate the page as a user does, and write its states to the title as JSON.
 VISIT = """
 <script type="module">
 const happens = (name) =>
@@ -275,10 +275,10 @@ const brightness = () => {
   return context.getImageData(20, 20, 1, 1).data[1];
 };
 const shownBrightness = async () => {
-  // A page may not look into another file.
+  // Browsers forbid reading pixels of another file.
   if (video.error || !video.src.startsWith("data:")) return null;
   let before = 0, now = brightness();
-  // A frame is drawn some time after it has been found; the first one is not black.
+  // The browser draws a frame some time after `seeked`. No tested frame is black.
   for (let tries = 0; tries < 50 && (now === 0 || now !== before); tries++) {
     await new Promise((done) => setTimeout(done, 60));
     [before, now] = [now, brightness()];
@@ -306,7 +306,7 @@ const pointAt = (part, Kind, name) => {
   document.elementFromPoint(clientX, clientY).dispatchEvent(
     new Kind(name, { bubbles: true, clientX, clientY, pointerType: "mouse" }));
 };
-// The page takes note of an error some time after it has happened.
+// The page handles errors asynchronously.
 while (!video.readyState && !video.hidden) {
   await new Promise((done) => setTimeout(done, 20));
 }
@@ -329,8 +329,8 @@ document.title = JSON.stringify(result);
 """
 
 
-# A player whose video grows while it is read. Where the page sent it, what it sent it
-# to next, and where the page then believes it to be.
+# Simulate a video whose duration grows while it loads. Record the times that the page
+# seeks, and the page's own time.
 GROWS = """
 <script type="module">
 let place = 0, length = 2;
@@ -341,35 +341,35 @@ Object.defineProperty(video, "currentTime", {
   get: () => place,
   set: (seconds) => { wishes.push(seconds); place = Math.min(seconds, length); },
 });
-const tell = (name) => { video.dispatchEvent(new Event(name)); return [...wishes]; };
+const fire = (name) => { video.dispatchEvent(new Event(name)); return [...wishes]; };
 zero = 0;
 const result = {};
 seek(3.5);
-result.tried_again = tell("seeked");
-result.gave_up = tell("seeked");
-result.same_length = tell("durationchange");
+result.tried_again = fire("seeked");
+result.gave_up = fire("seeked");
+result.same_length = fire("durationchange");
 length = 3.4;
-result.longer = tell("durationchange");
+result.longer = fire("durationchange");
 length = 4;
-result.longer_on_the_way = tell("durationchange");
-result.on_the_way = tell("seeked");
-result.there = tell("seeked");
+result.longer_on_the_way = fire("durationchange");
+result.on_the_way = fire("seeked");
+result.there = fire("seeked");
 result.time = time;
 length = 2;
 seek(3.5);
-tell("seeked");
-tell("seeked");
+fire("seeked");
+fire("seeked");
 place = 1;
-result.elsewhere = tell("seeked");
+result.elsewhere = fire("seeked");
 length = 4;
-result.stays = tell("durationchange");
+result.stays = fire("durationchange");
 document.title = JSON.stringify(result);
 </script>
 """
 
 
 def title_in_chromium(page, profile):
-    """Opens a page and returns its title, once that is JSON."""
+    """Open a page in Chromium; return its title, parsed as JSON."""
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
@@ -416,8 +416,8 @@ def title_in_chromium(page, profile):
         ("embedded", 0),
         ("referenced", 0),
         ("unplayable", 0),
-        # All of the video is later than its length, which MP4 states and Matroska
-        # doesn't.
+        # The first timestamp, 7 s, exceeds the duration of 4 s, which MP4 records and
+        # Matroska doesn't.
         ("embedded", 7),
         ("mp4", 7),
         ("unplayable", 7),
@@ -433,7 +433,7 @@ def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
     else:
         _write_video(video, "mp4" if kind == "mp4" else "webm", start_s)
     path = tmp_path / "page.html"
-    # As of a video of 3.3 s: the last event ends before the middle of its segment.
+    # As in a video of 3.3 s, the last event ends before the middle of its segment.
     found = _prediction(name=name, start_s=start_s)
     *others, last = found.events
     last = last._replace(end_s=start_s + 3.3)
@@ -447,7 +447,7 @@ def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
     assert result["plays"] == (kind != "unplayable")
     assert not result["sideways"]
     assert result["hovered"] == f"0:{start_s:02} to 0:{start_s + 1:02}"
-    # Where it was clicked; the start of the last second; the start of the event.
+    # Two clicks in the timeline; End seeks the last second, the list an event.
     for action, time_s, category, events in (
         ("timeline", 2.5, "Bark", [True, False]),
         ("again", 1.5, "Bark", [True, False]),
@@ -465,7 +465,7 @@ def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
         if kind != "unplayable":
             assert state["video_s"] == pytest.approx(start_s + time_s, abs=0.02)
         if kind in ("embedded", "mp4"):
-            # A frame more or less.
+            # Allow for one frame, 12 levels.
             assert state["brightness"] == pytest.approx(60 * time_s, abs=16)
 
 
@@ -493,7 +493,7 @@ def test_a_page_of_overlapping_categories_in_a_browser(tmp_path):
     assert result["active"] == [True, False, False]
     assert result["names"] == ["Flute", "Bell", "Bark"]
     assert not result["sideways"]
-    # What is heard only stays on one line.
+    # The label "heard only" does not wrap.
     assert len(set(result["heights"])) == 1
 
 
@@ -512,5 +512,5 @@ def test_page_goes_on_when_a_video_turns_out_longer(tmp_path):
     assert result["longer"] == result["longer_on_the_way"] == [*first, 3.5]
     assert result["on_the_way"] == result["there"] == [*first, 3.5, 3.5]
     assert result["time"] == 3.5
-    # The viewer went elsewhere since.
+    # The viewer has sought elsewhere, so the page stays there.
     assert result["elsewhere"] == result["stays"] == [*first, 3.5, 3.5, 3.5, 3.5]

@@ -21,13 +21,13 @@ from tests.experiment_runs import write_run
 
 
 class FakeTrainings(list):
-    """The configurations that were trained; runs of `failing` models fail."""
+    """Configurations of the trainings; those of a model in `failing` fail."""
 
     failing = ()
 
 
 class FakeProcess:
-    """A training that ends when it is first polled."""
+    """A training that has ended when it is first polled."""
 
     def __init__(self, code):
         self._code = code
@@ -38,7 +38,7 @@ class FakeProcess:
 
 @pytest.fixture
 def fake_training(monkeypatch):
-    """Runs that are right in 8 (AVSDN) or 6 of 10 segments."""
+    """Replace training by runs with 8 (AVSDN) or 6 of 10 segments correct."""
     trained = FakeTrainings()
 
     def start(self, origin):
@@ -53,14 +53,14 @@ def fake_training(monkeypatch):
 
     monkeypatch.setattr(runs.Run, "start", start)
     monkeypatch.setattr(runs, "_POLL_S", 0)
-    # Figures are tested by themselves, and take a second.
+    # Drawing takes a second; other tests cover figures.
     monkeypatch.setattr(run.figures, "save", lambda _, path, __: path.touch())
     return trained
 
 
 @pytest.fixture
 def fill(tmp_path, data_dir):
-    """Fills a table; returns its Markdown."""
+    """Return a function that fills a table and returns its Markdown."""
 
     def fill(table, *words):
         run.main(
@@ -139,7 +139,7 @@ def test_table_shows_failures_and_resumes(tmp_path, fake_training, fill, capsys)
     assert "seed=0: exit code 2, avsdn_tf: no luck (see " in text
     assert "not run: needs tfds_ave/vgg19" in text
     assert re.search(r"\| AVSDN \| ResNet-152 \| paper \| 75.4 \| 80.0 ± 0.0", text)
-    # 80 % against 60 %, in every clip alike: the interval has no width.
+    # Every clip scores 80 % against 60 %, so the interval has no width.
     assert "+20.0 (20.0 to 20.0)" in text
     assert re.search(r"always background [| ]+ 10\.0 ", text)
     lines = read_lines(tmp_path)
@@ -152,7 +152,7 @@ def test_table_shows_failures_and_resumes(tmp_path, fake_training, fill, capsys)
     assert re.match(r"\d/8 ", line)
 
     fake_training.clear()
-    # Where the data lie does not matter.
+    # Another data folder starts no new training.
     with pytest.raises(SystemExit, match="failed"):
         fill("table1", "--recipe=paper", f"--data_dir={tmp_path}")
     # Finished runs are not trained again, failed ones are.
@@ -164,7 +164,7 @@ def test_rows_show_more_than_accuracy(tmp_path, fake_training, fill):
     assert "| partial clips | background recall | event F1 | validation |" in text
     assert "80.0 | 80.0 to 80.0 | | 31.0 | 32.0 | 33.0 | 50.0 | 1 | 0 |" in text
     assert "standard deviation" not in text
-    # How the figures came about.
+    # The settings of the runs.
     assert "At most 7 epochs a run, fewer where 3 bring no better" in text
     packages = "TensorFlow 2.0, Keras 3.0, avsdn_tf 0.0"
     assert f"- Trained by an unrecorded commit, {packages}.\n" in text
@@ -183,7 +183,7 @@ def test_weak_tables_name_the_training_labels(fake_training, fill):
     assert "| AVEL audio only | VGGish | mil_background | paper |" in text
     assert "| AVSDN | ResNet-152 | average | paper |" in text
     assert "unequal labels" in text
-    # Those of table 3 are all alike.
+    # All rows of table 3 have equal labels.
     text = fill("table3", "--recipe=paper")
     assert "| average | paper |" in text
     assert "unequal" not in text
@@ -196,7 +196,7 @@ def test_labels_compares_both_systems_on_equal_ones(tmp_path, fake_training, fil
     assert [line["model"] for line in lines] == ["avel", "avsdn", "avsdn"] * 2
     assert avel["training_labels"] == same["training_labels"] == "mil_background"
     assert own["training_labels"] == "average"
-    # Each against the row before: first the system, then the labels.
+    # Each row changes one thing of the row before: the system, then the labels.
     assert [line["gain"] for line in lines] == ["", "0.2", "0.0"] * 2
     assert "over the row before" in text
     assert "unequal" not in text
@@ -252,7 +252,7 @@ def test_runs_on_other_data_are_not_mixed(fake_training, fill, tmp_path, what):
         write_run(last.path, 0, config, clips=(1, 2, 3))
         message = "other test clips"
     elif what == "disclaimer":
-        # AVE's own features were built where the stand-ins had been.
+        # AVE's features replaced the simulated ones in the same data folder.
         change(last.report, disclaimer=None)
         message = "none, as on AVE"
     elif what == "hash":
@@ -272,7 +272,7 @@ def test_runs_on_other_data_are_not_mixed(fake_training, fill, tmp_path, what):
 
 
 def with_disclaimers(monkeypatch, disclaimers):
-    """Data sets by name that have not been built; returns which are opened."""
+    """Simulate data sets with these disclaimers; return the list of opened names."""
     opened = []
 
     def open_it(name, _):
@@ -342,7 +342,7 @@ def test_where_everything_fails_there_still_is_a_table(tmp_path, fake_training, 
 
 @pytest.fixture
 def heard_signals():
-    """Hears the signals that a test in the background, or under nohup, ignores."""
+    """Set signal handlers: background processes and nohup ignore signals."""
     before = {number: signal.getsignal(number) for number in runs._SIGNALS}
     for number in before:
         signal.signal(number, signal.default_int_handler)
@@ -394,7 +394,7 @@ def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
         f"--data_dir={data_dir}",
         f"--runs={tmp_path / 'runs'}",
     ]
-    # All rows but one are finished, and that one is trained in earnest.
+    # Write finished runs for all rows but one, which is really trained.
     dataset = open_dataset("tfds_ave/synthetic", data_dir)
     clips = [int(clip["row"]) for clip in dataset.builder.as_dataset(split="test")]
     args = run.parse(words)
@@ -418,7 +418,7 @@ def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
     printed = capsys.readouterr()
     assert f"training {trained.folder.name}" in printed.out
     assert "the same command goes on" in printed.err
-    # No training is left that holds the folder.
+    # No process holds the folder's lock.
     with RunFolder(trained.folder).lock():
         assert not trained.is_done()
 
@@ -444,7 +444,7 @@ def test_best_recipe_departs_only_where_a_model_has_the_option(fake_training, fi
     for config in best:
         assert config.bidirectional == (config.model == "avsdn")
         assert config.dropout
-    # Both recipes are equally right here: no gain, and AVSDN 20 points ahead in both.
+    # Both recipes score the same: no gain, and AVSDN 20 points ahead in both.
     assert text.count("+0.0 (0.0 to 0.0)") == 4
     assert text.count("+20.0 (20.0 to 20.0)") == 6
 
@@ -468,7 +468,7 @@ def test_scores_of_the_cross_modality_task_fill_a_row(tmp_path):
     wanted = Distances(np.array([7, 9]), distances, labels)
     for name, right in zip(("a2v", "v2a"), right_starts(wanted), strict=True):
         clips, correct = summary.read_correct(load_row(f"tian_avdln_{name}"), folder)
-        # In the order of rows.
+        # Sorted by row.
         assert clips.tolist() == [7, 9]
         np.testing.assert_array_equal(correct, right[:, None])
 
@@ -482,7 +482,7 @@ def plan_one(row, *words):
 
 @pytest.fixture(scope="module")
 def two_tasks():
-    """The lines of a table of two tasks, of which one row has failed."""
+    """Return the lines of a table with two tasks and a failed row."""
     dmrn, a2v, v2a, avsdn = load_table("tian")
 
     def outcome(row, trivial):
@@ -520,7 +520,7 @@ def test_figure_keeps_words_apart_from_data(two_tasks):
     figure = tables.draw("Title", *two_tasks)
     (axes,) = figure.axes
     assert figure.get_suptitle() == "Title"
-    # The legend is outside of the axes, a word stands where there is no result.
+    # The legend is outside of the axes; a row without result has a word.
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert axes.get_legend() is None

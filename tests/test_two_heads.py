@@ -1,6 +1,6 @@
-"""CMRAN, CMBS and CACE-Net: their rule, their losses, and what they share.
+"""Prediction rule, losses and options of CMRAN, CMBS and CACE-Net.
 
-test_official_heads.py holds their equations.
+test_official_heads.py tests the equations of these networks.
 """
 
 import keras
@@ -89,7 +89,7 @@ def test_pooling_leaves_out_padding(rng):
 
 
 def test_losses_of_the_heads_by_hand(rng):
-    # Two categories, a category and padding, background alone.
+    # Clips with two categories, with one category and padding, with background only.
     labels = np.array([[0, 1, 1, 3], [2, 3, 0, 0], [3, 3, 3, 3]])
     mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])
     target = np.eye(4, dtype=np.float32)[labels]
@@ -160,7 +160,7 @@ def test_weak_losses_are_soft_margins_of_gated_categories(kind, rng):
 def test_weak_cmbs_finds_background_unless_it_is_as_published(rng, is_open):
     inputs = make_batch(rng)
     model = make_model(CMBS, rng, weak=True)
-    # The mean of both gates, of which one is open or closed, decides.
+    # The mean of both gates decides; the bias opens or closes the audio gate.
     model.audio_gate.bias.assign([100.0 if is_open else -100.0])
     published = CMBS.from_config({**model.get_config(), "always_event": True})
     published.set_weights(model.get_weights())
@@ -180,7 +180,7 @@ def test_weak_cmbs_finds_background_unless_it_is_as_published(rng, is_open):
 
 def test_contrast_is_its_equation(rng):
     features = rng.normal(size=(3, 2, 6, 5)).astype("float32")
-    # As after a ReLU.
+    # A ReLU can output a vector of zeros.
     features[0, :, 1] = 0
     labels = rng.integers(0, 4, (3, 6))
     labels[2] = 3

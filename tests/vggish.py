@@ -1,4 +1,4 @@
-"""A VGGish of the true architecture with random weights, called as its module is."""
+"""VGGish with random weights, and with the signature of the Hub module."""
 
 import keras
 import numpy as np
@@ -86,7 +86,7 @@ class VGGish(tf.Module):
 
 
 def save(folder, model=None):
-    """Write a SavedModel of the Hub module's signature."""
+    """Write a SavedModel with the signature of the Hub module."""
     keras.utils.set_random_seed(0)
     module = VGGish(model or network())
     tf.saved_model.save(module, str(folder))

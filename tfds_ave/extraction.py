@@ -80,7 +80,7 @@ def probe_videos(
     config: AveConfig,
     on_progress: Progress = _ignore,
 ) -> Probe:
-    """Probe all videos without features. Videos in archives are not unpacked.
+    """Probe the videos that have no features yet, except videos in archives.
 
     Raises:
         DatasetError: If features.json is invalid.
@@ -144,8 +144,8 @@ def extract_videos(
     """Extract missing features of all readable videos.
 
     Features are stored in the manual folder's subfolder `features` as soon as they are
-    extracted, so that a build after an interruption continues with the others. Features
-    of changed videos are extracted again.
+    extracted, so that an interrupted build resumes with the missing ones. Features of
+    changed videos are extracted again.
 
     Args:
         videos: The videos.

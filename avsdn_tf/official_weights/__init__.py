@@ -1,7 +1,7 @@
 """Convert weights that the papers' authors released.
 
-Tian et al.'s cross-modality network is a Keras 2 file. The localization networks are
-PyTorch modules; convert their `state_dict` to arrays first:
+Tian et al. released their cross-modality network as a Keras 2 file. All localization
+networks were released as PyTorch modules; convert a `state_dict` to arrays first:
 
     torch.nn.RNNBase._flat_weights = ()  # Modules pickled in 2018 lack it.
     module = torch.load("AV_att.pt", map_location="cpu", weights_only=False)

@@ -1,7 +1,7 @@
 """Decode videos second by second.
 
-`reader` decodes, `process` runs it in a child process, and `picture` defines which
-frames of a second are chosen.
+`reader` decodes a video, `process` runs `reader` in a child process, and `picture`
+chooses the frames of a second.
 """
 
 from avsdn_tf.features.video.container import (

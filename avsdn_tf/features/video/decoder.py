@@ -1,9 +1,9 @@
 """Decode the video stream: skip packets that aren't needed, compute presentation times.
 
-Some containers store decoding timestamps (DTS) only. FFmpeg derives presentation times
-from them by rules of the codec, which may be late or out of order. The decoder outputs
-frames in presentation order, however, each with the DTS of the packet that was decoded
-last. This module derives presentation times from that DTS:
+Some containers store decoding timestamps (DTS) only. FFmpeg's presentation times for
+them may be late or out of order. The decoder, however, outputs frames in presentation
+order, each with the DTS of the packet that was decoded last. This module derives
+presentation times from that DTS:
 
 * ASF: the time is the DTS.
 * AVI: the time is the DTS less the decoder's reordering delay.
@@ -38,7 +38,7 @@ class PictureDecoder:
         self._is_chosen = is_chosen
         # Timestamps of packets whose frames the decoder has not yet output.
         self._held: list[int | None] = []
-        # Timestamps of those packets that may lack bytes.
+        # Timestamps of the packets that may lack bytes.
         self._doubtful: list[int] = []
         self._format = source.container.format.name
         # Whether the file has decoding timestamps only; None before the first packet.
@@ -100,7 +100,7 @@ class PictureDecoder:
     def _release(self, frame: av.VideoFrame) -> None:
         """Forget the packets up to a frame that was output.
 
-        Raises ValueError if an earlier frame, of a doubtful packet, was never output.
+        Raise ValueError if the frame of an earlier doubtful packet was never output.
         """
         held = [
             pts for pts in self._held if None in (pts, frame.pts) or pts > frame.pts

@@ -49,10 +49,10 @@ class Second:
 
     Attributes:
         index: Number of the second, from 0.
-        start_s: Start in player time, the time that video players show, in seconds. It
-            equals `index`, unless the first timestamp is over 0.1 s: Chromium starts at
-            that timestamp, so it is added. It is not added for MPEG transport and
-            program streams, which browsers don't play and other players start at 0.
+        start_s: Start in player time, the time that video players show, in seconds:
+            `index`, plus the video's first timestamp if that is over 0.1 s, because
+            Chromium starts there. For MPEG transport and program streams it is `index`:
+            browsers don't play them, and other players start them at 0.
         end_s: End in player time: `start_s + 1`, or the end of the video.
         frames: `(frames_per_second, height, width, 3)` uint8 RGB, upright; None if the
             video has no picture. Non-square pixels are not corrected. All frames have
@@ -140,7 +140,7 @@ class _Reader:
         self._clock = Clock(source.stated_end_fl)
         self._sound = Sound() if source.sound else None
         self._picture = Picture(frames_per_second) if source.picture else None
-        # A method of this object would make a reference cycle that keeps its frames.
+        # A bound method would create a reference cycle and keep frames in memory.
         is_chosen = functools.partial(_may_be_chosen, self._clock, self._picture)
         self._decoder = PictureDecoder(source, is_chosen) if source.picture else None
         self._num_done = 0
@@ -213,7 +213,7 @@ class _Reader:
         return round(self._clock.zero_fl / SECOND_FL, 3)
 
     def _decode(self) -> Iterator[None]:
-        """Decode packets, each of the stream that is behind, and yield after each."""
+        """Decode the stream that is behind; yield after each packet."""
         while (
             until_fl := min(self._sound_until_fl, self._picture_until_fl)
         ) < math.inf:
@@ -271,7 +271,7 @@ class _Reader:
             self._picture_until_fl = max(self._picture_until_fl, start_fl)
 
     def _picture_end_of(self, frame: av.VideoFrame, start_fl: int) -> int:
-        """Return the end of a frame, in case it is the last one.
+        """Return the end of a frame if no other frame follows.
 
         A reordered frame may carry the duration of another frame, such as a long pause;
         the stated end of the stream and the usual duration correct it.
@@ -303,7 +303,7 @@ class _Reader:
             timestamp: Its timestamp in the stream's unit, or None.
             stream: Its stream.
             next_fl: Start of a frame without a timestamp; minus infinity for the first.
-            latest_fl: Start of the frame before it.
+            latest_fl: Start of the previous frame.
         """
         if frame.is_corrupt:
             raise ValueError(f"its {stream.type} stream is damaged")

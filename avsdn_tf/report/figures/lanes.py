@@ -59,8 +59,8 @@ def lane_timelines(
 ) -> Figure:
     """Draw the true and the predicted events of clips, one lane per category.
 
-    Each lane has the truth above the predictions of `system`. Of more than 12
-    categories in a clip, those active longest are drawn.
+    Each lane has the truth above the predictions of `system`. A clip with more than 12
+    categories has lanes for the 12 that are active longest.
 
     Raises:
         ValueError: If there is no clip.
@@ -90,8 +90,7 @@ def lane_timelines(
     axes.tick_params(length=0)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.spines[:].set_visible(False)
-    below = f"below, what {label_of(system)} predicts"
-    axes.set_xlabel(f"time (s)\nin each row: above, the truth; {below}")
+    axes.set_xlabel(f"time (s)\neach row: truth above, {label_of(system)} below")
     return figure
 
 
