@@ -71,7 +71,7 @@ def load_model_file(path: pathlib.Path) -> AudioVisualModel:
     """Load a network of this package or of a registered subclass, not compiled.
 
     Raises:
-        UserError: If the file can't be loaded, or holds anything else.
+        UserError: If the file can't be loaded, or holds no such network.
     """
     try:
         if path.suffix != ".keras":
@@ -88,7 +88,7 @@ def load_model_file(path: pathlib.Path) -> AudioVisualModel:
 
 
 def _check(file: Any) -> None:
-    """Raise an error unless the file is as Keras saves a network of this package."""
+    """Raise an error unless Keras could have saved the file from our network."""
     num_bytes = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -113,11 +113,11 @@ def _check(file: Any) -> None:
         raise ValueError(f"{ascii(saved.registered_name)[:80]}, no network of avsdn_tf")
     needed = _count_bytes(network, saved.config.model_dump(exclude_unset=True))
     if needed > len(weights):
-        raise ValueError(f"weights of {len(weights):,} bytes for one of {needed:,}")
+        raise ValueError(f"weights of {len(weights):,} bytes. Expected {needed:,}")
 
 
 def _parse(config: bytes) -> _SavedNetwork:
-    """Return the configuration; raise ValueError unless it is of one network."""
+    """Return the configuration; raise ValueError unless it describes one network."""
     try:
         return parse_json(config, _SavedNetwork)
     except ValueError as error:

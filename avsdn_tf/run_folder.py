@@ -125,9 +125,8 @@ class RunFolder:
             is_same = False
         if not is_same:
             raise UserError(
-                "The folder was moved or replaced during the run. Nothing is written "
-                "to the folder that has its name now. Move it back, and repeat the "
-                "command to resume.",
+                "The run's folder was moved or replaced while it was used. Move the "
+                "folder back, and repeat the command to resume.",
                 field="run",
                 value=self.path,
             )
@@ -174,14 +173,14 @@ class RunFolder:
             return
         if not (resume and self.config.is_file()):
             raise UserError(
-                "The folder holds files. Expected a new or empty one. Choose another "
-                "name, or remove it.",
+                "The folder holds files. Expected a new or empty folder. Choose "
+                "another name, or remove the folder.",
                 **where,
             )
         if self.report.is_file():
             raise UserError(
-                "This run has ended. Choose another folder; `evaluate` scores it "
-                "again.",
+                "This run has ended. Choose another folder; `evaluate` scores the "
+                "run again.",
                 **where,
             )
 
@@ -295,7 +294,7 @@ class RunFolder:
         Raises:
             UserError: If it can't be loaded, or doesn't match its checksum.
         """
-        # Importing Keras takes seconds; the command line checks a folder before that.
+        # Import late: Keras takes seconds, and the command line checks folders first.
         from avsdn_tf.model_file import load_model_file
 
         self._check_links()

@@ -193,7 +193,7 @@ def test_a_folder_without_a_data_set_is_not_taken_for_one(tmp_path):
     make_custom(tmp_path / "own")
     folder = tmp_path / "data" / "tfds_ave" / "custom" / "1.3.0"
     folder.mkdir(parents=True)
-    with pytest.raises(DatasetError, match=r"1\.3\.0: expected a data set"):
+    with pytest.raises(DatasetError, match=r"1\.3\.0: this folder holds no data set"):
         build(tmp_path / "own", tmp_path / "data", "custom")
     build(tmp_path / "own", tmp_path / "data", "custom", download_mode=_MODE)
 

@@ -34,7 +34,7 @@ def python(*words, **kwargs):
 
 @pytest.fixture
 def refuse(capsys):
-    """Returns the one message of a command line that fails."""
+    """Return a function that runs a failing command and returns its message."""
 
     def refuse(*words):
         with pytest.raises(SystemExit) as stop:
@@ -112,7 +112,7 @@ def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch):
 
 
 def documented():
-    """The command lines of the documentation."""
+    """Yield the documented command lines."""
     pages = [ROOT / "README.md", ROOT / "tfds_ave/README.md", *ROOT.glob("docs/*.md")]
     before = r"(?:^\s*|exec |&& |\| `)"
     pattern = re.compile(before + r"python -m avsdn_tf\.main([^`#\n']*)", re.MULTILINE)
@@ -218,7 +218,7 @@ def test_workers_get_the_settings_and_one_run_folder(monkeypatch):
 def test_importing_the_package_changes_nothing_of_a_process():
     program = """if True:
     import os, signal, sys, threading, warnings
-    # These change things themselves.
+    # Importing these libraries changes the process.
     import tensorflow, keras, av, h5py
 
     def state():
@@ -256,7 +256,7 @@ def test_importing_the_package_changes_nothing_of_a_process():
 def test_no_module_needs_a_library_of_unix_alone():
     for package in ("avsdn_tf", "tfds_ave"):
         for path in (ROOT / package).rglob("*.py"):
-            # Within functions, they may stand behind a question for the system.
+            # Functions may import these modules after a check of the platform.
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.Import):
                     names = {alias.name for alias in node.names}

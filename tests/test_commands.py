@@ -1,4 +1,4 @@
-"""What predict and extract write and print, with backbones of three numbers."""
+"""Files and output of predict and extract, with backbones of width 3."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from tests.test_video import grey_image, tone, write
 
 @pytest.fixture
 def call(capsys, extractor, monkeypatch):
-    """Runs a command; returns its exit code and what it prints."""
+    """Return a function that runs a command and returns exit code and output."""
     monkeypatch.setattr(videos, "extractor_for", lambda *_, **__: extractor)
     monkeypatch.setattr(extractors, "build_extractor", lambda *_, **__: extractor)
 
@@ -34,7 +34,7 @@ def call(capsys, extractor, monkeypatch):
 
 
 def save_with(run_folder, **config):
-    """Replaces a run's model by one with some recorded facts."""
+    """Replace a run's model by a model with other settings."""
     model = avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4, **config)
     model.save(run_folder / "model.keras")
     RunFolder(run_folder).write_checksums()
@@ -59,7 +59,7 @@ def test_predict_writes_what_players_and_programs_read(
     assert "of no worth" in found["disclaimer"]
     assert "not recorded" in found["disclaimer"]
     assert np.shape(found["probabilities"]) == (9, 3)
-    # In windows of four segments, as many as the clips of its training had.
+    # Windows have four segments, like the training clips.
     logits = stitch_logits(
         RunFolder(run_folder).load_model(), [extractor.extract(video)], window=4
     )
@@ -94,7 +94,7 @@ def test_flags_replace_the_recorded_backbones(
 
 
 def test_the_demo_finds_what_is_seen_and_heard_at_once(tmp_path, monkeypatch, call):
-    # A colon in the path starts no protocol.
+    # A path with a colon is not a URL.
     monkeypatch.chdir(tmp_path)
     out = pathlib.Path("demo:1")
     assert call("predict", "--demo", f"--out={out}")[0] == 0

@@ -21,7 +21,7 @@ BACKGROUND = 2
 
 
 def one_hot(classes: list[int], confidence: float = 1.0) -> np.ndarray:
-    """Probabilities whose argmax is the class; the rest is shared by the others."""
+    """Return probabilities: `confidence` for each class, the rest for the others."""
     rest = (1 - confidence) / len(CATEGORIES)
     probabilities = np.full((len(classes), len(CATEGORIES) + 1), rest)
     probabilities[np.arange(len(classes)), classes] = confidence
@@ -72,8 +72,8 @@ def test_segment_length_scales_the_times():
 
 def test_logits_give_the_events_of_their_softmax():
     probabilities = one_hot([2, 0, 1, 1], confidence=0.8)
-    # A softmax does not change when every logit moves by the same amount; 1000 would
-    # overflow without the shift to the largest.
+    # Softmax ignores a constant added to all logits, but exp(1000) overflows unless the
+    # maximum is subtracted.
     from_logits = events_from_logits(np.log(probabilities) + 1000.0, CATEGORIES)
     expected = events_from_probabilities(probabilities, CATEGORIES)
     assert [event[:3] for event in from_logits] == [event[:3] for event in expected]
@@ -129,7 +129,7 @@ def test_segment_length_must_be_positive(segment_s):
 
 
 class EchoModel:
-    """Says of every segment what its first visual features are."""
+    """Outputs the first three visual features of every segment."""
 
     categories = CATEGORIES
 
@@ -202,7 +202,7 @@ def test_localize_runs_a_keras_model():
 
 
 class PositionNetwork:
-    """Says of every segment how long its window is, and what it heard."""
+    """Outputs audio feature, window length and position in the window."""
 
     def predict_on_batch(self, inputs):
         audio = inputs["audio"]
@@ -223,7 +223,7 @@ def test_long_videos_are_seen_in_overlapping_windows(num_segments, chunk):
     logits = stitch_logits(PositionNetwork(), chunks)
     np.testing.assert_allclose(logits[:, 0], audio[:, 0])
     assert set(logits[:, 1]) == {min(num_segments, 10)}
-    # The windows by hand: every fifth segment starts one, and the end has its own.
+    # Windows start at every fifth segment, and the last one ends with the video.
     starts = list(range(0, max(1, num_segments - 9), 5))
     starts.append(max(0, num_segments - 10))
     places = [
@@ -245,7 +245,7 @@ def test_windows_of_one_segment():
     audio = np.arange(5.0)[:, None]
     chunks = [(audio[:3], np.zeros((3, 2))), (audio[3:], np.zeros((2, 2)))]
     logits = stitch_logits(CountingNetwork(), chunks, window=1)
-    # Each segment on its own: what it heard, a window of length 1, place 0.
+    # Of each segment: audio feature, window length 1, position 0.
     np.testing.assert_array_equal(logits, [[t, 1, 0] for t in range(5)])
 
 
@@ -274,7 +274,7 @@ def test_memory_does_not_grow_with_the_video():
     finally:
         tracemalloc.stop()
     assert len(logits) == 1600
-    # A chunk is a megabyte; what is kept is never more than a few of them.
+    # A chunk has 1 MB; memory holds a few chunks at most.
     assert max(seen) < 10e6
 
 

@@ -85,24 +85,24 @@ def test_an_artefact_computes_what_keras_computes(tmp_path, rng, name, kind):
     scale = max(np.abs(model.predict_on_batch(batch)).max() for batch in clips)
     if kind != "half":
         assert 0 <= largest <= 1e-5 * max(1, scale)
-    # Nothing of the making is left.
+    # No temporary file is left.
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     logits = export.FORMATS[name].run(path, clips[0])
-    # Trained in half precision, it is exported in whole.
+    # A half-precision network is exported in float32.
     tolerance = 0.3 if kind == "half" else 1e-4
     expected = model.predict_on_batch(clips[0])
     np.testing.assert_allclose(logits, expected, atol=tolerance)
     if name == "savedmodel":
-        told = json.loads((path / "assets.extra" / "avsdn_tf.json").read_text())
+        metadata = json.loads((path / "assets.extra" / "avsdn_tf.json").read_text())
     elif name == "onnx":
         import onnx
 
         (prop,) = onnx.load(path).metadata_props
         assert prop.key == "avsdn_tf.json"
-        told = json.loads(prop.value)
+        metadata = json.loads(prop.value)
     else:
-        told = json.loads(zipfile.ZipFile(path).read("avsdn_tf.json"))
-    assert told == METADATA
+        metadata = json.loads(zipfile.ZipFile(path).read("avsdn_tf.json"))
+    assert metadata == METADATA
     if name in ("savedmodel", "onnx"):
         longer = make_clips(model, rng, num_segments=7)
         np.testing.assert_allclose(
@@ -147,11 +147,11 @@ def test_litert_takes_clips_that_are_long(tmp_path, rng):
 def test_a_savedmodel_says_the_events_of_localize(tmp_path, rng, kind):
     model = small_models()[kind]
     for weight in model.weights:
-        # An untrained network says the same everywhere.
+        # An untrained network predicts one class everywhere.
         if weight.dtype == "float32":
             weight.assign(weight.numpy() * 3)
     clips = make_clips(model, rng, num_segments=9, count=6)
-    # Of such a name TensorFlow would find no variables.
+    # TensorFlow reads [1] in a path as a glob pattern.
     out = tmp_path / "v [1]"
     lengths = np.array([9, 9, 9, 9, 5, 1])
     clips["mask"] = (np.arange(9) < lengths[:, None]).astype("f")
@@ -195,7 +195,7 @@ def test_a_clip_of_background_has_no_events():
 
 @pytest.fixture
 def replace_run(monkeypatch):
-    """Replaces what runs an exported Keras file by a function of that and clips."""
+    """Return a function that changes the logits of exported Keras files."""
     chosen = export.FORMATS["keras"]
 
     def replace(run):
@@ -224,7 +224,7 @@ def test_an_artefact_that_computes_something_else_is_not_kept(
     replace_run(fail)
     with pytest.raises(UserError, match=r"RuntimeError: no such operation"):
         export.export_model(model, "keras", out, METADATA, clips)
-    # Nor folders that were made for it.
+    # Created folders are removed, too.
     assert list(tmp_path.iterdir()) == []
 
 
@@ -257,7 +257,7 @@ def test_what_cannot_be_exported_is_one_message(tmp_path, rng, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
-    """The run folder of a small run, with every export in it."""
+    """Return the folder of a small run with all exports."""
     folder = tmp_path_factory.mktemp("exported") / "run"
     config = Config(epochs=1, units=4, data_dir=data_dir)
     commands.train(config, folder)
@@ -267,7 +267,7 @@ def run(data_dir, tmp_path_factory):
 
 
 def page_scripts():
-    """The programs of the page on exporting."""
+    """Return the Python programs in docs/export.md."""
     text = (ROOT / "docs/export.md").read_text()
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
@@ -289,7 +289,7 @@ def test_the_scripts_of_the_page_need_no_avsdn_tf(run, number):
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert done.returncode == 0, done.stderr
-    # A line a second: its number, its class and the probability of that.
+    # Each line holds a second's number, class and probability.
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == list(map(str, range(10)))
     assert all(0 < float(line[-1]) <= 1 for line in lines)
@@ -301,24 +301,24 @@ def test_the_command_checks_on_real_and_random_clips(run, data_dir, tmp_path, ca
     avsdn("export", f"--run={run}", "--format=keras", "--mask", f"--out={out}")
     printed = capsys.readouterr().out
     assert "on 16 random clips and 16 of tfds_ave/synthetic's test split" in printed
-    told = json.loads(zipfile.ZipFile(out / "model.keras").read("avsdn_tf.json"))
-    assert told["classes"][-1] == "Background"
-    assert (told["num_segments"], told["segment_s"]) == (10, 1.0)
-    assert (told["mask"], told["multi_label"], told["thresholds"]) == (
+    metadata = json.loads(zipfile.ZipFile(out / "model.keras").read("avsdn_tf.json"))
+    assert metadata["classes"][-1] == "Background"
+    assert (metadata["num_segments"], metadata["segment_s"]) == (10, 1.0)
+    assert (metadata["mask"], metadata["multi_label"], metadata["thresholds"]) == (
         True,
         False,
         None,
     )
-    assert "not AVE" in told["disclaimer"]
-    assert told["avsdn_tf"] == avsdn_tf.__version__
-    # A run folder can be read where its data set is not.
+    assert "not AVE" in metadata["disclaimer"]
+    assert metadata["avsdn_tf"] == avsdn_tf.__version__
+    # Without its data set, a run is checked on random clips.
     settings = json.loads((run / "config.json").read_text())["config"]
     settings |= {"dataset": "tfds_ave/resnet152", "data_dir": str(tmp_path)}
     model, config = avsdn_tf.load(run), Config(**settings)
     clips, checked = command._clips_to_check(model, config, None)
     assert checked == "16 random clips (tfds_ave/resnet152 is not built here)"
     assert clips[0]["visual"].shape == (16, 10, 2048)
-    # But it is meant to be where somebody says that it is.
+    # A data folder that the user names must hold the data set.
     with pytest.raises(dataset.NotBuiltError):
         command._clips_to_check(model, config, str(tmp_path))
 
@@ -339,7 +339,7 @@ def test_the_command_refuses_what_differs_on_real_clips_alone(
 
 
 def test_an_export_needs_no_data(run, data_dir, tmp_path, monkeypatch, capsys):
-    """The data set was built again with other shapes, damaged, or is not there."""
+    """A data set of other shapes, damaged or missing, is replaced by random clips."""
     opened = dataset.open_dataset("tfds_ave/synthetic", data_dir)
     other = dataclasses.replace(opened, audio_width=5)
 
@@ -363,7 +363,7 @@ def test_an_export_needs_no_data(run, data_dir, tmp_path, monkeypatch, capsys):
         assert "16 random clips (" in printed
         assert reason in printed
         assert (out / "model.keras").is_file()
-        # But it is meant to be where somebody says that it is.
+        # A data folder that the user names must hold the data set.
         with pytest.raises(UserError):
             avsdn(
                 *("export", f"--run={run}", "--format=keras"),
@@ -414,7 +414,7 @@ def test_a_cross_modality_run_is_not_exported(run_folder):
 
 
 class SmallVGGish(tf.Module):
-    """Called as the module of TensorFlow Hub is."""
+    """Has the signature of TensorFlow Hub's module."""
 
     def __init__(self):
         super().__init__()
@@ -446,7 +446,7 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(
     )
     keras.utils.set_random_seed(0)
     model = avsdn_tf.AVSDN(CATEGORIES, 6, (4,), units=4, multi_label=multi_label)
-    # Large weights tell one second from the next, and background has none.
+    # Large weights make seconds differ; the bias rules out background.
     kernel, _ = model.decoder.head.get_weights()
     bias = np.array([0, 0, 0, -99])[: model.num_classes]
     model.decoder.head.set_weights([50 * kernel, bias])
@@ -455,9 +455,9 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(
     assert path == out / "end_to_end"
     path = path.rename(tmp_path / "end_to_end")
     assert largest <= 1e-5
-    told = json.loads((path / "assets.extra" / "avsdn_tf.json").read_text())
-    assert told["frames_per_second"] == 2
-    assert told["sample_rate_hz"] == 16_000
+    metadata = json.loads((path / "assets.extra" / "avsdn_tf.json").read_text())
+    assert metadata["frames_per_second"] == 2
+    assert metadata["sample_rate_hz"] == 16_000
 
     predict = tf.saved_model.load(str(path)).signatures["serving_default"]
     frames = tf.constant(rng.integers(0, 256, (7, 2, 40, 60, 3), np.uint8))
@@ -503,8 +503,8 @@ def test_networks_that_make_other_features_do_not_go_end_to_end(tmp_path, monkey
 
 def test_a_full_disk_is_one_message(tmp_path, rng, monkeypatch):
     def fill_disk(*_):
-        told = "end_to_end/variables; No space left on device"
-        raise tf.errors.ResourceExhaustedError(None, None, told)
+        message = "end_to_end/variables; No space left on device"
+        raise tf.errors.ResourceExhaustedError(None, None, message)
 
     monkeypatch.setattr(AudioNetwork, "__init__", lambda self: None)
     monkeypatch.setattr(VisualNetwork, "__init__", lambda self: None)

@@ -7,10 +7,10 @@ from avsdn_tf.intervals import bootstrap_interval, paired_interval
 
 
 def test_bootstrap_resamples_clips():
-    # Four clips, one right: the number of right ones in a resample is Binomial(4, 1/4).
+    # One of four clips is right: a resample has Binomial(4, 1/4) right clips.
     # P(0) = 0.316, P(>= 3) = 0.051 and P(4) = 0.004, so 95 % reaches from 0 to 3 of 4.
     assert bootstrap_interval(np.array([1.0, 0, 0, 0])) == (0.0, 0.75)
-    # Of one clip, every resample is that clip.
+    # Every resample of one clip is that clip.
     assert bootstrap_interval(np.array([0.3])) == (0.3, 0.3)
 
 
@@ -50,7 +50,7 @@ def test_paired_interval_sees_what_unpaired_ones_hide():
     assert difference == pytest.approx((0.1, 0.1))
     alone_a = bootstrap_interval(correct_a.mean(axis=1))
     alone_b = bootstrap_interval(correct_b.mean(axis=1))
-    # The trap: the single intervals do not tell them apart as clearly.
+    # The separate intervals are wide, and hide the difference.
     assert alone_a[1] - alone_a[0] > 0.05
     assert alone_b[1] - alone_b[0] > 0.05
 

@@ -1,4 +1,4 @@
-"""What is wrong with labels: all lines at once, and nothing is written."""
+"""Invalid labels: one message names all wrong lines."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.test_labels import collect, write_all, write_features
 
 
 def refusal(folder, *label_paths, **options):
-    """Returns the lines of a refusal, as the command line shows them."""
+    """Return the lines of the error message, as the command line shows them."""
     with pytest.raises(UserError) as error:
         collect(folder, *label_paths, **options)
     return error.value.render("--").splitlines()

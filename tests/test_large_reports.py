@@ -1,4 +1,4 @@
-"""Reports of many categories and of long videos: nothing grows with a square."""
+"""Reports of many categories and long videos: nothing grows quadratically."""
 
 import json
 import tracemalloc

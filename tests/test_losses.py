@@ -71,7 +71,7 @@ def test_clip_loss_survives_its_config():
 
 
 def test_contrastive_loss_by_hand():
-    # Together: d^2. Apart: what is missing to the margin, squared; beyond it nothing.
+    # Positive pairs: d^2. Negative pairs: (margin - d)^2, or 0 beyond the margin.
     target = np.array([1.0, 1.0, 0.0, 0.0])
     distances = np.array([0.5, 3.0, 0.5, 3.0])
     each = ContrastiveLoss(reduction=None)(target, distances)
@@ -103,7 +103,7 @@ def test_soft_margin_is_its_definition():
     np.testing.assert_allclose(
         SoftMarginLoss(reduction=None)(target, logits), wanted, rtol=1e-5
     )
-    # Sure and right, of two classes: p = (1, 0); log(1 + e^-1) and log 2.
+    # A certain and correct p = (1, 0) costs log(1 + e^-1) and log 2.
     by_hand = (np.log(1 + np.exp(-1)) + np.log(2)) / 2
     np.testing.assert_allclose(
         SoftMarginLoss()([[1.0, 0.0]], [[50.0, 0.0]]), by_hand, rtol=1e-6

@@ -1,4 +1,4 @@
-"""Paths that a person gives: with a tilde, and relative ones in a run."""
+"""Paths that users pass: `~` is expanded, and runs record absolute paths."""
 
 import os
 import pathlib
@@ -90,7 +90,7 @@ def test_every_flag_of_a_path(home):
 
 
 def test_pathlib_does_not_expand_what_a_person_gives():
-    """Path.expanduser raises for unknown users, and knows no addresses."""
+    """`Path.expanduser` raises for unknown users, and `Path` damages URLs."""
     for path in (ROOT / "avsdn_tf").rglob("*.py"):
         found = re.findall(r"\.expanduser\(", path.read_text())
         assert len(found) == (path == ROOT / "avsdn_tf" / "files.py"), path

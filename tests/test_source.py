@@ -1,4 +1,4 @@
-"""What a data set was built from: source.json, and a source that changed since."""
+"""source.json, the record of a data set's source files, and changed sources."""
 
 import json
 import pathlib
@@ -28,7 +28,7 @@ from tfds_ave.tfds_ave_dataset_builder import Builder
 
 @pytest.fixture
 def own(tmp_path):
-    """A user's own data, built into `data` beside them."""
+    """Return a folder of own data; the data set is in the folder `data` beside it."""
     make_custom(tmp_path / "own")
     build(tmp_path / "own", tmp_path / "data", "custom")
     return tmp_path / "own"
@@ -49,7 +49,7 @@ def refusal(own, folder=None):
 
 
 def change_feature(own):
-    """Change a feature, and neither its file's size nor the time of its change."""
+    """Change a feature, but not its file's size."""
     path = own / "clip 4.v.npy"
     values = np.load(path)
     values[0, 0] += 1
@@ -86,7 +86,7 @@ def test_the_same_files_are_not_built_again(own, tmp_path):
     build(own, tmp_path / "data", "custom")
     shutil.copytree(own, tmp_path / "copy")
     build(tmp_path / "copy", tmp_path / "data", "custom")
-    # Who names no folder reads what is there.
+    # Without a manual folder, TFDS reads the existing data set.
     tfds.load("tfds_ave/custom", data_dir=tmp_path / "data")
     assert info.stat().mtime == before
 
@@ -196,7 +196,7 @@ def test_files_of_ave_are_recorded_too(tmp_path):
         entry.name for entry in source.files
     }
     build(folder, tmp_path / "data")
-    # Files of background clips would make another split.
+    # Files of background clips would add a split.
     write(folder / "visual_feature_vec_noisy.h5", np.zeros((4, 10, 2048), np.float32))
     with pytest.raises(DatasetError, match=r"visual_feature_vec_noisy\.h5 is new"):
         build(folder, tmp_path / "data")

@@ -27,7 +27,10 @@ FPS = 25
 
 
 def encode(output, codec, pts, bframes=0, gop=12, seed=None):
-    """The packets of grey frames at times in 1 / FPS s; of noise if there is a seed."""
+    """Yield None, then the packets of frames at times in 1 / FPS s.
+
+    Frames are grey; noise if `seed` is given.
+    """
     stream = output.add_stream(codec, rate=FPS, options={"g": str(gop)})
     stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
     stream.bit_rate = 2_000_000
@@ -55,7 +58,7 @@ def mux(output, *generators):
         output.mux(packet)
 
 
-# Ten frames, ten seconds of the tenth, and two more.
+# Eleven frames, the last one shown for ten seconds, and two more frames.
 PAUSE = [*range(11), 261, 262]
 
 
@@ -84,7 +87,7 @@ def test_a_pause_before_the_last_frames_is_no_duration(
 
 
 def test_a_pause_does_not_hide_that_a_file_is_cut_off(tmp_path):
-    # Five more seconds, of which only the first frames are left.
+    # The cut leaves only the first frames of the last five seconds.
     file = tmp_path / "video.mp4"
     pts = [*range(11), *range(261, 386)]
     with av.open(str(file), "w", options={"movflags": "faststart"}) as output:
@@ -126,8 +129,8 @@ def test_slides_last_as_long_as_the_file_states(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_what_fills_up_the_last_frame_of_sound_is_no_second(tmp_path, rate):
-    # A frame of AAC takes 0.13 s at 8 kHz. The file states that less is sound.
+def test_padding_of_the_last_sound_frame_is_no_second(tmp_path, rate):
+    # An AAC frame lasts 0.13 s at 8 kHz. The last packet states a shorter duration.
     file = str(tmp_path / "sound.mp4")
     with av.open(file, "w") as output:
         sound = sound_packets(output, "aac", click(1, 3, rate), rate, "mono")
@@ -167,7 +170,7 @@ def test_frames_are_shown_at_their_time(tmp_path, suffix, codec, bframes):
 @pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "libx264"])
 @pytest.mark.parametrize("bframes", [0, 2])
 def test_avi_repeats_frames_by_empty_packets(tmp_path, codec, bframes):
-    # At a variable frame rate.
+    # Timestamps of a variable frame rate.
     pts = np.cumsum([0, 1, 1, *[1, 2, 1, 1, 4, 1, 3] * 3, 1, 1]).tolist()
     file = str(tmp_path / "video.avi")
     with av.open(file, "w") as output:
@@ -182,15 +185,15 @@ def test_avi_repeats_frames_by_empty_packets(tmp_path, codec, bframes):
 
 
 def packed(packets):
-    """DivX's packed bitstream: a B-frame in the packet of the frame after it."""
+    """Return packets packed as by DivX: a B-frame shares the packet of its P-frame."""
     contents, packets = [], [*packets, None]
     while (packet := packets.pop(0)) is not None:
         contents.append(bytes(packet))
         if packets[0] is not None and packets[0].pts < packet.pts:
             contents[-1] += bytes(packets.pop(0))
-            # A frame that is not coded.
+            # A frame that is not coded takes the place of the B-frame.
             contents.append(b"\0\0\1\xb6\x51\0\0")
-    # User data whose last letter says so.
+    # The p at the end of the user data marks a packed stream.
     return [b"\0\0\1\xb2DivX503b1393p" + contents[0], *contents[1:]]
 
 
@@ -214,7 +217,7 @@ def test_packed_frames_in_avi(tmp_path):
 
 
 def write_segments(folder, num_segments=4, codec="libx264", bframes=2, **options):
-    """One stream in segments of a second, each with counters of its own."""
+    """Return a stream's segments of one second, with discontinuous counters."""
     pattern = str(folder / "%d.ts")
     options = {"segment_time": "1", "segment_format": "mpegts", **options}
     with av.open(pattern, "w", format="segment", options=options) as output:
@@ -228,7 +231,7 @@ def write_segments(folder, num_segments=4, codec="libx264", bframes=2, **options
     segments = []
     for index in range(num_segments):
         content = np.fromfile(folder / f"{index}.ts", np.uint8).reshape(-1, 188)
-        # The continuity counter. That it goes on may be chance.
+        # Shift the continuity counter, which may be continuous by chance.
         counters = content[:, 3] + 5 * index
         content[:, 3] = content[:, 3] & 0xF0 | counters & 0x0F
         segments.append(content.tobytes())
@@ -268,7 +271,7 @@ def test_a_transport_stream_that_lost_packets_is_damaged(tmp_path, codec, num_lo
 
 
 def test_probing_skips_empty_packets(tmp_path, monkeypatch):
-    # Theora has them for repeated frames, and its decoder refuses them.
+    # Theora has empty packets for repeated frames, and its decoder refuses them.
     def refuse():
         raise av.error.ArgumentError(22, "Invalid argument")
 

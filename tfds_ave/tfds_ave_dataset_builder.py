@@ -166,7 +166,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _reuse(self, options: tfds.download.DownloadConfig | None) -> bool:
         """Return whether the data set exists and doesn't need to be built.
 
-        The source files are compared if options are given, as commands that build do.
+        If options are given, as by commands that build, compare the source files.
         """
         mode = options.download_mode if options else None
         if not self.data_path.exists() or (mode and mode.overwrite_dataset):
@@ -176,8 +176,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return True
         if not self.is_prepared():
             raise DatasetError(
-                f"{self.data_path}: expected a data set, or no such folder. Remove it, "
-                "or add --overwrite."
+                f"{self.data_path}: this folder holds no data set. Remove it, or add "
+                "--overwrite."
             )
         if options and self.builder_config.source != "simulated":
             self._check_source(self._manual_dir if options.manual_dir else None)
@@ -189,7 +189,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _check_source(self, folder: pathlib.Path | None) -> None:
         """Raise DatasetError if the data set's source files have changed.
 
-        They are compared with `folder`, by default the folder they were read from.
+        Compare the files in `folder`, by default the folder that they were read from.
         """
         self._check_windows()
         self.on_progress("comparing files", 0, 0)

@@ -64,8 +64,9 @@ _METAVARS = {
 class Registry:
     """Names of a registry whose entries have a `summary`.
 
-    Its module imports TensorFlow, which takes seconds: only the full help imports it.
-    `names` is a copy, so that a wrong name is refused at once; a test compares them.
+    Importing the registry's module takes seconds, so only the full help does. `names`
+    copies the registry's names, so that a wrong name is refused at once; a test
+    compares the copy with the registry.
     """
 
     module: str
@@ -118,15 +119,15 @@ class Flag:
     """A flag; argparse calls it to convert the flag's text.
 
     Attributes:
-        name: Its name, without dashes.
-        text: Its help; the default is appended.
+        name: Name without dashes.
+        text: Help text; the default is appended.
         kind: Converts the text: `str`, `int`, `float`, `PATH`, `boolean`, `positive` or
             `share`.
-        default: Its value if it is not given.
+        default: Value if the flag is not given.
         choices: The accepted values; empty for all.
-        shown_default: The default in its help; None for `default`.
-        metavar: The name of its value in the help; None for that of its kind.
-        is_rare: Whether `--help` leaves it to `--helpfull`.
+        shown_default: The default in the help; None for `default`.
+        metavar: Name of the value in the help; None for the name that fits `kind`.
+        is_rare: Whether only `--helpfull` explains the flag.
     """
 
     name: str
@@ -157,12 +158,12 @@ class Flag:
         group.add_argument(f"--{self.name}", **options)
 
     def __call__(self, text: str) -> Any:
-        """Return the value of a text. argparse would reword errors but UserError."""
+        """Convert a text; raise UserError, because argparse rewords other errors."""
         if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
             message = "Expected a name in UTF-8, which TensorFlow needs."
             raise UserError(message, field=self.name, value=text)
         if self.kind is PATH and not text:
-            # An unset variable of the shell. pathlib would read it as `.`.
+            # pathlib reads an empty path, often an unset shell variable, as `.`.
             raise UserError(f"--{self.name}: expected a path. Received nothing.")
         try:
             value = self.kind(text)
@@ -211,7 +212,7 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def _from_config(field: dataclasses.Field[Any]) -> Flag:
-    """Return a setting's flag. If it is not given, there is no such argument."""
+    """Return a setting's flag. A flag that is not given sets no argument."""
     metadata = field.metadata
     kind = {bool: boolean, int: int, float: float}.get(metadata["kind"], str)
     metavar = {"model": "NAME", "decay_epochs": "N,N,..."}.get(field.name)

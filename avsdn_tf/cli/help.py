@@ -24,7 +24,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _format_action(self, action: argparse.Action) -> str:
         text = super()._format_action(action)
-        # The title of the group is enough for the commands.
+        # Drop the line above the list of commands: the group has a title.
         return text.partition("\n")[2] if action.nargs == argparse.PARSER else text
 
     def _format_action_invocation(self, action: argparse.Action) -> str:

@@ -88,7 +88,7 @@ class Format:
         write: Writes an `Exportable` and metadata to a path.
         run: Runs the file on clips with the format's own runtime, and returns logits.
         summary: Line in `--help`.
-        packages: Modules that exporting imports, beside this package's requirements.
+        packages: Modules that exporting needs besides this package's requirements.
         oldest_keras: Oldest version of Keras that can write the format.
     """
 

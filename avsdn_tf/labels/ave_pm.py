@@ -35,9 +35,8 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
             name = names.get(row["label"])
             if name is None:
                 problems.append(
-                    f"{where}: expected the number of a class, which "
-                    "class_name_mapping.csv names. Received: "
-                    f"{short_name(row['label'])}."
+                    f"{where}: expected a class_id of class_name_mapping.csv. "
+                    f"Received: {short_name(row['label'])}."
                 )
                 continue
             event = parse_event(name, row["onset"], row["offset"], where, problems)

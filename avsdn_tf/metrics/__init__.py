@@ -1,7 +1,7 @@
-"""Scores of segments and events: counting functions, and Keras metrics of them.
+"""Scores of segments and events: counting functions, and Keras metrics that call them.
 
 Reports use the same counting functions, so a metric over the batches of a split equals
-the score in its report.
+the split's score in the report.
 """
 
 from avsdn_tf.metrics.counts import (

@@ -129,7 +129,7 @@ class AudioGuidedAttention(keras.layers.Layer):
         from_audio = ops.expand_dims(
             from_audio, 2 if self.audio_axis == "hidden" else 3
         )
-        # As one matrix, so that compilers fuse bias and ReLU into the product.
+        # Reshape to one matrix, so that compilers fuse bias and ReLU into the product.
         all_cells = ops.reshape(visual, (-1, shape[-1]))
         from_visual = self.visual_scores(self.visual_projection(all_cells))
         from_visual = ops.reshape(

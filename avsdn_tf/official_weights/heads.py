@@ -48,8 +48,8 @@ def convert_psp(state: Mapping[str, Any], categories: Sequence[str]) -> PSP:
     Args:
         state: `state_dict` of their `psp_net`, supervised or weakly supervised; values
             are arrays that `numpy.asarray` accepts.
-        categories: Names of the event categories in the order of the program's classes,
-            which is that of `tfds_ave`, without background, the last class.
+        categories: Names of the event categories, without background, in the order of
+            the program's classes. `tfds_ave` has the same order.
 
     Returns:
         The model. Its logits equal those of the program.

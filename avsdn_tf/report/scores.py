@@ -8,14 +8,14 @@ from avsdn_tf.text import count
 # Key in the report: name and meaning.
 _SEGMENT_SCORES = {
     "accuracy": "Accuracy: of all {segments} of {clips}; the interval resamples clips",
-    "always_background": "Always background: trivial: its accuracy, without looking or "
-    "listening",
+    "always_background": "Always background: trivial: accuracy of predicting "
+    "background everywhere",
     "perfect_clip_classifier": "Perfect clip classifier: trivial: the true class of "
     "the clip in every segment, nothing localized",
     "partial_clip_accuracy": "Partial-clip accuracy: in the clips that hold both event "
     "and background",
-    "background_recall": "Background recall: of the true background segments, how many "
-    "are found",
+    "background_recall": "Background recall: share of the true background segments "
+    "that are found",
     "segment_f1": "Segment F1: the segments of all categories together, background "
     "left out",
     "event_f1": "Event F1 at IoU 0.5: whole events: same category, overlap of at least "
@@ -35,23 +35,22 @@ _MULTI_LABEL_SCORES = {
     "map_mean": "mAP: the mean over IoU 0.1 to 0.9",
     "llp_segment_f1": "LLP segment F1: mean over clips of the mean F1 of a clip's "
     "categories",
-    "llp_event_f1": "LLP event F1: the same of events at IoU 0.5",
-    "background_recall": "Background recall: of the segments without a category, how "
-    "many are found",
+    "llp_event_f1": "LLP event F1: mean over clips of the mean event F1 of a clip's "
+    "categories, at IoU 0.5",
+    "background_recall": "Background recall: share of the segments without a category "
+    "that are found",
     "validation_f1": "Validation F1: segment F1 of epoch {selected_epoch}, the best of "
     "{epochs_run}; the choice never sees the test split",
 }
 _CROSS_MODALITY_SCORES = {
-    "a2v_accuracy": "A2V accuracy: the event's sound is known: how often its start is "
-    "found in the picture, in {clips}; the interval resamples clips",
-    "v2a_accuracy": "V2A accuracy: the event's picture is known: how often its start "
-    "is found in the sound",
-    "random_window": "Random window: trivial: any window of the event's length, on "
-    "average",
-    "always_at_start": "Always at the start: trivial: the first window, without "
-    "looking or listening",
-    "always_at_end": "Always at the end: trivial: the last window, without looking or "
-    "listening",
+    "a2v_accuracy": "A2V accuracy: share of {clips} in which the start of the event is "
+    "found in the picture, given its sound; the interval resamples clips",
+    "v2a_accuracy": "V2A accuracy: share of clips in which the start of the event is "
+    "found in the sound, given its picture",
+    "random_window": "Random window: trivial: mean over all windows of the event's "
+    "length",
+    "always_at_start": "Always at the start: trivial: always predict the first window",
+    "always_at_end": "Always at the end: trivial: always predict the last window",
     "validation_accuracy": "Validation accuracy: mean of A2V and V2A on the validation "
     "split, of epoch {selected_epoch}, the best of {epochs_run}",
 }

@@ -56,9 +56,9 @@ def _setting_by_mode(default: Any, cross_modal: Any, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a run learns, from which data, and how.
+    """Settings of a run: task, data set, network and training.
 
-    The defaults are the AVSDN paper's recipe, as docs/network.md reads it.
+    The defaults are the AVSDN paper's recipe; docs/network.md explains them.
 
     Raises:
         UserError: If a value is out of its range, or two contradict each other.
@@ -163,8 +163,8 @@ class Config:
     )
     deterministic: bool = _setting(
         False,
-        "The same seed gives the same weights on GPUs too, at the cost of speed; on "
-        "CPUs it always does.",
+        "Use deterministic GPU kernels, which are slower: the same seed gives the same "
+        "weights. CPUs are always deterministic.",
     )
     clip_norm: float = _setting(
         0.0, "Maximum norm of a step's gradient (gradient clipping); 0: none."
@@ -220,7 +220,7 @@ class Config:
             raise UserError("Expected a finite number.", field=field.name, value=value)
 
     def _check_mode(self, field: dataclasses.Field[Any]) -> None:
-        """Check that the mode uses a setting that is not the default."""
+        """Raise UserError if a changed setting has no effect in the mode."""
         value = getattr(self, field.name)
         if value == field.default:
             return
@@ -238,7 +238,7 @@ class Config:
         return [int(epoch) for epoch in self.decay_epochs.split(",") if epoch]
 
     def _check_decay(self) -> None:
-        """Check that `decay_epochs` are ascending numbers, and the only decay."""
+        """Check that `decay_epochs` ascend, and that `decay_steps` isn't set too."""
         where = {"field": "decay_epochs", "value": self.decay_epochs}
         try:
             epochs = self.decay_boundaries

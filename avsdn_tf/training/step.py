@@ -44,10 +44,10 @@ def make_train_steps(
 ) -> Callable[[Any, int, Any, bool], Steps]:
     """Return a function that executes several steps on all devices.
 
-    Its arguments are the iterator over batches, the number of steps, the totals so far,
-    and whether this worker should stop. A step computes loss and gradients of every
-    replica's part of a batch, sums them over all replicas and workers, and updates the
-    weights by the mean over the batch's clips.
+    The function's arguments are the iterator over batches, the number of steps, the
+    totals so far, and whether this worker should stop. A step computes loss and
+    gradients of every replica's part of a batch, sums them over all replicas and
+    workers, and updates the weights by the mean over the batch's clips.
 
     Args:
         task: Task with the network and the loss of a batch.

@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """How many times as good as the baseline each program is."""
+        """Ratio of each program's median to the baseline's; above 1 is better."""
         first, *_ = self.medians.values()
         return {
             name: first / median if self.less_is_better else median / first
@@ -75,14 +75,14 @@ def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) ->
         f"{machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_gb']:g} GB. Measured {machine['code']}. {packages}.",
         "",
-        "Every program ran in a process of its own with as many threads as cores, and "
-        f"took {header['repeats']} turns. Columns: the median of the turns, their "
-        "range, and how many times as good as the first program the median is. Where a "
-        "heading names no data set, features and weights are random: speed depends on "
-        "shapes alone. bfloat16 is measured where the processor has it.",
+        "Every program ran in its own process with as many threads as cores, in "
+        f"{header['repeats']} turns. Columns: median and range of the turns, and ratio "
+        "to the first program's median (above 1 is better). If a heading names no data "
+        "set, features and weights are random: speed depends on shapes alone. bfloat16 "
+        "is measured if the processor supports it.",
         *(["", f"{header['disclaimer']}."] if header["disclaimer"] else []),
         "",
-        "![How many times as good as the first program](benchmark.png)",
+        "![Ratio of each program to the first](benchmark.png)",
         "",
     ]
     return "\n".join([*lines, *(each.to_markdown() for each in comparisons)])

@@ -152,7 +152,7 @@ class Source:
         return to_flicks((stream.start_time or 0) + duration, stream.time_base)
 
     def _stream_duration(self, stream: av.VideoStream | av.AudioStream) -> int | None:
-        """Return a stream's stated duration. In ASF, FFmpeg copies the file's."""
+        """Return the stated duration; None for ASF, where FFmpeg copies the file's."""
         return stream.duration if self._format != "asf" else None
 
     @property
@@ -297,7 +297,7 @@ class VideoInfo:
 def describe(path: str | os.PathLike[str]) -> VideoInfo:
     """Return a video's modalities and length from the beginning of the file.
 
-    A stream without samples or frames is no modality, nor is a cover image.
+    Empty streams and cover images don't count as modalities.
 
     Raises:
         VideoError: If the file is no video, or its streams can't be decoded.
