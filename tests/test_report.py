@@ -22,7 +22,9 @@ from avsdn_tf.report.scores import list_scores, percent
 from avsdn_tf.report.terminal import (
     TrainingProgress,
     extraction_progress,
+    open_console,
     results_table,
+    spinner,
 )
 from avsdn_tf.run_folder import RunFolder
 
@@ -239,6 +241,23 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions):
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", text)
     assert all(link.startswith("#") for link in links)
     assert "@import" not in text
+
+
+def test_an_output_that_is_no_terminal_shows_no_bar(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # As Jupyter sets it.
+    shown = io.StringIO()
+    console = open_console(shown)
+    with TrainingProgress(console) as progress:
+        progress.set_params({"epochs": 2, "steps": 4})
+        progress.on_train_begin()
+        progress.on_epoch_begin(0)
+        progress.on_train_batch_end(1, {"loss": 0.12345, "accuracy": 0.5})
+        progress._bar.refresh()
+    with spinner(console, "dog.mp4"):
+        pass
+    with extraction_progress(console, 1) as on_done:
+        on_done(pathlib.Path("dog.mp4"), None)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()) == "1/1 dog.mp4\n"
 
 
 def test_a_terminal_shows_loss_accuracy_and_the_time_left():

@@ -76,7 +76,7 @@ def _progress(terminal: Any) -> Iterator[Callable[[int, int | None], None]]:
         TimeRemainingColumn(),
         console=terminal,
         transient=True,
-        disable=not terminal.is_terminal,
+        disable=not terminal.is_interactive,
     ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

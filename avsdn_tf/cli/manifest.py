@@ -133,14 +133,13 @@ def run(args: argparse.Namespace) -> int:
     """Write the manifest, print a summary, and return 0."""
     start(args)
     # These import TensorFlow.
-    from rich.console import Console
-
     from avsdn_tf import labels
     from avsdn_tf.labels.picture import draw_summary
     from avsdn_tf.labels.summary import summarize
     from avsdn_tf.labels.write import check_writable, write_manifest
+    from avsdn_tf.report.terminal import open_console
 
-    terminal = Console(file=sys.stdout)
+    terminal = open_console(sys.stdout)
     folder = pathlib.Path(flags.PATH(args.folders[0]))
     out = pathlib.Path(args.out or folder)
     check_writable(out, args.overwrite)
@@ -190,9 +189,10 @@ def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -
     title = f"events ({more} more categories in the picture)" if more else "events"
     terminal.print(rows_table(title, ("category", *SPLITS), rows))
     print_plainly(terminal, f"Picture to open: {out / 'manifest.png'}")
-    how = " --mode=weak --weak_label=mil" if summary.num_untimed else ""
-    command = f"avsdn train --manifest={shlex.quote(str(out))}{how}"
-    print_plainly(terminal, f"Train: {command}")
+    if all(summary.num_splits.values()):  # `build` refuses empty splits.
+        how = " --mode=weak --weak_label=mil" if summary.num_untimed else ""
+        command = f"avsdn train --manifest={shlex.quote(str(out))}{how}"
+        print_plainly(terminal, f"Train: {command}")
 
 
 def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
@@ -249,7 +249,7 @@ def _progress(console: Any) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import Progress
 
     with Progress(
-        console=console, transient=True, disable=not console.is_terminal
+        console=console, transient=True, disable=not console.is_interactive
     ) as bar:
         task = bar.add_task("opening", total=None)
 

@@ -14,7 +14,6 @@ from avsdn_tf.cli.manifest import print_manifest
 from avsdn_tf.cli.start import start
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
-from avsdn_tf.text import printable
 
 SUMMARY = "Localize events in videos; --zero_shot and --demo need no run."
 USAGE = "(--run=DIR | --zero_shot) VIDEO [VIDEO ...] [FLAGS]"
@@ -87,14 +86,13 @@ def run(args: argparse.Namespace) -> int:
     """Write the events of each video, and a page; return 1 if one failed, else 0."""
     start(args)
     # These import TensorFlow.
-    from rich.markup import escape
-
     from avsdn_tf.features.video import VideoError
     from avsdn_tf.report.terminal import (
         events_table,
         list_failures,
         logging_terminal,
         print_plainly,
+        spinner,
     )
     from avsdn_tf.runs import predict_to
 
@@ -106,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         predictor, videos = prepare(args, out)
         for video in videos:
             try:
-                with terminal.status(f"[bold]{escape(printable(video.name))}"):
+                with spinner(terminal, video.name):
                     found, page = predict_to(out, predictor, video)
             except (UserError, VideoError) as error:
                 is_ours = isinstance(error, UserError)

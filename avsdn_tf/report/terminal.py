@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import (
     Callable,
     Collection,
@@ -12,7 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any
+from typing import IO, Any
 
 import keras
 from rich.box import SIMPLE_HEAD
@@ -33,6 +34,19 @@ from avsdn_tf.events import VideoPrediction
 from avsdn_tf.report.scores import list_scores, percent, title_of
 from avsdn_tf.run_folder import RunFolder
 from avsdn_tf.text import printable, printable_lines, short_name
+
+
+def open_console(file: IO[str] | None = None) -> Console:
+    """Return a console that shows progress bars on a real terminal only.
+
+    FORCE_COLOR, which Jupyter sets, makes rich take any output for a terminal: each
+    redrawn bar would become another line.
+
+    Args:
+        file: The output. Default: `sys.stdout`.
+    """
+    is_interactive = None if (file or sys.stdout).isatty() else False
+    return Console(file=file, force_interactive=is_interactive)
 
 
 def results_table(report: Mapping[str, Any]) -> Table:
@@ -105,8 +119,15 @@ def _empty_table(title: str, disclaimer: str | None) -> Table:
 
 def _bar(console: Console, *columns: ProgressColumn) -> Progress:
     """Return a progress bar that is shown on terminals only, and removed at the end."""
-    is_terminal = console.is_terminal
-    return Progress(*columns, console=console, transient=True, disable=not is_terminal)
+    disable = not console.is_interactive
+    return Progress(*columns, console=console, transient=True, disable=disable)
+
+
+def spinner(console: Console, name: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context manager that shows a name and a spinner on terminals only."""
+    if not console.is_interactive:
+        return contextlib.nullcontext()
+    return console.status(Text(printable(name), style="bold"))
 
 
 class TrainingProgress(keras.callbacks.Callback):
@@ -181,7 +202,7 @@ class TerminalHandler(logging.Handler):
 @contextlib.contextmanager
 def logging_terminal(console: Console | None = None) -> Iterator[Console]:
     """Print the package's log on the terminal inside the block; yield the terminal."""
-    console, logger = console or Console(), logging.getLogger("avsdn_tf")
+    console, logger = console or open_console(), logging.getLogger("avsdn_tf")
     handler, before = TerminalHandler(console), (logger.level, logger.propagate)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -221,7 +242,7 @@ def extraction_progress(
             num_done += 1
             name = printable(video.name)
             bar.update(task, advance=1, description=name)
-            if failure or not console.is_terminal:
+            if failure or not console.is_interactive:
                 console.print(
                     f"{num_done}/{num_videos} {name}{': failed' if failure else ''}",
                     style="red" if failure else None,
