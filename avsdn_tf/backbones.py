@@ -169,6 +169,21 @@ class Backbones:
         fields = dataclasses.asdict(self).items()
         return {name: v for name, v in fields if not name.endswith("_sha256")}
 
+    def describe(self) -> str:
+        """Return networks and weights of sound and picture as a line for people."""
+        texts = []
+        for modality, label in zip(_MODALITIES, ("sound", "picture"), strict=True):
+            network, weights = (
+                getattr(self, f"{modality}_{name}") for name in ("network", "weights")
+            )
+            # A module has no name but its URL or folder.
+            names = [None if network == HUB else network, weights]
+            if modality == "visual":
+                names.append(self.visual_precision)
+            if text := ", ".join(filter(None, names)):
+                texts.append(f"{label}: {text}")
+        return "; ".join(texts)
+
     def to_dict(self) -> dict[str, str | None]:
         """Return the fields as a JSON-ready dictionary, without unknown checksums."""
         return {

@@ -216,4 +216,4 @@ def test_the_next_command_fits_clips_without_times(own, capsys):
     avsdn("build", "my weak data", "--data_dir=my sets")
     printed = capsys.readouterr().out
     how = "--mode=weak --weak_label=mil --data_dir='my sets'"
-    assert f"avsdn --dataset=tfds_ave/custom {how}" in printed
+    assert f"avsdn train --dataset=tfds_ave/custom {how}" in printed

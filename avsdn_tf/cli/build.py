@@ -168,22 +168,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> None:
     # These import TensorFlow.
-    from rich.console import Console
-
     from avsdn_tf.data.dataset import build_dataset, find_builder, open_dataset
-    from avsdn_tf.report.terminal import logging_terminal, print_plainly
+    from avsdn_tf.report.terminal import logging_terminal, open_console, print_plainly
 
     # TFDS's output is redirected from sys.stdout later.
-    terminal = Console(file=sys.stdout)
+    terminal = open_console(sys.stdout)
     builder = find_builder(args.dataset, args.data_dir)
     if args.dataset == OWN_DATA:
         builder.window_s, builder.hop_s = args.window_s, args.hop_s
     state = "is built"
     if builder.is_prepared():
         state = "is built again" if args.overwrite else "was built already"
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        print_plainly(terminal, text, style="yellow")
+
     with logging_terminal(terminal), _progress(terminal) as on_progress:
         builder.on_progress = on_progress
-        builder.say = lambda text: print_plainly(terminal, text, style="yellow")
+        builder.say = say
         build_dataset(
             builder,
             download_dir=args.download_dir,
@@ -192,7 +196,10 @@ def _build(args: argparse.Namespace) -> None:
     dataset = open_dataset(args.dataset, args.data_dir)
     print_plainly(terminal, f"{dataset.name} {state}")
     for name, text in _summarize(dataset):
-        style = "yellow" if name == "warning" else None
+        is_warning = name == "warning"
+        if is_warning and any(line.endswith(f": {text}") for line in said):
+            continue
+        style = "yellow" if is_warning else None
         print_plainly(terminal, f"  {name:10}  {text}", style=style)
 
 
@@ -280,7 +287,7 @@ def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not console.is_interactive,
         # TFDS's output is redirected.
         redirect_stdout=False,
         redirect_stderr=False,
@@ -292,7 +299,7 @@ def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
             if stage != shown:
                 bar.remove_task(task)
                 task, shown = bar.add_task(stage, total=total or None), stage
-                if not console.is_terminal:
+                if not console.is_interactive:
                     console.print(stage, highlight=False)
             bar.update(task, completed=done)
 
@@ -325,8 +332,7 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
     dtype = np.dtype(builder.info.features["visual"].np_dtype).name
     text = f"audio {audio} float32, visual {visual} {dtype}"
     yield "features", text + " a segment" * dataset.is_padded
-    names = [value for value in dataset.backbones.names().values() if value]
-    yield "backbones", ", ".join(names) or "not recorded"
+    yield "backbones", dataset.backbones.describe() or "not recorded"
     size = filesize.decimal(builder.info.dataset_size)
     yield "folder", f"{builder.data_path}, {size}"
     if dataset.disclaimer:
@@ -340,7 +346,8 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
     where = f" --data_dir={shlex.quote(os.fspath(builder.data_dir_root))}"
     default = expand_user("~/tensorflow_datasets")
     is_default = os.fspath(builder.data_dir_root) == default
-    yield "train", f"avsdn --dataset={dataset.name}{how}{'' if is_default else where}"
+    command = f"avsdn train --dataset={dataset.name}{how}"
+    yield "train", command + ("" if is_default else where)
 
 
 def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]]:
