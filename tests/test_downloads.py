@@ -1,4 +1,4 @@
-"""Where public networks come from, against a local server."""
+"""Downloads of public networks, from a local server."""
 
 import http.server
 import io
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from avsdn_tf.cli import fetch
 from avsdn_tf.errors import UserError
-from avsdn_tf.features import downloads, sources
+from avsdn_tf.features import downloads, extractor, sources
 from avsdn_tf.features.audio import AudioNetwork
 from tests.commands import avsdn
 
@@ -34,7 +34,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def server(archive, tmp_path, monkeypatch):
-    """Serves a module whole, broken and not at all; returns its address."""
+    """Serve complete and broken modules; yield the address and the requested paths."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     answers = {
@@ -78,7 +78,7 @@ def test_the_next_source_is_tried_and_what_failed_is_said_once(
     (record,) = caplog.records
     for part in ("/forbidden: ", "403", "/page: ", "/half: "):
         assert part in record.getMessage()
-    # The download is kept, and nobody is asked again.
+    # The download is cached: no second request.
     asked.clear()
     assert sources.resolve(first) == path
     assert asked == []
@@ -136,3 +136,16 @@ def test_doctor_names_a_remedy(server, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "predict: avsdn fetch whole" in shown
     assert "501" in shown
+
+
+def test_the_error_of_missing_downloads_names_the_command_that_fetches_them(
+    server, monkeypatch
+):
+    def fail(field):
+        raise UserError("no connection", field=field)
+
+    monkeypatch.setattr(extractor, "AudioNetwork", lambda *_: fail("audio_weights"))
+    monkeypatch.setattr(extractor, "VisualNetwork", lambda *_: fail("visual_weights"))
+    with pytest.raises(UserError, match="avsdn fetch yamnet resnet152 --to=") as caught:
+        extractor.build_extractor("resnet152_maps", audio_network="yamnet_scores")
+    assert len(str(caught.value).splitlines()) == 3

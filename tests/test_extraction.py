@@ -120,7 +120,8 @@ def test_what_can_not_be_loaded_is_one_message_about_features_json(
     message = str(error.value)
     assert message.startswith(f'{folder / "features.json"}: "{member}": ')
     assert str(folder / value) in message
-    assert len(message.splitlines()) == 1
+    # Offline, the other backbone's error and a hint follow.
+    assert len(message.splitlines()) <= 3
     # The folder is free for other backbones.
     assert not (folder / "features").exists()
 

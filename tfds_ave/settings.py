@@ -116,14 +116,18 @@ def check_fixed(
 
 @contextlib.contextmanager
 def name_settings(folder: pathlib.Path) -> Iterator[None]:
-    """Convert errors about backbones to errors about members of features.json."""
+    """Convert errors about backbones to errors about members of features.json.
+
+    Without the file, the errors are about the default backbones.
+    """
     try:
         yield
     except UserError as error:
         path = folder / SETTINGS
         messages = []
         for each in getattr(error, "errors", [error]):
-            member = f'"{each.field}": {each.value!r}'
-            where = "" if each.field is None else f"{path}: {member}: "
+            where = "" if each.field is None else f'"{each.field}": {each.value!r}: '
+            if where and path.is_file():
+                where = f"{path}: {where}"
             messages.append(where + each.message)
-        raise DatasetError(" ".join(messages)) from error
+        raise DatasetError("\n".join(messages)) from error

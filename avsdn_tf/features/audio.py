@@ -135,10 +135,15 @@ class AudioNetwork:
             function, self.resource = AUDIO_NETWORKS[network].load(source)
         # The error's type depends on the loader: no connection, no file, no model.
         except Exception as error:
+            expected = "Expected the address or folder of a sound module."
+            if publisher:
+                expected = (
+                    f"Expected a network connection to {publisher}, or the folder of "
+                    "that module, downloaded and unpacked."
+                )
             raise UserError(
                 f"can't be loaded ({type(error).__name__}: {first_line(error)}). "
-                f"Expected a network connection to {publisher}, or "
-                "the folder of that module, downloaded and unpacked.",
+                + expected,
                 **argument,
             ) from error
         self.features_of = tf.function(function, input_signature=[_SECONDS])

@@ -3,11 +3,11 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 
-from avsdn_tf.backbones import VGGISH, YAMNET
+from avsdn_tf.backbones import VGGISH, YAMNET, Backbones
 from avsdn_tf.errors import first_line
 from avsdn_tf.features import sources
 from avsdn_tf.features.transfer import Progress, download, ignore
@@ -94,6 +94,18 @@ def downloads() -> list[Download]:
         _keras("resnet152", trained, f"resnet/resnet152_{kernels}"),
         _keras("vgg19", f"{trained} (maps)", f"vgg19/vgg19_{kernels}"),
     ]
+
+
+def find_missing(backbones: Backbones, modalities: Iterable[str]) -> list[str]:
+    """Return the names of the modalities' downloads that are not in the caches."""
+    names = []
+    for modality in modalities:
+        weights = getattr(backbones, f"{modality}_weights")
+        if weights == backbones.known_source(modality):
+            names.append(getattr(backbones, f"{modality}_network"))
+    # Networks with several outputs share their weights.
+    files = {name.removesuffix("_scores").removesuffix("_maps") for name in names}
+    return [each.name for each in downloads() if each.name in files and not each.find()]
 
 
 def look(network: Download) -> State:

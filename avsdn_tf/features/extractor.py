@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from avsdn_tf.backbones import HUB, Backbones
-from avsdn_tf.errors import UserError, call_all
+from avsdn_tf.errors import CombinedUserError, UserError, call_all
 from avsdn_tf.features.audio import AUDIO_NETWORKS, AudioNetwork
+from avsdn_tf.features.downloads import find_missing
 from avsdn_tf.features.video import Second, VideoError
 from avsdn_tf.features.video.process import (
     DEFAULT_LIMITS,
@@ -280,11 +281,29 @@ def build_extractor(
         .complete()
     )
     check_names(backbones, empty)
-    # One error names both backbones if neither can be downloaded.
-    audio, visual = call_all(
-        lambda: AudioNetwork(backbones.audio_weights, backbones.audio_network),
-        lambda: VisualNetwork(
-            backbones.visual_network, backbones.visual_weights, visual_precision
-        ),
-    )
+    try:
+        # One error names both backbones if neither can be downloaded.
+        audio, visual = call_all(
+            lambda: AudioNetwork(backbones.audio_weights, backbones.audio_network),
+            lambda: VisualNetwork(
+                backbones.visual_network, backbones.visual_weights, visual_precision
+            ),
+        )
+    except UserError as error:
+        errors = getattr(error, "errors", [error])
+        fields = {each.field for each in errors}
+        failed = [m for m in MODALITIES if backbones.weights_field(m) in fields]
+        if names := find_missing(backbones, failed):
+            raise CombinedUserError(
+                [
+                    *errors,
+                    UserError(
+                        "Without a network connection: run `avsdn fetch "
+                        f"{' '.join(names)} --to=FOLDER` where there is one, copy "
+                        "FOLDER to this computer, and set the variables that the "
+                        "command prints."
+                    ),
+                ]
+            ) from error
+        raise
     return Extractor(audio, visual, empty, backbones.resolve())
