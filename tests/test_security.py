@@ -38,6 +38,7 @@ from avsdn_tf.videos import extractor_for
 from tests import test_video_process as video_tests
 from tests.test_labels import write_all, write_features
 from tfds_ave import extraction
+from tfds_ave.errors import DatasetError
 from tfds_ave.manifest import read_manifest
 from tfds_ave.videos import Video
 
@@ -991,6 +992,15 @@ def test_an_error_in_labels_is_a_short_line(tmp_path, files):
     for line in str(error.value).splitlines():
         assert line.isprintable()
         assert len(line) <= 1000
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "categories.txt"])
+def test_a_manifest_has_limited_size(tmp_path, monkeypatch, name):
+    write_all(tmp_path, {"categories.txt": "Bark\n", "manifest.csv": "key\n"})
+    (tmp_path / name).write_text("Bark\n" * 300)
+    monkeypatch.setattr("tfds_ave.manifest._MAX_BYTES", 1000)
+    with pytest.raises(DatasetError, match=f"{name}: .* more than 1,000 bytes"):
+        read_manifest(tmp_path)
 
 
 def test_a_manifest_holds_no_formula(tmp_path):

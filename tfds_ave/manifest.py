@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from avsdn_tf.files import expand_user
+from avsdn_tf.schemas import read_bytes
 from avsdn_tf.text import normalize, unmark_formula
 from tfds_ave.categories import CATEGORIES, explain_unknown, read_categories
 from tfds_ave.configs import BACKGROUND, SEGMENT_S, SPLITS
@@ -24,6 +25,8 @@ _FEATURE_COLUMNS = ("audio", "visual")
 _HOP_COLUMNS = ("audio_hop_s", "visual_hop_s")
 _KNOWN_COLUMNS = (*_COLUMNS, "video", *_FEATURE_COLUMNS, *_HOP_COLUMNS, "tolerance_s")
 _TOLERANCE_S = 1.0
+# A million lines, at 64 bytes a line.
+_MAX_BYTES = 64 * 2**20
 # File names have at most 255 bytes, and KEY.source.json is the longest.
 _MAX_KEY_BYTES = 240
 
@@ -189,9 +192,15 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 
 def _read_text(path: pathlib.Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        content = io.BytesIO(read_bytes(path, _MAX_BYTES))
+        # As a text file, which translates line ends.
+        return io.TextIOWrapper(content, "utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: expected text in UTF-8. {error}.") from error
+    except ValueError as error:
+        raise DatasetError(
+            f"{path}: expected at most {_MAX_BYTES:,} bytes. Received {error}."
+        ) from error
 
 
 def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
