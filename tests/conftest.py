@@ -14,7 +14,7 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A TFDS folder with the synthetic data set, built once."""
+    """Return a TFDS folder with the synthetic data set, built once."""
     from avsdn_tf.data.dataset import open_dataset
 
     folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
@@ -24,10 +24,10 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def official():
-    """AVE's released small files."""
+    """Return the folder of AVE's released small files."""
     folder = SHARED / "ave_official"
     if not folder.is_dir():
-        pytest.skip("AVE's released files are not at hand")
+        pytest.skip("AVE's released files are not available")
     return folder
 
 
@@ -38,7 +38,7 @@ def rng():
 
 @pytest.fixture
 def extractor():
-    """Features of three numbers."""
+    """Return an extractor of features of width 3."""
     from avsdn_tf.features.extractor import Extractor
     from tests.small_videos import Brightness, Loudness
 
@@ -47,7 +47,7 @@ def extractor():
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A run whose network reads the features of `extractor`."""
+    """Return the folder of a run whose network accepts features of `extractor`."""
     import avsdn_tf
     from avsdn_tf.run_folder import RunFolder
     from avsdn_tf.training.config import Config

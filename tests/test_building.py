@@ -1,4 +1,4 @@
-"""A build: one at a time, all problems first, nothing lost, and nothing left behind."""
+"""Builds: locks, errors before the first feature, kept data sets, and cleanup."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ _MODE = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Backbones that need no weights; yields a list as long as they were loaded."""
+    """Replace the backbones; return a list with an entry for each load."""
     calls = []
 
     def build_extractor(empty=None, **_):
@@ -120,7 +120,7 @@ def test_what_killed_builds_left_is_removed(tmp_path, loaded):
         path.mkdir(parents=True)
         (path / "c0.audio.npy").touch()
     build(tmp_path / "own", tmp_path / "data", "custom")
-    # Only what builds write goes.
+    # Only files that builds write are removed.
     assert names(config) == ["1.3.0", "mine"]
     kept = {f"{row[0]}.{kind}" for row in rows for kind in ("audio.npy", "visual.npy")}
     assert {*names(features)} >= kept
@@ -199,7 +199,7 @@ def test_a_folder_without_a_data_set_is_not_taken_for_one(tmp_path):
 
 
 def refusal(folder, data_dir):
-    """Return the message of a build that makes no feature."""
+    """Return the error message of a build that fails before computing features."""
     with pytest.raises(DatasetError) as error:
         build(folder, data_dir, "custom")
     assert not (folder / "features").exists()
@@ -207,7 +207,7 @@ def refusal(folder, data_dir):
 
 
 def test_all_that_is_wrong_is_named_before_the_first_feature(tmp_path, loaded):
-    """Features that differ in length, no sound, no video, and an event outside."""
+    """Wrong lengths of features, no sound, no video, and an event past the end."""
     folder = tmp_path / "own"
     rows = make_custom_videos(folder, (3, 3, 3, 3, 3, 3, 3))
     write_clip(folder / "3.mp4", 3, sound=False)

@@ -1,4 +1,4 @@
-"""The one message of a command line that is wrong."""
+"""Messages about wrong command lines."""
 
 import json
 import pathlib
@@ -39,7 +39,7 @@ def python(*words, **kwargs):
 
 @pytest.fixture
 def refuse(capsys):
-    """Returns the one message of a command line that fails."""
+    """Return a function that runs a failing command and returns its message."""
 
     def refuse(*words):
         with pytest.raises(SystemExit) as stop:
@@ -135,7 +135,7 @@ def test_flags_that_would_not_be_read_are_refused(refuse, words, expected):
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """The working folder, with a folder that holds no run and a run that trains."""
+    """Return the working folder, with unfinished, broken and ended runs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no run")

@@ -1,6 +1,6 @@
-"""Models that a release has saved load for ever, with the outputs that they had.
+"""Models that a release saved load in later versions, with equal outputs.
 
-The folder of a release is made once, by that release, and never again.
+Every release creates its folder of fixtures once. Never create a folder again.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ def test_a_release_is_there():
 def test_a_saved_model_loads_with_equal_outputs(path):
     model = avsdn_tf.load(path)
     assert model.categories == ["Bark", "Violin, fiddle"]
-    # The files of this release don't record these.
+    # Version 0.1.0 doesn't record these attributes.
     if path.parent.name == "0.1.0":
         assert model.num_segments is model.segment_s is model.backbones is None
     with np.load(path.with_suffix(".npz")) as arrays:

@@ -19,7 +19,7 @@ from tfds_ave.videos import Video
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Backbones of no work; gives the arguments that they were loaded with."""
+    """Replace the backbones; return a list of the arguments of each load."""
     calls = []
 
     def build_extractor(**given):
@@ -32,7 +32,7 @@ def loaded(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A manual folder with three videos. TensorFlow reads its name as a pattern."""
+    """Return a manual folder with three videos; its name is a glob pattern."""
     path = tmp_path / "own [1]"
     path.mkdir()
     for index in range(3):
@@ -73,7 +73,7 @@ def test_features_of_another_or_a_changed_video_are_made_again(folder, loaded):
     paths, _ = extract(folder)
     assert [len(np.load(audio)) for audio, _ in paths.values()] == [4, 2, 2]
     assert paths["c2"][0].stat().st_mtime_ns == kept
-    # Where nothing has changed, nothing is loaded.
+    # If no video has changed, no backbone is loaded.
     loaded.clear()
     extract(folder)
     assert loaded == []
@@ -122,7 +122,7 @@ def test_what_can_not_be_loaded_is_one_message_about_features_json(
     assert str(folder / value) in message
     # Offline, the other backbone's error and a hint follow.
     assert len(message.splitlines()) <= 3
-    # The folder is free for other backbones.
+    # No backbones claim the folder.
     assert not (folder / "features").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_clip_without_sound_or_picture_is_accepted_on_request(folder, loaded, 
     write_clip(folder / "0.mp4", 2, sound=empty != "audio", picture=empty != "visual")
     with pytest.raises(DatasetError, match=f'empty="{empty}".*\n1 of 3 videos'):
         extract(folder)
-    # The features so far are of the same backbones.
+    # `empty` doesn't change the recorded backbones.
     write_settings(folder, empty=empty)
     paths, backbones = extract(folder)
     assert "empty" not in backbones

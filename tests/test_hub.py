@@ -1,4 +1,4 @@
-"""Runs are shared and come back, against a local server that answers as the hub."""
+"""Push and load runs, with a local server in place of the Hugging Face Hub."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ def tag_of(content):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Repositories of models: made, written and read by huggingface_hub's client."""
+    """Answers huggingface_hub's client: creates, stores and serves repositories."""
 
     protocol_version = "HTTP/1.1"
     files: dict[str, dict[str, bytes]]
@@ -104,7 +104,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """The files of the hub's repositories by their names."""
+    """Start the server; yield the files of each repository by its name."""
     constants = pytest.importorskip("huggingface_hub.constants")
     Hub.files = {}
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)

@@ -52,7 +52,7 @@ def test_ties_and_categories_without_an_event_keep_a_half():
     labels = np.array([[[1, 0], [0, 0]]], np.int8)
     chosen, score = thresholds.choose(thresholds.count(logits, labels))
     assert chosen == [0.5, 0.5]
-    # Of the second category, a false segment is predicted.
+    # The second category has a false positive.
     assert score == pytest.approx(2 / 3)
 
 

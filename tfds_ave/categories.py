@@ -51,7 +51,7 @@ def _find_fault(name: str, earlier: dict[str, tuple[str, int]]) -> str | None:
     if any(unicodedata.category(c) == "Cc" for c in name):
         return "has a control character"
     if not skeleton(name):
-        return "shows nothing"
+        return "is invisible"
     if skeleton(name) == skeleton(BACKGROUND):
         return f"looks like {BACKGROUND}"
     if skeleton(name) not in earlier:

@@ -299,8 +299,8 @@ def build_extractor(
                     *errors,
                     UserError(
                         "Without a network connection: run `avsdn fetch "
-                        f"{' '.join(names)} --to=FOLDER` where there is one, copy "
-                        "FOLDER to this computer, and set the variables that the "
+                        f"{' '.join(names)} --to=FOLDER` on a connected computer, "
+                        "copy FOLDER to this computer, and set the variables that the "
                         "command prints."
                     ),
                 ]

@@ -118,7 +118,9 @@ def collect_clips(
     clips, are_drawn = _divide(kept, events, splitting or Splitting(), problems)
     problems.raise_all()
     if not any(clip.events for clip in clips):
-        raise UserError("No clip has an event. Expected events of a category or more.")
+        raise UserError(
+            "No clip has an event. Expected events of at least one category."
+        )
     lenient = splitting is not None and splitting.allow_missing_categories
     warnings = check_splits(clips, lenient, problems)
     problems.raise_all()
@@ -140,7 +142,7 @@ def _divide(
     splitting: Splitting,
     problems: Problems,
 ) -> tuple[list[Clip], bool]:
-    """Return the clips with their splits, and whether some were drawn."""
+    """Return the clips with their splits, and whether any split was drawn."""
     groups = find_groups(entries, splitting.group)
     clips = []
     for entry in entries:

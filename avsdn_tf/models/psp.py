@@ -23,8 +23,8 @@ class PSP(SegmentClassifier):
         fused, v, a = PSPEncoder(audio, visual)
         logits = dense(relu(dense_64(fused))), without bias
 
-    To the compiled loss, which is categorical cross-entropy in the paper, training adds
-    `similarity_losses` of the cosine of v and a.
+    Training adds `similarity_losses` of the cosine of v and a to the compiled loss,
+    which is categorical cross-entropy in the paper.
 
     The weakly supervised variant has `PSPEncoder(reduced=True)`, multiplies the logits
     by sigmoid(relu(dense_1(logits))), and adds no loss. The paper trains it with binary
@@ -128,7 +128,7 @@ class PSP(SegmentClassifier):
             return None
         similarity = outputs["similarity"]
         if isinstance(loss, ClipLoss):
-            # A clip label doesn't contain which segments are events.
+            # Clip labels don't state which segments are events.
             return ops.zeros_like(similarity[:, 0])
         target = as_distribution(target, outputs["logits"])
         is_event = ops.max(target, axis=-1) if self.multi_label else 1 - target[..., -1]

@@ -40,7 +40,7 @@ def handle_signals(
     """Handle signals within a block, except ignored ones, such as SIGHUP under nohup.
 
     Args:
-        handler: Function of the signal's number and of a function that restores all
+        handler: Called with the signal's number, and with a function that restores all
             previous handlers.
         numbers: The signals.
     """

@@ -68,7 +68,7 @@ NETWORKS = {"avsdn": build_avsdn, "avel_att": build_avel_att}
 
 
 def training(batch: Batch) -> Callable[[], int]:
-    """Return a function that takes training steps and returns their number."""
+    """Return a function that runs training steps and returns their number."""
     model = NETWORKS[batch.network](batch)
     audio, visual, target = batch.random()
     batches = tf.data.Dataset.from_tensors(((audio, visual), target)).repeat()

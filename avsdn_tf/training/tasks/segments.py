@@ -185,7 +185,8 @@ def _training_splits(config: Config, dataset: Dataset) -> tuple[str, ...]:
     if "background" not in dataset.splits:
         raise UserError(
             f"{config.dataset} has no split of background clips, which is built from "
-            "AVE's noisy feature files. Use mil, which needs no such split.",
+            f"AVE's noisy feature files. Use {config.weak_label.split('_')[0]}, which "
+            "needs no background clips.",
             field="weak_label",
             value=config.weak_label,
         )
