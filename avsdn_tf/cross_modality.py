@@ -7,8 +7,8 @@ ones. It is correct if it starts exactly where the event starts.
 
 Only clips with exactly one event, shorter than the clip, are scored: an event as long
 as the clip has a single window, and one window can't find several events. All 402 clips
-of AVE's `test_order_match.h5` are scored; the train and validation files contain others
-(204 of 402 in validation), which are skipped. Accuracies are in [0, 1].
+of AVE's `test_order_match.h5` are scored; the train and validation files contain other
+clips (204 of 402 in validation), which are skipped. Accuracies are in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def is_scored(labels: np.ndarray) -> np.ndarray:
 
 
 def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
-    """Find one clip's event, given in one modality, in the other.
+    """Find a clip's event in each modality, given the event in the other modality.
 
     Args:
         distances: `(num_segments, num_segments)`, audio segments in rows.
@@ -116,7 +116,7 @@ def right_starts(predictions: Distances) -> tuple[np.ndarray, np.ndarray]:
     broken = ~np.isfinite(predictions.distances).all(axis=(1, 2))
     if broken.any():
         raise ValueError(
-            "Expected finite distances. Received: NaN or infinite ones in "
+            "Expected finite distances. Received: NaN or infinite distances in "
             f"{broken.sum()} of {len(broken)} clips, first in row "
             f"{predictions.row[broken.argmax()]}"
         )

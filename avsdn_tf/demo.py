@@ -84,7 +84,7 @@ def write_video(
         path: The file.
         seen: The index in `CATEGORIES` of the thing seen in each second; None: nothing.
             Default: the demo's 20 s.
-        heard: The same of the thing heard.
+        heard: As `seen`, for the thing heard.
     """
     rng = np.random.default_rng(0)
     pictures, sounds = [], []

@@ -61,7 +61,7 @@ def remove_temporary_files(folder: pathlib.Path, *patterns: str) -> None:
     The caller must hold the folder's lock.
 
     Args:
-        folder: The folder that holds them.
+        folder: The folder that contains the temporary folders.
         *patterns: Names of the files that are written there, such as `*.png`. A
             temporary folder with other files is left alone.
     """
@@ -166,13 +166,13 @@ def without_patterns(folder: str | os.PathLike[str]) -> Iterator[str]:
     """Yield a path of a folder without the glob characters, for TensorFlow.
 
     TensorFlow globs for the variables of a SavedModel, and finds none in a folder such
-    as `a[1]`. The yielded path is a symbolic link if need be.
+    as `a[1]`. In this case, the yielded path is a symbolic link.
 
     Args:
         folder: A folder, or a URL, which is yielded unchanged.
 
     Raises:
-        OSError: If no temporary folder can be made.
+        OSError: If no temporary folder can be created.
     """
     name = os.fspath(folder)
     if not (set(name) & set("*?[\\") and os.path.isdir(name)):

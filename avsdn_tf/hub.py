@@ -1,4 +1,4 @@
-"""Upload runs to the Hugging Face Hub, and download shared ones.
+"""Upload runs to the Hugging Face Hub, and download shared runs.
 
 A repository holds the run's files in its folder `run`, a model card with the report's
 scores, and the unpacked model in its root, where `keras.saving.load_model` expects it.

@@ -117,8 +117,8 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = as_distribution(y_true, y_pred)
         log_p = ops.log_softmax(y_pred, axis=-1)
-        # 1 - p loses precision near p = 1, where only the largest p can be: compute its
-        # log(1 - p) as the log of the other classes' sum. The other p are at most 1/2,
+        # 1 - p loses precision near p = 1. Only the largest p can be near 1, so its
+        # log(1 - p) is the log of the sum of the other p. The other p are at most 1/2,
         # where log1p(-p) is accurate.
         largest = ops.one_hot(
             ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype="bool"

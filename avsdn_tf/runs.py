@@ -176,13 +176,13 @@ def evaluate(
             "trained. Expected TFDS's folder of data sets on this machine.",
             field="data_dir",
         ) from error
-    # The lock is a file in the folder, which can't be created if that is read-only.
+    # A lock file can't be created in a read-only folder.
     can_write = os.access(folder.path, os.W_OK)
     lock = folder.lock() if can_write else contextlib.nullcontext()
     with lock, explain_damage(dataset):
         if not folder.matches_dataset(dataset.content_hash()):
             _LOGGER.warning(
-                "%s is not the data set that this run was trained on: it differs.",
+                "%s differs from the data set that this run was trained on.",
                 config.dataset,
             )
         return _report(folder, config, dataset, model, must_write=can_write)
@@ -330,8 +330,8 @@ def _run_disclaimers(folder: RunFolder, config: Config) -> list[str]:
     """Return disclaimers that follow from the run of a network."""
     if config.dataset == _SIMULATED:
         return [
-            "The network was trained on simulated features and has never seen a real "
-            "one: these events mean nothing"
+            "The network was trained on simulated features, not on real features: "
+            "these events mean nothing"
         ]
     trained_on = disclaimer_of(folder)
     if trained_on is None:
@@ -363,7 +363,7 @@ def _report(
 ) -> dict[str, Any]:
     """Score the test split, write outputs and report, and return the report.
 
-    Without `must_write`, a file that can't be written is a warning, not a UserError.
+    Without `must_write`, log a warning if a file can't be written.
     """
     task = restore_task(model, config, dataset)
     history = read_history(folder)
@@ -396,5 +396,5 @@ def _report(
     except UserError as error:
         if must_write:
             raise
-        _LOGGER.warning("%s The report in the folder is not of these scores.", error)
+        _LOGGER.warning("%s The report in the folder has other scores.", error)
         return summarize(**summary)

@@ -44,7 +44,7 @@ def short_name(name: str, longest: int = _LONGEST_NAME) -> str:
     if len(name) > longest:
         name = f"{name[: half + 1]}…{name[-half:]}"
     name = printable(name)
-    # Escapes may have made it longer again.
+    # Escapes may have lengthened the name.
     return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
 
 

@@ -140,7 +140,7 @@ def predict_video(
 
 
 def _shift(event: Event, start_s: float, end_s: float) -> Event:
-    """Shift an event to a video's time axis, of which the last segment may be short."""
+    """Shift an event to a video's time axis; the last segment may be short."""
     # Round to the microsecond: sums of fractions are not exact.
     return event._replace(
         start_s=round(start_s + event.start_s, 6),

@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         module: Name of the module that `python -m` runs.
-        description: Head of its help: purpose, usage and examples.
+        description: Head of the help: purpose, usage and examples.
     """
 
     def __init__(self, module: str, description: str | None) -> None:

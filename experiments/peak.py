@@ -2,8 +2,8 @@
 
     python -S peak.py FILE PROGRAM [ARGUMENT ...]
 
-On Linux, a program's peak includes that of the process that starts it, so this small
-process starts it. The exit code is the program's.
+On Linux, a program's peak memory includes the peak of its parent process, so this small
+process is the parent. The exit code is the program's.
 """
 
 import os

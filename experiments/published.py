@@ -62,10 +62,10 @@ class Row:
         mode: `Config.mode`.
         model: `Config.model`.
         settings: Further settings of the recipe. AVEL's program has 15,000
-            `decay_steps`, more than 60 epochs of about 50 steps reach.
+            `decay_steps`; its 60 epochs have only about 3,000 steps.
         paper: Published accuracy in percent, or None.
         metric: Name of the score in a run's report.
-        encoders: Name of the row from whose run, with the same seed, training starts.
+        encoders: Name of the row whose run of the same seed initializes the encoders.
         recipe: `"paper"`, `"best"`, or `"step"` between the two.
         reported: Accuracy in percent that other authors measured with the system's
             program, or None.

@@ -17,10 +17,10 @@ Tables:
 Each row and seed is a run folder. Finished runs are kept, so the same command
 resumes a table. If a row fails, the others go on and the exit code is 1.
 
-Of several data sets, with commas, a row uses the first that has its features.
+If --dataset names several data sets, a row uses the first with its features.
 
-A table in experiments/results is replaced only by the seeds, epochs, patience
-and recipe that made it, or by the defaults; others go to `tables` beside the
+A table is written to experiments/results if seeds, epochs, patience and recipe
+are the defaults, or those of the table there; otherwise to `tables` beside the
 runs.
 """
 
@@ -53,7 +53,7 @@ from experiments.summary import Result
 
 _MODULE = "experiments.run"
 _RESULTS = pathlib.Path("experiments/results")
-# Flags, beside name and data, that change the results in a table.
+# Flags that change the results in a table, besides its name and data.
 _BUDGET = ("seeds", "recipe", "epochs", "patience")
 
 
@@ -126,7 +126,7 @@ def fill(args: argparse.Namespace, console: Console) -> int:
     """
     if args.table in (*CHANGES, *HEADS) and args.recipe != "both":
         raise UserError(
-            f"{args.table} has recipes of its own, and takes none.",
+            f"{args.table} has fixed recipes. Expected no recipe.",
             field="recipe",
             value=args.recipe,
         )
@@ -164,7 +164,7 @@ def _check_datasets(
             configs = ", ".join(sorted({str(row.dataset_config) for row in rows}))
             raise UserError(
                 f"Expected a data set with the features of a row of {args.table}"
-                f"{' that no other has' if used else ''}: tfds_ave/{configs}.",
+                f"{' that no other data set has' if used else ''}: tfds_ave/{configs}.",
                 field="dataset",
                 value=name,
             )
@@ -178,7 +178,7 @@ def _check_data(waiting: Sequence[Run], data_dir: str | None) -> None:
         kinds = "; ".join(f"{n}: {text or 'AVE'}" for n, text in disclaimers.items())
         raise UserError(
             "Expected data of one kind, since a table compares its rows. Received "
-            f"{kinds}. Fill a table of each.",
+            f"{kinds}. Fill one table for each kind.",
             field="dataset",
         )
 
@@ -222,8 +222,8 @@ def _write(
     if not args.results and folder != _RESULTS:
         show(
             console,
-            f"As a trial, it leaves {_RESULTS} as it is; --results={_RESULTS} puts it "
-            "there.",
+            f"With these settings, {_RESULTS} is not changed; --results={_RESULTS} "
+            "writes the table there.",
         )
 
 

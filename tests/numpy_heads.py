@@ -1,4 +1,4 @@
-"""The newer heads' programs in NumPy: from a PyTorch state to what they return.
+"""The authors' programs of PSP, CPSP, CMRAN, CMBS and CACE-Net in NumPy.
 
 States have the programs' names and shapes, unused modules included.
 """
@@ -61,7 +61,7 @@ class States:
         self.norm(f"{name}.norm2", UNITS)
 
     def transformers(self, modality, width, encoder, decoder):
-        """An encoder and a decoder of a modality, with their templates."""
+        """Draw an encoder and a decoder of a modality, and the unused templates."""
         self.linear(f"{modality}_encoder.affine_matrix", UNITS, width)
         for part in ("encoder_layer", "encoder.layers.0", "encoder.layers.1"):
             self.block(f"{modality}_encoder.{part}", encoder)
@@ -216,7 +216,7 @@ def cace_state(rng):
 
 
 class Program:
-    """What the programs share, on a state."""
+    """Layers that the programs share, with the arrays of a state."""
 
     def __init__(self, state):
         self.state = state
@@ -292,7 +292,7 @@ class Program:
         return self.norm(f"{name}.norm1", product + attended)
 
     def cell_weights(self, cells, guide, names):
-        """Weights of `names` (of cells, of the guide, of the score)."""
+        """Return attention weights. `names`: layers of cells, guide and score."""
         of_cells, of_guide, score = (f"spatial_channel_att.{name}" for name in names)
         products = relu(self.linear(of_cells, cells))
         products = products * relu(self.linear(of_guide, guide))[..., None, :]
@@ -409,7 +409,7 @@ def run_cmran(state, audio, visual, weak=False):
 
 
 def run_gated(program, audio, visual):
-    """CMBS and CACE-Net from their LSTMs on: the fused segments and clip scores."""
+    """Return fused segments and clip scores of CMBS and CACE-Net, after attention."""
     audio = program.lstm("audio_visual_rnn_layer.audio_rnn", audio)
     visual = program.lstm("audio_visual_rnn_layer.visual_rnn", visual)
     seen_memory = program.encode("video", visual)
@@ -463,7 +463,7 @@ def run_cace(state, audio, visual):
     names = ("audio_query", "audio_key", "audio_value")
     heard = audio + program.unscaled(audio, audio, names)
     heard = program.norm("spatial_channel_att.a_norm", heard)
-    # The program normalizes both by the first one's.
+    # The program applies the first norm to both attentions.
     guide = program.related_cells(cells, "v_norm", "2").mean(-2)
     names = ("v_query", "vaudio_key", "vaudio_value")
     audio = audio + 0.3 * sigmoid(program.unscaled(guide, heard, names)) * audio

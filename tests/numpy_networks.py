@@ -1,4 +1,4 @@
-"""The networks' equations in plain NumPy, for the tests to hold the layers against."""
+"""The networks' equations in plain NumPy, to compare the layers with."""
 
 import numpy as np
 

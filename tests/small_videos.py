@@ -1,4 +1,4 @@
-"""Videos for tests, and backbones that make three numbers."""
+"""Videos for tests, and backbones of width 3."""
 
 import av
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import SHARED
 
-# Whole seconds of each; 40 ms of surplus are dropped, the last 160 ms of the jump not.
+# Seconds of each clip. A last 40 ms are dropped, the last 160 ms of the jump count.
 REAL_CLIPS = {
     "baby_01951.mp4": 10,
     "dog_02754.mp4": 10,
@@ -21,7 +21,7 @@ def find_clip(name):
     """Return the path of a real clip; skip the test where it is missing."""
     clip = SHARED / "clips" / name
     if not clip.is_file():
-        pytest.skip(f"{clip} is not at hand")
+        pytest.skip(f"{clip} is not available")
     return clip
 
 
@@ -46,7 +46,7 @@ class Brightness:
 
 
 def write_clip(path, seconds, sound=True, picture=True, tail_s=0):
-    """Second s is (10 s) bright and 0.05 (s + 1) loud; a tail of picture may follow."""
+    """Write a clip: second s has brightness 10 * s and loudness 0.05 * (s + 1)."""
     with av.open(str(path), "w") as container:
         if picture:
             video = container.add_stream("h264", rate=5)

@@ -1,4 +1,4 @@
-"""Where networks look: maps of videos and of test clips, on the page and the report."""
+"""Attention maps of videos and test clips, on video pages and in reports."""
 
 import base64
 import json
@@ -23,8 +23,8 @@ from tests.test_player import title_in_chromium
 
 CATEGORIES = ("Bark", "Flute")
 SHAPE = (2, 3, 3)
-# Half of the weight is in the upper left cell, then in the lower right one, then it is
-# even.
+# Three segments: half of the weight in the upper left cell, half in the lower right
+# cell, equal weights.
 MAPS = np.full((3, 2, 3), [[[0.1]], [[0.1]], [[1 / 6]]], np.float32)
 MAPS[0, 0, 0] = MAPS[1, 1, 2] = 0.5
 
@@ -67,7 +67,7 @@ def make_prediction(attention=MAPS, **changes):
 
 
 class PlaceNetwork:
-    """Looks at a cell the more, the later a segment is in its window."""
+    """Gives the first cell more weight, the later a segment is in its window."""
 
     def predict_on_batch(self, inputs):
         return np.float32(inputs["audio"][..., :2])
@@ -90,7 +90,7 @@ def test_maps_are_averaged_over_the_windows_of_the_logits(rng):
     assert (maps.shape, maps.dtype) == ((7, 1, 2), np.float32)
     np.testing.assert_allclose(maps[:, 0, 0], np.divide(places, 10), rtol=1e-6)
     np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-6)
-    # A network of another package need not know of attention.
+    # Networks of other packages have no method `attention_maps`.
     unaware = types.SimpleNamespace(predict_on_batch=PlaceNetwork().predict_on_batch)
     assert stitch_outputs(unaware, chunks, window=4)[1] is None
 
@@ -195,7 +195,7 @@ const box = (element) => {
   return [left, top, width, height];
 };
 const wait = () => new Promise((done) => setTimeout(done, 20));
-// The brightness of the overlay at a place of the frame, from 0 to 1.
+// The brightness of the overlay at a point; (1, 1) is the lower right corner.
 const brightness = (x, y) => {
   const pen = overlay.getContext("2d");
   const place = [Math.floor(x * overlay.width), Math.floor(y * overlay.height)];
@@ -203,7 +203,7 @@ const brightness = (x, y) => {
   return red + green + blue;
 };
 const result = {};
-// The page takes note of a video that it can't play some time later.
+// The page handles the video's error asynchronously.
 while (!video.hidden) await wait();
 result.offered_without_picture = look.offsetParent !== null;
 Object.defineProperty(video, "error", { get: () => null });
@@ -242,12 +242,12 @@ def test_the_overlay_in_a_browser(tmp_path):
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     result = title_in_chromium(tmp_path / "page.html", tmp_path / "profile")
     assert not result["offered_without_picture"]
-    # Nothing is shown unasked, nor before the frame's size is known.
+    # The overlay needs the switch and the frame's size.
     assert result["off"]
     assert result["focused"]
     assert result["unknown_size"]
     assert result["on"]
-    # The overlay is letterboxed as the video is, and leaves it the mouse.
+    # The overlay is letterboxed like the video, and passes on mouse events.
     overlay, video = result["boxes"]
     assert overlay == pytest.approx(video)
     assert result["fit"] == ["contain", "contain"]
@@ -274,7 +274,7 @@ def test_a_figure_has_a_map_a_segment_and_a_bar_a_true_event():
     (axes,) = figures.attention(clips, segment_s=2.0).axes
     assert len(axes.images) == 4 + figures.MAX_MAPS
     np.testing.assert_array_equal(axes.images[3].get_array(), clips[0].maps[3])
-    # Of the second clip, only the first of the segments shown has an event.
+    # Only the first shown segment of the second clip has an event.
     assert len(axes.patches) == 2 + 1
     texts = [text.get_text() for text in axes.texts]
     assert texts[2] == f"2 s: {100 * clips[0].maps[1].max():.0f} %"
@@ -286,7 +286,7 @@ def test_a_figure_has_a_map_a_segment_and_a_bar_a_true_event():
 
 @pytest.fixture(scope="module", params=[False, True], ids=["whole", "windows"])
 def own_data(request, tmp_path_factory):
-    """Own data with feature maps: clips of one length, or longer than windows."""
+    """Return builder and folder of feature maps: equal clips, or several windows."""
     folder = tmp_path_factory.mktemp("own")
     make_custom(folder / "manual", SHAPE, num_segments=4 + 2 * request.param)
     windows = (4, 2) if request.param else (None, None)

@@ -1,4 +1,4 @@
-"""AVE's own files: missing ones are downloaded, and wrong ones are explained."""
+"""AVE's files: missing files are downloaded, and invalid files are explained."""
 
 import shutil
 
@@ -23,7 +23,7 @@ from tfds_ave.tfds_ave_dataset_builder import Builder
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """No test of this file may depend on a network."""
+    """Refuse access to the network."""
 
     def refuse(url, **kwargs):
         raise requests.ConnectionError(f"no network in tests: {url}")
@@ -31,7 +31,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr(requests, "head", refuse)
 
 
-# Each damage changes good files; the message must name what is with it.
+# Each damage changes valid files; the error message must contain the given texts.
 
 
 def with_value(name, index, value):
@@ -208,7 +208,7 @@ def test_an_error_leaves_other_configs_and_foreign_files_alone(tmp_path):
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch):
-    """Downloads by copying from a folder; TFDS checks size and checksum itself."""
+    """Replace downloads by copies from a folder; return the folder."""
     origin = tmp_path / "origin"
     origin.mkdir()
 

@@ -1,4 +1,4 @@
-"""categories.txt: what is a category, and which of them a reader can't tell apart."""
+"""categories.txt: comments, and invalid and confusable names."""
 
 import pathlib
 
@@ -75,7 +75,7 @@ def folder(tmp_path):
 
 
 def rename(folder, rows, name, listed=None):
-    """Name the first category otherwise in the manifest, and in categories.txt."""
+    """Rename the first category in the manifest and in categories.txt."""
     listed = name if listed is None else listed
     (folder / "categories.txt").write_text(f"{listed}\nKettle\n", encoding="utf-8")
     for row in rows:

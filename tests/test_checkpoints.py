@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 class StopAt(keras.callbacks.Callback):
-    """Asks a training to stop when it has done some steps in all."""
+    """Requests a stop after a number of calls of the graph."""
 
     def __init__(self, num_calls):
         super().__init__()
@@ -67,7 +67,7 @@ def without_seconds(history):
 def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
     dataset, tmp_path, monkeypatch, num_calls
 ):
-    # Two calls an epoch of 8 steps.
+    # An epoch of 8 steps takes two calls.
     monkeypatch.setattr(loop, "STEPS_PER_CALL", 5)
     config = Config(
         epochs=4, patience=2, units=4, dropout=0.3, ema=0.9, weight_decay=0.1
@@ -80,7 +80,7 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
     with pytest.raises(TrainingInterruptedError, match=r"Stopped by SIGTERM") as error:
         train(config, dataset, broken, [stop], stop_request=stop.stop_request)
     assert error.value.exit_code == 143
-    # After the call in which it was asked, no step is done.
+    # No step follows the call in which the stop was requested.
     epoch, half = divmod(num_calls, 2)
     assert f"epoch-{epoch + 1:05d}-step-00000{5 if half else 0}" in str(error.value)
     result = train(config, dataset, broken)
@@ -93,7 +93,7 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
 
 
 def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path):
-    # 60 steps, more than a call takes.
+    # An epoch has 60 steps, more than a call.
     flags = ("--epochs=6", "--units=8", "--dropout=0.2", "--batch_size=8")
     flags = (*flags, f"--data_dir={data_dir}")
     command = (*flags, "--checkpoint_minutes=0.0001", f"--run={tmp_path / 'broken'}")
@@ -107,7 +107,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path)
     assert code == 128 + signal.SIGINT
     assert "Stopped by SIGINT" in output
     assert f"run folder {tmp_path / 'broken'} resumes" in output
-    # Nobody scores a run that is not finished, which would end it.
+    # `evaluate` refuses an unfinished run, because a report would end it.
     with pytest.raises(UserError, match="has ended"):
         commands.evaluate(str(tmp_path / "broken"))
     code, output = processes.run(*command)
@@ -188,7 +188,7 @@ def test_any_changed_byte_is_refused(tmp_path):
 
 @pytest.fixture
 def fill_disk(monkeypatch):
-    """Makes the next writing of a file fail as it does on a full disk."""
+    """Return a function that makes writing a file fail as on a full disk."""
     full = set()
     atomic_write = files.tempfile.TemporaryDirectory
 
@@ -244,7 +244,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, fill_disk):
             saved.save(progress, make_variables())
         assert "can't be written (No space left on device)" in str(error.value)
         assert f"The last checkpoint is {path}" in str(error.value)
-        # What was begun is gone.
+        # The incomplete file is removed.
         assert [file.name for file in tmp_path.iterdir()] == [path.name]
         assert path.read_bytes() == before
 
@@ -263,7 +263,7 @@ def test_a_full_disk_leaves_the_best_model_whole(
         train(config, dataset, folder, [FillDisk()])
     assert keras.models.load_model(folder.model).num_classes == 29
     monkeypatch.undo()
-    # That of the second epoch, whose checkpoint was saved, is made up for.
+    # The resumed run writes the missing model of the second epoch.
     config = dataclasses.replace(config, epochs=2)
     resumed = train(config, dataset, folder)
     shutil.rmtree(folder.path)
@@ -309,9 +309,9 @@ def test_a_changed_setting_is_refused_with_the_difference(dataset, data_dir, tmp
     run = tmp_path / "run"
     RunFolder(run).write_config(config.to_dict(), dataset.content_hash())
     changed = dataclasses.replace(config, units=8, ema=0.9)
-    with pytest.raises(UserError, match=r"units is 4 there and 8 here") as error:
+    with pytest.raises(UserError, match=r"units 4, received 8") as error:
         commands.train(changed, run)
-    assert "ema is 0.0 there and 0.9 here" in str(error.value)
+    assert "ema 0.0, received 0.9" in str(error.value)
     assert "epochs" not in str(error.value)
     with pytest.raises(UserError, match="new or empty"):
         commands.train(config, run, resume=False)
@@ -329,7 +329,7 @@ def test_a_run_is_not_resumed_on_another_data_set(dataset, tmp_path):
     assert not prepare_folder(folder, config, dataset)
     assert prepare_folder(folder, config, dataset)
     other = dataclasses.replace(dataset, backbones=Backbones("vgg19"))
-    with pytest.raises(UserError, match="built again"):
+    with pytest.raises(UserError, match="rebuilt from other data"):
         prepare_folder(folder, config, other)
 
 
@@ -337,12 +337,12 @@ def test_scores_on_another_data_set_are_told(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     commands.evaluate(run)
-    assert "is not the data set" not in capsys.readouterr().out
+    assert "differs from the data set" not in capsys.readouterr().out
     content = json.loads((run / "config.json").read_text())
     real = content["dataset_hash"]
     (run / "config.json").write_text(json.dumps({**content, "dataset_hash": "other"}))
     commands.evaluate(run)
-    assert "is not the data set" in capsys.readouterr().out
+    assert "differs from the data set" in capsys.readouterr().out
     assert json.loads((run / "report.json").read_text())["dataset_hash"] == real
 
 
@@ -362,7 +362,7 @@ def test_versions_that_a_resumed_run_has_are_noted(folder, monkeypatch):
 
 def test_a_data_set_that_was_built_again_has_the_same_hash(dataset, tmp_path):
     again = open_dataset("tfds_ave/synthetic", str(tmp_path))
-    # Or this would show nothing: TFDS has written other bytes.
+    # Compare two builds, whose files differ.
     assert again.builder.data_path != dataset.builder.data_path
     assert again.content_hash() == dataset.content_hash()
 
@@ -387,7 +387,7 @@ def test_a_model_with_a_changed_byte_is_refused(finished, tmp_path):
             folder.load_model()
     with pytest.raises(UserError, match="checksum"):
         commands.evaluate(str(run))
-    # Without the digests, what is inside is still checked.
+    # Without SHA256SUMS, the content of the file is still checked.
     folder.checksums.unlink()
     changed = bytearray(content)
     changed[len(content) // 2] ^= 1
@@ -530,7 +530,7 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path, split, damage):
     with pytest.raises(UserError) as error:
         commands.train(config, str(run))
     assert str(error.value).startswith(f"{shard}: ")
-    # Missing examples are noticed at once, damaged ones when they are read.
+    # Missing examples are detected at the start, damaged examples when read.
     is_read = damage is flip_a_bit and split == "test"
     assert run.exists() == is_read
 
@@ -553,7 +553,7 @@ def test_rows_of_background_clips_are_named_apart(dataset, folder, monkeypatch):
 
 
 def test_an_update_that_breaks_the_weights_is_never_saved(dataset, folder):
-    # One batch an epoch: its loss is finite, and what it leaves is not.
+    # The epoch's only batch has a finite loss, but the update breaks the weights.
     config = Config(epochs=3, units=4, learning_rate=1e39, batch_size=480)
     with pytest.raises(UserError, match="Epoch 1, step 1: "):
         train(config, dataset, folder)
@@ -611,7 +611,7 @@ def test_mixed_precision_trains_and_saves_what_loads_anywhere(
 
 
 def test_large_batches_stay_within_half_precision(dataset, folder):
-    # Gradients of a sum over so many clips, 1,024 times larger, would not.
+    # The gradient of a sum over 480 clips, scaled by 1,024, would overflow float16.
     config = Config(
         epochs=2,
         units=8,

@@ -162,7 +162,7 @@ def test_an_event_outside_its_clip_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a user's own data, `own`, and a run on them, `run`."""
+    """Return a folder with own data, `own`, and a run on these data, `run`."""
     folder = tmp_path_factory.mktemp("trained")
     make_custom(folder / "own")
     build(folder / "own", folder / "data", "custom")
@@ -174,7 +174,7 @@ def test_a_run_on_these_shapes_is_evaluated(trained):
     commands.evaluate(trained / "run")
     report = json.loads((trained / "run" / "report.json").read_text())
     assert report["disclaimer"] is None
-    # The model knows how long the clips were.
+    # The model records the length of the clips.
     assert avsdn_tf.load(trained / "run").num_segments == 4
 
 

@@ -155,7 +155,7 @@ def test_a_worker_with_other_settings_ends_all(data_dir, tmp_path):
     with worker(0, units=4) as chief, worker(1, units=8) as other:
         code, output, _ = processes.finish(other)
         assert code == 2
-        assert "units is 4 there and 8 here" in output
+        assert "units 4, received 8" in output
         code, output, seconds = processes.finish(chief)
     assert code == 2
     assert "worker 0: lost worker 1" in output

@@ -20,7 +20,7 @@ CLIP_LABELS = np.array([0, 1, 0])
 
 
 def as_logits(classes: np.ndarray, num_classes: int = 3) -> np.ndarray:
-    """Logits whose argmax is the class."""
+    """Return logits whose argmax is the class."""
     return np.eye(num_classes, dtype=np.float32)[classes]
 
 
@@ -35,7 +35,7 @@ def predictions_of(labels, predicted, clip_labels, num_classes=3) -> Predictions
 
 @pytest.fixture
 def random_split():
-    """Labels as AVE has them, one event a clip; predictions are often right."""
+    """Return labels with one event a clip, as in AVE, and imperfect predictions."""
     generator = np.random.default_rng(3)
     labels = np.full((60, 10), 4)
     clip_labels = generator.integers(4, size=60)
@@ -48,7 +48,7 @@ def random_split():
 
 
 def events_by_loop(classes, background):
-    """Every clip's maximal runs, found one segment after the other."""
+    """Return the events of all clips, found in a loop over segments."""
     events = []
     for clip, row in enumerate(classes):
         start = 0
@@ -61,7 +61,7 @@ def events_by_loop(classes, background):
 
 
 def f1_by_loop(labels, predicted, background, iou):
-    """Greedy one-to-one matching, event by event."""
+    """Compute the F1 of events by greedy one-to-one matching in loops."""
     true, guessed = (events_by_loop(x, background) for x in (labels, predicted))
     free, right = list(true), 0
     for clip, category, start, end in guessed:
@@ -82,7 +82,7 @@ def test_accuracy_counts_every_segment():
 
 
 def test_background_recall():
-    # Six true background segments; the very last is taken for a bark.
+    # Six true background segments; the last segment is predicted as bark.
     assert evaluation.background_recall(LABELS, PREDICTED, BACKGROUND) == 5 / 6
 
 
@@ -95,9 +95,9 @@ def test_partial_clip_accuracy():
 
 
 def test_event_f1():
-    # True: bark [1, 3) and violin [0, 4). Predicted: bark [1, 2), which is half of the
-    # true one and just right; violin [0, 2), half again and right; bark [2, 3); violin
-    # [3, 4), a quarter; bark [3, 4). So 2 right of 2 true and 5 predicted.
+    # True: bark [1, 3) and violin [0, 4). Right: bark [1, 2) and violin [0, 2), both
+    # with IoU 1/2. Wrong: bark [2, 3), violin [3, 4) with IoU 1/4, and bark [3, 4). So
+    # 2 are right, of 2 true and 5 predicted.
     assert evaluation.event_f1(LABELS, PREDICTED, BACKGROUND) == 2 * 2 / (2 + 5)
 
 
@@ -221,7 +221,7 @@ def test_undefined_scores_are_none_and_json_ready():
         predictions_of(labels, labels, np.array([0])), CATEGORIES
     )
     assert result["background_recall"] is result["partial_clip_accuracy"] is None
-    # Of one clip, every resample is that clip.
+    # Every resample of one clip is that clip.
     assert result["interval"] is None
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
@@ -241,7 +241,7 @@ def test_two_unequal_batches_score_as_the_whole(random_split):
     names = ["a", "b", "c", "d"]
     expected = evaluation.evaluate(whole, names)
     assert evaluation.evaluate(joined, names) == expected
-    # The trap: the mean of the batches' scores is another number.
+    # The mean of the batches' scores is another number.
     scores = [evaluation.evaluate(batch, names)["accuracy"] for batch in batches]
     assert np.mean(scores) != pytest.approx(expected["accuracy"])
 
@@ -414,7 +414,7 @@ def official_test_labels():
 def test_trivial_baselines_of_the_real_test_split(official_test_labels):
     labels = official_test_labels
     assert labels.shape == (402, 10)
-    # A clip holds one category: the smallest index, for background has the largest.
+    # A clip's category is its smallest label, because background has the largest.
     scores = evaluation.trivial_baselines(labels, labels.min(axis=1), 28)
     assert scores == {
         "always_background": 715 / 4020,

@@ -42,7 +42,7 @@ EVERY_RECIPE = [
 
 
 def plan_one(row, *words):
-    """The run of a row's first seed, on the features that it names."""
+    """Return the run of a row's first seed, on the row's features."""
     dataset = f"tfds_ave/{row.dataset_config or 'resnet152'}"
     args = run.parse([row.table, "--seeds=1", f"--dataset={dataset}", *words])
     (planned,) = runs.plan(row, args)
@@ -74,7 +74,7 @@ def test_tables_hold_the_published_rows():
 
 
 def list_networks():
-    """A run of every network that a row of a recipe has, and a small visual shape."""
+    """Return the settings of every network in the tables, with a small visual shape."""
     networks = {}
     for row in EVERY_RECIPE:
         config = plan_one(row).config
@@ -193,7 +193,7 @@ def test_rows_fit_data_sets_with_their_features():
     pooled = names_that_fit("table1", "tfds_ave/resnet152")
     assert "table1_avsdn" in pooled
     assert "table1_avel_att_resnet152" not in pooled
-    # The same features of other sources, and a version.
+    # Other configs with the same features, and names with a version.
     for dataset in ("synthetic", "videos", "resnet152:1.1.0", "videos:1.1.0"):
         assert names_that_fit("table1", f"tfds_ave/{dataset}") == pooled
 
@@ -343,7 +343,7 @@ def test_trials_do_not_replace_a_table(tmp_path, monkeypatch):
         assert folder("--runs=r", word) == trials
     assert folder("--seeds=1", "--results=mine") == pathlib.Path("mine")
 
-    # The command that made a table makes it again.
+    # The command in a table replaces the table.
     results.mkdir(parents=True)
     command = "python -m experiments.run table1 --seeds=1 --recipe=paper"
     (results / "table1-x.md").write_text(f"# Title\n\n{command}\n\n| a |\n")

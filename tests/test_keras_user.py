@@ -1,4 +1,4 @@
-"""The first guesses of a Keras user: what Keras does with a model works with ours."""
+"""Keras's own functions work with the networks of this package."""
 
 import copy
 import io
@@ -229,7 +229,7 @@ def test_guides_add_their_losses_by_hand(inputs, classes):
     )
     found = model.clip_losses(loss, target, outputs)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    # A weak loss guides by the clip's own target and its inner loss.
+    # With a ClipLoss, guides use the clip target and the inner loss.
     clip_loss = avsdn_tf.ClipLoss(loss)
     clip_target = np.eye(4, dtype="f")[classes[:, 0]]
     expected = (

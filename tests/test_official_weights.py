@@ -1,4 +1,4 @@
-"""The authors' PyTorch states, converted, against their networks in NumPy."""
+"""Converted PyTorch states of Tian et al., compared with networks in NumPy."""
 
 import importlib.util
 import pathlib
@@ -94,7 +94,7 @@ def run_encoders(state, audio, visual):
     cells = visual.reshape(*visual.shape[:2], CELLS, VISUAL)
     heard = np.maximum(apply(state, "affine_audio", audio), 0)
     seen = np.maximum(apply(state, "affine_video", cells), 0)
-    # The program lays what is heard along the cells.
+    # As in the program, the audio term has one value for each cell.
     scores = apply(state, "affine_v", seen) + apply(state, "affine_g", heard)[..., None]
     weights = expected.softmax(apply(state, "affine_h", np.tanh(scores))[..., 0])
     attended = np.einsum("btn,btnd->btd", weights, cells)
@@ -149,7 +149,7 @@ def test_a_state_that_does_not_fit_is_one_message(rng):
         convert_avel({**state, "affine_v.weight": np.zeros(3)}, CATEGORIES)
 
 
-# Their module, pickled whole as PyTorch of 2018 did: without what was added since.
+# Pickles a whole module as PyTorch did in 2018, without attributes added later.
 PICKLE_AS_IN_2018 = """
 import torch
 from models import att_Net
@@ -204,6 +204,6 @@ def test_the_page_converts_a_module_that_was_pickled_in_2018(tmp_path):
     assert done.stdout.startswith("avel ")
     model = keras.models.load_model(tmp_path / "avel_att.keras")
     assert len(model.categories) == 28
-    # Without the line that mends it, PyTorch fails.
+    # Without the line that sets `_flat_weights`, PyTorch fails.
     mend = r"torch.nn.RNNBase._flat_weights = .*\n"
     assert "'_flat_weights'" in run(re.sub(mend, "", program)).stderr

@@ -1,4 +1,4 @@
-"""Features that another program made: the page that shows how, and the checks."""
+"""Features of other programs: the documentation page, and the checks."""
 
 import json
 import pathlib
@@ -41,7 +41,7 @@ def test_the_page_walks_from_own_networks_to_events(tmp_path, monkeypatch, capsy
     model = names["model"]
     assert model.backbones["visual_network"] == "clip_vit_b32"
     assert all(event.category in ("Bark", "Horn") for event in names["events"])
-    # Nobody else can make these features.
+    # `predict` can't compute these features.
     with pytest.raises(UserError, match="unknown network"):
         avsdn("predict", "--run=runs/own", "videos/bark.mp4")
     vggish = names["Backbones"](audio_network="vggish")
@@ -61,7 +61,7 @@ def test_the_description_of_feature_files_is_recorded(tmp_path):
     assert backbones.audio_network == "vggish"
     assert backbones.visual_network == "imagebind_huge"
     assert backbones.visual_weights is None
-    # It is a source of the data set like the others.
+    # features.json counts as a source file of the data set.
     (folder / "features.json").write_text(json.dumps({"audio_network": "panns"}))
     with pytest.raises(UserError, match=r"features\.json"):
         open_dataset("tfds_ave/custom", str(tmp_path / "data")).check_source()
@@ -79,7 +79,7 @@ def test_a_wrong_description_is_one_message(tmp_path, content):
 
 
 def write_rows(folder, num_audio, num_visual, **columns):
-    """Write one clip a split, whose features have so many rows."""
+    """Write one clip per split, with the given numbers of feature rows."""
     folder.mkdir()
     (folder / "categories.txt").write_text("Bark\n")
     np.save(folder / "a.npy", np.arange(num_audio * 3.0).reshape(num_audio, 3))

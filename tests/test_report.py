@@ -117,14 +117,14 @@ def test_a_picture_says_what_must_be_said_of_its_data(tmp_path, monkeypatch):
     figures.save(figure, tmp_path / "bare.png")
     figures.save(figure, tmp_path / "told.png", "Simulated $data$")
     assert written == ["", "Simulated $data$"]
-    # Below the picture, which is as it was.
+    # The disclaimer is below the picture, and the figure is unchanged.
     bare, told = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "told"))
     assert told.shape[0] > bare.shape[0]
     assert not figure.texts
 
 
 def count_bands(path):
-    """Returns in how many bands, with white between them, a picture holds something."""
+    """Return the number of bands of a picture that white rows separate."""
     is_drawn = (image.imread(path)[..., :3] < 1).any(axis=(1, 2))
     return (np.diff(is_drawn.astype(int), prepend=0) == 1).sum()
 
@@ -237,7 +237,7 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions):
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in re.findall(r'href="(#[^"]+)"', text)} <= set(ids)
-    # Names of XML vocabularies are no requests; everything else would be.
+    # All links stay in the page.
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", text)
     assert all(link.startswith("#") for link in links)
     assert "@import" not in text
@@ -463,7 +463,7 @@ def test_a_report_shows_where_the_network_looks_in_the_clips_of_its_timelines(
     page = folder.page.read_text(encoding="utf-8")
     _Nesting(page)
     assert page.count("data:image/png") == overlapping.is_real[asked].sum()
-    # Nothing to show.
+    # Without maps, the report has no attention.
     (tmp_path / "attention.png").unlink()
     _write(folder, scores, overlapping, attention_of=lambda _: None)
     assert not (tmp_path / "attention.png").exists()

@@ -123,7 +123,7 @@ def test_a_network_of_simulated_data_says_that_it_saw_no_real_feature(
 
     monkeypatch.setattr(videos, "predict_video", predict_video)
     runs.open_predictor(trained.folder)(write_clip(tmp_path / "a.mp4", 2))
-    assert "never seen a real" in seen[0]
+    assert "not on real features" in seen[0]
 
 
 @pytest.mark.parametrize("name", ["movie.vtt", "movie.png", "movie.html"])

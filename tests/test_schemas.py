@@ -1,4 +1,4 @@
-"""The one reader of JSON that somebody else may have written."""
+"""`read_json`, the reader of untrusted JSON files."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The simulated clips: reproducible, and only both modalities together decide."""
+"""Simulated clips are reproducible, and their categories need both modalities."""
 
 import collections
 
@@ -68,7 +68,7 @@ def test_features_depend_on_the_kind_alone(train):
 
 
 def test_background_segments_lack_a_modality_or_both(train):
-    """Compare the strongest features with those of the clip's event segments."""
+    """Compare the strongest features of background and event segments."""
     patterns = collections.Counter()
     for clip in train:
         event = clip.segment_labels != 28

@@ -17,7 +17,7 @@ from avsdn_tf.report.terminal import (
 )
 from avsdn_tf.text import count, csv_cell, printable, printable_lines, short_name
 
-# Clears a screen, reorders what follows, and returns to the start of the line.
+# Characters that clear the screen, reverse text, and return to the line's start.
 HOSTILE = "dog\x1b[2J\u202egnp\u2069\r\x9b\x07"
 SHOWN = r"dog\x1b[2J\u202egnp\u2069\r\x9b\x07"
 RAW = set("\x1b\u202e\u2069\r\x9b\x07")
@@ -33,7 +33,7 @@ RAW = set("\x1b\u202e\u2069\r\x9b\x07")
         (HOSTILE, SHOWN),
         ("a\nb\tc\x00", r"a\nb\tc\x00"),
         ("a\u2028b", r"a\u2028b"),
-        # Bytes of a name that are not UTF-8, and those that are.
+        # Bytes of file names, invalid and valid in UTF-8.
         ("\udcff.mp4", "\ufffd.mp4"),
         ("\udcc3\udca9", "é"),
         ("\ud800", "\ufffd"),

@@ -169,7 +169,7 @@ METADATA = {
 def test_metadata_and_features_of_every_config(tmp_path, config):
     folder = make_ave(tmp_path / "ave", config, noisy=False)
     build(folder, tmp_path / "data", config)
-    # As a reader finds them on disk.
+    # Read the metadata from disk.
     builder = Builder(data_dir=tmp_path / "data", config=config)
     assert dict(builder.info.metadata) == {
         "num_segments": 10,
@@ -227,7 +227,7 @@ def test_metadata_of_custom_data_hold_a_hash_of_the_labels(tmp_path):
 
 
 def test_shapes_follow_the_config(tmp_path, monkeypatch):
-    """Nothing but the configs knows AVE's numbers."""
+    """Only the configs define AVE's shapes."""
     config = dataclasses.replace(
         CONFIGS[0],
         name="tiny",

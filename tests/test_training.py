@@ -32,7 +32,7 @@ def dataset(data_dir):
 
 @pytest.fixture
 def new_folder(tmp_path):
-    """Returns a function that makes a new run folder."""
+    """Return a function that creates a new run folder."""
 
     def make():
         folder = RunFolder(tmp_path / f"run{len(list(tmp_path.iterdir()))}")
@@ -67,7 +67,7 @@ def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder, em
 
 
 def test_epoch_loss_is_the_mean_over_clips_not_over_batches(dataset, new_folder):
-    # Learning rate ~ 0: the loss of all clips, whatever the size of the last batch.
+    # At a learning rate near 0, the epoch's loss doesn't depend on the batch size.
     losses = [
         train(
             Config(epochs=1, units=4, learning_rate=1e-12, batch_size=size),
@@ -91,7 +91,7 @@ def test_same_seed_same_weights(dataset, new_folder):
 
 
 def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
-    # For a whole process, so in one of its own.
+    # Determinism is a setting of a process: use a new process.
     program = (
         "import sys; from tests.commands import avsdn; "
         "from tensorflow.python.framework import config; "
@@ -240,7 +240,7 @@ def test_a_run_can_be_read_repeated_and_evaluated_again(data_dir, tmp_path):
     assert "not AVE" in report["disclaimer"]
     assert "not AVE" in (run / "report.html").read_text()
 
-    # The saved model says to the last digit what the report was made from.
+    # The saved model reproduces the report's logits exactly.
     model = keras.models.load_model(run / "model.keras")
     dataset = open_dataset(config.dataset, data_dir)
     again = make_predict(model)(batches.scoring_batches(dataset, "test"))

@@ -1,4 +1,4 @@
-"""Layers of the newer heads; test_official_heads.py holds their equations."""
+"""Layers of CMRAN, CMBS and CACE-Net; test_official_heads.py tests the equations."""
 
 import keras
 import numpy as np

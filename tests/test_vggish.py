@@ -1,4 +1,4 @@
-"""VGGish of our own, against a module of the true architecture with random weights."""
+"""The package's VGGish, compared with a module of random weights."""
 
 import keras
 import numpy as np

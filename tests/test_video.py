@@ -1,4 +1,4 @@
-"""Videos are made here, by PyAV. Grey levels tell which frame one sees."""
+"""Decoding of videos that PyAV writes; grey levels identify frames."""
 
 import io
 import pathlib
@@ -38,7 +38,7 @@ def grey(index):
 
 
 def level(frame):
-    """Which of the 28 frames it is."""
+    """Return the number of a frame, 0 to 27, from its grey level."""
     return round((float(frame.mean()) - 16) / 8)
 
 
@@ -68,7 +68,7 @@ def picture_packets(container, codec, times_s, images, fps):
     if codec != "mpeg4":
         stream.codec_context.time_base = time_base
     if codec == "libx264":
-        # A key frame every second, as cameras do it; B-frames, whose order differs.
+        # A key frame every second, as from cameras, and reordered B-frames.
         stream.codec_context.options = {
             "g": "10",
             "preset": "veryfast",
@@ -89,7 +89,7 @@ def sound_packets(container, codec, waveform, rate, layout, start_s=0.0):
     resampler = av.AudioResampler(
         stream.format, stream.layout, rate, frame_size=stream.frame_size or 1024
     )
-    # Packed, as PyAV 18.1 cannot fill the planes of more than 7 channels.
+    # Use a packed format: PyAV 18.1 can't fill the planes of more than 7 channels.
     frame = av.AudioFrame.from_ndarray(
         np.ascontiguousarray(waveform.T).reshape(1, -1), "flt", layout
     )
@@ -117,10 +117,11 @@ def write(
     silent_s=(0, 0),
     **options,
 ):
-    """Writes a video: frames at times (10 a second if not given), and a waveform.
+    """Write a video of images and a waveform.
 
-    `order`: What to sort the packets by; none for their time.
-    `silent_s`: Since when and until when the sound's packets are left out.
+    `times_s`: Times of the images; default: 10 a second.
+    `order`: Sort key of the packets; default: their time.
+    `silent_s`: Start and end of an interval without packets of sound.
     """
     if codecs is None:
         codecs = CONTAINERS[pathlib.Path(file).suffix[1:]][:2]
@@ -153,14 +154,14 @@ def read(file, frames_per_second=1):
 
 
 def heard_at(seconds):
-    """When the click comes, in seconds; the middle of its 2 ms."""
+    """Return the start of the click in seconds: its middle, less 1 ms."""
     waveform = np.concatenate([second.waveform for second in seconds])
     loud = np.flatnonzero(np.abs(waveform) > 0.3 * np.abs(waveform).max())
     return (loud[0] + loud[-1]) / 2 / video.SAMPLE_RATE_HZ - 0.001
 
 
 def refusal(file):
-    """The message with which a video is refused."""
+    """Return the error message of a video that can't be read."""
     with pytest.raises(video.VideoError) as caught:
         read(file)
     message = str(caught.value)
@@ -174,7 +175,7 @@ def test_containers(tmp_path, suffix):
     *codecs, rate = CONTAINERS[suffix]
     file = write(
         str(tmp_path / f"video.{suffix}"),
-        # Half a frame late, so that this silence does not decide which frame is shown.
+        # Half a frame late: an encoder's silence must not change the chosen frames.
         times_s=0.05 + np.arange(28) / 10,
         images=[grey_image(index) for index in range(28)],
         # AVI has a fixed frame rate, and fills up with empty packets.
@@ -186,8 +187,8 @@ def test_containers(tmp_path, suffix):
     seconds = read(file)
     assert [second.index for second in seconds] == [0, 1, 2]
     assert levels(seconds) == [[4], [14], [24]]
-    # Encoders blur a click over a few milliseconds. These two containers do not say how
-    # much silence the encoder put before the sound.
+    # Encoders blur a click over a few milliseconds. TS and FLV don't record how much
+    # silence the encoder put before the sound.
     tolerance_s = 0.03 if suffix in ("ts", "flv") else 0.006
     assert heard_at(seconds) == pytest.approx(2.25, abs=tolerance_s)
     for second in seconds:
@@ -219,8 +220,8 @@ def test_frames_a_second(tmp_path, frames_per_second):
 
 
 def test_a_frame_counts_from_its_timestamp_on(tmp_path):
-    # Variable frame rate. Frame 2 comes exactly when the middle of second 0 is asked
-    # for, frame 4 just after the middle of second 1; nothing new in second 2.
+    # Frame 2 starts exactly at the middle of second 0, frame 4 just after the middle of
+    # second 1, and no frame in second 2.
     times_s = [0, 0.49, 0.5, 0.51, 1.501, 3.2]
     images = [grey_image(index) for index in range(len(times_s))]
     file = write(str(tmp_path / "video.mkv"), times_s=times_s, images=images)
@@ -229,7 +230,7 @@ def test_a_frame_counts_from_its_timestamp_on(tmp_path):
 
 @pytest.mark.parametrize(("frames_per_second", "fps"), [(5, 5), (5, 25), (16, 2)])
 def test_reordered_frames_in_avi(tmp_path, frames_per_second, fps):
-    # AVI has no timestamps, and those that FFmpeg makes up for H.264 are out of order.
+    # AVI has no timestamps, and FFmpeg's timestamps for H.264 are out of order.
     file = str(tmp_path / "video.avi")
     with av.open(file, "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"bf": "3"})
@@ -252,7 +253,7 @@ def test_reordered_frames_in_avi(tmp_path, frames_per_second, fps):
 
 
 def test_reordered_frames_in_avi_after_a_cut(tmp_path):
-    # What comes before the first key frame can't be decoded, but takes its time.
+    # Packets before the first key frame can't be decoded, but have a duration.
     file = str(tmp_path / "video.avi")
     with av.open(file, "w") as container:
         options = {"bf": "3", "g": "20", "sc_threshold": "0"}
@@ -269,7 +270,7 @@ def test_reordered_frames_in_avi_after_a_cut(tmp_path):
     seconds = read(file, 10)
     assert level(seconds[0].frames[0]) == 20
     assert levels(seconds)[1] == [(30 + i) % 28 for i in range(10)]
-    # The count of its packet, which is decoded two frames before it is shown.
+    # The time of the packet, which is decoded two frames before its frame is shown.
     assert seconds[0].start_s == 1.8
 
 
@@ -406,7 +407,7 @@ def test_size_that_changes_within_the_video(tmp_path):
         parts.append(part.getvalue())
     file = tmp_path / "video.mjpeg"
     file.write_bytes(b"".join(parts))
-    # A stream that has no timestamps: FFmpeg takes 25 frames a second.
+    # FFmpeg assumes 25 frames a second for a stream without timestamps.
     (second,) = read(str(file), 5)
     assert second.frames.shape == (5, 48, 64, 3)
     assert levels([second]) == [[0, 5, 0, 5, 9]]
@@ -416,7 +417,7 @@ def test_streams_without_timestamps(tmp_path):
     file = str(tmp_path / "video.h264")
     images = [grey_image(index) for index in range(25)]
     write(file, images=images, fps=25, codecs=("libx264", None))
-    # In the order that they are shown in, 25 a second.
+    # Frames in presentation order, 25 a second.
     assert levels(read(file, 5)) == [[0, 5, 10, 15, 20]]
 
 
@@ -433,7 +434,7 @@ def test_channels_and_rates(tmp_path, rate, layout, channels):
     assert len(seconds) == 3
     assert all(second.frames is None for second in seconds)
     assert heard_at(seconds[2:]) + 2 == pytest.approx(2.25, abs=0.002)
-    # Equal channels have a mean as loud as they are.
+    # The mean of equal channels is as loud as each channel.
     np.testing.assert_allclose(seconds[1].waveform[1000:7000], 0.6, atol=0.01)
     assert video.probe(file) == {"audio"}
 
@@ -448,7 +449,7 @@ def test_the_mean_of_the_channels(tmp_path):
 
 
 def tone(loudness, period=0.003):
-    """3 s, for 44,100 samples a second."""
+    """Return a tone of 3 s at 44,100 Hz."""
     times_s = np.arange(3 * 44_100) / 44_100
     return loudness * np.sin(2 * np.pi * times_s / period).astype(np.float32)
 
@@ -613,7 +614,7 @@ def test_time_counts_from_the_first_timestamp(tmp_path):
         seconds = read(file)
         assert levels(seconds) == [[4], [14], [24]]
         assert heard_at(seconds) == pytest.approx(2.25, abs=0.03)
-        # So do players, by the file's clock; but a transport stream's is its sender's.
+        # Player time starts at the first timestamp, except in transport streams.
         start_s = 5000 if is_late else 0
         assert [second.index for second in seconds] == [0, 1, 2]
         for second in seconds:
@@ -634,7 +635,7 @@ def test_a_short_delay_is_no_late_start(tmp_path, first_s, start_s):
     ("num_frames", "num_seconds"), [(1, 1), (5, 1), (10, 1), (11, 1), (12, 2), (20, 2)]
 )
 def test_number_of_seconds(tmp_path, num_frames, num_seconds):
-    # Of 1.1 s, the last tenth is not more than what containers round up.
+    # In a video of 1.1 s, the last 0.1 s may come from a container's rounding.
     images = [grey_image(index) for index in range(num_frames)]
     seconds = read(write(str(tmp_path / "video.mp4"), images=images))
     assert levels(seconds)[0] == [min(5, num_frames - 1)]
@@ -663,8 +664,8 @@ def test_file_names(tmp_path, name):
 
 
 def test_gap_and_overlap_in_the_sound(tmp_path):
-    # Constant sound for a second at 0, at 1.5 after a gap, and at 2.2: there, 0.3 s
-    # overlap with what was before.
+    # One second of constant sound at 0 s, at 1.5 s after a gap, and at 2.2 s, which
+    # overlaps the sound before by 0.3 s.
     file = str(tmp_path / "sound.mkv")
     with av.open(file, "w") as container:
         stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
@@ -687,7 +688,7 @@ def test_gap_and_overlap_in_the_sound(tmp_path):
 
 
 class Pipe(io.RawIOBase):
-    """A file that cannot be rewound, so that no duration is written."""
+    """A file that can't seek, so that FFmpeg writes no duration."""
 
     def __init__(self):
         self.written = io.BytesIO()
@@ -715,7 +716,7 @@ def test_timestamps_that_jump_far(tmp_path):
         tmp_path / "video.mkv", times_s=[0, 0.5, 1, 1000], images=images
     )
     assert "jump forwards by 99" in refusal(file)
-    # Where the file says that it is as long, it is believed.
+    # A file that states this duration is accepted.
     file = write(str(tmp_path / "long.mkv"), times_s=[0, 0.5, 1, 1000], images=images)
     seconds = video.read_seconds(file)
     assert levels([next(seconds) for _ in range(700)]) == [[1], *[[2]] * 699]
@@ -737,8 +738,8 @@ def test_timestamps_that_jump_back(tmp_path):
 @pytest.mark.parametrize("first", ["audio", "video"])
 @pytest.mark.parametrize("max_waiting_bytes", [1 << 26, 4000])
 def test_streams_apart_in_the_file(tmp_path, monkeypatch, first, max_waiting_bytes):
-    # All of one stream comes before the other one, but for the first frame. If too
-    # much would wait, the file is opened a second time.
+    # All packets of one stream except the first precede the other stream. If too many
+    # bytes would be buffered, the file is opened a second time.
     monkeypatch.setattr(packets, "_MAX_WAITING_BYTES", max_waiting_bytes)
     reopen, opened = Source.reopen, []
     monkeypatch.setattr(
@@ -759,12 +760,12 @@ def test_streams_apart_in_the_file(tmp_path, monkeypatch, first, max_waiting_byt
 
 
 def test_picture_much_longer_than_the_sound(tmp_path):
-    # It is not waited for sound that may still come.
+    # The reader doesn't wait for sound that may follow.
     images = [grey_image(index) for index in range(28)]
     file = str(tmp_path / "video.mkv")
     write(file, times_s=range(0, 112, 4), images=images, waveform=click(0.5, 1, 44_100))
     seconds = read(file)
-    # The last frame counts for the tenth of a second that the frame rate gives it.
+    # The last frame lasts 0.1 s, by the frame rate.
     assert levels(seconds) == [[second // 4] for second in range(108)]
     assert not any(second.waveform.any() for second in seconds[1:])
 
@@ -807,7 +808,7 @@ def test_picture_that_stands_still_for_long(tmp_path):
 
 
 def test_streams_that_hold_nothing(tmp_path):
-    # Their headers without a single packet.
+    # Headers without packets.
     file = str(tmp_path / "sound.wav")
     write(file, waveform=np.zeros((1, 1), np.float32), codecs=(None, "pcm_s16le"))
     content = pathlib.Path(file).read_bytes()
@@ -819,7 +820,7 @@ def test_streams_that_hold_nothing(tmp_path):
     write(file, images=[], waveform=waveform, rate=48_000)
     assert "picture holds no frame" in refusal(file)
     assert "visual" not in video.probe(file)
-    # Where that is known, the other stream can be read.
+    # With `without`, the other stream can be read.
     (second,) = video.read_seconds(file, without="visual")
     assert second.frames is None
     assert second.waveform.any()
@@ -840,7 +841,7 @@ def test_a_stream_that_is_not_read_may_be_longer(tmp_path, suffix):
         images = [grey_image(index) for index in range(20)]
         generators = [
             picture_packets(container, "libx264", np.arange(20) / FPS, images, FPS),
-            # The one with more to hear is chosen.
+            # FFmpeg prefers the stream of 48 kHz.
             sound_packets(container, codec, click(1, 2, 48_000), 48_000, "mono"),
             sound_packets(container, codec, click(4, 5, 8_000), 8_000, "mono"),
         ]
@@ -1023,7 +1024,7 @@ def test_damage_in_the_middle(tmp_path, suffix, capfd):
     rate = CONTAINERS[suffix][2]
     write(str(file), images=images, waveform=click(1, 6, rate), rate=rate)
     content = bytearray(file.read_bytes())
-    # Some packets and the bytes between them, which is more than a wrong picture.
+    # Damage packets, and the container's structure between packets.
     third = len(content) // 3
     content[third : 2 * third] = rng.bytes(third)
     file.write_bytes(content)
@@ -1038,7 +1039,7 @@ def test_files_that_are_cut_off(tmp_path, suffix, share):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(80)]
     rate = CONTAINERS[suffix][2]
-    # The tables of an MP4 come first, as for the web: without them nothing is read.
+    # Write the MP4's tables first: without tables, no packet can be read.
     options = {"options": {"movflags": "faststart"}} if suffix == "mp4" else {}
     write(str(file), images=images, waveform=click(1, 8, rate), rate=rate, **options)
     content = file.read_bytes()
@@ -1047,7 +1048,7 @@ def test_files_that_are_cut_off(tmp_path, suffix, share):
 
 
 def test_an_attachment_does_not_hide_that_a_file_is_cut_off(tmp_path):
-    # FFmpeg gives it the length of the container.
+    # FFmpeg reports the container's duration for an attachment.
     file = tmp_path / "video.mkv"
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(60)]
@@ -1066,7 +1067,7 @@ def test_an_attachment_does_not_hide_that_a_file_is_cut_off(tmp_path):
 
 
 def test_a_file_that_states_no_length(tmp_path):
-    # As one that was streamed. FFmpeg guesses it by the sound's bit rate, far too long.
+    # A streamed file. FFmpeg guesses a far too long duration from the bit rate.
     file = tmp_path / "video.mkv"
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(30)]
@@ -1082,7 +1083,7 @@ def test_a_file_that_states_no_length(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["mkv", "flv"])
 def test_a_file_cut_between_two_packets(tmp_path, suffix):
-    # The decoders have nothing to stumble over; only the stated length tells.
+    # No decoder fails; only the stated duration reveals the cut.
     file = tmp_path / f"video.{suffix}"
     rate = CONTAINERS[suffix][2]
     images = [grey_image(index) for index in range(28)]
@@ -1099,7 +1100,7 @@ def test_a_file_cut_between_two_packets(tmp_path, suffix):
 
 
 def test_a_part_that_is_missing_in_the_middle(tmp_path):
-    # FFmpeg skips what it cannot make out, and says nothing.
+    # FFmpeg skips damaged bytes without an error.
     arguments = {
         "times_s": [*np.arange(20) / 10, *(4 + np.arange(20) / 10)],
         "images": [grey_image(index) for index in range(40)],
@@ -1110,7 +1111,7 @@ def test_a_part_that_is_missing_in_the_middle(tmp_path):
     file = str(tmp_path / "video.mkv")
     write(file, **arguments, silent_s=(2, 4))
     assert "s are missing in the middle" in refusal(file)
-    # Only one of them: that may be meant.
+    # A gap in one stream may be intended.
     assert len(read(write(file, **arguments))) == 6
 
 
@@ -1119,7 +1120,7 @@ def test_real_clips(name, num_seconds):
     file = find_clip(name)
     seconds = read(file)
     assert [second.start_s for second in seconds] == list(range(num_seconds))
-    # The frame shown at 4.5 s, found another way.
+    # Find the frame shown at 4.5 s with PyAV alone.
     with av.open(str(file)) as container:
         for frame in container.decode(video=0):
             if frame.time > 4.5:

@@ -1,4 +1,4 @@
-"""Events without training: the table of categories, and the network that reads it."""
+"""Zero-shot localization: the table of categories, and the network."""
 
 import csv
 
@@ -14,7 +14,7 @@ from tests.small_videos import find_clip
 
 
 def fusion(**kwargs):
-    """Two categories: classes 0 and 1 of four sounds, and none or 2 of three images."""
+    """Return a network of Bark, sounds 0 and 1, image 2, and Speech, sound 3."""
     values = {"heard": [[0, 1], [3]], "seen": [[2], []], "background_level": 0.25}
     return avsdn_tf.LateFusion(["Bark", "Speech"], 4, (3,), **(values | kwargs))
 
@@ -76,7 +76,7 @@ def test_the_table_holds_aves_categories_and_one_speech():
     assert {*names} == {*AVE_CATEGORIES} - speech | {"Speech"}
     model = zero_shot.load()
     assert model.heard_only == ["Speech", "Shofar"]
-    # By AudioSet's name, every category is its own sound class.
+    # Every category is also the name of a sound class.
     sounds = zero_shot.class_names("yamnet")
     for entry in table:
         assert entry.category in [sounds[index] for index in entry.heard]
@@ -87,7 +87,7 @@ def test_the_table_holds_aves_categories_and_one_speech():
 def test_the_classes_are_yamnets_in_order():
     path = SHARED / "networks" / "yamnet_1" / "assets" / "yamnet_class_map.csv"
     if not path.is_file():
-        pytest.skip("YAMNet is not at hand")
+        pytest.skip("YAMNet is not available")
     with path.open(newline="") as file:
         names = tuple(row["display_name"] for row in csv.DictReader(file))
     assert zero_shot.class_names("yamnet") == names
@@ -106,7 +106,7 @@ def test_the_classes_are_yamnets_in_order():
         ("Dog,Bark", "three cells"),
         ("Dog,Bark,beagle,x", "three cells"),
         ("Dog,Bark,beagle ... Chihuahua", "no range"),
-        ("", "lines of"),
+        ("", "a header"),
     ],
 )
 def test_a_wrong_table_names_its_line_and_what_was_meant(tmp_path, lines, names):
@@ -138,7 +138,7 @@ def test_a_saved_network_loads_safely(tmp_path):
     assert len(model.categories) == 27
 
 
-# Seconds in which the event is heard and seen, by ear and eye.
+# Category and seconds of the event, labelled by hand, and least number to find.
 CLIPS = {
     "baby_01951.mp4": ("Baby cry, infant cry", set(range(10)), 8),
     "dog_02754.mp4": ("Bark", set(range(9)), 6),
@@ -153,7 +153,7 @@ CLIPS = {
 def test_real_clips_without_training(name):
     networks = SHARED / "networks"
     if not networks.is_dir():
-        pytest.skip(f"{networks} is not at hand")
+        pytest.skip(f"{networks} is not available")
     given = {
         "audio_weights": str(networks / "yamnet_1"),
         "visual_network": str(networks / "efficientnet_lite0_classification"),

@@ -64,7 +64,7 @@ class _Parser(argparse_flags.ArgumentParser):
             add_help=False,  # absl's --helpfull would list absl's own flags.
             allow_abbrev=False,
             formatter_class=HelpFormatter,
-            usage=argparse.SUPPRESS,  # The description has it.
+            usage=argparse.SUPPRESS,  # The description includes the usage.
             **kwargs,
         )
         self.add_argument("-h", "--help", action="help", help=HELP)
@@ -107,7 +107,7 @@ class _Parser(argparse_flags.ArgumentParser):
         }
 
     def note_full_help(self) -> None:
-        """Mention `--helpfull` in the help of a command where it shows more."""
+        """Mention `--helpfull` in a command's help if `--helpfull` shows more."""
         kinds = {word: a.type for word, a in self._option_string_actions.items()}
         own = {word: kind for word, kind in kinds.items() if isinstance(kind, Flag)}
         rare = [word for word, flag in own.items() if flag.is_rare]
@@ -129,7 +129,7 @@ def run() -> None:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         if sys.stdout and sys.stdout.is_lost:
-            _print_error(f"what was printed is lost: {sys.stdout.error.strerror}.")
+            _print_error(f"output is lost: {sys.stdout.error.strerror}.")
             sys.exit(1)
 
 
@@ -149,7 +149,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_command(args: argparse.Namespace) -> int:
-    # Zip files, such as models and arrays, hold no other years.
+    # Zip files, such as models and arrays, can't store other years.
     if not 1980 <= (year := time.localtime().tm_year) <= 2107:
         raise UserError(
             f"This machine's clock shows the year {year}. Zip files, such as models, "
@@ -172,7 +172,7 @@ def _print_error(message: str) -> None:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; without a command, it is `train`. Help exits.
+    """Parse the command line; the default command is `train`. Help exits.
 
     Args:
         words: The command line without the program.

@@ -82,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
         if remedies:
             print_plainly(
                 terminal,
-                "Without a network: run `avsdn fetch --to=FOLDER` where there is one, "
-                "and copy the folder.",
+                "Without a network: run `avsdn fetch --to=FOLDER` on a connected "
+                "computer, and copy the folder.",
             )
     return 0
 
 
 def _reach(addresses: Iterable[str]) -> dict[str, str]:
-    """Return the answer of each host of some URLs."""
+    """Request one URL of each host; return the answers by host."""
     answers = {}
     for address in addresses:
         host = urllib.parse.urlsplit(address).netloc
@@ -104,6 +104,6 @@ def _ask(address: str) -> str:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
             return "yes"
     except urllib.error.HTTPError as error:
-        return f"it answers {error.code} {error.reason}"
+        return f"HTTP {error.code} {error.reason}"
     except OSError as error:
         return f"no ({getattr(error, 'reason', error)})"

@@ -39,7 +39,8 @@ def evaluate(
 
     The predicted class of a segment is the argmax of its logits. With multi-label
     predictions, a category is predicted where the sigmoid of its logit reaches its
-    threshold; a segment without any is background. Padding is not counted.
+    threshold; a segment without a predicted category is background. Padding is not
+    counted.
 
     Args:
         predictions: Logits and labels of the split.

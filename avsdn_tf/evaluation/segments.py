@@ -58,7 +58,7 @@ def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
 def partial_clip_accuracy(
     labels: np.ndarray, predicted: np.ndarray, background: int
 ) -> float | None:
-    """Return the accuracy on `partial_clips`, the only ones that test localization."""
+    """Return the accuracy on `partial_clips`, the only clips that test localization."""
     partial = partial_clips(labels, background)
     return accuracy(labels[partial], predicted[partial])
 

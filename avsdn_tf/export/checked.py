@@ -46,7 +46,7 @@ def write_temporary(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.
         raise UserError(f"{path} exists. Remove it, or choose another folder.")
     new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
-        with explain_unwritable(path, "Nothing is left there."):
+        with explain_unwritable(path, "Choose another folder."):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="tmp-", dir=path.parent) as folder:
                 tmp_path = pathlib.Path(folder) / path.name
@@ -81,7 +81,7 @@ def explain_failure(path: pathlib.Path) -> Iterator[None]:
             raise OSError(errno.ENOSPC, disk_full) from error
         raise UserError(
             f"{path}: this format can't hold or run the network "
-            f"({type(error).__name__}: {first_line(error)}). Nothing is left there."
+            f"({type(error).__name__}: {first_line(error)}). No file was written."
         ) from error
 
 
@@ -97,6 +97,6 @@ def compare(values: np.ndarray, expected: np.ndarray, path: pathlib.Path) -> flo
     if not largest <= BOUND * max(1.0, float(np.abs(expected).max())):
         raise UserError(
             f"{path}: differs from the Keras model by {largest:.2g}. Expected at most "
-            f"{BOUND:g} of the largest value. Nothing is left there."
+            f"{BOUND:g} of the largest value. No file was written."
         )
     return largest

@@ -58,8 +58,8 @@ def _load_yamnet(
     module = load_module(source)
 
     def features_of(seconds: tf.Tensor) -> tf.Tensor:
-        # Run all seconds in one call: pad each to three hops and keep the first of its
-        # three rows, which covers its first 0.975 s. The other rows cover padding.
+        # Run all seconds in one call: pad each second to three hops, and keep the first
+        # of its three rows. That row covers 0.975 s; the other rows cover padding.
         padding = _YAMNET_HOPS * _YAMNET_HOP_SAMPLES - _RATE_HZ
         padded = tf.pad(seconds, [(0, 0), (0, padding)])
         rows = module(tf.reshape(padded, [-1]))[output][::_YAMNET_HOPS]

@@ -156,7 +156,7 @@ def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
     except ValueError as error:
         raise UserError(
             f"{path}: expected the backbones of the features beside it. Received: "
-            f"{error}. Choose another folder, or remove this one."
+            f"{error}. Choose another folder, or remove this folder."
         ) from error
     # Version 0.1.0 didn't record the precision.
     expected, received = (
@@ -171,7 +171,7 @@ def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
     if differences:
         raise UserError(
             f"{out}: holds features of other backbones: expected "
-            f"{'; '.join(differences)}. Choose another folder, or remove this one."
+            f"{'; '.join(differences)}. Choose another folder, or remove this folder."
         )
 
 
@@ -252,7 +252,7 @@ def _extract_first(
             for other in videos[index + 1 :]:
                 failures[other] = (
                     f"{other}: has the same name as {video}, and would overwrite its "
-                    "features. Rename one of them."
+                    "features. Rename one of the videos."
                 )
             break
     return failures

@@ -53,7 +53,7 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
         return []
     audio, visual = timed.get("audio", {}), timed.get("visual", {})
     labels: dict[str, VideoLabels] = {}
-    # Last, AVVP_dataset_full.csv, which repeats the other files without a split.
+    # Read AVVP_dataset_full.csv last: it repeats the other files without a split.
     weak = sorted(filter(_is_weak, files), key=lambda file: split_of_name(file) is None)
     for file in weak:
         for where, row in file.table.rows(file.name, problems):

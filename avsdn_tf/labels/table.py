@@ -46,7 +46,7 @@ _TIME_WORDS = {
 
 
 def find_columns(header: Sequence[str]) -> dict[str, str]:
-    """Return the header's name for each kind of column in it."""
+    """Return the name of each recognized column, by its kind."""
     plain = {re.sub(r"[^a-z]+", "_", name).strip("_"): name for name in header}
     return {
         kind: plain[name]
@@ -105,7 +105,7 @@ def _read_file(
         row = {name: unmark_formula(value) for name, value in row.items()}
         video = row[columns["video"]] if "video" in columns else file.stem
         if not video:
-            problems.append(f"{where}: no video. Expected its name.")
+            problems.append(f"{where}: expected a video. Received: nothing.")
             continue
         split = parse_split(row.get(columns.get("split", ""), ""), where, problems)
         if split and splits.setdefault(video, split) != split:

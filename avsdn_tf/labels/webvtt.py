@@ -1,8 +1,8 @@
 """WebVTT: one file of subtitles per video, named after it; a cue's text is a category.
 
 Format: W3C's WebVTT, https://www.w3.org/TR/webvtt1/. Notes, styles, regions and tags
-are ignored. In files of `predict`, so are the score after the category and the
-disclaimer, which is the first cue: at the top of the picture, from time 0 on.
+are ignored. In files of `predict`, the score after the category is ignored, too, and
+the disclaimer: the first cue, at the top of the picture, from time 0 on.
 """
 
 import html
@@ -60,5 +60,5 @@ def _unescape(text: str) -> str:
     """Return text with its character references resolved, if they are valid."""
     try:
         return html.unescape(text)
-    except ValueError:  # A number of thousands of digits.
+    except ValueError:  # A character number of thousands of digits.
         return text

@@ -216,7 +216,7 @@ class SegmentClassifier(AudioVisualModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Return the loss of `fit`: the compiled one plus `extra_losses`.
+        """Return the loss of `fit`: the compiled loss plus `extra_losses`.
 
         Args:
             x: Inputs. Segments outside their mask are ignored.
@@ -320,7 +320,7 @@ def weigh_clips(losses: Any, sample_weight: Any, mask: Any = None) -> Any:
 def feature_dropout(rate: float, width: int, dtype: Any) -> keras.layers.Dropout:
     """Return dropout that drops the same features in all segments of a clip.
 
-    Dropped independently, a feature could be restored by the LSTM from other segments.
+    With independent dropout, the LSTM could restore a feature from other segments.
 
     Args:
         rate: Dropout rate.
@@ -342,8 +342,8 @@ def guide_losses(
 ) -> Any:
     """Return the summed losses `(batch,)` of several clip logits.
 
-    Their target is the clip's target for a `ClipLoss`, else the mean over the real
-    segments.
+    The target of the clip logits is the clip's target for a `ClipLoss`, else the mean
+    over the real segments.
 
     Args:
         loss: A loss of segment logits, or a `ClipLoss`.

@@ -133,7 +133,7 @@ class CACENet(GatedNetwork):
         e = dense_1(f + 0.6 contrast q) a segment
 
     `contrast_losses` of q and q' has two kinds of positives: the same segment in q and
-    q', and all events of the clip. It is added to the loss where `contrast` is 1.
+    q', and all events of the clip. This loss is added if `contrast` is 1.
 
     `contrast` is a saved weight, 0 or 1, that no optimizer changes. `begin_epoch` sets
     it. `fit` and `avsdn train` call `begin_epoch`; your own training loop must, too.
@@ -234,7 +234,7 @@ class CACENet(GatedNetwork):
     ) -> keras.callbacks.History:
         """Train as `keras.Model.fit`, and start the contrast in `contrast_epoch`.
 
-        To continue training, pass `initial_epoch`, from which epochs count.
+        To continue training, pass `initial_epoch`, the number of the next epoch.
         """
         contrast = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch)

@@ -70,7 +70,7 @@ class ChannelSpatialAttention(keras.layers.Layer):
         z = tanh(w . [relu(U_v v) * relu(U_a a)])
         attended = sum over cells of softmax(z) * v
 
-    `x` is `compared`, or `v` if it is None. All dense layers have a bias.
+    `x` is `compared`, or `v` if `compared` is None. All dense layers have a bias.
 
     Args:
         units: Width of `W_q q`, `U_v v` and `U_a a`.

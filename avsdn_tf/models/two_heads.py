@@ -24,8 +24,8 @@ def segment_logits(
 ) -> Any:
     """Combine event and category logits to segment logits.
 
-    Their argmax is the clip's most probable category where the event logit is positive,
-    else background:
+    The argmax of segment logits is the clip's most probable category where the event
+    logit is positive, else background:
 
         category c: k_c - max k;  background: -e
         with a class for background in k: max(k_background - max k, -e)

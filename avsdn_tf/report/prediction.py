@@ -67,8 +67,8 @@ def write_prediction(
         The path of the page.
 
     Raises:
-        UserError: If a file can't be written, or would overwrite a file other than that
-            of an earlier prediction of this video.
+        UserError: If a file can't be written, or would overwrite a file that no earlier
+            prediction of this video wrote.
     """
     out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
     stem = video.stem
@@ -86,8 +86,7 @@ def check_prediction(
     """Check that `write_prediction` may write its files, before the video is read.
 
     Raises:
-        UserError: If a file exists, other than that of an earlier prediction of this
-            video.
+        UserError: If a file exists that no earlier prediction of this video wrote.
     """
     out, video = pathlib.Path(expand_user(out)), pathlib.Path(expand_user(video))
     _check_all(out, _names(video), video, _read_record(out))
@@ -146,8 +145,8 @@ def _check(path: pathlib.Path, source: str, entry: _Entry | None) -> None:
     else:
         return
     raise UserError(
-        f"{printable(str(path))}: would be overwritten, and {reason}. Rename one of "
-        "the two, or choose another folder for out."
+        f"{printable(str(path))}: would be overwritten, and {reason}. Rename the "
+        "file or the video, or choose another folder for out."
     )
 
 

@@ -25,7 +25,7 @@ def build_optimizer(
         steps, values = [config.decay_steps], [learning_rate, learning_rate / 10]
     if steps:
         learning_rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            # A boundary of Keras is the last step with the old value, from 0.
+            # Keras's boundary is the last step with the old value, counted from 0.
             [step - 1 for step in steps],
             values,
         )

@@ -88,7 +88,7 @@ def train_run(
         _LOGGER.info(
             "kept epoch %d: the best on validation%s",
             result.selected_epoch,
-            f", no better one in {num_later} more" if num_later else "",
+            f", no better epoch in {num_later} more" if num_later else "",
         )
         finished = finish(folder, dataset, result)
         placement.leave()
@@ -197,13 +197,13 @@ def check_settings(folder: RunFolder, config: Config) -> None:
         )
     recorded = Config.from_dict(folder.read_settings(), folder.config).to_dict()
     changed = [
-        f"{name} is {recorded[name]} there and {value} here"
+        f"{name} {recorded[name]}, received {value}"
         for name, value in config.to_dict().items()
         if recorded[name] != value
     ]
     if changed:
         raise UserError(
-            f"This run was begun with other settings: {'; '.join(changed)}. Use its "
+            f"This run has other settings: {'; '.join(changed)}. Use the run's "
             "settings, or choose another folder.",
             field="run",
             value=folder.path,

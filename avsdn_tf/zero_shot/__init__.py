@@ -92,7 +92,7 @@ def read_table(path: pathlib.Path = CATEGORIES) -> list[CategoryClasses]:
         ) from error
     if list(reader.fieldnames or ()) != _COLUMNS or not rows:
         raise UserError(
-            f"Expected lines of {', '.join(_COLUMNS)}, below a line with these names.",
+            f"Expected a header {','.join(_COLUMNS)}, and a line for each category.",
             field="classes",
             value=path,
         )

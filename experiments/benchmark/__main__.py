@@ -56,7 +56,7 @@ _WITHOUT_TORCH = ("distribution", "profile", "video")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Parse the command line."""
     parser = Parser(_MODULE, __doc__)
     add = parser.add_argument
     add("parts", nargs="*", type=_part, metavar="PART", help="Part to measure.")
@@ -74,16 +74,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     text = "Part video: videos at once [2]."
     add("--workers", type=positive, default=2, metavar="N", help=text)
     for modality in ("audio", "visual"):
-        text = "Part video: as of `avsdn extract`."
+        text = "Part video: as in `avsdn extract`."
         add(f"--{modality}_network", metavar="NAME", help=text)
-        text = "Part video: as of `avsdn extract`; random ones suffice."
+        text = "Part video: as in `avsdn extract`; random weights suffice."
         add(f"--{modality}_weights", metavar="PATH", help=text)
     add(
         "--visual_precision",
         choices=PRECISIONS,
         default=PRECISIONS[0],
         metavar="|".join(PRECISIONS),
-        help=f"Part video: as of `avsdn extract` [{PRECISIONS[0]}].",
+        help=f"Part video: as in `avsdn extract` [{PRECISIONS[0]}].",
     )
     args = parser.parse_args(argv)
     defaults = [name for name in PARTS if name not in _TO_NAME]
@@ -104,7 +104,7 @@ def measure(args: argparse.Namespace, console: Console) -> None:
 
     Raises:
         UserError: If PyTorch or the data set is missing, the data set has other shapes
-            than AVE, or a program fails. The parts before are written.
+            than AVE, or a program fails. Results of earlier parts are written.
     """
     if not set(args.parts) <= set(_WITHOUT_TORCH) and not importlib.util.find_spec(
         "torch"
@@ -132,7 +132,7 @@ def measure(args: argparse.Namespace, console: Console) -> None:
             for found in PARTS[part](args, dataset):
                 comparisons.append(found)
                 show(console, found.to_markdown())
-        # The next part may fail, and each takes minutes.
+        # Save each result: the next part may fail, and a part takes minutes.
         _write(folder, header, comparisons)
     show(console, f"Result: {folder}")
 
@@ -149,7 +149,7 @@ def _check_shapes(dataset: Dataset) -> None:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """Return the command line that measures this again."""
+    """Return the command line that repeats the measurement."""
     given = {name: value for name, value in vars(args).items() if name != "out"}
     words = ["python", "-m", _MODULE, *given.pop("parts")]
     videos = given.pop("videos")
@@ -174,7 +174,7 @@ def _write(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure what the command line asks for."""
+    """Run the command."""
     with one_line_errors(_MODULE):
         measure(parse(argv), Console())
 

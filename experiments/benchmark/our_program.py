@@ -37,7 +37,7 @@ def step(
     replaced: str = "as it is",
     settings: Mapping[str, Any] | None = None,
 ) -> Callable[[], int]:
-    """Return a function that takes training steps on one batch.
+    """Return a function that runs training steps on one batch.
 
     Args:
         batch: The network and its shapes.

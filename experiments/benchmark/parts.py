@@ -1,6 +1,6 @@
 """The parts of the benchmark: functions that yield comparisons.
 
-Each gets what the command line asks for, and the data set.
+Each function gets the command line's arguments and the data set.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ _OURS_HALF = "avsdn_tf, --precision=mixed_bfloat16"
 _HALF = {"precision": "mixed_bfloat16"}
 _CLIPS = "clips a second"
 _AVSDN = Batch("avsdn", VISUAL_SHAPES["avsdn"])
-# Enough for one in a hundred to be none of the slowest two.
+# Enough calls for a 99th percentile below the two slowest calls.
 _LATENCY_CALLS = 200
 _FEATURES_NOTE = (
     "PyTorch holds all features in float32, as the published programs do, and "
@@ -57,7 +57,7 @@ _FEATURES_NOTE = (
 )
 # A run's first epoch, which builds graphs and reads cold files, is left out.
 _EPOCHS = 3
-# An epoch of the small data set takes a second or two, so more of them are measured.
+# An epoch of the small data set takes a second or two: measure more epochs.
 _DISTRIBUTED = {"epochs": 16, "patience": 16}
 _TWO_DEVICES = {"module": "experiments.benchmark.two_devices", "strategy": "mirrored"}
 
@@ -112,7 +112,7 @@ def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
         if len(dataset.visual_shape) == 3:
             files = stack.enter_context(_feature_file(dataset))
         for row in rows:
-            # What a step depends on; the learning rate is not.
+            # The settings that change the work of a step.
             names = ("loss", "clip_norm")
             settings = {n: v for n, v in row.settings.items() if n in names}
             clip_norm = {"clip_norm": settings.get("clip_norm", 0.0)}
@@ -123,7 +123,7 @@ def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
                 _EAGER: (TORCH_HEADS, "training", clip_norm),
                 _OURS: (OURS, "step", ours),
             }
-            # Steps take seconds, and ours are eight a call.
+            # One call suffices: a step takes seconds, and avsdn_tf makes eight a call.
             turns = compete(programs, batch, args.repeats, args.seconds, 1)
             speeds = {
                 n: [batch.size / s for s in medians(of)] for n, of in turns.items()
@@ -146,7 +146,7 @@ def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def measure_latency(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
-    """Measure how long one clip takes, by every way to predict it."""
+    """Measure the latency of one clip, for every way to predict."""
     programs = {
         _EAGER: (TORCH, "inference", {}),
         _COMPILED: (TORCH, "inference", {"compiled": True}),
@@ -178,7 +178,7 @@ def measure_profile(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def measure_epoch(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
-    """Measure an epoch as people run it, and the memory that it takes."""
+    """Measure an epoch of each whole program, and its peak memory."""
     with _feature_file(dataset) as files:
         program = {"batch": _batch(dataset), "files": files}
         work = {
@@ -246,7 +246,7 @@ def measure_start(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def _time_first_step(**settings: Any) -> float:
-    """Return the seconds until PyTorch has taken its first step."""
+    """Return the seconds until PyTorch has completed its first step."""
     start = time.perf_counter()
     with Contender(TORCH, "first_step", **settings) as contender:
         contender.take_turn()
@@ -256,8 +256,8 @@ def _time_first_step(**settings: Any) -> float:
 def _time_first_checkpoint(args: Namespace, dataset: Dataset, **more: Any) -> float:
     """Return the seconds until a training has saved its first checkpoint.
 
-    It saves after its first call into the graph. The time includes the saving, some
-    tens of milliseconds.
+    Training saves a checkpoint after its first call of the graph. The time includes
+    saving, some tens of milliseconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(f"{folder}/run")

@@ -5,10 +5,11 @@ Usage: python -m experiments.faults fuzz VIDEO [FLAGS]
 Example:
   python -m experiments.faults fuzz dog.mp4 --copies=50
 
-Bytes of each copy are changed, cut off at the end, or copied elsewhere. Reading
-must yield seconds or raise a `VideoError`. Child processes read the copies, so
-that crashes and endless loops are counted. The exit code is 1 if there was one,
-or if memory grew by more than 64 MiB. Needs Linux, since it reads /proc.
+Bytes of each copy are changed, cut off at the end, or copied elsewhere.
+Reading must yield seconds or raise a `VideoError`. Child processes read the
+copies, so that crashes and endless loops are counted. The exit code is 1 if a
+copy crashed, hung or raised another error, or if memory grew by more than 64
+MiB. Needs Linux's /proc.
 """
 
 import collections
@@ -90,7 +91,7 @@ def fuzz(
     A copy that takes more than `limit_s` seconds counts as hung.
     """
     content = pathlib.Path(path).read_bytes()
-    # A forked process would share FFmpeg's state with this one.
+    # A forked process would share FFmpeg's state with its parent.
     context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
     pool = None
@@ -163,7 +164,7 @@ def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
     the second quarter. The first quarter fills caches.
     """
     growths = [0.0]
-    # Copies without memory have ended their process.
+    # Copies with memory 0 have ended their process.
     for _, group in itertools.groupby(outcomes, lambda each: each.memory_mib > 0):
         used = [each.memory_mib for each in group]
         if quarter := len(used) // 4:
@@ -185,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
     add("--limit_s", type=float, default=30.0, metavar="X", help=text)
     args = parser.parse_args(argv)
     if not os.path.isfile(args.video):
-        parser.error(f"{args.video}: expected a video, and there is no such file")
+        parser.error(f"{args.video}: no such file. Expected a video")
     outcomes = fuzz(args.video, args.copies, args.seed, args.limit_s)
     counts = collections.Counter((each.kind, each.status) for each in outcomes)
     growth_mib = memory_growth_mib(outcomes)

@@ -1,6 +1,6 @@
 """Resample the sound to 16 kHz mono and cut it into seconds.
 
-* A frame that starts within 0.05 s of the end of the frame before it is continuous,
+* A frame that starts within 0.05 s of the previous frame's end is continuous,
   because containers round timestamps.
 * A longer gap becomes silence. Of overlapping sound, the earlier frame is kept.
 * Channels are averaged. If they cancel out in a loud second, as in stereo with one
@@ -22,12 +22,12 @@ SAMPLE_RATE_HZ = 16_000
 _LOWEST_RATE_HZ = 1_000
 _HIGHEST_RATE_HZ = 1_000_000
 _SAMPLE_FL = SECOND_FL // SAMPLE_RATE_HZ
-# The power (mean square) of half the channels' difference above which a second is loud
-# (-50 dB), and the fraction of it below which the channels' mean is silent: lossy
-# codecs don't cancel out exactly.
+# A second is loud if half the channels' difference has more than this power (mean
+# square, -50 dB). The channels' mean is silent below this fraction of that power:
+# with lossy codecs, channels don't cancel out exactly.
 _LOUD = 1e-5
 _SILENT = 0.1
-# Resample in larger pieces than the codec's frames, because each has a fixed cost.
+# Resample in larger pieces than the codec's frames: each call has a fixed cost.
 _PIECE_SAMPLES = SAMPLE_RATE_HZ // 10
 _CONTINUOUS_FL = SECOND_FL // 20
 

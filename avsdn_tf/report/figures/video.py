@@ -21,8 +21,8 @@ def prediction(video: VideoPrediction) -> Figure:
 
     There is a curve per category with events, at most for the 24 whose events are
     longest in total. Single-label predictions add the curve of background. Multi-label
-    predictions add the thresholds, and without any event the curve of the most probable
-    category.
+    predictions add the thresholds and, if there is no event, the curve of the most
+    probable category.
     """
     events = video.events
     lengths_s: dict[str, float] = collections.defaultdict(float)

@@ -16,7 +16,7 @@ def count(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Args:
         logits: `(num_clips, num_segments, num_categories)`.
-        labels: 1 where a category is active, else 0, and -1 in padding; of that shape.
+        labels: 1 where a category is active, else 0; -1 in padding. Same shape.
 
     Returns:
         `(num_categories, 2, len(GRID) + 1)`; index 1 on the second axis counts active
