@@ -77,7 +77,7 @@ def compare(runs: Sequence[str], num_clips: int, out: pathlib.Path) -> None:
     with explain_unwritable(out, "Choose another file by --out."):
         figure = figures.timelines(clips, categories)
         figures.save(figure, out, "\n".join(disclaimers))
-    print(f"{out}: {len(clips)} clips, by {names[0]}. {figures.CHOICE_RULE}")
+    print(f"{out}: {len(clips)} clips, chosen by {names[0]}. {figures.CHOICE_RULE}")
 
 
 def _check_run(folder: RunFolder) -> str:

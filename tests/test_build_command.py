@@ -166,7 +166,7 @@ def test_wrong_data_are_one_error_of_a_user(own):
     (own / "categories.txt").unlink()
     with pytest.raises(UserError, match=r"categories\.txt is missing"):
         avsdn("build", "my_data", "--data_dir=d")
-    with pytest.raises(UserError, match=r"avsdn build --config=resnet152"):
+    with pytest.raises(UserError, match=r"avsdn build resnet152"):
         avsdn("build", "resnet152", "--manual_dir=empty", "--data_dir=d")
 
 

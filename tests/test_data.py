@@ -276,7 +276,7 @@ def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):
         with pytest.raises((UserError, tfds_ave.DatasetError), match="synthetic") as e:
             open_dataset(name, str(tmp_path))
         assert name.split("/")[-1] in str(e.value)
-    with pytest.raises(NotBuiltError, match="avsdn build --config=resnet152") as error:
+    with pytest.raises(NotBuiltError, match="avsdn build resnet152") as error:
         open_dataset("tfds_ave/resnet152", str(tmp_path))
     assert error.value.field == "dataset"
 

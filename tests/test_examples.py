@@ -23,7 +23,7 @@ PRINTED = {
     "fit_dataset": "segment_accuracy: ",
     "padded": "segment_f1: ",
     "own_data": "20 files in mydata",
-    "train": r"^runs/weak 0\.\d+ ",
+    "train": r"^runs/python 0\.\d+ ",
 }
 
 

@@ -379,7 +379,7 @@ def test_a_signal_ends_all_trainings(
     with pytest.raises(SystemExit) as stop:
         fill("table1", "--recipe=paper", "--jobs=2")
     assert stop.value.code == code
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes them" in capsys.readouterr().err
     assert signal.getsignal(number) == before
 
 
@@ -417,7 +417,7 @@ def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
     assert stop.value.code == 143
     printed = capsys.readouterr()
     assert f"training {trained.folder.name}" in printed.out
-    assert "the same command goes on" in printed.err
+    assert "the same command resumes them" in printed.err
     # No process holds the folder's lock.
     with RunFolder(trained.folder).lock():
         assert not trained.is_done()

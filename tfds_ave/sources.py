@@ -144,7 +144,7 @@ def _missing_message(
         f"config {config.name!r} lacks {len(missing)} of its files in the manual "
         f"folder {manual_dir}:\n{origins}\n"
         f"Put them into {manual_dir}, or build with the manual folder that holds them "
-        f"(avsdn build --config={config.name} --manual_dir=FOLDER)."
+        f"(avsdn build {config.name} --manual_dir=FOLDER)."
     )
 
 

@@ -103,7 +103,7 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
     if not (is_simulated or "://" in data_dir or os.path.isdir(folder)):
         raise UserError(
             f"Not built in {folder}. Build it first:\n  avsdn build "
-            f"--config={config} --manual_dir=FOLDER",
+            f"{config} --manual_dir=FOLDER",
             field="dataset",
             value=name,
         )

@@ -369,7 +369,7 @@ def _build_command(
     manual_dir: str | None = None,
 ) -> str:
     files = "YOUR_DATA" if config == "custom" else "AVE_FILES"
-    words = ["avsdn", "build", f"--config={config}"]
+    words = ["avsdn", "build", config]
     words.append(f"--manual_dir={manual_dir or f'FOLDER_OF_{files}'}")
     if data_dir:
         words.append(f"--data_dir={os.fspath(data_dir)}")

@@ -14,9 +14,9 @@ from avsdn_tf.report.figures.output import STYLE, TRACK, category_colors, label_
 from avsdn_tf.text import short_name
 
 MULTI_LABEL_RULE = (
-    "Chosen by rule, not by looks: the clips with a true or a predicted event (all "
-    "clips, if those are too few), ordered by their segment F1, at equal steps from "
-    "the best to the worst. In each row, the truth stands above the prediction."
+    "Clips with a true or a predicted event (all clips if those are too few), sorted "
+    "by segment F1 and chosen at equal steps, from best to worst. In each row, the "
+    "truth is above the prediction."
 )
 
 _TRACK_IN = 8.0

@@ -26,9 +26,8 @@ from avsdn_tf.report.figures.output import (
 from avsdn_tf.text import short_name
 
 CHOICE_RULE = (
-    "Chosen by rule, not by looks: the clips that hold both event and background (all "
-    "clips, if those are too few), ordered by how many segments are right, at equal "
-    "steps from the best to the worst."
+    "Clips that hold both event and background (all clips if those are too few), "
+    "sorted by accuracy and chosen at equal steps, from best to worst."
 )
 
 # Bars and their text have the same colours in light and dark pages.
