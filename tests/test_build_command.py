@@ -139,7 +139,7 @@ def test_warnings_are_in_the_summary(own, capsys):
     rows[0][3:5] = ["", ""]
     write_manifest(own.parent / "more", rows)
     avsdn("build", "more", "--data_dir=d")
-    capsys.readouterr()
+    assert capsys.readouterr().out.count("in several splits") == 1
     avsdn("build", "more", "--data_dir=d")
     printed = capsys.readouterr().out
     for part in (
