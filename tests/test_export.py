@@ -351,8 +351,8 @@ def test_an_export_needs_no_data(run, data_dir, tmp_path, monkeypatch, capsys):
 
     for index, (opening, reason) in enumerate(
         (
-            (lambda *_, **__: other, "is not the run's here"),
-            (damaged, "is not the run's here"),
+            (lambda *_, **__: other, "is not the run's data set"),
+            (damaged, "is not the run's data set"),
             (absent, "is not built here"),
         )
     ):

@@ -31,7 +31,7 @@ def make_model(name, **options):
 
 
 def make_padded(rng, lengths):
-    """Clips whose padding would change everything that reads it."""
+    """Return clips with random padding, which changes results if it is read."""
     inputs = make_inputs(rng, max(lengths), SHAPE, len(lengths))
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     return {**inputs, "mask": mask.astype("float32")}
@@ -42,7 +42,7 @@ def clip_alone(values, index, lengths):
 
 
 def make_losses(multi_label):
-    """Supervised and weak losses, and the shape of their targets."""
+    """Return supervised and weak losses."""
     if multi_label:
         binary = keras.losses.BinaryCrossentropy
         return [
@@ -147,7 +147,7 @@ def test_a_graph_of_free_length_leaves_out_padding(rng):
     np.testing.assert_allclose(
         np.array(found)[mask], np.array(model(inputs))[mask], atol=1e-5
     )
-    # As every step of `fit` is a graph.
+    # Every step of `fit` is a graph.
     assert np.isfinite(
         model.fit(inputs, np.zeros((3, 6), int), verbose=0).history["loss"]
     )
@@ -233,7 +233,7 @@ def test_thresholds_are_checked_and_saved(tmp_path, rng):
     assert loaded.thresholds == model.thresholds == [0.25, 0.5, 0.75]
     inputs = make_padded(rng, SHORT)
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
-    # They belong to the old head.
+    # Thresholds belong to the old head.
     assert model.with_categories(["Saw", "Drill"]).thresholds is None
     for wrong in ([0.5], [0.5, 0.5, 1.0], [0.5, 0.5, float("nan")]):
         with pytest.raises(ValueError, match="3 thresholds"):

@@ -1,4 +1,4 @@
-"""Tests of avsdn_tf.metrics: streaming gives the scores of the reports."""
+"""Keras metrics return the scores of the reports."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from avsdn_tf.metrics import (
 
 
 def segment_f1(labels, predicted, average="micro"):
-    """Plain F1 of the segments of classes 0 to 2, one class after the other."""
+    """Compute the F1 of segments of classes 0 to 2 in a loop over classes."""
     parts = [2 * ((labels == k) & (predicted == k)).sum() for k in range(3)]
     wholes = [(labels == k).sum() + (predicted == k).sum() for k in range(3)]
     if average == "micro":
@@ -35,7 +35,7 @@ every_metric = pytest.mark.parametrize("kind", METRICS)
 
 @pytest.fixture
 def split(rng):
-    """Labels with one event a clip, and logits that are often right."""
+    """Return labels with one event a clip, and logits that are often right."""
     labels = np.full((30, 10), 3)
     for clip in labels:
         start, end = sorted(rng.integers(0, 11, 2))
@@ -102,7 +102,7 @@ def test_lengths_may_change_between_batches(kind, split):
 
 
 def test_counts_of_events_by_hand():
-    # Bark [0, 2) of [0, 4) is just half; the second clip's violin misses its category.
+    # Bark [0, 2) matches [0, 4), IoU 1/2; the second clip's violin is taken for bark.
     labels = np.array([[0, 0, 0, 0, 2], [2, 1, 1, 2, 2]])
     predicted = np.array([[0, 0, 2, 2, 2], [2, 0, 0, 2, 1]])
     right, events = count_events(labels, predicted, background=2)
@@ -166,7 +166,7 @@ def test_padding_counts_nowhere(kind, form, split):
 
 
 def test_events_of_short_clips_count_as_much_as_those_of_long_ones():
-    # The first clip has one real segment, whose event is found; the second's is not.
+    # The event in the first clip's only real segment is found, the second clip's isn't.
     labels = np.array([[0, 0, 0, 0], [0, 2, 2, 2]])
     logits = 5 * np.eye(3)[[[0, 0, 0, 0], [2, 2, 2, 2]]]
     metric = EventF1()
@@ -175,7 +175,7 @@ def test_events_of_short_clips_count_as_much_as_those_of_long_ones():
 
 
 def test_segment_f1_averages_by_hand():
-    # Category 0: 1 of 2 found, nothing else said. 1: said once, never true. 2: absent.
+    # Category 0: 1 of 2 found, no false positive. 1: one false positive. 2: absent.
     labels = np.array([[0, 0, 3, 3]])
     logits = np.eye(4)[[[0, 3, 1, 3]]]
     for average, expected in (("micro", 2 / 4), ("macro", (2 / 3 + 0) / 2)):
@@ -195,7 +195,7 @@ def test_multi_label_scores_are_those_of_each_category_alone(average, padding, r
     logits = 2 * (y_true - 0.5) + rng.normal(size=shape)
     thresholds = [0.3, 0.5, 0.8]
     found = 1 / (1 + np.exp(-logits)) >= thresholds
-    # As class 0 of clips of their own; class 1 is background.
+    # Each category becomes class 0 of separate clips; class 1 is background.
     true_lanes, found_lanes = (
         1 - np.moveaxis(x, 2, 1).reshape(60, 10) for x in (y_true, found)
     )

@@ -103,7 +103,7 @@ def test_a_video_that_fails_raises_or_is_left_out(run_folder, tmp_path, caplog):
 
 def test_events_of_a_lower_score_are_left_out(extractor, tmp_path):
     model = avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4, num_segments=4)
-    # All segments get the same probabilities: Bark two in three.
+    # All segments get the same probabilities: Bark 2/3.
     for weight in model.trainable_variables:
         weight.assign(weight * 0)
     model.decoder.head.bias.assign(np.log([4.0, 1.0, 1.0]))
@@ -178,7 +178,7 @@ def test_videos_of_one_name_keep_their_files_apart(run_folder, tmp_path):
     with pytest.raises(UserError, match="another video"):
         avsdn_tf.predict(run_folder, second, out=out)
     assert len(json.loads((out / "a.events.json").read_text())["probabilities"]) == 2
-    # A video that was moved is no other video.
+    # Files of a video that is gone may be replaced.
     first.unlink()
     avsdn_tf.predict(run_folder, second, out=out)
 

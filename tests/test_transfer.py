@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, against a local server."""
+"""Interrupted downloads resume, from a local server."""
 
 import http.server
 import threading
@@ -12,7 +12,7 @@ CONTENT = bytes(range(256)) * 20_000
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves one file, and ends after `most` bytes of an answer."""
+    """Serves one file, and closes the connection after `most` bytes."""
 
     most, tag, has_ranges, has_length = None, '"1"', True, True
 
@@ -69,7 +69,7 @@ def test_a_download_goes_on_where_it_stopped(server, tmp_path):
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert path.read_bytes() == CONTENT
     assert names(path.parent) == ["file"]
-    # What is there is not asked for.
+    # An existing file is not requested again.
     download(server.address, path)
     assert len(server.asked) == 2
 

@@ -41,7 +41,7 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
     Several rows may share a video.
 
     Raises:
-        DatasetError: If both archive and folder are missing, or some videos are.
+        DatasetError: If both archive and folder are missing, or some videos.
     """
     videos = _list_videos(folder)
     rows = np.concatenate(list(data.orders.values())).tolist()
@@ -59,7 +59,7 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
 def precheck(
     num_segments: int, num_videos: int, lengths_s: Mapping[str, float]
 ) -> list[str]:
-    """Return errors in the lengths that videos state, by video id."""
+    """Return errors about the stated lengths of videos, given by video id."""
     named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
     wrong = find_wrong_lengths(named_s, num_segments)
     return [wrong_lengths_message(wrong, num_videos, num_segments)] if wrong else []
@@ -74,7 +74,7 @@ def _list_videos(folder: pathlib.Path) -> dict[str, Video]:
     if not archive.is_file():
         raise DatasetError(
             f"{folder}: config 'videos' lacks AVE's videos. Expected {ARCHIVE}, or the "
-            f"folder {FOLDER} unpacked from it. Download it from {_URL}"
+            f"unpacked folder {FOLDER}. Download the archive from {_URL}"
         )
     try:
         with zipfile.ZipFile(archive) as zipped:

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         # Converters and runtimes print notices too.
         with quiet_startup():
             path, largest = export_end_to_end(model, extractor, out, metadata)
-        checked = "random sound and pictures, against features made step by step"
+        checked = "random sound and pictures"
     else:
         clips, checked = _clips_to_check(model, config, args.data_dir)
         with quiet_startup():
@@ -130,7 +130,7 @@ def _clips_to_check(
     name = config.dataset
     try:
         dataset = open_dataset_of_run(name, config.data_dir, data_dir, build=False)
-        restore_task(model, config, dataset)  # Checks that they fit each other.
+        restore_task(model, config, dataset)  # Checks that model and data set fit.
         with explain_damage(dataset):
             batches = scoring_batches(dataset, "test", _CHECKED_CLIPS)
             real = next(iter(batches.take(1).as_numpy_iterator()))
@@ -139,7 +139,7 @@ def _clips_to_check(
         if data_dir:
             raise
         is_built = not isinstance(error, NotBuiltError)
-        reason = "is not the run's here" if is_built else "is not built here"
+        reason = "is not the run's data set" if is_built else "is not built here"
         return clips, f"{checked} ({name} {reason})"
     clips.append(_fit(real, num_segments))
     return clips, f"{checked} and {len(real['row'])} of {name}'s test split"
