@@ -1,4 +1,4 @@
-"""Draw the labels that several runs give to test clips, like the paper's Fig. 3.
+"""Draw the predictions of several runs for test clips, like the paper's Fig. 3.
 
 Usage: python -m experiments.compare RUN [RUN ...] [FLAGS]
 
@@ -90,7 +90,7 @@ def _check_run(folder: RunFolder) -> str:
     config = Config.from_dict(folder.read_settings())
     if config.mode == CROSS_MODAL:
         raise UserError(
-            f"{folder.path}: expected a run that labels segments. Received one of mode "
+            f"{folder.path}: expected a run that labels segments. Received mode "
             f"{CROSS_MODAL}, which compares sound with picture."
         )
     return config.model

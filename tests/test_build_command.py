@@ -1,4 +1,4 @@
-"""avsdn build: which config it means, what it prints, and what it refuses."""
+"""avsdn build: the chosen config, the printed summary, and errors."""
 
 import pathlib
 import subprocess
@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A user's own data in `my_data`, in the working folder."""
+    """Return the folder `my_data` of own data, in the working folder."""
     monkeypatch.chdir(tmp_path)
     make_custom(tmp_path / "my_data")
     (tmp_path / "empty").mkdir()
@@ -154,7 +154,7 @@ def test_warnings_are_in_the_summary(own, capsys):
 def test_a_changed_source_is_built_again_if_told(own, capsys):
     avsdn("build", "my_data", "--data_dir=d")
     (own / "categories.txt").write_text("Kettle\nDoor, slamming\n")
-    # Where no folder is named, it is the one that it was built from.
+    # Without a folder, the data set's source folder is compared.
     for words in (["my_data"], ["custom"]):
         with pytest.raises(UserError, match=r"categories\.txt has changed"):
             avsdn("build", *words, "--data_dir=d")

@@ -25,7 +25,7 @@ def dataset(data_dir):
 
 
 def kept(batch):
-    """Returns what a training batch holds, without the padding."""
+    """Return the arrays of a training batch without padding."""
     weighs = batch["weight"].numpy() > 0
     return {name: values.numpy()[weighs] for name, values in batch.items()}
 
@@ -94,7 +94,7 @@ def test_workers_share_the_batches_of_one(dataset, num_workers, few, monkeypatch
     whole = rows(dataset, **options)
     shards = [InputShard(worker, num_workers, 2) for worker in range(num_workers)]
     read = [list(training(dataset, **options, shard=shard)) for shard in shards]
-    # Two replicas of each worker take turns.
+    # A worker's batches alternate between its two replicas.
     assert {len(part) for part in read} == {2 * len(whole)}
     assert len({batch["weight"].shape for part in read for batch in part}) == 1
     for number, batch in enumerate(whole):
@@ -218,7 +218,7 @@ def test_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
         name: np.concatenate([batch[name].numpy() for batch in found])
         for name in ("audio", "visual", "target")
     }
-    # A segment is found again by its sound, which is of one segment alone.
+    # Audio features are unique, so they identify segments.
     expected = {}
     for batch in batches.scoring_batches(dataset, "train"):
         labels = batch["segment_labels"].numpy()
@@ -251,7 +251,7 @@ def test_cross_modality_splits_gather_clips_of_all_stored_splits(tmp_path):
     folder = make_ave(tmp_path / "ave")
     build(folder, tmp_path / "data")
     dataset = open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
-    # Background clips are in none of them, though their rows have the same numbers.
+    # Background clips are in no split, though their row numbers equal other clips'.
     assert cross_modality.count_clips(dataset) == {
         "train": 20,
         "validation": 5,

@@ -107,7 +107,7 @@ def change(path, **values):
         ),
         (
             ["table3", "--dataset=tfds_ave/resnet152,tfds_ave/vgg19"],
-            "that no other has: tfds_ave/resnet152",
+            "that no other data set has: tfds_ave/resnet152",
         ),
         (["table1", "--data_dir=/nowhere", "--runs=/nowhere"], "tfds build"),
         (["changes_weak", "--recipe=best"], "--recipe=best: changes_weak"),
@@ -425,7 +425,7 @@ def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
     run.main(words)
     output = " ".join(capsys.readouterr().out.split())
     assert f"1/1 done {trained.folder.name}" in output
-    assert "As a trial, it leaves experiments/results as it is" in output
+    assert "experiments/results is not changed" in output
     assert trained.is_done()
     (table,) = (tmp_path / "runs" / "tables").glob("*.md")
     text = re.sub(" +", " ", table.read_text())

@@ -10,7 +10,7 @@ from avsdn_tf.files import expand_user
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
-# Copies of the registries, whose import needs TensorFlow; a test compares them.
+# Copies of registries that import TensorFlow; a test compares copy and registry.
 AUDIO_NETWORKS = ("vggish", "yamnet", "yamnet_scores")
 VISUAL_NETWORKS = ("resnet152", "resnet152_maps", "vgg19")
 KERAS_NETWORKS = (
@@ -25,7 +25,7 @@ KERAS_NETWORKS = (
     *("NASNetMobile", "ResNet101", "ResNet101V2", "ResNet152", "ResNet152V2"),
     *("ResNet50", "ResNet50V2", "VGG16", "VGG19", "Xception"),
 )
-# Endings of their names: maps before pooling, probabilities of classes.
+# Suffixes of network names: maps before pooling, probabilities of classes.
 _KINDS = ("_maps", "_classes")
 DATASETS = ("synthetic", "resnet152", "vgg19", "resnet152_maps", "videos", "custom")
 
@@ -34,7 +34,7 @@ def start(args: argparse.Namespace) -> None:
     """Check the files and the data set of a command, and start TensorFlow.
 
     Raises:
-        UserError: If one is missing.
+        UserError: If a file, a folder or the data set is missing.
     """
     _check_networks(args)
     config = getattr(args, "config", None)
@@ -63,7 +63,7 @@ def check_run_folder(args: argparse.Namespace) -> None:
     """Check that `args.run` is a folder where a training can begin or resume.
 
     Raises:
-        UserError: If it isn't.
+        UserError: If no training can begin or resume in the folder.
     """
     from avsdn_tf.run_folder import RunFolder
 
@@ -102,7 +102,7 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
     is_simulated = config in ("", DATASETS[0])
     if not (is_simulated or "://" in data_dir or os.path.isdir(folder)):
         raise UserError(
-            f"Not built in {folder}. Build it first:\n  avsdn build "
+            f"No data set in {folder}. Build it first:\n  avsdn build "
             f"{config} --manual_dir=FOLDER",
             field="dataset",
             value=name,
@@ -139,7 +139,7 @@ def _check_backbones(args: argparse.Namespace) -> None:
     paths = ("audio_weights", "vggish")
     for name in (*paths, "audio_network", "visual_network", "visual_weights"):
         value = getattr(args, name, None)
-        # A value of the others without slash and suffix may be a name.
+        # Values of the other flags may be names: without slash and suffix.
         is_path = value and (
             name in paths or "/" in value or pathlib.Path(value).suffix
         )
