@@ -198,7 +198,7 @@ def open_dataset(
         config = builder.builder_config.name if builder.builder_config else ""
         if config != _SIMULATED or not build:
             raise NotBuiltError(
-                f"Not built in {builder.data_path}. Build it first:\n  "
+                f"No data set in {builder.data_path}. Build it first:\n  "
                 + _build_command(config, data_dir),
                 field="dataset",
                 value=name,
