@@ -413,3 +413,11 @@ def test_an_unknown_value_names_its_field(field, value):
     with pytest.raises(UserError) as caught:
         build_extractor(**{field: value})
     assert (caught.value.field, caught.value.value) == (field, value)
+
+
+def test_backbones_are_described_by_modality():
+    assert Backbones().describe() == ""
+    given = Backbones().override(audio_network="yamnet", visual_network="./module")
+    text = given.complete().describe()
+    assert text.startswith("sound: yamnet, https://")
+    assert text.endswith("; picture: ./module, float32")
