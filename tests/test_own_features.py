@@ -36,7 +36,7 @@ def test_the_page_walks_from_own_networks_to_events(tmp_path, monkeypatch, capsy
     (tmp_path / "own" / "categories.txt").write_text("Bark\nHorn\n")
     (command,) = blocks("console")
     assert avsdn(*command.split()[1:]) == 0
-    assert "panns_cnn14, clip_vit_b32" in capsys.readouterr().out
+    assert "sound: panns_cnn14; picture: clip_vit_b32" in capsys.readouterr().out
     exec(localize, names)
     model = names["model"]
     assert model.backbones["visual_network"] == "clip_vit_b32"

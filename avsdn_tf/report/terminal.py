@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import keras
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -49,9 +49,9 @@ def open_console(file: IO[str] | None = None) -> Console:
     return Console(file=file, force_interactive=is_interactive)
 
 
-def results_table(report: Mapping[str, Any]) -> Table:
+def results_table(report: Mapping[str, Any]) -> RenderableType:
     """Return the scores of a run as a table that fits 80 columns."""
-    table = _empty_table(title_of(report), report["disclaimer"])
+    table = _empty_table(title_of(report))
     table.add_column("score")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
@@ -62,7 +62,7 @@ def results_table(report: Mapping[str, Any]) -> Table:
             " to ".join(map(percent, score.interval or ())),
             style="dim" if score.is_baseline else None,
         )
-    return table
+    return _with_disclaimer(table, report["disclaimer"])
 
 
 def print_report(
@@ -74,9 +74,9 @@ def print_report(
     print_plainly(console, f"Run folder: {folder.path}\nPage to open: {folder.page}")
 
 
-def events_table(prediction: VideoPrediction) -> Table:
+def events_table(prediction: VideoPrediction) -> RenderableType:
     """Return the events of a video as a table."""
-    table = _empty_table(prediction.name, prediction.disclaimer)
+    table = _empty_table(prediction.name)
     table.add_column("start", justify="right", no_wrap=True)
     table.add_column("end", justify="right", no_wrap=True)
     table.add_column("event")
@@ -91,12 +91,12 @@ def events_table(prediction: VideoPrediction) -> Table:
         )
     if not prediction.events:
         table.add_row("", "", "none: background throughout", "")
-    return table
+    return _with_disclaimer(table, prediction.disclaimer)
 
 
 def rows_table(title: str, columns: Sequence[str], rows: Iterable[Any]) -> Table:
     """Return rows of values as a table."""
-    table = _empty_table(title, None)
+    table = _empty_table(title)
     table.show_header = any(columns)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -105,16 +105,17 @@ def rows_table(title: str, columns: Sequence[str], rows: Iterable[Any]) -> Table
     return table
 
 
-def _empty_table(title: str, disclaimer: str | None) -> Table:
-    caption = printable_lines(disclaimer) if disclaimer else None
-    return Table(
-        # `Text` doesn't parse brackets in names as markup.
-        title=Text(printable(title), style="bold"),
-        caption=Text(caption, style="bold yellow") if caption else None,
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-    )
+def _empty_table(title: str) -> Table:
+    # `Text` doesn't parse brackets in names as markup.
+    title = Text(printable(title), style="bold")
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+
+
+def _with_disclaimer(table: Table, disclaimer: str | None) -> RenderableType:
+    """Return a table and, over the full width below it, a disclaimer."""
+    if not disclaimer:
+        return table
+    return Group(table, Text(printable_lines(disclaimer), style="bold yellow"))
 
 
 def _bar(console: Console, *columns: ProgressColumn) -> Progress:
