@@ -1,7 +1,7 @@
 """Audio-visual event localization with Keras.
 
-Importing the package registers its layers, losses, metrics and models with Keras, so
-that `keras.models.load_model` knows them, and does nothing else.
+Importing the package registers its layers, losses, metrics and models with Keras for
+`keras.models.load_model`, and has no other side effect.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from avsdn_tf.version import __version__
 if TYPE_CHECKING:
     from avsdn_tf.runs import Config, TrainedRun, evaluate, predict, train
 
-# Importing TensorFlow takes seconds: the command line first checks its arguments.
+# The command line checks its arguments before these imports, which take seconds.
 if not is_command_line():
     from avsdn_tf import metrics, zero_shot
     from avsdn_tf.backbones import Backbones
@@ -39,7 +39,7 @@ if not is_command_line():
         LateFusion,
     )
 
-# Imported on first use: training needs TensorFlow, networks run on other backends too.
+# Import these on first use: they need TensorFlow, but networks run on any backend.
 _LAZY = ("Config", "TrainedRun", "evaluate", "predict", "train")
 
 __all__ = [

@@ -126,10 +126,10 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_manifest(folder: str, field: str) -> None:
-    """Check that a folder holds one's own data.
+    """Check that a folder holds a manifest and its categories.
 
     Raises:
-        UserError: If the folder or its manifest is missing.
+        UserError: If the folder or one of the two files is missing.
     """
     if not os.path.isdir(folder):
         message = f"No such folder. Expected the folder of {_MANIFEST}."
@@ -144,7 +144,7 @@ def check_manifest(folder: str, field: str) -> None:
 
 
 def _check_own(args: argparse.Namespace) -> None:
-    """Check that data without --manual_dir are built, or in TFDS's manual folder."""
+    """Check that custom data are built, or in --manual_dir or TFDS's manual folder."""
     if args.dataset != OWN_DATA or args.manual_dir:
         return
     data_dir = find_data_dir(args.data_dir)
@@ -171,7 +171,7 @@ def _build(args: argparse.Namespace) -> None:
     from avsdn_tf.data.dataset import build_dataset, find_builder, open_dataset
     from avsdn_tf.report.terminal import logging_terminal, open_console, print_plainly
 
-    # TFDS's output is redirected from sys.stdout later.
+    # Keep the real sys.stdout, which `build_dataset` redirects.
     terminal = open_console(sys.stdout)
     builder = find_builder(args.dataset, args.data_dir)
     if args.dataset == OWN_DATA:
@@ -206,13 +206,13 @@ def _build(args: argparse.Namespace) -> None:
 def build_own(
     folder: str, data_dir: str, window_s: int | None, hop_s: int | None
 ) -> None:
-    """Build one's own data set for a training, also if data or windows have changed.
+    """Build a custom data set to train on; rebuild it if data or windows changed.
 
     Args:
         folder: The folder of manifest.csv.
         data_dir: TFDS's folder of data sets.
-        window_s: As --window_s of `avsdn build`.
-        hop_s: As --hop_s of `avsdn build`.
+        window_s: The flag --window_s of `avsdn build`.
+        hop_s: The flag --hop_s of `avsdn build`.
     """
     start_tensorflow()
     _build(
@@ -232,7 +232,7 @@ def build_own(
 def _is_outdated(
     folder: str, data_dir: str, window_s: int | None, hop_s: int | None
 ) -> bool:
-    """Return whether a data set exists that was built from other files or windows."""
+    """Return whether a data set exists, but was built from other files or windows."""
     from avsdn_tf.data.dataset import NotBuiltError, open_dataset
 
     try:
@@ -243,7 +243,7 @@ def _is_outdated(
     except NotBuiltError:
         return False
     except (UserError, ValueError):
-        return True  # The data set can't be read, or the windows are wrong.
+        return True  # The data set can't be read, or the windows are invalid.
     metadata = builder.info.metadata
     built = (metadata["window_s"], metadata["hop_s"])
     return built != wanted or not dataset.is_built_from(folder)
@@ -268,7 +268,7 @@ def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar for each stage, or a line if there is no terminal.
 
     Yields:
-        A callback with the stage, the number of steps done, and their total.
+        A callback that accepts a stage, its number of finished steps, and their total.
     """
     from rich.progress import (
         BarColumn,
@@ -288,7 +288,7 @@ def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
         console=console,
         transient=True,
         disable=not console.is_interactive,
-        # TFDS's output is redirected.
+        # `build_dataset` redirects both.
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:
@@ -351,7 +351,7 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
 
 
 def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]]:
-    """Yield lengths, windows and overlap of one's own clips, as names and texts.
+    """Yield names and texts of a custom data set's lengths, windows and overlap.
 
     `num_clips` is the number of training clips.
     """

@@ -17,7 +17,7 @@ SUMMARY = "Download the backbones that extract and predict need."
 USAGE = "[BACKBONE ...] [FLAGS]"
 EXAMPLE = """avsdn fetch
 avsdn fetch yamnet EfficientNetV2B0_classes --to=cache"""
-# Copies of the downloads, whose import needs TensorFlow; a test compares them.
+# Copied from `features.downloads`, which imports TensorFlow; a test compares the names.
 NETWORKS = ("yamnet", "EfficientNetV2B0_classes", "vggish", "resnet152", "vgg19")
 WHEN_STOPPED = " Finished downloads are kept. Repeat the command for the rest."
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check the names of backbones and the folder."""
+    """Check the backbones' names and the folder."""
     for name in args.names:
         if name not in NETWORKS:
             raise UserError(
@@ -60,7 +60,7 @@ def states_table(wanted: Sequence[Any], states: Sequence[Any]) -> Any:
 
 @contextlib.contextmanager
 def _progress(terminal: Any) -> Iterator[Callable[[int, int | None], None]]:
-    """Show the progress of a download; yield a callback for it."""
+    """Show a download's progress bar; yield a callback that updates the bar."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         with explain_unwritable(to, "Choose another folder."):
             to.mkdir(parents=True, exist_ok=True)
         variables = {"TFHUB_CACHE_DIR": str(to / "tfhub"), "KERAS_HOME": str(to)}
-        # Keras reads its variable at import.
+        # Set KERAS_HOME before importing Keras, which reads it at import.
         os.environ |= variables
     start_tensorflow()
     # These import TensorFlow.

@@ -1,4 +1,4 @@
-"""avsdn manifest: join videos and the labels of a tool to a data set."""
+"""avsdn manifest: write the manifest of your own data from videos and labels."""
 
 import argparse
 import contextlib
@@ -19,7 +19,7 @@ SUMMARY = "Write the manifest of your own data from videos and labels."
 USAGE = "FOLDER [FLAGS]"
 EXAMPLE = """avsdn manifest my_videos
 avsdn manifest my_videos --labels=labels.csv --group='(.+)_\\d+'"""
-# Copies of the registry, whose import needs TensorFlow; a test compares them.
+# Copied from `labels.formats`, which imports TensorFlow; a test compares the names.
 FORMATS = (
     *("events", "webvtt", "audacity", "activitynet", "ov_ave", "avel", "ave_pm"),
     *("llp", "csv"),
@@ -236,7 +236,7 @@ def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
 
 
 def _time(time_s: float) -> str:
-    """Return a time as hours, minutes or seconds."""
+    """Format a time in hours, minutes or seconds."""
     for unit, unit_s in (("hours", 3600), ("minutes", 60)):
         if time_s >= 2 * unit_s:
             return f"{time_s / unit_s:.1f} {unit}"
@@ -245,7 +245,7 @@ def _time(time_s: float) -> str:
 
 @contextlib.contextmanager
 def _progress(console: Any) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar of opened files; yield a callback for it."""
+    """Show a progress bar of opened files; yield a callback that updates the bar."""
     from rich.progress import Progress
 
     with Progress(

@@ -30,7 +30,7 @@ _LABELS_TO = Flag(
     "Folder to write the events to as labels, to correct and train on.",
     flags.PATH,
 )
-# Of --zero_shot.
+# Defaults in --help, without and with --zero_shot.
 _SHOWN_DEFAULTS = {
     flags.AUDIO_NETWORK: "vggish; zero_shot: yamnet_scores",
     flags.VISUAL_NETWORK: "resnet152; zero_shot: EfficientNetV2B0_classes",
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check that the flags fit each other."""
+    """Check that the flags are compatible."""
     if args.demo:
         unread = (flags.RUN, _CLASSES, *flags.BACKBONES, flags.EMPTY, _LABELS_TO)
         flags.refuse(args, unread, "predict --demo")
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             print_plainly(terminal, f"Page to open: {page}")
         if args.labels_to and predictions:
             _write_labels(terminal, pathlib.Path(args.labels_to), predictions)
-        # The error of a single video is the last line already.
+        # With a single video, its error is already the last line.
         if len(videos) > 1:
             list_failures(terminal, failures, len(videos))
     return 1 if failures else 0
@@ -143,7 +143,7 @@ def _prepare(
     predictor = runs.open_predictor(
         network, empty=args.empty, min_score=args.min_score, **given
     )
-    # The features of the first video take minutes.
+    # Check the output folder first: extracting a video's features takes minutes.
     with explain_unwritable(out, "Choose another folder by --out."):
         out.mkdir(parents=True, exist_ok=True)
     return predictor, videos
@@ -167,7 +167,7 @@ def _write_labels(
 def _prepare_demo(
     args: argparse.Namespace, out: pathlib.Path
 ) -> tuple[Callable[[pathlib.Path], Any], list[pathlib.Path]]:
-    """Render the demo's video, and return what `_prepare` returns."""
+    """Render the demo's video; return its predictor and path, as in `_prepare`."""
     from avsdn_tf import demo
     from avsdn_tf.features.extractor import Extractor
     from avsdn_tf.report.prediction import own_files

@@ -19,7 +19,7 @@ avsdn train --manifest=my_videos --run=runs/mine"""
 
 
 _OWN_DATA = "tfds_ave/custom"
-# Each data set of one's own is built beside its manifest.
+# Folder beside manifest.csv into which the data set is built.
 _BUILT = "tensorflow_datasets"
 _MANIFEST = Flag(
     "manifest",
@@ -118,7 +118,7 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and report, or start local workers; return the exit code."""
     if args.manifest is not None:
-        # The build may take hours.
+        # Check folder and settings before the build, which may take hours.
         check_run_folder(args)
         start_tensorflow()
         from avsdn_tf.run_folder import RunFolder
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
             callbacks=[TrainingProgress(terminal)],
         )
         if trained is None:
-            # A worker that outlives the chief while Python exits logs an error.
+            # Skip Python's cleanup: a worker that outlives the chief logs an error.
             os._exit(0)
         print_report(terminal, trained.report, trained.folder)
     return 0

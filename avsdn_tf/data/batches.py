@@ -3,9 +3,9 @@
 Training reads every split in `NUM_SHARDS` shards and interleaves them. Each worker
 reads only its own shards, but the clips of a global batch don't depend on the number of
 workers: the order of the shards is fixed, and (seed, epoch) determines the order within
-a shard. A shard that is much larger than its shuffle buffer is read in slices, in
-random order. All batches have the same static size, padded with examples of weight 0,
-so that graphs are compiled once and replicas get equal shares.
+a shard. A shard that is much larger than its shuffle buffer is split into slices, which
+are read in random order. All batches have the same static size, padded with examples of
+weight 0, so that graphs are compiled once and replicas get equal shares.
 
 If lengths differ, clips are padded at their end, and a batch contains the lengths.
 """
@@ -28,8 +28,8 @@ from avsdn_tf.data.targets import (
 )
 
 NUM_SHARDS = 8
-# Total size of the shuffle buffers: half of AVE's pooled vectors, 2 % of its largest
-# feature maps.
+# Total size of the shuffle buffers. They hold half of AVE's pooled features, or 2 % of
+# its largest feature maps.
 _SHUFFLE_BYTES = 128 * 2**20
 # Size limit of a scoring batch if clips differ in length.
 _BATCH_BYTES = 256 * 2**20
@@ -60,7 +60,7 @@ class Shard:
 
     Attributes:
         index: Index of the shard, 0 to `NUM_SHARDS` - 1, which determines its worker.
-        slices: Data set of each slice, in stored order, and its number of examples.
+        slices: Data set and number of examples of each slice, in stored order.
     """
 
     index: int
@@ -129,8 +129,9 @@ def training_batches(
         batch; and `target`, a distribution over the classes: `(batch, num_segments,
         num_classes)` for segment labels, else `(batch, num_classes)`. If a clip has
         several categories, each has the same probability in a clip label. With
-        `multi_label`, `target` has no column for background, and is 1 for each active
-        category; for a mean, the fraction of segments in which a category is active.
+        `multi_label`, `target` has no column for background. It is 1 for each active
+        category; with `"segment_label_mean"`, it is the fraction of segments in which
+        the category is active.
     """
     names = ("audio", "visual", "row", target_feature(dataset, label, multi_label))
     shards = [
@@ -263,8 +264,9 @@ def shuffled_batches(
 
     # The seed is a tensor, so that one graph serves all epochs.
     def epoch_batches(epoch_seed: tf.Tensor) -> tf.data.Dataset:
-        # TensorFlow combines the graph's seed with the shuffle's: make it the same in
-        # every process. 0 fails if the other seed is a tensor.
+        # TensorFlow combines the graph's seed with the shuffle's seed: set the same
+        # graph seed in every process. A graph seed of 0 fails if the shuffle's seed is
+        # a tensor.
         tf.random.set_seed(1)
         shuffled = [
             shards[i].shuffled(epoch_seed + i, buffer_size * shards[i].size // total)
@@ -305,7 +307,7 @@ def _batch(
 def _shapes(
     dataset: Dataset, num_segments: int | None
 ) -> dict[str, tuple[int | None, ...]]:
-    """Return the shape of each array feature; None is a free axis."""
+    """Return the shape of each array feature, with None for an axis of any size."""
     return {
         "audio": (num_segments, dataset.audio_width),
         "visual": (num_segments, *dataset.visual_shape),
@@ -329,9 +331,9 @@ def _choices(
     The shards of a split alternate, and every split is spread evenly over the epoch.
 
     Returns:
-        Indices into the worker's own shards, `(num_batches, size)`; padding is the
-        number of these shards. `size` is the same for all workers, and a multiple of
-        the number of replicas.
+        Indices into the worker's own shards, `(num_batches, size)`; the index of
+        padding is the number of these shards. `size` is the same for all workers, and a
+        multiple of the number of replicas.
     """
     positions = np.concatenate(
         [(np.arange(s.size) + (s.index + 0.5) / NUM_SHARDS) / s.size for s in shards]
@@ -365,8 +367,8 @@ def read(dataset: Dataset, split: str, names: Sequence[str]) -> tf.data.Dataset:
             # Save memory: the shuffle buffers already hold the examples.
             try_autocache=False,
             skip_prefetch=True,
-            # `_choices` interleaves the shards. Read the files of a shard one by one:
-            # reading ahead takes 60 MB a shard of feature maps.
+            # Read a shard's files one by one: `_choices` interleaves the shards, and
+            # reading ahead takes 60 MB per shard of feature maps.
             interleave_cycle_length=1,
             interleave_block_length=1,
             num_parallel_calls_for_interleave_files=1,

@@ -1,7 +1,7 @@
 """Batches of cross-modality localization: pairs of segments, and whole clips.
 
-The task has its own splits, named by `match_split` of each example and independent of
-the splits in which the data set stores the examples.
+The task has its own splits, independent of the data set's stored splits. The feature
+`match_split` of each example names its split of the task.
 """
 
 import collections
@@ -41,7 +41,7 @@ def segment_pairs(
 
     Args:
         dataset: The data.
-        match_split: `"train"`, `"validation"` or `"test"` of this task.
+        match_split: Split of this task: `"train"`, `"validation"` or `"test"`.
         batch_size: Pairs in a global batch.
         seed: Seed of the order.
         epochs: The epochs to concatenate, counted from 1.
@@ -120,7 +120,7 @@ def scoring_clips(
 def count_clips(dataset: Dataset) -> dict[str, int]:
     """Return the number of clips in each split of this task."""
     total: collections.Counter[str] = collections.Counter()
-    # The same slices as in `segment_pairs`: their counts are cached.
+    # Count the slices of `segment_pairs`, whose counts are cached.
     for split in _stored_splits(dataset):
         for name, _ in itertools.chain(*shard_slices(dataset, split)):
             total.update(_count(dataset, name))
@@ -150,7 +150,7 @@ def _stored_splits(dataset: Dataset) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _count(dataset: Dataset, split: str) -> dict[str, int]:
-    """Count the clips of each of the task's splits in a stored split or slice."""
+    """Return the clips per split of the task in a stored split or slice."""
     feature = dataset.builder.info.features["match_split"]
     counts = np.zeros(feature.num_classes, int)
     for batch in read(dataset, split, ("match_split",)).batch(1024):
@@ -161,7 +161,7 @@ def _count(dataset: Dataset, split: str) -> dict[str, int]:
 def _read_match_split(
     dataset: Dataset, split: str, match_split: str
 ) -> tf.data.Dataset:
-    """Return the examples of a stored split or slice that are in a task's split."""
+    """Return a stored split's or slice's examples that belong to the task's split."""
     number = dataset.builder.info.features["match_split"].str2int(match_split)
 
     def is_in_split(example: Example) -> tf.Tensor:

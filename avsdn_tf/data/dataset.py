@@ -18,7 +18,7 @@ import pydantic
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-# Importing it registers the data set with TFDS.
+# Importing `tfds_ave` registers the data set with TFDS.
 import tfds_ave
 from avsdn_tf.backbones import Backbones
 from avsdn_tf.data.damage import check_sizes, damage_error, find_damaged_files
@@ -41,7 +41,7 @@ _DAMAGE = (
 
 
 class NotBuiltError(UserError):
-    """The data set is known, but not built in the folder."""
+    """Raised if a known data set is not built in the folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Dataset:
         categories: Names of the event categories, without background.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
-        num_segments: Segments a clip; where lengths differ, segments a window.
+        num_segments: Segments of each clip; of each window if lengths differ.
         segment_s: Length of a segment in seconds.
         disclaimer: Text that must accompany every result on the data, or None.
         has_times: Whether every event has a start and an end. If not, some clips have
@@ -92,7 +92,7 @@ class Dataset:
 
     @property
     def segment_bytes(self) -> int:
-        """Size of a segment's features in bytes, as they are stored."""
+        """Size of a segment's stored features in bytes."""
         features = self.builder.info.features
         widths = {"audio": self.audio_width, "visual": math.prod(self.visual_shape)}
         return sum(
@@ -107,7 +107,7 @@ class Dataset:
 
     @property
     def source(self) -> fingerprint.Fingerprint | None:
-        """Fingerprint of the files that it was built from, or None if unknown."""
+        """Fingerprint of the data set's source files, or None if unknown."""
         return fingerprint.read_fingerprint(self.builder.data_path)
 
     @property
@@ -130,7 +130,7 @@ class Dataset:
     def check_source(self) -> None:
         """Check that the source has not changed since the data set was built.
 
-        Checksums of features and videos are not compared, because that takes long. A
+        Features and videos are compared by size only: computing checksums takes long. A
         missing source counts as unchanged.
 
         Raises:
@@ -151,7 +151,7 @@ class Dataset:
             )
 
     def is_built_from(self, folder: str) -> bool:
-        """Return whether a folder holds the files that it was built from."""
+        """Return whether the data set was built from the files in a folder."""
         source, path = self.source, pathlib.Path(folder).resolve()
         return bool(source) and not fingerprint.find_changes(
             source, path, read_data=True
@@ -160,9 +160,9 @@ class Dataset:
     def content_hash(self) -> str:
         """Return a hash that identifies the data, without reading the features.
 
-        It covers categories, shapes, sizes of all splits, backbones and, for your own
-        data, all labels and the checksums of features and videos. The built files are
-        not hashed: they differ between two builds of the same data.
+        The hash covers categories, shapes, sizes of all splits, backbones and, for your
+        own data, all labels and the checksums of features and videos. It excludes the
+        built files, which differ between two builds of the same data.
         """
         content: dict[str, Any] = {
             "categories": self.categories,
@@ -182,15 +182,15 @@ class Dataset:
 def open_dataset(
     name: str, data_dir: str | None = None, *, build: bool = True
 ) -> Dataset:
-    """Open a data set; build the synthetic one if it is missing.
+    """Open a data set; build a missing synthetic data set.
 
     Args:
         name: `tfds_ave/CONFIG`.
         data_dir: TFDS's folder of data sets; None for its default.
-        build: Whether to build the synthetic one if it is missing.
+        build: Whether to build a missing synthetic data set.
 
     Raises:
-        NotBuiltError: If the data set is not built there.
+        NotBuiltError: If the data set is not built in `data_dir`.
         UserError: If there is no such data set, or it can't be built.
     """
     builder = find_builder(name, data_dir)
@@ -209,7 +209,7 @@ def open_dataset(
             print(printable(text), file=stdout, flush=True)
 
         def announce(stage: str, *_: int) -> None:
-            # "starting": this process builds it, not another one.
+            # Only the process that builds the data set reports "starting".
             if stage == "starting":
                 say(f"Building {name} in {path}")
 
@@ -241,7 +241,7 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
     # TFDS raises AssertionError for unknown versions.
     except (ValueError, AssertionError) as error:
         raise UserError(first_line(error), field="dataset", value=name) from error
-    # Foreign folders and URLs without access raise errors of any type.
+    # Other folders and inaccessible URLs raise errors of any type.
     except Exception as error:
         raise UserError(
             f"{name} can't be read there ({first_line(error.__cause__ or error)}). "
@@ -281,7 +281,7 @@ def open_dataset_of_run(
 ) -> Dataset:
     """Open the data set of a run, whose settings may be untrusted.
 
-    A folder from the settings is only read: nothing is built there, and a URL is
+    A folder that the settings name is only read: nothing is built there, and a URL is
     refused.
 
     Args:
@@ -291,8 +291,8 @@ def open_dataset_of_run(
         build: As in `open_dataset`.
 
     Raises:
-        NotBuiltError: If the data set is not built there.
-        UserError: If `recorded_dir` is a URL, or as `open_dataset`.
+        NotBuiltError: If the data set is not built in the folder.
+        UserError: If `recorded_dir` is a URL, or as in `open_dataset`.
     """
     if data_dir or not recorded_dir:
         return open_dataset(name, data_dir, build=build)
@@ -317,7 +317,7 @@ class _Metadata(Schema):
     disclaimer: str | None
     has_times: bool
     backbones: dict[str, str | None]
-    # Only of config `custom`.
+    # Only in config `custom`.
     is_padded: bool = False
     train_segments: pydantic.PositiveInt | None = None
     longest_segments: pydantic.PositiveInt | None = None
@@ -381,8 +381,8 @@ def explain_damage(dataset: Dataset) -> Iterator[None]:
     """Convert TensorFlow's read errors in the block to a UserError.
 
     Raises:
-        UserError: If a file of the data set is missing, damaged or too short; the
-            message names it.
+        UserError: If a file of the data set is missing, damaged or too short. The
+            message names the file.
     """
     try:
         yield

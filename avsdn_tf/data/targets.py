@@ -1,7 +1,7 @@
 """Convert stored labels of a batch to targets for training and labels for scoring.
 
-Labels are expanded to one-hot and multi-hot targets batch by batch: for all clips and
-many categories, they would not fit into memory.
+Labels are expanded to one-hot and multi-hot targets batch by batch: with many
+categories, the targets of all clips would not fit into memory.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def add_target(
 ) -> Callable[[Example], Example]:
     """Return a function that replaces a batch's stored label by its `target`.
 
-    Args and target are those of `batches.training_batches`.
+    `batches.training_batches` documents the arguments and the target.
     """
     feature = target_feature(dataset, label, multi_label)
     num_categories = len(dataset.categories)
@@ -68,7 +68,8 @@ def add_target(
 def score_labels(dataset: Dataset) -> Callable[[Example], Example]:
     """Return a function that converts a batch's `segment_labels` to multi-hot labels.
 
-    They are `(batch, num_segments, num_categories)` int8, -1 in padding.
+    The multi-hot labels are `(batch, num_segments, num_categories)` int8 of 0 and 1, -1
+    in padding.
     """
     num_categories = len(dataset.categories)
 
@@ -96,7 +97,7 @@ def multi_hot_segments(
 
     Args:
         events: `(batch, num_events, 3)` int64: category, first segment and exclusive
-            end; events without a segment are padding.
+            end. Events of zero segments are padding.
         num_segments: Segments a clip.
         num_categories: Number of categories.
 
@@ -114,7 +115,7 @@ def multi_hot_segments(
 
 
 def _multi_hot_clips(categories: tf.Tensor, num_categories: int) -> tf.Tensor:
-    """Convert lists of categories, padded with -1, to `(batch, num_categories)`."""
+    """Convert categories, padded with -1, to multi-hot `(batch, num_categories)`."""
     positions = tf.where(categories >= 0)
     category = tf.gather_nd(categories, positions)
     shape = (tf.shape(categories)[0], num_categories)
