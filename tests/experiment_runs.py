@@ -1,4 +1,4 @@
-"""Finished runs, made without training."""
+"""Write finished runs without training."""
 
 import json
 
@@ -12,7 +12,7 @@ DISCLAIMER = "these are not AVE results"
 
 
 def write_run(path, wrong, config=None, clips=(3, 1, 2, 0), disclaimer=DISCLAIMER):
-    """A finished run in each of whose clips the first `wrong` segments are wrong."""
+    """Write a run with wrong predictions in the first `wrong` segments of each clip."""
     folder = RunFolder(path)
     labels = np.zeros((len(clips), 10), int)
     predicted = labels.copy()

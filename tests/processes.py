@@ -1,4 +1,4 @@
-"""Runs commands of the package as processes, the way people do."""
+"""Run commands of the package as processes."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ TIMEOUT_S = 300
 
 @contextlib.contextmanager
 def started(*arguments, module="avsdn_tf.main", env=None):
-    """Starts a command; its output, both streams, can be read line by line."""
-    # Ctrl-C reaches it even where a shell has started the tests in the background: then
-    # they ignore it, and so would all that they start.
+    """Start a command; yield its process, with stderr redirected to stdout."""
+    # Reset SIGINT: a shell starts background jobs with SIGINT ignored, and the command
+    # would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(
@@ -30,20 +30,20 @@ def started(*arguments, module="avsdn_tf.main", env=None):
         try:
             yield process
         finally:
-            # Asked, since a launcher then ends its workers.
+            # SIGTERM, not SIGKILL: a launcher must stop its workers.
             if process.poll() is None:
                 process.terminate()
 
 
 def run(*arguments, **kwargs):
-    """Returns the exit code and the output of a command."""
+    """Return the exit code and the output of a command."""
     with started(*arguments, **kwargs) as process:
         output, _ = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, output
 
 
 def read_until(process, text):
-    """Reads a command's output up to a line that holds a text."""
+    """Read and return the output lines up to the first that contains a text."""
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -53,7 +53,7 @@ def read_until(process, text):
 
 
 def finish(process):
-    """Returns the exit code, the rest of the output, and how long that took."""
+    """Wait for the end; return exit code, remaining output and waiting time in s."""
     begin = time.monotonic()
     output, _ = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, output, time.monotonic() - begin

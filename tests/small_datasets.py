@@ -17,7 +17,7 @@ ORDERS = {
     "validation": [20, 22, 24, 26, 28],
     "test": [21, 23, 25, 27, 29],
 }
-# Other splits of the same rows.
+# Splits for cross-modality localization.
 MATCH_ORDERS = {
     "train": [row for row in range(ROWS) if row % 3],
     "validation": [0, 6, 12, 18, 24],
@@ -48,7 +48,7 @@ def read(path, key="avadataset"):
 
 
 def set_value(path, index, value):
-    """Change one feature in a file."""
+    """Overwrite a value in a feature file."""
     with h5py.File(path, "r+") as file:
         file["avadataset"][index] = value
 
@@ -88,9 +88,9 @@ def write_manifest(folder, rows, columns=FEATURE_COLUMNS):
 
 
 def make_custom(folder, visual_shape=(6,), num_segments=4):
-    """Write nine clips of two categories and background, three a split.
+    """Write nine clips of two categories and background, three per split.
 
-    Audio features are 5 wide. Returns the rows of the manifest.
+    Audio features have width 5. Return the rows of the manifest.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -112,7 +112,7 @@ def make_custom(folder, visual_shape=(6,), num_segments=4):
 
 
 def make_custom_videos(folder, lengths_s=(3, 3, 3)):
-    """Write a clip a split, of one category, with an event from 1 to 3 s."""
+    """Write videos with an event from 1 to 3 s; return the manifest's rows."""
     folder.mkdir()
     (folder / "categories.txt").write_text("Beep\n")
     rows = []
@@ -135,5 +135,5 @@ def build(folder, data_dir, config="resnet152", windows=(None, None), **beam):
 
 
 def examples(builder, split):
-    """Return the examples of a split by their rows."""
+    """Return a split's examples by row."""
     return {int(e["row"]): e for e in tfds.as_numpy(builder.as_dataset(split=split))}

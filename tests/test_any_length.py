@@ -1,4 +1,4 @@
-"""Clips of any length with events of several categories: examples, batches, bounds."""
+"""Clips of any length with overlapping events: examples, batches and limits."""
 
 import csv
 import itertools
@@ -31,7 +31,7 @@ WINDOW, HOP = 10, 7
 
 
 def draw_events(rng, length):
-    """Return whole-second events of a clip; of several categories, they overlap."""
+    """Return random whole-second events; different categories may overlap."""
     events = []
     for category in rng.permutation(len(CATEGORIES)):
         bounds = np.unique(rng.integers(0, length + 1, 4))
@@ -49,7 +49,7 @@ def make_recordings(folder):
     for split, lengths in LENGTHS.items():
         for length in lengths:
             key = f"clip{len(clips)}"
-            # One modality may have a row more.
+            # Every second clip has an audio row too many.
             audio = rng.random((length + len(clips) % 2, 5), np.float32)
             visual = rng.random((length, 6), np.float32)
             names = [f"{key}.a.npy", f"{key}.v.npy"]
@@ -62,7 +62,7 @@ def make_recordings(folder):
             if not events:
                 rows.append([key, split, "Background", "", "", *names])
     write_manifest(folder, rows)
-    # In the order in which the manifest names them.
+    # The `row` of an example is the position of its clip in the manifest.
     with (folder / "manifest.csv").open() as file:
         keys = list(dict.fromkeys(row["key"] for row in csv.DictReader(file)))
     assert keys == [f"clip{row}" for row in range(len(clips))]
@@ -77,7 +77,7 @@ def multi_hot(events, length):
 
 
 def classes(events, length):
-    """Return one class a segment: of the event that began last."""
+    """Return one class per segment: the event that starts last wins."""
     labels = np.full(length, len(CATEGORIES))
     for category, start, end in sorted(events, key=lambda event: event[1]):
         labels[start:end] = category
@@ -85,13 +85,13 @@ def classes(events, length):
 
 
 def padded(values, length):
-    """Return values with zeros at the end of time."""
+    """Pad values with zeros to a number of segments."""
     return np.pad(values, [(0, length - len(values)), *[(0, 0)] * (values.ndim - 1)])
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """The clips, and the data set that is built of them."""
+    """Return the clips, and the data set built from them."""
     folder = tmp_path_factory.mktemp("recordings")
     clips = make_recordings(folder / "own")
     build(folder / "own", folder / "data", "custom", (WINDOW, HOP))
@@ -184,8 +184,8 @@ def test_scoring_batches_hold_whole_clips_padded(recordings, split, multi_label)
         for index, (row, length) in enumerate(
             zip(batch["row"], batch["length"], strict=True)
         ):
-            of, audio, visual, events = clips[row]
-            assert (of, length) == (split, len(visual))
+            clip_split, audio, visual, events = clips[row]
+            assert (clip_split, length) == (split, len(visual))
             for name, values in (("audio", audio), ("visual", visual)):
                 np.testing.assert_array_equal(
                     batch[name][index], padded(values, longest)
@@ -198,7 +198,7 @@ def test_scoring_batches_hold_whole_clips_padded(recordings, split, multi_label)
     assert sorted(rows) == [r for r, clip in enumerate(clips) if clip[0] == split]
 
 
-def test_long_clips_make_small_batches(recordings, monkeypatch):
+def test_batches_of_long_clips_are_small(recordings, monkeypatch):
     _, dataset = recordings
     three_clips = 3 * 159 * (5 + 6) * 4
     monkeypatch.setattr(batches, "_BATCH_BYTES", three_clips)
@@ -220,7 +220,7 @@ def test_cross_modality_localization_needs_one_length(recordings):
         assert error.value.field == "dataset"
 
 
-def test_other_windows_are_refused(recordings, tmp_path):
+def test_a_build_with_other_windows_is_refused(recordings, tmp_path):
     _, dataset = recordings
     data_dir = dataset.builder.data_dir_root
     source = dataset.source.folder
@@ -246,9 +246,9 @@ def test_windows_end_with_the_clip(length, expected):
     assert cut_windows(length, 4, 3) == expected
 
 
-def test_rows_of_another_hop_become_segments():
+def test_rows_are_resampled_to_segments():
     rows = np.arange(8, dtype=np.float32)[:, None]
-    # Of 0.5 s, two a segment; of 2 s, the nearest one; else those whose middle is in.
+    # A segment is the mean of the rows whose middle is in it, or else the nearest row.
     assert to_segments(rows, 0.5, 4)[:, 0].tolist() == [0.5, 2.5, 4.5, 6.5]
     assert to_segments(rows[:2], 2, 4)[:, 0].tolist() == [0, 0, 1, 1]
     assert to_segments(rows[:4], 0.7, 3)[:, 0].tolist() == [0, 1.5, 3]
@@ -256,7 +256,7 @@ def test_rows_of_another_hop_become_segments():
     assert len(to_segments(rows, 1, 7)) == 7
 
 
-def test_hops_decide_lengths_and_features(tmp_path):
+def test_audio_hop_s_affects_length_and_features(tmp_path):
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "categories.txt").write_text("Bark")
@@ -292,7 +292,7 @@ def test_all_wrong_lines_are_named_and_nothing_is_built(tmp_path):
     make_recordings(tmp_path / "own")
     path = tmp_path / "own" / "manifest.csv"
     header, first, second, *rest = path.read_text().splitlines()
-    # In milliseconds, and beyond the clip of one second.
+    # The clip lasts 1 s. One event ends at 1000 s, the other starts at 5 s.
     first, second = (line.split(",") for line in (first, second))
     first[4], second[3:5] = "1000", ("5", "8")
     path.write_text("\n".join([header, *map(",".join, (first, second)), *rest]))
@@ -307,7 +307,7 @@ def test_all_wrong_lines_are_named_and_nothing_is_built(tmp_path):
 
 def test_an_example_too_large_for_a_file_is_named(tmp_path, monkeypatch):
     make_recordings(tmp_path / "own")
-    # Of 64 segments; training clips are cut into windows.
+    # The size of 64 segments. Training clips are cut into smaller windows.
     monkeypatch.setattr(custom_files, "_MAX_EXAMPLE_BYTES", 64 * (5 + 6) * 4)
     with pytest.raises(DatasetError) as error:
         build(tmp_path / "own", tmp_path / "data", "custom")
@@ -316,14 +316,14 @@ def test_an_example_too_large_for_a_file_is_named(tmp_path, monkeypatch):
     assert len(messages) == 2
 
 
-def test_overlap_in_clips_of_one_length_needs_no_padding(tmp_path):
+def test_overlapping_events_in_clips_of_one_length_need_no_padding(tmp_path):
     rows = make_custom(tmp_path / "own")
     rows.append([*rows[0][:2], "Kettle", 1, 3, *rows[0][5:]])
     write_manifest(tmp_path / "own", rows)
     build(tmp_path / "own", tmp_path / "data", "custom")
     dataset = open_dataset("tfds_ave/custom", str(tmp_path / "data"))
     assert (dataset.is_padded, dataset.multi_label) == (False, True)
-    # From 0.5 to 2 s, and from 1 to 3 s.
+    # The first category lasts from 0.5 to 2 s, the second from 1 to 3 s.
     many = [[1, 0], [1, 1], [0, 1], [0, 0]]
     expected = {
         ("segment_labels", True): many,
@@ -347,7 +347,7 @@ def test_overlap_in_clips_of_one_length_needs_no_padding(tmp_path):
     assert labels.dtype == np.int8
 
 
-def test_a_window_longer_than_all_clips_is_told(tmp_path):
+def test_a_window_longer_than_all_clips_is_a_warning(tmp_path):
     make_recordings(tmp_path / "own")
     build(tmp_path / "own", tmp_path / "data", "custom", (200, None))
     dataset = open_dataset("tfds_ave/custom", str(tmp_path / "data"))
@@ -356,7 +356,7 @@ def test_a_window_longer_than_all_clips_is_told(tmp_path):
     assert any("longer than every clip" in text for text in dataset.source.warnings)
 
 
-def test_options_are_checked_before_one_s_own_data_are_built(tmp_path):
+def test_options_are_checked_before_a_manifest_is_built(tmp_path):
     make_recordings(tmp_path / "own")
     with pytest.raises(UserError, match="no such option"):
         avsdn("train", f"--manifest={tmp_path / 'own'}", "--model=cmran", "--units=4")

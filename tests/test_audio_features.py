@@ -14,7 +14,7 @@ from tests import vggish
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A real VGGish with random weights, and the module that it was saved from."""
+    """Save a VGGish with random weights; return its folder and the module."""
     folder = tmp_path_factory.mktemp("vggish") / "module"
     return folder, vggish.save(folder)
 
@@ -26,11 +26,11 @@ def sounds():
     return np.stack([tone, rng.normal(0, 0.1, 16_000), np.zeros(16_000)]).astype("f")
 
 
-def test_front_end_of_the_module_is_that_of_its_constants(saved):
+def test_the_front_end_of_the_module_equals_numpy(saved):
     for waveform in sounds():
         actual = saved[1].log_mel(waveform)
         np.testing.assert_allclose(actual, vggish.numpy_log_mel(waveform), atol=1e-3)
-    # The tone's energy lies in the bands around its frequency.
+    # The tone's loudest mel band contains its frequency.
     bands = vggish.numpy_log_mel(sounds()[0])[0].mean(axis=0)
     edges_hz = 700 * np.expm1(
         np.linspace(*1127 * np.log1p(np.array([125, 7500]) / 700), 66) / 1127
@@ -39,7 +39,7 @@ def test_front_end_of_the_module_is_that_of_its_constants(saved):
     assert edges_hz[band] < 440 < edges_hz[band + 2]
 
 
-def test_every_second_goes_alone_and_ends_in_a_relu(saved):
+def test_features_are_computed_per_second_and_end_with_a_relu(saved):
     folder, module = saved
     network = AudioNetwork(folder)
     assert network.width == 128
@@ -53,7 +53,7 @@ def test_every_second_goes_alone_and_ends_in_a_relu(saved):
         np.testing.assert_allclose(feature, np.maximum(before, 0), atol=1e-5)
 
 
-def test_what_is_no_vggish_is_one_message(tmp_path):
+def test_an_invalid_vggish_is_one_message(tmp_path):
     with pytest.raises(UserError, match="can't be loaded") as caught:
         AudioNetwork(tmp_path / "nowhere")
     assert caught.value.field == "vggish"
@@ -78,7 +78,7 @@ def test_a_folder_may_have_any_name(saved, tmp_path):
     )
 
 
-def test_a_module_of_another_width_says_so(tmp_path):
+def test_the_width_is_read_from_the_module(tmp_path):
     small = keras.Sequential(
         [
             keras.Input((96, 64, 1)),
@@ -109,8 +109,8 @@ assert "tensorflow_hub" in sys.modules and "pkg_resources" not in sys.modules
 
 
 @pytest.mark.parametrize("setuptools", ["hide", "show"])
-def test_any_setuptools_will_do(saved, setuptools):
-    # Version 82 has no pkg_resources; earlier versions warn on its import.
+def test_all_versions_of_setuptools_work(saved, setuptools):
+    # setuptools 82 has no pkg_resources; in earlier versions, importing it warns.
     ended = subprocess.run(
         [sys.executable, "-c", _WITHOUT_PKG_RESOURCES, str(saved[0]), setuptools],
         capture_output=True,
@@ -121,7 +121,7 @@ def test_any_setuptools_will_do(saved, setuptools):
 
 
 class YamnetsSignature(tf.Module):
-    """Rows every 0.48 s over 0.975 s, as YAMNet's module makes them."""
+    """YAMNet's signature: a row every 0.48 s, each for a window of 0.975 s."""
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
     def __call__(self, waveform):
@@ -133,7 +133,7 @@ class YamnetsSignature(tf.Module):
         return tf.tile(rows, (1, 521)), tf.tile(2 * rows, (1, 1024)), rows
 
 
-def test_yamnets_row_of_a_second_is_of_that_second_alone(tmp_path):
+def test_yamnet_features_depend_on_a_single_second(tmp_path):
     tf.saved_model.save(YamnetsSignature(), str(tmp_path))
     levels = np.arange(1, 6, dtype=np.float32)
     seconds = np.tile(levels[:, None], (1, 16_000))
@@ -148,7 +148,7 @@ def test_yamnets_row_of_a_second_is_of_that_second_alone(tmp_path):
     np.testing.assert_allclose(embeddings(seconds[2:3])[0, 0], 6, rtol=1e-5)
 
 
-def test_any_module_gives_the_mean_over_a_seconds_patches(tmp_path):
+def test_features_of_other_modules_are_means_over_a_seconds_patches(tmp_path):
     class Patches(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
         def __call__(self, waveform):

@@ -16,7 +16,7 @@ from tfds_ave.videos import Video
 
 
 class WideLoudness(Loudness):
-    """As wide as VGGish's features."""
+    """Loudness at the width of VGGish's features."""
 
     width = 128
 
@@ -25,7 +25,7 @@ class WideLoudness(Loudness):
 
 
 class WideBrightness(Brightness):
-    """As wide as ResNet-152's features."""
+    """Brightness at the width of ResNet-152's features."""
 
     shape = (2048,)
 
@@ -35,7 +35,7 @@ class WideBrightness(Brightness):
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Backbones that need no weights; yields the names of those loaded."""
+    """Replace `build_extractor`; return the list of requested visual networks."""
     names = []
 
     def build_extractor(visual_network, **_):
@@ -48,13 +48,13 @@ def loaded(monkeypatch):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """The bytes of a clip of 10 s."""
+    """Return the bytes of a clip of 10 s."""
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 10).read_bytes()
 
 
 @pytest.fixture
 def ave(tmp_path):
-    """AVE's small files, without videos or features."""
+    """Return a folder of AVE's small files, without videos or features."""
     folder = make_ave(tmp_path / "ave", noisy=False)
     for name in ("audio_feature.h5", "visual_feature_vec.h5"):
         (folder / name).unlink()
@@ -63,7 +63,7 @@ def ave(tmp_path):
 
 @pytest.fixture
 def ave_folder(ave, clip):
-    """The same with videos in the folder AVE."""
+    """Return the folder of `ave` with videos in its subfolder AVE."""
     (ave / "AVE").mkdir()
     for row in range(ROWS):
         (ave / "AVE" / f"-id{row:08d}.mp4").write_bytes(clip)
@@ -72,7 +72,7 @@ def ave_folder(ave, clip):
 
 @pytest.fixture
 def ave_archive(ave, clip):
-    """The same with videos in the archive."""
+    """Return the folder of `ave` with videos in AVE_Dataset.zip."""
     write_archive(ave, [clip] * ROWS)
     return ave
 
@@ -87,7 +87,7 @@ def write_archive(folder, clips):
 
 
 def refusal(folder, data_dir):
-    """Return the message that a build fails with."""
+    """Return the error message of a build, which must fail."""
     with pytest.raises(DatasetError) as error:
         build(folder, data_dir, "videos")
     assert not Builder(data_dir=data_dir, config="videos").is_prepared()
@@ -133,7 +133,7 @@ def test_damaged_features_are_named(tmp_path, ave_folder, loaded):
         file.write_bytes(whole[:-100])
         assert f"{file}: damaged" in refusal(ave_folder, tmp_path / "data2")
         file.write_bytes(whole)
-    # As weights that belong to another network make them.
+    # Weights of another network can result in NaN.
     np.save(file, np.full_like(np.load(file), np.nan))
     assert f"{file}: NaN" in refusal(ave_folder, tmp_path / "data2")
 
@@ -145,7 +145,7 @@ def test_videos_of_another_length_are_named(tmp_path, ave_folder, loaded):
     assert "-id00000021.mp4 8" in message
 
 
-def test_metadata_hold_the_backbones_of_the_features(tmp_path, ave_archive, loaded):
+def test_metadata_record_the_backbones(tmp_path, ave_archive, loaded):
     build(ave_archive, tmp_path / "data", "videos")
     metadata = Builder(data_dir=tmp_path / "data", config="videos").info.metadata
     assert metadata["visual_shape"] == [2048]
@@ -155,7 +155,7 @@ def test_metadata_hold_the_backbones_of_the_features(tmp_path, ave_archive, load
     assert None not in (backbones["audio_weights"], backbones["visual_weights"])
 
 
-def test_of_an_archive_only_new_videos_are_unpacked(
+def test_only_new_videos_of_an_archive_are_unpacked(
     tmp_path, ave_archive, loaded, monkeypatch, clip
 ):
     builder = build(ave_archive, tmp_path / "data", "videos")
@@ -182,7 +182,7 @@ def test_of_an_archive_only_new_videos_are_unpacked(
     assert visual[9] == visual[8]
 
 
-def test_damage_in_an_archive_is_named_by_its_video(tmp_path, ave_archive, loaded):
+def test_damaged_archives_and_members_are_named(tmp_path, ave_archive, loaded):
     path = ave_archive / "AVE_Dataset.zip"
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -201,7 +201,7 @@ def test_an_encrypted_video_is_one_message(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.mp4", b"no matter what")
     content = bytearray(path.read_bytes())
-    # The first of the flags, in the header of the member and in the directory.
+    # Set the encryption flag, in the member's header and in the directory.
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + offset] |= 1
     path.write_bytes(content)

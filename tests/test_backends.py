@@ -1,6 +1,6 @@
-"""Networks and losses compute the same whatever Keras computes with.
+"""Networks and losses have equal outputs on all backends of Keras.
 
-Keras takes its backend once a process, so each has one of its own.
+Keras loads one backend per process, so every backend runs in a process of its own.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from tests.test_compatibility import SAVED
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Loads what TensorFlow's backend saved, compares, trains a step, and saves.
+# Load models saved on TensorFlow, compare their outputs, train a step, and save them.
 PROGRAM = """
 import json, os, pathlib, sys
 import keras, numpy as np
@@ -53,7 +53,7 @@ for path in models:
     history = model.fit(arrays, target, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     after = model.get_weights()
-    # Guides are trained as well.
+    # All weights change, the label guides' too.
     assert all((a != b).any() for a, b in zip(before, after)), path
     assert len(history) == 1 + len(names), history
     model.save(folder / path.name)
@@ -88,9 +88,9 @@ def test_a_model_moves_between_backends(tmp_path, rng, backend):
     differences = json.loads(done.stdout.splitlines()[-1])
     assert differences.pop("backend") == backend
     assert len(differences) == len(SAVED) + len(losses.LOSSES)
-    # No maximum: that of a NaN and a number depends on which comes first.
+    # Compare each value: `max` ignores a NaN that follows a number.
     assert all(value <= 1e-5 for value in differences.values()), differences
-    # And back.
+    # TensorFlow loads the models that the other backend saved.
     for path in SAVED:
         model = avsdn_tf.load(tmp_path / path.name)
         with np.load(path.with_suffix(".npz")) as arrays:

@@ -101,7 +101,7 @@ def copy_to_torch(model, other):
 
 @needs_torch
 @pytest.mark.parametrize("batch", [AVSDN_BATCH, AVEL_BATCH])
-def test_the_network_in_pytorch_is_the_same(batch):
+def test_the_pytorch_network_equals_ours(batch):
     import torch
 
     from experiments.benchmark import torch_program
@@ -114,7 +114,6 @@ def test_the_network_in_pytorch_is_the_same(batch):
     with torch.inference_mode():
         logits = other(torch.tensor(audio), torch.tensor(visual))
     np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-4, atol=1e-5)
-    # And so is the loss.
     from avsdn_tf.losses import SoftmaxBinaryCrossentropy
 
     loss = torch_program.segment_loss(logits, torch.tensor(target))
@@ -123,17 +122,16 @@ def test_the_network_in_pytorch_is_the_same(batch):
 
 
 @pytest.mark.parametrize("batch", [AVSDN_BATCH, AVEL_BATCH])
-def test_the_network_in_plain_keras_is_the_same(batch):
+def test_the_plain_keras_network_equals_ours(batch):
     model = build(batch)
     other = plain_keras_program.NETWORKS[batch.network](batch)
-    # Both make their weights in the order of the data flow, but not quite the same.
     by_shape = {}
     for weight in model.weights:
         by_shape.setdefault(tuple(weight.shape), []).append(weight)
     shapes = sorted(tuple(weight.shape) for weight in other.weights)
     assert shapes == sorted(tuple(weight.shape) for weight in model.weights)
     rng = np.random.default_rng(0)
-    # Weights of one shape get one value, so that their order does not matter.
+    # The order of the weights differs: assign one value to all weights of a shape.
     for shape, weights in by_shape.items():
         value = rng.normal(size=shape, scale=0.3)
         for weight in (*weights, *other.weights):
@@ -145,11 +143,11 @@ def test_the_network_in_plain_keras_is_the_same(batch):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_turn_lasts_as_long_as_it_should(monkeypatch):
+def test_a_turn_lasts_for_its_time_and_least_number_of_calls(monkeypatch):
     calls = []
     assert len(turns.take_turn(lambda: calls.append(1), 0.0)) == len(calls) == 1
     assert len(turns.take_turn(lambda: calls.append(1), 0.0, least=4)) == 4
-    # Work that a call does four times takes a quarter each.
+    # A call that returns 4 does four units of work: divide its time by 4.
     clock = iter([0.0, 0.0, 8.0, 8.0, 8.0, 16.0, 16.0])
 
     class Clock:
@@ -198,8 +196,8 @@ def test_every_other_round_goes_backwards():
     assert calls == ["a", "b", "b", "a"]
 
 
-def test_the_memory_of_a_program_is_its_own():
-    # More than the program needs, which Linux would count as the program's peak.
+def test_peak_memory_excludes_the_parent_process():
+    # Hold more than the program: Linux includes a parent's peak in its child's.
     held = np.ones(40_000_000)
     for code, low, high in (
         ("pass", 1e6, 100e6),
@@ -210,7 +208,7 @@ def test_the_memory_of_a_program_is_its_own():
     assert held[-1] == 1
 
 
-def test_programs_have_all_cores(monkeypatch):
+def test_programs_use_all_cores(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     code = "import os; raise SystemExit('OMP_NUM_THREADS' in os.environ)"
     with programs.Program(["-c", code]) as program:
@@ -250,7 +248,7 @@ def example():
     return [training, start]
 
 
-def test_ratios_are_above_one_for_the_better():
+def test_ratios_above_one_are_better():
     training, start = example()
     assert training.ratios == {"PyTorch": 1.0, "avsdn_tf": 2.05}
     assert start.ratios["avsdn_tf"] == pytest.approx(0.032)
@@ -279,16 +277,16 @@ def test_a_result_holds_machine_versions_and_disclaimer():
     assert found["ratios"]["avsdn_tf"] == 2.05
 
 
-def test_the_figure_has_a_panel_a_comparison_and_a_bar_a_program():
+def test_the_figure_has_a_panel_per_comparison_and_a_bar_per_program():
     figure = comparison.draw(example())
     assert [axes.get_title("left") for axes in figure.axes] == ["training", "start"]
-    for axes, of in zip(figure.axes, example(), strict=True):
+    for axes, expected in zip(figure.axes, example(), strict=True):
         widths = [bar.get_width() for bar in axes.patches]
-        assert widths == list(of.ratios.values())
+        assert widths == list(expected.ratios.values())
         assert len({bar.get_facecolor() for bar in axes.patches}) == 2
 
 
-def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
+def test_the_description_of_code_names_the_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_ROOT", tmp_path)
     assert "outside of git" in machine.describe_code()
 
@@ -305,7 +303,7 @@ def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
     git("add", ".")
     git("commit", "--message=first")
     assert machine.describe_code().endswith(git("rev-parse", "--short", "HEAD"))
-    # Recipes decide as much as code does.
+    # Recipes count as code: they affect results, too.
     (tmp_path / "experiments").mkdir()
     for name in ("code.py", "experiments/best.json"):
         (tmp_path / name).write_text("{}")
@@ -329,12 +327,12 @@ def test_code_is_named_by_its_commit(tmp_path, monkeypatch):
         ("", (platform.machine(), False)),
     ],
 )
-def test_the_processor_as_linux_describes_it(monkeypatch, cpuinfo, expected):
+def test_the_processor_is_read_from_cpuinfo(monkeypatch, cpuinfo, expected):
     monkeypatch.setattr(pathlib.Path, "read_text", lambda *_, **__: cpuinfo)
     assert (machine.processor(), machine.has_bfloat16()) == expected
 
 
-def test_without_pytorch_the_benchmark_names_the_extra(monkeypatch, tmp_path):
+def test_the_error_about_missing_pytorch_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     args = command.parse(["step", f"--out={tmp_path / 'b'}"])
     with pytest.raises(UserError, match=r"avsdn_tf\[bench\]"):
@@ -349,7 +347,7 @@ def test_data_of_other_shapes_are_refused(data_dir):
     assert refused.value.field == "dataset"
 
 
-def test_wrong_words_are_one_line(capsys):
+def test_an_error_about_arguments_is_one_line(capsys):
     for words, text in ((["step", "fly"], "fly"), (["--repeats=0"], "--repeats")):
         with pytest.raises(SystemExit) as stop:
             command.main(words)
@@ -362,7 +360,7 @@ def test_wrong_words_are_one_line(capsys):
     assert "--videos" in capsys.readouterr().err
 
 
-def test_the_command_of_a_result_is_parsed_as_it_was(tmp_path):
+def test_equal_settings_record_equal_commands(tmp_path):
     words = ["step", "video", "--repeats=2", "--videos", "a b.mp4", "c.mp4"]
     args = command.parse([*words, "--out=elsewhere"])
     again = command.parse(["step", "video", "--dataset=tfds_ave/synthetic", *words[2:]])
@@ -375,7 +373,7 @@ def test_our_program_predicts(how):
     our_program.inference(AVSDN_BATCH, how)()
 
 
-def test_programs_take_steps(data_dir):
+def test_programs_train_a_step(data_dir):
     assert our_program.step(AVSDN_BATCH, data_dir)() > 1
     assert plain_keras_program.training(AVSDN_BATCH)() > 1
 
@@ -391,7 +389,7 @@ def test_the_pytorch_program_trains(feature_file):
 
     from experiments.benchmark import torch_program
 
-    # Beside other processes, two threads wait for each other most of the time.
+    # Beside other processes, two threads would mostly wait for each other.
     torch.set_num_threads(1)
     torch_program.training(AVEL_BATCH, fused=True)()
     torch_program.inference(AVEL_BATCH)()
@@ -400,7 +398,9 @@ def test_the_pytorch_program_trains(feature_file):
     torch_program.epoch(batch, str(feature_file))()
 
 
-def test_stages_of_videos_can_be_measured(extractor, tmp_path, monkeypatch):
+def test_the_stages_of_feature_extraction_can_be_measured(
+    extractor, tmp_path, monkeypatch
+):
     for name in ("a", "b"):
         write_clip(tmp_path / f"{name}.mp4", 2)
     monkeypatch.setattr(video, "build_extractor", lambda **_: extractor)

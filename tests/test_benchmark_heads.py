@@ -1,4 +1,4 @@
-"""The newer networks in plain PyTorch are ours, and both can be measured."""
+"""The newer networks in plain PyTorch equal ours, and both can be measured."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ HEADS = ("cmran", "psp", "cpsp", "cmbs", "cace")
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="the extra `bench` is missing"
 )
-# The official programs' names of what the plain programs name otherwise.
+# Patterns of weight names in the plain programs, and the official programs' names.
 ATTENTION = {
     r"spatial_channel_att\.audio\.0": "spatial_channel_att.affine_audio_1",
     r"spatial_channel_att\.visual\.0": "spatial_channel_att.affine_video_1",
@@ -90,7 +90,7 @@ PSP_NAMES = {
 
 
 def as_official(network, module):
-    """The state of a plain program by the names of the official one."""
+    """Return a plain program's weights by the official program's names."""
     state = {}
     for name, array in module.state_dict().items():
         for pattern, new in (PSP_NAMES if "psp" in network else NAMES).items():
@@ -105,19 +105,19 @@ def as_official(network, module):
 
 @needs_torch
 @pytest.mark.parametrize("network", HEADS)
-def test_the_network_in_pytorch_is_the_same(network, monkeypatch):
+def test_the_pytorch_network_equals_ours(network, monkeypatch):
     import torch
 
     from experiments.benchmark import torch_heads
 
-    # CACE-Net's noise.
+    # Disable CACE-Net's noise.
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     batch = Batch(network, SHAPE, size=6, num_segments=5)
     other = torch_heads.build(batch).eval()
     convert = getattr(official_weights, f"convert_{network}")
     model = convert(as_official(network, other), CATEGORIES)
     if "psp" in network:
-        # The plain programs follow AVEL's equation.
+        # The plain programs follow the equation, the official programs use "cell".
         config = {**model.get_config(), "audio_axis": "hidden"}
         weights = model.get_weights()
         model = type(model).from_config(config)
@@ -138,7 +138,7 @@ def test_the_network_in_pytorch_is_the_same(network, monkeypatch):
 
 @needs_torch
 @pytest.mark.parametrize("network", ["cmran", "psp"])
-def test_both_take_steps(network, data_dir):
+def test_both_programs_train_a_step(network, data_dir):
     from experiments.benchmark import torch_heads
 
     batch = Batch(network, (7, 7, 16), size=3, num_segments=4)
@@ -146,12 +146,12 @@ def test_both_take_steps(network, data_dir):
     assert our_program.step(batch, data_dir, settings={"clip_norm": 0.1})() > 0
 
 
-def test_the_part_compares_speed(monkeypatch):
+def test_measure_heads_compares_speed(monkeypatch):
     asked = []
 
     def compete(programs, batch, repeats, seconds, least):
         asked.append((batch.network, batch.size))
-        assert {len(of) for of in programs.values()} == {3}
+        assert {len(program) for program in programs.values()} == {3}
         return dict(zip(programs, ([[0.5]], [[0.25]]), strict=True))
 
     monkeypatch.setattr(parts, "compete", compete)
@@ -164,7 +164,7 @@ def test_the_part_compares_speed(monkeypatch):
 
 
 @needs_torch
-def test_memory_is_that_of_training_on_maps(monkeypatch, tmp_path):
+def test_measure_heads_compares_memory_on_maps(monkeypatch, tmp_path):
     rows = [row for row in load_table("heads") if row.model == "psp"]
     monkeypatch.setattr(parts, "load_table", lambda name: rows)
     monkeypatch.setattr(
@@ -192,5 +192,5 @@ def test_memory_is_that_of_training_on_maps(monkeypatch, tmp_path):
     _, memory = parts.measure_heads(command.parse(["heads"]), dataset)
     assert {"--model=psp", "--batch_size=128", "--epochs=1"} <= {*asked}
     assert memory.values["avsdn_tf"] == [2]
-    # The features alone, in a program that imports PyTorch.
+    # PyTorch and the features alone occupy more than 0.2 GB.
     assert memory.values["PyTorch"][0] > 0.2

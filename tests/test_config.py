@@ -52,7 +52,7 @@ def test_defaults_depend_on_the_mode():
     assert (config.model, config.epochs, config.batch_size) == ("avsdn", 300, 64)
 
 
-def test_every_default_is_of_its_fields_type():
+def test_every_default_has_its_fields_type():
     kinds = typing.get_type_hints(Config)
     for name, value in dataclasses.asdict(Config()).items():
         assert isinstance(value, kinds[name]), name
@@ -83,7 +83,7 @@ def test_a_value_of_another_type_is_refused(name, value):
         Config(**{name: value})
 
 
-def test_numbers_of_numpy_become_python_s():
+def test_numpy_numbers_become_python_numbers():
     config = Config(epochs=np.int64(3), dropout=np.float32(0.5), mode=np.str_("weak"))
     assert (config.epochs, config.dropout) == (3, 0.5)
     json.dumps(config.to_dict())

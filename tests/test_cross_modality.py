@@ -52,7 +52,7 @@ def make_inputs(rng, *leading, visual_shape=(7,)):
 
 @pytest.mark.parametrize("leading", [(3,), (2, 6)])
 @pytest.mark.parametrize("visual_shape", [(7,), (2, 3, 7)])
-def test_network_is_its_equations(rng, leading, visual_shape):
+def test_the_network_equals_its_equations(rng, leading, visual_shape):
     model = AVDLN(audio_width=5, visual_shape=visual_shape)
     model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
     inputs = make_inputs(rng, *leading, visual_shape=visual_shape)
@@ -103,7 +103,7 @@ def test_network_runs_in_mixed_precision(rng):
 
 
 def write_weights(path, rng, visual_width=7, audio_width=5):
-    """Writes random weights in Keras 2's layout, and returns them by layer."""
+    """Write random weights in Keras 2's layout, and return them by layer."""
     widths = {
         "dense_1": (visual_width, 128),
         "dense_2": (128, 64),
@@ -120,7 +120,7 @@ def write_weights(path, rng, visual_width=7, audio_width=5):
     return weights
 
 
-def test_released_layout_is_read_layer_by_layer(rng, tmp_path):
+def test_released_weights_are_loaded_layer_by_layer(rng, tmp_path):
     weights = write_weights(tmp_path / "w.h5", rng)
     model = AVDLN(audio_width=5, visual_shape=(7,))
     load_official_weights(model, tmp_path / "w.h5")
@@ -133,7 +133,7 @@ def test_released_layout_is_read_layer_by_layer(rng, tmp_path):
     np.testing.assert_allclose(model(inputs), wanted, rtol=1e-4)
 
 
-def test_weights_that_do_not_fit_leave_the_network_as_it_was(rng, tmp_path):
+def test_invalid_weights_leave_the_network_unchanged(rng, tmp_path):
     model = AVDLN(audio_width=5, visual_shape=(7,))
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"cmm_model_weights.*nowhere"):
@@ -152,7 +152,7 @@ def test_weights_that_do_not_fit_leave_the_network_as_it_was(rng, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_authors_weights_give_their_distances(official, rng):
+def test_distances_with_the_authors_weights_equal_numpy(official, rng):
     path = official / "cmm_model_weights.h5"
     model = AVDLN(audio_width=128, visual_shape=(512,))
     load_official_weights(model, path)
@@ -162,7 +162,7 @@ def test_the_authors_weights_give_their_distances(official, rng):
             for n in (1, 2, 3, 4)
             for kind in ("kernel", "bias")
         ]
-    # Features like those that the weights were trained on are at least 0.
+    # AVE's features, on which the weights were trained, are at least 0.
     audio = np.maximum(rng.normal(size=(3, 10, 128)), 0).astype("float32")
     visual = np.maximum(rng.normal(size=(3, 10, 512)), 0).astype("float32")
     wanted = numpy_distances(audio, visual, layers[4:], layers[:4])
@@ -179,7 +179,7 @@ def test_a_window_slides_over_the_other_modality():
     distances[1, 3] = distances[2, 4] = 0
     a2v, v2a = evaluation.locate(distances, start=1, length=2)
     assert a2v == 3
-    # In the columns of visual segments 1 and 2 all windows are alike: the first wins.
+    # All distances in columns 1 and 2 are equal: the first window wins.
     assert v2a == 0
     assert evaluation.locate(distances, start=3, length=2) == (0, 1)
     assert evaluation.locate(distances.T, start=3, length=2) == (1, 0)
@@ -188,23 +188,23 @@ def test_a_window_slides_over_the_other_modality():
 def test_scores_by_hand():
     labels = [
         [0, 1, 1, 0],  # 3 windows
-        [1, 1, 1, 1],  # nothing to find
-        [0, 0, 0, 0],  # nothing at all
+        [1, 1, 1, 1],  # not scored: as long as the clip
+        [0, 0, 0, 0],  # not scored: no event
         [1, 1, 1, 0],  # 2 windows, starts at 0
         [0, 0, 0, 1],  # 4 windows, ends at the end
     ]
     distances = np.ones((5, 4, 4))
-    # Clip 0: audio event at 1 is found at 1; visual event at 1 is heard at 0.
+    # Clip 0, event at 1: A2V finds 1, V2A finds 0.
     distances[0, 1, 1] = 0.5
     distances[0, 0, 1] = 0
-    # Clip 4: audio segment 3 looks like visual segment 0, and visual 3 sounds as it.
+    # Clip 4, event at 3: A2V finds 0, V2A finds 3.
     distances[4, 3, 0] = 0
     distances[4, 3, 3] = 0.5
     predictions = Distances(np.arange(5), distances, np.array(labels))
     report = evaluation.evaluate(predictions)
     assert report["num_clips"] == 3
     assert report["num_clips_left_out"] == 2
-    # Clip 3's windows are all alike, so the first one, which is right, wins.
+    # All windows of clip 3 have equal distances: the first, which is correct, wins.
     assert report["a2v_accuracy"] == pytest.approx(2 / 3)
     assert report["v2a_accuracy"] == pytest.approx(2 / 3)
     a2v, v2a = evaluation.right_starts(predictions)
@@ -235,7 +235,7 @@ def test_a_clip_of_several_events_is_left_out():
     assert {**report, "num_clips_left_out": 0} == alone
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_invalid_distances_are_refused():
     row, square = np.array([17]), np.ones((1, 4, 4))
     with pytest.raises(ValueError, match="none in 1 clips"):
         evaluation.evaluate(Distances(row, square, np.ones((1, 4))))
@@ -247,7 +247,7 @@ def test_what_cannot_be_scored_is_refused():
         Distances(row, square[..., :3], np.eye(4)[:1])
 
 
-def test_distances_survive_their_file(rng, tmp_path):
+def test_distances_save_and_load(rng, tmp_path):
     distances = Distances(
         np.arange(3), rng.random((3, 4, 4)), rng.integers(0, 2, (3, 4))
     )
@@ -260,8 +260,7 @@ def test_distances_survive_their_file(rng, tmp_path):
         Distances.load(tmp_path / "d.npz")
 
 
-def test_baselines_of_ave_are_the_known_ones(official):
-    """Random window 20.8 %, always at 0 35.3 %, always at the end 46.8 %."""
+def test_baselines_of_ave(official):
     with h5py.File(official / "labels_closs.h5") as file:
         labels = file["avadataset"][...]
 
@@ -269,7 +268,7 @@ def test_baselines_of_ave_are_the_known_ones(official):
         with h5py.File(official / f"{name}_order_match.h5") as file:
             return labels[file["order"][...]]
 
-    # The rule leaves no test clip out, and about half of the validation clips.
+    # All test clips are scored, but only about half of the validation clips.
     assert evaluation.is_scored(split("test")).sum() == len(split("test")) == 402
     assert evaluation.is_scored(split("val")).sum() == 198
     found = evaluation.baselines(split("test"))
@@ -285,7 +284,7 @@ def dataset(data_dir):
     return open_dataset("tfds_ave/synthetic", data_dir)
 
 
-def test_measured_distances_are_those_of_the_model(dataset):
+def test_measured_distances_equal_the_models_outputs(dataset):
     model = AVDLN(dataset.categories, dataset.audio_width, dataset.visual_shape)
     clips = pairs.scoring_clips(dataset, "test", batch_size=40)
     distances = make_measure(model)(clips)
@@ -316,7 +315,7 @@ def test_a_run_learns_and_writes_its_folder(data_dir, dataset, tmp_path):
     scores = evaluation.evaluate(stored)
     assert {name: report[name] for name in scores} == scores
 
-    # The saved model gives the distances of the report to the last digit.
+    # The saved model reproduces the stored distances exactly.
     model = keras.models.load_model(run.model)
     assert model.categories == list(dataset.categories)
     again = make_measure(model)(pairs.scoring_clips(dataset, "test"))
@@ -358,7 +357,7 @@ def test_the_gradient_of_a_small_distance_is_finite_in_half_precision():
     with tf.GradientTape() as tape:
         tape.watch([one, other])
         distance = embedding_distance(one, other)
-        # Of a loss that is scaled up, as the trainer scales it.
+        # Scale the loss, as training in mixed_float16 does.
         loss = tf.reduce_sum(1024 * tf.square(1.0 - distance))
     assert distance.dtype == tf.float32
     np.testing.assert_allclose(distance, [2.0**-9], rtol=1e-3)

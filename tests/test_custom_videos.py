@@ -28,7 +28,7 @@ from tfds_ave.configs import CUSTOM
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Backbones that need no weights; yields what was asked for."""
+    """Replace `build_extractor`; return the list of its arguments."""
     asked = []
 
     def build_extractor(empty=None, **fields):
@@ -40,7 +40,7 @@ def loaded(monkeypatch):
 
 
 def refusal(folder, data_dir):
-    """Return the message that a build fails with."""
+    """Return the error message of a build, which must fail."""
     with pytest.raises(DatasetError) as error:
         build(folder, data_dir, "custom")
     return str(error.value)
@@ -54,7 +54,7 @@ def write_settings(folder, content):
     (folder / "features.json").write_text(json.dumps(content))
 
 
-def test_a_data_set_of_videos_knows_its_backbones(tmp_path, loaded):
+def test_a_data_set_of_videos_records_its_backbones(tmp_path, loaded):
     make_custom_videos(tmp_path / "own")
     build(tmp_path / "own", tmp_path / "data", "custom")
     opened = dataset.open_dataset("tfds_ave/custom", str(tmp_path / "data"))
@@ -63,7 +63,7 @@ def test_a_data_set_of_videos_knows_its_backbones(tmp_path, loaded):
     assert cross_modality.count_clips(opened).items() >= counts.items()
 
 
-def test_features_of_another_or_a_changed_video_are_extracted_again(tmp_path, loaded):
+def test_features_of_replaced_and_changed_videos_are_extracted_again(tmp_path, loaded):
     folder = tmp_path / "own"
     rows = make_custom_videos(folder)
     build(folder, tmp_path / "data", "custom")
@@ -86,7 +86,7 @@ def test_features_of_another_or_a_changed_video_are_extracted_again(tmp_path, lo
     assert loaded == []
 
 
-def test_a_module_that_can_not_be_loaded_leaves_nothing_in_the_way(tmp_path):
+def test_a_module_that_cant_be_loaded_leaves_no_features_folder(tmp_path):
     folder = tmp_path / "own"
     make_custom_videos(folder)
     (folder / "no module").mkdir()
@@ -98,7 +98,7 @@ def test_a_module_that_can_not_be_loaded_leaves_nothing_in_the_way(tmp_path):
     assert not (folder / "features").exists()
 
 
-def test_weights_that_do_not_fit_are_named_as_in_features_json(tmp_path, monkeypatch):
+def test_the_error_about_invalid_weights_names_features_json(tmp_path, monkeypatch):
     folder = tmp_path / "own"
     make_custom_videos(folder)
     monkeypatch.setattr(features, "AudioNetwork", lambda *_: Loudness())
@@ -111,11 +111,11 @@ def test_weights_that_do_not_fit_are_named_as_in_features_json(tmp_path, monkeyp
     assert not (folder / "features").exists()
 
 
-def test_a_key_that_no_file_can_have_has_no_features(tmp_path):
+def test_a_key_too_long_for_a_file_name_has_no_features(tmp_path):
     assert read_source(tmp_path, "\u3042" * 300) is None
 
 
-def test_a_folder_whose_name_is_a_pattern(tmp_path, loaded):
+def test_a_folders_name_may_be_a_glob_pattern(tmp_path, loaded):
     folder = tmp_path / "own [1080p]"
     make_custom_videos(folder)
     broken = folder / "0.mp4"
@@ -128,7 +128,7 @@ def test_a_folder_whose_name_is_a_pattern(tmp_path, loaded):
     build(folder, tmp_path / "data", "custom")
 
 
-def test_a_pipeline_that_fails_leaves_nothing_in_the_way(tmp_path, loaded, monkeypatch):
+def test_settings_may_change_after_a_failed_pipeline(tmp_path, loaded, monkeypatch):
     folder = tmp_path / "own"
     make_custom_videos(folder)
     with monkeypatch.context() as patch:
@@ -143,9 +143,7 @@ def test_a_pipeline_that_fails_leaves_nothing_in_the_way(tmp_path, loaded, monke
     assert "vgg19" in refusal(folder, tmp_path / "data2")
 
 
-def test_features_are_extracted_here_unless_a_runner_is_given(
-    tmp_path, loaded, monkeypatch
-):
+def test_the_local_runner_is_the_default(tmp_path, loaded, monkeypatch):
     folder = tmp_path / "own"
     make_custom_videos(folder)
     tried = []
@@ -252,10 +250,10 @@ def test_paths_in_the_settings_are_relative_to_their_folder(
     monkeypatch.chdir(tmp_path)
     build(pathlib.Path("own"), tmp_path / "data", "custom")
     assert loaded == [(expected, None)]
-    # A run on this data set knows which backbones new videos need.
+    # Runs get the backbones for new videos from the data set.
     opened = dataset.open_dataset("tfds_ave/custom", str(tmp_path / "data"))
     assert opened.backbones == expected
-    # The same folder by another name has the same backbones.
+    # Relative and absolute paths of a folder give the same backbones.
     monkeypatch.chdir(folder)
     build(folder, tmp_path / "data2", "custom")
     write_settings(
@@ -268,7 +266,7 @@ def test_paths_in_the_settings_are_relative_to_their_folder(
     assert backbones.visual_weights == IMAGENET
 
 
-def test_a_path_in_the_settings_may_leave_a_folder_whose_name_is_a_pattern(tmp_path):
+def test_a_parent_path_works_in_a_folder_named_like_a_glob_pattern(tmp_path):
     folder = tmp_path / "own [1]"
     folder.mkdir()
     (tmp_path / "vggish").mkdir()
@@ -284,7 +282,7 @@ def test_videos_keep_their_lengths(tmp_path, loaded):
     write_manifest(folder, rows, VIDEO_COLUMNS)
     builder = build(folder, tmp_path / "data", "custom")
     assert builder.info.metadata["lengths"] == [2, 3, 4]
-    # Its event, which lasts until 3 s, ends with it.
+    # The clip ends at 2 s: its event from 1 to 3 s is cut.
     (short,) = examples(builder, "validation").values()
     assert short["segment_labels"].tolist() == [1, 0]
     assert (short["start_s"], short["end_s"]) == (1, 2)

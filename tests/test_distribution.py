@@ -19,7 +19,7 @@ from avsdn_tf.training.config import Config
 from avsdn_tf.training.loop import train
 from tests import processes
 
-# 480 clips in batches of 100: the last one is uneven.
+# 480 clips: the last batch has only 80.
 COMMON = {"epochs": 2, "batch_size": 100}
 MODES = {
     "supervised": {"mode": "supervised", "units": 8},
@@ -27,7 +27,7 @@ MODES = {
 }
 TASKS = {
     **MODES,
-    # Pairs of segments: few epochs, many batches.
+    # An epoch has 4800 pairs of segments.
     "cross_modal": {"mode": "cross_modal", "batch_size": 1000},
 }
 MODES_AND_SLOW = [
@@ -44,7 +44,7 @@ def read_metrics(run):
 
 @pytest.fixture(scope="module")
 def single(data_dir, tmp_path_factory):
-    """Returns a function from a mode to the metrics of one device."""
+    """Return a function that trains a mode on one device, and returns its metrics."""
 
     @functools.cache
     def metrics_of(mode):
@@ -85,7 +85,7 @@ def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
     assert code == 0, output
     assert "[worker 0] kept epoch" in output
     assert "2 workers, 2 devices in all" in output
-    # The other one has nothing to say, and nobody misses it while the chief reports.
+    # Worker 1 prints nothing, and isn't reported as crashed when it exits first.
     assert "[worker 1]" not in output
     assert "crashed" not in output
     assert output.splitlines()[-1].startswith("[worker 0] Page to open: ")
@@ -95,7 +95,7 @@ def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
 
 
 @pytest.mark.distributed
-def test_a_lost_worker_ends_the_others_and_all_go_on_later(data_dir, tmp_path):
+def test_a_lost_worker_stops_the_others_and_all_resume_later(data_dir, tmp_path):
     run = tmp_path / "run"
     command = (
         "--local_workers=2",
@@ -134,7 +134,7 @@ def test_a_lost_worker_ends_the_others_and_all_go_on_later(data_dir, tmp_path):
 
 
 @pytest.mark.distributed
-def test_a_worker_with_other_settings_ends_all(data_dir, tmp_path):
+def test_a_worker_with_other_settings_stops_all_workers(data_dir, tmp_path):
     addresses = [f"localhost:{port}" for port in launcher._free_ports(2)]
     run = tmp_path / "run"
 
@@ -163,7 +163,7 @@ def test_a_worker_with_other_settings_ends_all(data_dir, tmp_path):
     assert not run.exists()
 
 
-def test_no_gpu_has_two_workers(monkeypatch):
+def test_workers_share_no_gpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     name = "CUDA_VISIBLE_DEVICES"
     assert launcher._share_gpus(0, 2) == [{}, {}]
@@ -175,7 +175,7 @@ def test_no_gpu_has_two_workers(monkeypatch):
         launcher._share_gpus(1, 2)
 
 
-def test_workers_save_when_the_terminal_is_lost(monkeypatch):
+def test_the_launcher_forwards_sighup_as_sigterm(monkeypatch):
     program = 'trap "exit 9" TERM; echo ready; while :; do sleep 0.1; done'
 
     worker = subprocess.Popen(["sh", "-c", program], stdout=subprocess.PIPE)
@@ -191,7 +191,7 @@ def test_workers_save_when_the_terminal_is_lost(monkeypatch):
     monkeypatch.delenv(distribution.CLUSTER, raising=False)
     monkeypatch.setattr(launcher, "_start", start)
     monkeypatch.setattr(launcher, "_show", hang_up)
-    # Under nohup it would be ignored.
+    # Under nohup, the tests would ignore SIGHUP.
     before = signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         with worker:
@@ -201,7 +201,7 @@ def test_workers_save_when_the_terminal_is_lost(monkeypatch):
 
 
 def is_worker(pid, parent, index):
-    """Whether a process is a worker that a launcher started."""
+    """Return whether a process is the worker of an index, started by a parent."""
     folder = pathlib.Path(f"/proc/{pid}")
     try:
         status = (folder / "status").read_text()
@@ -313,7 +313,7 @@ def test_the_default_refuses_a_cluster_that_it_cant_join(monkeypatch, cluster):
     assert distribution.place("single").describe() == ""
 
 
-def test_a_cluster_that_is_no_json_is_one_message_to_all_devices(monkeypatch):
+def test_invalid_json_in_tf_config_is_one_message_with_mirrored(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{")
     with pytest.raises(UserError, match="TF_CONFIG: expected JSON"):
         distribution.place("mirrored")
@@ -343,7 +343,7 @@ def test_a_lost_worker_is_named():
         distribution.lost_workers(Peers()),
     ):
         raise error
-    # On one device it is something else.
+    # On one device, the error has another cause: it is not converted.
     with (
         pytest.raises(tf.errors.UnavailableError),
         distribution.lost_workers(distribution.place("single")),
@@ -351,7 +351,7 @@ def test_a_lost_worker_is_named():
         raise error
 
 
-def test_the_slurm_script_of_the_page_names_workers_and_index(tmp_path):
+def test_the_slurm_script_in_the_docs_sets_workers_and_index(tmp_path):
     text = (pathlib.Path(__file__).parents[1] / "docs/devices.md").read_text()
     script = text[text.index("#!/bin/bash") :].split("```")[0]
     commands = {

@@ -1,4 +1,4 @@
-"""Commands where streams are closed, disks are full, and clocks are wrong."""
+"""Commands with closed streams, full disks, wrong clocks and unwritable files."""
 
 import json
 import os
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "avsdn_tf"]
 
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
-    """A trained run; the reader of its output left after the first line."""
+    """Train, and close the output after a line; return folder, exit code and stderr."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     words = ["--epochs=2", "--units=4", f"--data_dir={data_dir}", f"--run={folder}"]
     with subprocess.Popen(
@@ -39,7 +39,7 @@ def run(data_dir, tmp_path_factory):
     return folder, process.returncode, errors
 
 
-def test_a_training_goes_on_when_nobody_reads_its_output(run):
+def test_training_continues_after_its_output_is_closed(run):
     folder, code, errors = run
     assert (code, errors) == (0, "")
     assert 0 < json.loads((folder / "report.json").read_text())["accuracy"] < 1
@@ -47,7 +47,7 @@ def test_a_training_goes_on_when_nobody_reads_its_output(run):
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("words", [["--version"], ["predict", "--help"]])
-def test_a_full_disk_behind_the_output_is_one_message(words):
+def test_output_to_a_full_disk_is_one_message(words):
     with FULL.open("w") as full:
         done = subprocess.run(
             [*COMMAND, *words],
@@ -61,14 +61,14 @@ def test_a_full_disk_behind_the_output_is_one_message(words):
     assert done.stderr.count("\n") == 1
     assert "No space left" in done.stderr
     with FULL.open("w") as full:
-        # Standard error too.
+        # Standard error is full, too: the exit code is the only report.
         done = subprocess.run(
             [*COMMAND, *words], cwd=ROOT, stdout=full, stderr=full, check=False
         )
     assert done.returncode == 1
 
 
-def test_a_name_that_the_encoding_lacks_is_printed_in_escapes():
+def test_characters_outside_the_encoding_are_printed_as_escapes():
     done = subprocess.run(
         [*COMMAND, "evaluate", "--run=犬"],
         cwd=ROOT,
@@ -81,7 +81,7 @@ def test_a_name_that_the_encoding_lacks_is_printed_in_escapes():
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "export"])
-def test_a_run_folder_has_a_name_in_utf8(command):
+def test_the_name_of_a_run_folder_must_be_utf8(command):
     with pytest.raises(UserError, match="UTF-8") as raised:
         app.parse([command, os.fsdecode(b"--run=caf\xe9")])
     assert raised.value.field == "run"
@@ -90,7 +90,7 @@ def test_a_run_folder_has_a_name_in_utf8(command):
 
 
 @pytest.mark.parametrize("year", [1970, 1979, 2108])
-def test_a_clock_that_zip_files_cant_hold_is_one_message(monkeypatch, capsys, year):
+def test_a_year_outside_the_zip_formats_range_is_one_message(monkeypatch, capsys, year):
     then = time.struct_time((year, 1, 1, 0, 0, 0, 0, 1, 0))
     monkeypatch.setattr(app.time, "localtime", lambda: then)
     with pytest.raises(SystemExit) as stop:
@@ -99,7 +99,7 @@ def test_a_clock_that_zip_files_cant_hold_is_one_message(monkeypatch, capsys, ye
     assert f"the year {year}" in capsys.readouterr().err
 
 
-def test_tensorboards_logs_that_cant_be_written_are_one_message(tmp_path):
+def test_unwritable_tensorboard_logs_are_one_message(tmp_path):
     (tmp_path / "tensorboard").write_text("not a folder")
     logs = TensorBoard(tmp_path / "tensorboard", lambda: "All is saved.")
     logs.set_model(keras.Sequential())
@@ -107,12 +107,12 @@ def test_tensorboards_logs_that_cant_be_written_are_one_message(tmp_path):
         logs.on_train_begin()
 
 
-def test_scores_are_printed_where_the_report_cant_be_written(
+def test_scores_are_printed_if_the_report_cant_be_written(
     run, data_dir, monkeypatch, capsys
 ):
     folder, _, _ = run
     before = (folder / "report.json").read_text()
-    # Root may write into any folder.
+    # Replace `access`: root may write to any folder.
     monkeypatch.setattr(runs.os, "access", lambda *_: False)
     monkeypatch.setattr(run_report, "write_text", _fail)
     assert app.main(app.parse(["evaluate", f"--run={folder}"])) == 0

@@ -32,7 +32,7 @@ def test_the_first_line_says_why_a_graph_failed(tmp_path):
     tf.saved_model.save(module, str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
     assert "10 values" in message_of(loaded, tf.zeros(10))
-    # While a graph is traced, the reason stands at the end.
+    # While TensorFlow traces a graph, the reason is at the end of the message.
     message = message_of(tf.function(lambda: loaded(tf.zeros(10))))
     assert "divisible by 7" in message
 

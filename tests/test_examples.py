@@ -1,4 +1,4 @@
-"""What README and pages show: programs, run as printed, and commands, parsed."""
+"""Run the programs of README and docs as printed, and parse their commands."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ from avsdn_tf.cli.app import build_parsers
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
-# What each program prints; of the other ones, that they end is enough.
+# Pattern of a line that each program prints.
 PRINTED = {
     # Clip, start and end of an event, category and score.
     "localize": r"^\d \d+\.\d \d+\.\d [A-Z].+ 0\.\d+$",
@@ -33,7 +33,7 @@ def blocks(page, language):
 
 @pytest.fixture(scope="module")
 def trained(data_dir, tmp_path_factory):
-    """A folder in which the README's first training was run, with fewer epochs."""
+    """Run README's first training with fewer epochs; return the working directory."""
     folder = tmp_path_factory.mktemp("readme")
     words = ["train", "--run=runs/first", "--epochs=8", f"--data_dir={data_dir}"]
     subprocess.run([sys.executable, "-m", "avsdn_tf", *words], cwd=folder, check=True)
@@ -54,7 +54,7 @@ def test_programs_run(example, data_dir, trained):
     assert re.search(PRINTED[example.stem], done.stdout, re.MULTILINE)
 
 
-def test_pages_show_the_programs_as_they_are():
+def test_pages_show_the_programs_unchanged():
     programs = [example.read_text() for example in EXAMPLES]
     shown = [block for page in PAGES for block in blocks(page, "python")]
     assert [p for p in programs if p not in shown] == []
@@ -62,7 +62,7 @@ def test_pages_show_the_programs_as_they_are():
 
 
 def commands(page):
-    """The lines of a page's consoles that call this package, without comments."""
+    """Yield the arguments of each command of this package in the console blocks."""
     for block in blocks(page, "console"):
         for line in block.replace("\\\n", " ").splitlines():
             for part in line.split(" && "):
@@ -74,7 +74,7 @@ def commands(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_commands_of_the_pages_have_such_flags(page):
+def test_flags_on_the_pages_exist(page):
     _, parsers = build_parsers()
     for words in commands(page):
         is_named = words and not words[0].startswith("-")
