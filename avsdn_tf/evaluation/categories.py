@@ -1,7 +1,8 @@
 """F1 of the segments and events of categories, single-label or multi-label.
 
-A lane is one category in one clip, with its true and its predicted segments. Counts are
-made lane by lane. Background is not a category, and padding is never active.
+A lane is one category in one clip, with its true and its predicted segments. Segments
+and events are counted per lane. Background is not a category, and padding is never
+active.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ from avsdn_tf.metrics import count_events, count_segments
 
 
 class Lanes(NamedTuple):
-    """The lanes of a split with a true or predicted event, by clip, then category.
+    """The lanes that have a true or predicted event, sorted by clip and category.
 
     Attributes:
         clip: Index of the clip, `(num_lanes,)`.
         category: Index of the category, `(num_lanes,)`.
         true: Where the category is active, `(num_lanes, num_segments)` bool.
         predicted: Where the category is predicted, of the same shape.
-        probability: Probability of the category where it is predicted, of the same
-            shape; elsewhere the value is undefined.
+        probability: Probability of the category in predicted segments, of the same
+            shape; undefined in other segments.
     """
 
     clip: np.ndarray
@@ -41,8 +42,8 @@ def lanes_of(
 
     Args:
         predictions: Logits and labels of the split.
-        thresholds: For multi-label predictions, the probability from which each
-            category is active; None for 0.5 each.
+        thresholds: For multi-label predictions, the smallest probability at which each
+            category is active. Default: 0.5 for each.
     """
     if predictions.multi_label:
         return _multi_label_lanes(predictions, thresholds)
@@ -52,7 +53,7 @@ def lanes_of(
         np.where(real, x, background)
         for x in (predictions.labels, predictions.logits.argmax(axis=2))
     )
-    # Both segments and categories may be many: avoid an array of their product.
+    # Avoid an array of all segments times all categories: both numbers may be large.
     clips = np.arange(len(labels))[:, np.newaxis] * background
     pairs = np.unique(
         np.concatenate([(clips + x)[x != background] for x in (labels, classes)])
@@ -86,7 +87,8 @@ class F1(NamedTuple):
     Attributes:
         lanes: The lanes.
         numerator: Twice the number of correct segments or events, `(num_lanes,)`.
-        denominator: The number of true plus that of predicted ones, `(num_lanes,)`.
+        denominator: The number of true segments or events plus the number of predicted
+            segments or events, `(num_lanes,)`.
     """
 
     lanes: Lanes
@@ -101,7 +103,7 @@ class F1(NamedTuple):
 
     @classmethod
     def of_events(cls, lanes: Lanes, iou: float = 0.5) -> "F1":
-        """Count the events of lanes, as `metrics.count_events`."""
+        """Count the events of lanes by `metrics.count_events`."""
         if not len(lanes.clip):
             return cls(lanes, lanes.clip, lanes.clip)
         counts = count_events(lanes.true, lanes.predicted, background=0, iou=iou)
@@ -125,8 +127,8 @@ class F1(NamedTuple):
     def mean_over_clips(self, num_clips: int) -> float:
         """Return LLP's score: the mean over clips of the mean F1 of their categories.
 
-        A clip's categories are those that are true or predicted in it. A clip without
-        categories has an F1 of 1.
+        The mean of a clip covers the categories that are true or predicted there. A
+        clip without categories has an F1 of 1.
 
         Reference:
             Tian, Li, Xu, Unified Multisensory Perception, ECCV 2020,

@@ -24,8 +24,8 @@ def mean_average_precision(lanes: Lanes) -> dict[str, float | None]:
     An event's score is the mean probability of its category over its segments.
 
     Returns:
-        The precisions at `"0.1"` to `"0.9"`, and their `"mean"`; None each if there is
-        no true event.
+        The precisions at `"0.1"` to `"0.9"`, and their `"mean"`. All are None if there
+        is no true event.
     """
     names = [*map(str, IOUS), "mean"]
     order = np.argsort(lanes.category, kind="stable")

@@ -16,7 +16,7 @@ _T = TypeVar("_T", bound="ClipArrays")
 
 
 class ClipArrays:
-    """Base of dataclasses of arrays with one row a clip."""
+    """Base class of dataclasses whose arrays have one row per clip."""
 
     DTYPES: ClassVar[Mapping[str, type]]
 
@@ -48,8 +48,8 @@ class ClipArrays:
 class Predictions(ClipArrays):
     """Logits and labels of the clips of a split with K categories.
 
-    Shorter clips are padded at their end: labels of padding are -1, its logits are
-    meaningless.
+    Shorter clips are padded at their end: padding has the label -1 and undefined
+    logits.
 
     Attributes:
         row: Row of each clip in Annotations.txt, `(num_clips,)` int64.
@@ -61,8 +61,8 @@ class Predictions(ClipArrays):
         clip_labels: True class of each clip, `(num_clips,)` int64.
 
     Raises:
-        ValueError: If the shapes don't fit each other, or multi-label labels are not in
-            -1, 0 and 1.
+        ValueError: If the shapes are inconsistent, or a multi-label label is not -1, 0
+            or 1.
     """
 
     DTYPES: ClassVar = {

@@ -1,7 +1,7 @@
 """Export models to SavedModel, ONNX, LiteRT and Keras, for use without this package.
 
-Each exported file is run by its own runtime, and deleted if it differs from the Keras
-model.
+Each export runs the file in the format's own runtime, and deletes the file if its
+logits differ from the Keras model's.
 """
 
 import importlib.util
@@ -51,7 +51,7 @@ def export_model(
         name: A name in `FORMATS`.
         out: Folder of the exported file, created if it doesn't exist.
         metadata: JSON-serializable metadata to store with the network. Formats with a
-            fixed number of segments use its `num_segments`.
+            fixed number of segments use `metadata["num_segments"]`.
         clips: Batches for the comparison: the model's inputs `"audio"` and `"visual"`,
             and `"mask"` if `mask`.
         mask: Boolean. Whether the exported network has an input `mask`,

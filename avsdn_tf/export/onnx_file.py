@@ -32,10 +32,10 @@ def _write_onnx(
 
 
 def _refuse_empty_batches(graph: Any) -> None:
-    """Insert a Reshape after each input, which raises an error for an empty batch.
+    """Insert a Reshape after each input to raise an error for an empty batch.
 
-    Without it, onnxruntime's LSTM crashes the process. Reshape can't infer the number
-    of segments of an empty batch.
+    A Reshape can't infer the number of segments of an empty batch. Without this error,
+    onnxruntime's LSTM crashes the process.
     """
     import onnx
 

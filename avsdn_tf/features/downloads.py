@@ -18,12 +18,12 @@ _KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 @dataclasses.dataclass(frozen=True)
 class Download:
-    """A network that commands download when they first need it.
+    """A network that commands download on first use.
 
     Attributes:
         name: Name in `avsdn fetch`.
         needed_by: Commands that need the network.
-        addresses: URLs, in the order in which they are tried.
+        addresses: URLs to try in this order.
         find: Returns the path in the cache, or None.
         fetch: Downloads the network and reports progress.
     """
@@ -97,7 +97,7 @@ def downloads() -> list[Download]:
 
 
 def find_missing(backbones: Backbones, modalities: Iterable[str]) -> list[str]:
-    """Return the names of the modalities' downloads that are not in the caches."""
+    """Return the names of downloads that the modalities need and the caches lack."""
     names = []
     for modality in modalities:
         weights = getattr(backbones, f"{modality}_weights")
@@ -118,7 +118,7 @@ def look(network: Download) -> State:
 
 
 def fetch(network: Download, on_progress: Progress = ignore) -> State:
-    """Download a network unless it is cached; the state holds the error, if any."""
+    """Download a network unless it is cached; return its state, with any error."""
     if network.find() is None:
         try:
             network.fetch(on_progress)

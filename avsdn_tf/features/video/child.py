@@ -72,7 +72,7 @@ def _limit_memory(num_bytes: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        # Counts the heap and the threads' stacks, but not shared libraries.
+        # RLIMIT_DATA covers the heap and the threads' stacks, but no shared libraries.
         kind = resource.RLIMIT_DATA
         _, highest = resource.getrlimit(kind)
         if highest != resource.RLIM_INFINITY:
@@ -81,7 +81,7 @@ def _limit_memory(num_bytes: int) -> None:
 
 
 def _explain(error: Exception, path: str, memory_bytes: int) -> str:
-    # Without memory for a thread's stack, FFmpeg's error is BlockingIOError.
+    # PyAV raises BlockingIOError if FFmpeg lacks memory for a thread's stack.
     if isinstance(error.__cause__ or error, (MemoryError, BlockingIOError)):
         return (
             f"{path}: takes more than {memory_bytes / _GIB:.3g} GiB of memory, which "

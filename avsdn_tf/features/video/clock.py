@@ -1,10 +1,10 @@
-"""Convert times of a video to flicks, and check its timestamps.
+"""Convert a video's times to flicks, and check its timestamps.
 
 Time 0 is the smaller of the first timestamps of picture and sound. Errors are raised
 where timestamps can't align picture and sound:
 
 * a timestamp more than 600 s after all earlier frames and the file's stated end;
-* a timestamp more than 1 s before that of the previous frame;
+* a timestamp more than 1 s before the previous frame's;
 * a gap of more than 1 s in picture and sound at once, because FFmpeg skips damaged
   bytes without an error. A gap in one stream may be intended, such as a still picture.
 """
@@ -39,7 +39,7 @@ class Clock:
     """Checks the timestamps of a video.
 
     Args:
-        stated_end_fl: End as the file states it; minus infinity if it states none.
+        stated_end_fl: The file's stated end; minus infinity if the file states no end.
 
     Attributes:
         zero_fl: Time 0, or None while it is unknown.
@@ -54,7 +54,7 @@ class Clock:
         self._longest_interval_fl: int | None = None
 
     def start(self, picture_fl: int, sound_fl: int | None) -> None:
-        """Set time 0 to the first timestamp of picture and, if there is any, sound."""
+        """Set time 0 to the smaller first timestamp of picture and, if any, sound."""
         if sound_fl is not None and abs(picture_fl - sound_fl) > _MAX_JUMP_FL:
             raise ValueError(f"its sound and picture start over {_MAX_JUMP_S} s apart")
         self.zero_fl = picture_fl if sound_fl is None else min(picture_fl, sound_fl)
@@ -79,7 +79,7 @@ class Clock:
             raise ValueError(f"it lasts longer than {MAX_LENGTH_S // 3600} h")
 
     def check_step_back(self, kind: str, time_fl: int, latest_fl: int | float) -> None:
-        """Raise ValueError if a time is too far before that of the preceding frame."""
+        """Raise ValueError if a time is too far before the preceding frame's."""
         if time_fl < latest_fl - _MAX_STEP_BACK_FL:
             raise ValueError(
                 f"the timestamps of its {kind} stream jump back by "
@@ -87,7 +87,7 @@ class Clock:
             )
 
     def check_interval(self, start_fl: int, end_fl: int) -> None:
-        """Check for a gap: a time between two frames far above the longest so far."""
+        """Check for a gap: an interval over 1 s longer than the longest so far."""
         usual_fl = self._longest_interval_fl
         if usual_fl is not None and end_fl - start_fl > usual_fl + MAX_MISSING_FL:
             self.check_gap("picture", start_fl, end_fl)

@@ -5,9 +5,9 @@ behind. Beyond 64 MiB of queued packets, as in a file with all sound before the 
 the file is opened again and read once per stream.
 
 A corrupt packet is an error, except in MPEG transport streams: FFmpeg also marks intact
-packets as corrupt where two streams were joined, since counters restart there. `next`
-returns the packets there as doubtful. If bytes are really missing, timestamps have a
-gap, the decoder fails, or the frame of a doubtful packet is never output.
+packets as corrupt where two streams were joined, because counters restart there. `next`
+marks these packets as doubtful. If bytes are really missing, timestamps have a gap, the
+decoder fails, or the frame of a doubtful packet is never output.
 """
 
 import math
@@ -25,7 +25,7 @@ _PACKET_BYTES = 1 << 10
 # Gap to tolerate where two streams were joined.
 _MAX_SEAM_FL = SECOND_FL // 10
 _MAX_ROUNDING_FL = SECOND_FL // 1000
-# The damage follows the packet that FFmpeg marks, by up to this many packets.
+# The damage may be up to this many packets after the packet that FFmpeg marks.
 _NUM_DOUBTFUL = 3
 
 
@@ -47,7 +47,7 @@ class Packets:
         self._num_shared = dict.fromkeys(source.streams, 0)
         self._alone: dict[av.stream.Stream, Iterator[av.Packet]] = {}
         self._latest: dict[av.stream.Stream, av.Packet] = {}
-        # Number of next packets that are doubtful.
+        # Number of further packets to treat as doubtful.
         self._num_doubtful = dict.fromkeys(source.streams, 0)
         self._is_mpegts = source.container.format.name == "mpegts"
 
@@ -76,7 +76,7 @@ class Packets:
         return to_flicks(end, packet.time_base)
 
     def _read_next(self, target: av.stream.Stream) -> av.Packet | None:
-        """Return the target stream's next packet; queue those of the other stream."""
+        """Return the target stream's next packet; queue the other stream's packets."""
         for packet in self._shared:
             # Skip empty packets, which some containers hold for repeated frames: to a
             # decoder, an empty packet is the end of the stream.

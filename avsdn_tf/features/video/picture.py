@@ -126,11 +126,11 @@ def turn_upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Rotate and mirror a frame's pixels by its display matrix.
 
     The matrix [[a, b, .], [c, d, .], ...] moves a pixel from (x, y) to
-    (a x + c y, b x + d y). Angles are rounded to multiples of 90 degrees; phones write
-    no others.
+    (a x + c y, b x + d y). Angles are rounded to multiples of 90 degrees, the only
+    angles that phones write.
     """
     try:
-        # `frame.side_data` would make a reference cycle that keeps the pixels.
+        # `frame.side_data` would create a reference cycle, which keeps the pixels.
         entry = SideDataContainer(frame)["DISPLAYMATRIX"]
     except KeyError:
         return pixels

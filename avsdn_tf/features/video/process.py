@@ -2,12 +2,12 @@
 
 A few bytes can make FFmpeg allocate gigabytes or decode for years. The child limits its
 own memory, and the parent kills the child if the next second of the video takes too
-long. However the child ends, the video raises `VideoError`, and the next video gets a
-new child.
+long. If the child ends early for any reason, reading the video raises `VideoError`, and
+the next video gets a new child.
 
 A child imports PyAV and NumPy, but neither TensorFlow nor the caller's program. It
-decodes several videos in turn, one second ahead of its caller. It exits after some
-seconds without work, and when its parent ends, which closes the pipe.
+decodes several videos in turn, one second ahead of its caller. It exits if it is idle
+for some seconds, or if its parent ends and thereby closes the pipe.
 
 The memory limit works on Linux only. The child is no sandbox: it has its parent's
 permissions.
@@ -52,7 +52,7 @@ except Exception as error:
 else:
     serve()
 """
-# The child hardly computes, and NumPy's threads take memory on machines of many cores.
+# The child hardly computes, and NumPy's threads use much memory on many-core machines.
 _ENVIRONMENT = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
@@ -111,7 +111,7 @@ def read_in_child(
 class _Child:
     """A child process and its pipes.
 
-    `path` and `limits` are those of the current video. `is_idle` is True when the child
+    `path` and `limits` belong to the current video. `is_idle` is True when the child
     has answered all requests.
     """
 
@@ -128,7 +128,7 @@ class _Child:
                 [multiprocessing.spawn.get_executable(), "-c", _PROGRAM, *_SYS_PATH],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # Hide what codecs print.
+                # Hide messages of the codecs.
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **_ENVIRONMENT},
                 # Ctrl+C must reach the parent only.
@@ -157,7 +157,7 @@ class _Child:
         return is_own and not self._is_late and self._process.poll() is None
 
     def ask(self, **arguments: Any) -> None:
-        """Request the video's `VideoInfo`, or with arguments its seconds."""
+        """Request the video's seconds if there are arguments, else its `VideoInfo`."""
         folder = None if os.path.isabs(self.path) else os.getcwd()
         request = (self.path, folder, self.limits.memory_bytes, arguments)
         # If the child has ended, `receive` reports why.
