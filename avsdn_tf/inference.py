@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def load(path: str | os.PathLike[str]) -> keras.Model:
     """Load a trained network of this package. Untrusted files are safe to load.
 
-    Loading runs no code of the file and reads no other file; docs/security.md lists the
-    checks.
+    Loading runs no code from the file and reads no other file; docs/security.md lists
+    the checks.
 
     Args:
         path: A run folder, a `.keras` file, or the address of a shared run,
@@ -68,9 +68,9 @@ def localize(
     Args:
         model: A network that labels segments.
         source: A video file; or the features of clips, `{"audio": (batch, num_segments,
-            audio_width), "visual": (batch, num_segments, ...)}` or the pair of the two.
-            A `"mask"`, `(batch, num_segments)`, is nonzero in real segments and 0 in
-            padding.
+            audio_width), "visual": (batch, num_segments, ...)}` or the pair `(audio,
+            visual)`. An optional `"mask"`, `(batch, num_segments)`, is nonzero in real
+            segments and 0 in padding.
         segment_s: Length of a clip's segment in seconds; default: the model's, else 1.
             Videos always have segments of 1 s.
         window: Number of segments of each window over a video; default: the length of
@@ -80,13 +80,14 @@ def localize(
             `avsdn_tf.features.extractor.build_extractor`.
 
     Returns:
-        For a video, its events in order of time, in seconds as video players show them:
-        counted from the first timestamp, which is 0 in most videos. For clips, one such
-        list each. Events of a multi-label model may overlap.
+        For a video, the list of its events in order of time. Times are in seconds, as
+        video players show them: they count from the first timestamp, which is 0 in most
+        videos. For clips, a list of events per clip. Events of a multi-label model may
+        overlap.
 
     Raises:
-        ValueError: If the model labels no segments, the features don't fit it, they or
-            its logits are not finite, or `window` is less than 1.
+        ValueError: If the model doesn't label segments, the features don't fit the
+            model, features or logits are not finite, or `window` is less than 1.
         UserError: If a video's backbones can't be loaded or don't fit the model, or the
             extra `video` is not installed.
         VideoError: If a video can't be read, or lacks a modality.

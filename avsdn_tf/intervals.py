@@ -1,8 +1,8 @@
-"""Bootstrap intervals over clips: of one system, and of the difference of two."""
+"""Bootstrap intervals over clips for one system, or for the difference of two."""
 
 import numpy as np
 
-# Bounds memory: number of clip indices drawn at once.
+# Number of clip indices drawn at once. The limit saves memory.
 _MAX_DRAWS = 1_000_000
 
 

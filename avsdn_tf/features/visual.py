@@ -41,7 +41,7 @@ class VisualRecipe:
         preprocess: Preprocessing of RGB frames in [0, 255].
         pooling: `"avg"` for a vector, None for the map.
         shape: Shape of the features; None if it is only known after building.
-        frames_per_second: Number of frames whose features are averaged.
+        frames_per_second: Number of frames per second, whose features are averaged.
         summary: Line in `--help`.
         size: Height and width of the network's input, in pixels.
         include_top: Whether the features are the probabilities of 1,000 classes.
@@ -88,10 +88,10 @@ RECIPES = {
 def recipe_of(name: str) -> VisualRecipe:
     """Return the recipe of a network.
 
-    Names are those in `RECIPES` and those of keras.applications. `EfficientNetV2B0`
-    returns pooled features, `EfficientNetV2B0_maps` the map before pooling, and
-    `EfficientNetV2B0_classes` the probabilities of ImageNet's classes, all of the
-    middle frame of each second.
+    A name is a key of `RECIPES`, or a network of keras.applications, which uses the
+    middle frame of each second: `EfficientNetV2B0` returns pooled features,
+    `EfficientNetV2B0_maps` the map before pooling, and `EfficientNetV2B0_classes` the
+    probabilities of ImageNet's classes.
 
     Raises:
         UserError: If the name is unknown.
@@ -126,8 +126,8 @@ def recipe_of(name: str) -> VisualRecipe:
 
 @functools.cache
 def _default_size(network: Callable[..., keras.Model]) -> int:
-    """Return a network's input size. Keras states it only for networks with a top."""
-    # MobileNetV3 states none; its weights are of 224.
+    """Return a network's default input size, which Keras sets only with a top."""
+    # MobileNetV3 accepts any size; its weights are for 224.
     return network(weights=None).input_shape[1] or 224
 
 
@@ -143,14 +143,14 @@ class VisualNetwork:
             map. A vector of 1,000 or 1,001 values is treated as logits or probabilities
             of ImageNet's classes, and becomes 1,000 probabilities.
         weights: `"imagenet"` to download the weights of keras.applications, or a local
-            weights file; with the top only if the name ends in `_classes`.
+            weights file. The file includes the top only if the name ends in `_classes`.
         precision: One of `PRECISIONS`, for networks of keras.applications.
             `"mixed_bfloat16"` is faster on processors with bfloat16, and rounds weights
             and activations to 8 significant bits.
 
     Attributes:
         shape: Shape of a segment's feature.
-        frames_per_second: Number of frames of a second whose features are averaged.
+        frames_per_second: Number of frames per second, whose features are averaged.
         resource: The network or module, whose variables an export must track.
 
     Raises:
@@ -160,7 +160,7 @@ class VisualNetwork:
     Example:
         >>> from avsdn_tf.features.visual import VisualNetwork
         >>> network = VisualNetwork("MobileNetV2")
-        >>> frame = np.zeros((1, 480, 640, 3), "uint8")  # the middle one of a second
+        >>> frame = np.zeros((1, 480, 640, 3), "uint8")  # the middle frame
         >>> network([frame, frame]).shape
         (2, 1280)
 
@@ -232,7 +232,7 @@ class VisualNetwork:
 def _load_keras(
     recipe: VisualRecipe, weights: str, precision: str
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], keras.Model]:
-    """Return a function from images in [0, 255] to features, and its network."""
+    """Return a function from images in [0, 255] to features, and the network."""
     with _default_keras_settings(precision):
         network = _load(recipe, weights)
         if _normalizes_convolutions(network):
@@ -248,10 +248,10 @@ def _load_keras(
 def _load_hub(
     source: str,
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any, int]:
-    """Return a function from images in [0, 255] to features, its module, image size."""
+    """Return a function from images in [0, 255] to features, the module, image size."""
     try:
         module = load_module(source)
-        # Every image module has a signature; only some can be called.
+        # Use the signature: not every image module is callable.
         signature = module.signatures["serving_default"]
         ((name, spec),) = signature.structured_input_signature[1].items()
         ((output, features),) = signature.structured_outputs.items()
@@ -310,7 +310,7 @@ def _load(recipe: VisualRecipe, weights: str) -> keras.Model:
     """Build a network of keras.applications and load its weights."""
     try:
         with warnings.catch_warnings():
-            # Given another network's file, Keras warns per layer before it fails.
+            # With another network's file, Keras warns for each layer before it fails.
             warnings.filterwarnings("error", "Skipping nested container")
             return recipe.network(
                 include_top=recipe.include_top,
@@ -353,8 +353,8 @@ def _normalizes_convolutions(network: keras.Model) -> bool:
 def fold_normalization(network: keras.Model, precision: str = "float32") -> keras.Model:
     """Fold batch normalization into the convolutions, which saves a third of the time.
 
-    At inference, a normalization scales and shifts each channel, as the weights of the
-    convolution before it can.
+    At inference, a normalization scales and shifts each channel. The weights of the
+    preceding convolution can do the same.
 
     Args:
         network: A network whose normalizations each follow a convolution directly.

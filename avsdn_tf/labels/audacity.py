@@ -1,7 +1,7 @@
-"""Label tracks of Audacity: one text file per video, named after it.
+"""Label tracks of Audacity: one text file per video, named after the video.
 
 A line has start and end in seconds and a text, separated by tabs. A line that begins
-with a backslash holds the frequencies of the label before it. Format: Audacity's
+with a backslash holds the frequencies of the preceding label. Format: Audacity's
 manual, "Importing and Exporting Labels",
 https://manual.audacityteam.org/man/importing_and_exporting_labels.html.
 """

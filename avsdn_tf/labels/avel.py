@@ -1,11 +1,11 @@
 """VGGSound-AVEL100k and -AVEL50k: ten flags per video, and a table of categories.
 
 `vggsound-avel100k_annos.json` and `vggsound-avel50k_labels.json` hold `{VIDEO:
-{"label": [0, 1, ...]}}`, or a list of such dictionaries: per second, whether the event
-is audible and visible. `vggsound-avel100k.csv` has the columns video_id, category and
-split, as read by `cpsp_avel/dataset/vggsound_avel_dataset.py` in
-https://github.com/jasongief/CPSP. The pickles that this loader reads are not supported,
-because loading a pickle runs code.
+{"label": [0, 1, ...]}}`, or a list of such dictionaries. Each second has a flag, 1 if
+the event is audible and visible. `vggsound-avel100k.csv` has the columns video_id,
+category and split, as in `cpsp_avel/dataset/vggsound_avel_dataset.py` of
+https://github.com/jasongief/CPSP. That loader's pickles are not supported, because
+loading a pickle runs code.
 """
 
 import json
@@ -36,7 +36,7 @@ def is_flags(value: Any, *names: str) -> bool:
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a file holds flags without categories, or is the table."""
+    """Return whether a file holds flags only, or is the table of categories."""
     if file.is_json_of(dict) or file.is_json_of(list):
         return is_flags(file.json, "label") and not is_flags(file.json, "category")
     # `table` reads tables with times.
@@ -46,7 +46,7 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each video with flags, or weak labels without JSON files."""
+    """Return the labels of each video: weak labels if there are no JSON files."""
     if not any(file.path.suffix.lower() == ".json" for file in files):
         return table.read(files, problems)
     rows = read_table(files, "video_id", "category", problems)
@@ -56,7 +56,7 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 def read_table(
     files: Sequence[LabelFile], video: str, category: str, problems: list[str]
 ) -> dict[str, tuple[str, str | None]]:
-    """Return category and split of each video in those files that are tables."""
+    """Return category and split of each video in the tables among the files."""
     return {
         row[video]: (row[category], parse_split(row["split"], where, problems))
         for file in files
@@ -105,7 +105,7 @@ def read_flags(
 def _parse_flags(entry: Any) -> list[int]:
     label = entry["label"]
     flags = json.loads(label) if isinstance(label, str) else label
-    # Some files have an array of one row.
+    # In some files, the flags are an array of one row.
     flags = flags[0] if isinstance(flags[0], list) else flags
     if not all(flag in (0, 1) for flag in flags):
         raise ValueError("neither 0 nor 1")

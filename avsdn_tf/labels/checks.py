@@ -20,11 +20,10 @@ BACKGROUND = "Background"
 MAX_SURPLUS_S = 1.0
 # A shorter last second of a video is no segment; see `features.video.reader`.
 MIN_SEGMENT_S = 0.1
-# Comparing more categories with each other takes seconds.
+# Comparing more categories, or longer names, takes seconds.
 _MAX_COMPARED = 200
-# Comparing longer names takes seconds, too.
 _LONGEST_COMPARED = 200
-# Speech and Speach have 0.83, Cat and Car 0.67.
+# The similarity of Speech and Speach is 0.83; Cat and Car reach 0.67.
 _MIN_SIMILARITY = 0.8
 
 
@@ -58,7 +57,7 @@ class Clip:
 def check_categories(
     entries: Sequence[LabelledMedium], problems: Problems
 ) -> list[str]:
-    """Report invalid names of categories, and two spellings of one category.
+    """Report invalid names of categories, and categories with several spellings.
 
     Returns warnings about rare categories that may be misspelt.
     """
@@ -111,8 +110,8 @@ def check_times(
 ) -> tuple[dict[str, list[LabelledEvent]], int]:
     """Check times; return each medium's events in seconds and the number of cut events.
 
-    Times that are reversed or outside of the video are reported. If they exceed the
-    video's length as milliseconds or frames would, a hint suggests `ticks_per_s`.
+    Reversed times and times outside of the video are reported. If times seem to be
+    milliseconds or frames, a hint suggests `ticks_per_s`.
     """
     events_by_key: dict[str, list[LabelledEvent]] = {}
     num_cut, max_ratio = 0, 0.0
@@ -138,7 +137,7 @@ def check_times(
                 continue
             num_cut += not fitting or fitting.end_s < end_s
             events.extend([fitting] if fitting else [])
-        # Labels in two files may overlap, but `match` has reported them.
+        # `match` has already reported labels in two files.
         if len(entry.sources) < 2:
             _check_all_have_times(entry, events, problems)
             events = _merge(entry, events, problems)
@@ -192,7 +191,10 @@ def _find_fault(start_s: float, end_s: float, medium: Medium) -> str | None:
 
 
 def _hint_at_unit(ratio: float, problems: Problems) -> None:
-    """Hint at `ticks_per_s` if times reach `ratio` times a video's length."""
+    """Suggest `ticks_per_s` if times seem to be frames or milliseconds.
+
+    `ratio` is the largest quotient of an event's end and its video's length.
+    """
     unit, value = None, None
     if 5 <= ratio <= 63:
         unit, value = "frames, such as 25 a second", 25
@@ -253,7 +255,7 @@ def without_labels(
         for entry in entries
         if not entry.labels and not entry.medium.names & problems.named
     ]
-    # If no label file could be read, its error is enough.
+    # If no label file could be read, the errors of the files are enough.
     is_explained = bool(problems.lines) and len(missing) == len(entries)
     if missing and unlabelled is None and not is_explained:
         problems.lines.extend(

@@ -20,12 +20,12 @@ _OWN_FILES = {
     *("manifest.csv", "categories.txt", "features.json", "extract.json"),
 }
 _OWN_FOLDERS = {"tensorflow_datasets"}
-# Searching more names for similar names takes seconds.
+# Limits of the search for similar names, which can take minutes: number of names to
+# compare, number of errors with a hint, and length of a name.
 _MAX_SEARCHED = 2000
-# Searching similar names for more labels, or for longer names, takes minutes.
 _MAX_HINTS = 5
 _LONGEST_SEARCHED = 60
-# A category, a time or a name in an error may be as long as its file.
+# An error may quote a category, time or name that is as long as the label file.
 _LONGEST_LINE = 1000
 _YOUTUBE_ID = 11
 
@@ -36,7 +36,7 @@ class Problems:
 
     Attributes:
         lines: The errors, one line each.
-        named: Names of the media whose own label file has an error.
+        named: Names of the media whose label file has an error.
         hints: Hints that apply to several errors.
     """
 
@@ -211,10 +211,10 @@ def match(
     unreadable: Collection[Medium],
     problems: Problems,
 ) -> tuple[list[LabelledMedium], int]:
-    """Match labels with media; return also the number of missing labelled videos.
+    """Match labels with media; return the media, and the number of missing videos.
 
     Labels of unreadable videos, and published labels without a video, are omitted.
-    Other labels without a video are reported, as are videos with labels in two files.
+    Other labels without a video, and videos with labels in two files, are reported.
     """
     entries = {medium.key: LabelledMedium(medium) for medium in media}
     index, index_of_unreadable = _index(media), _index(unreadable)
@@ -225,7 +225,7 @@ def match(
             missing.append(video.video)
         elif len(matches) != 1:
             is_unreadable = bool(_find(video.video, index_of_unreadable, False))
-            # An empty text file need not belong to a video.
+            # An empty text file may belong to no video.
             is_empty = name == "audacity" and not video.events
             if matches or not (is_unreadable or is_empty):
                 names = [] if len(problems.lines) >= _MAX_HINTS else list(index)
@@ -254,7 +254,7 @@ def _index(media: Collection[Medium]) -> dict[str, list[Medium]]:
     for medium in media:
         for name in medium.names:
             index.setdefault(name, []).append(medium)
-        # For labels by YouTube identifier. NUL keeps these entries apart from names.
+        # Add the YouTube identifier. NUL separates these entries from names.
         index.setdefault(f"\0{medium.key[:_YOUTUBE_ID]}", []).append(medium)
     return index
 
@@ -272,7 +272,7 @@ def _find(
             return index[candidate]
     if not is_published:
         return []
-    # Names in the labels or of the files may have times after the identifier.
+    # In labels and in file names, times may follow the identifier.
     longer = f"\0{base}" if len(base) == _YOUTUBE_ID else ""
     return index.get(base[:_YOUTUBE_ID]) or index.get(longer, [])
 
@@ -285,7 +285,7 @@ def _explain_match(
     Args:
         video: The labels.
         matches: The media.
-        names: Names among which to search a similar one.
+        names: Names to search for a similar name.
     """
     where = next((event.where for event in video.events), video.source)
     if matches:
@@ -297,7 +297,7 @@ def _explain_match(
         found = difflib.get_close_matches(video.video.casefold(), list(folded), n=1)
         close = [folded[name] for name in found]
     hint = f" Did you mean {close[0]}?" if close else ""
-    # The name came from the label file, not from a column.
+    # The video's name is the label file's name, not a column's value.
     if not hint and where.startswith(f"{video.video}."):
         hint = " Expected a file of a video's name, or a column that names videos."
     return f"{where}: no video or features of the name {video.video}.{hint}"

@@ -1,7 +1,7 @@
 """NAME.events.json and NAME.events.csv, written by `predict` and corrected by hand.
 
-See `report/event_files.py` for the layouts. Times are player times, and the JSON's
-`start_s` is the video's start.
+See `report/event_files.py` for the layouts. Times are as video players show them, and
+`start_s` in the JSON is the video's start.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, parse_tim
 
 
 def recognizes(file: LabelFile) -> bool:
-    """Return whether a file has the layout of `predict`."""
+    """Return whether a file has a layout that `predict` writes."""
     if file.path.name.lower().endswith(".events.csv"):
         return file.has_columns("start_s", "end_s", "category")
     return file.is_json_of(dict) and isinstance(file.json.get("events"), list)

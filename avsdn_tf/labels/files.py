@@ -14,7 +14,7 @@ from typing import Any
 
 from avsdn_tf.schemas import read_bytes
 
-# Labels of 100,000 videos take 20 MB. Small values take 80 times their size in memory.
+# Labels of 100,000 videos take 20 MB. In memory, small values take 80 times as much.
 _MAX_BYTES = 64 * 2**20
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
@@ -71,8 +71,8 @@ class Table:
     Attributes:
         delimiter: Separator of columns.
         header: Names of the columns, in lower case.
-        lines: Line number and values of each further line. The number of values may
-            differ from that of the header.
+        lines: Line number and values of each further line. A line may have more or
+            fewer values than the header.
     """
 
     delimiter: str
@@ -82,7 +82,7 @@ class Table:
     def rows(
         self, shown: str, problems: list[str]
     ) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield location and values of each line; report lines of another length."""
+        """Yield location and values of each line; report too few or too many values."""
         for number, values in self.lines:
             where = f"{shown}, line {number}"
             if len(values) == len(self.header):
@@ -115,7 +115,7 @@ class LabelFile:
 
     @property
     def stem(self) -> str:
-        """The name without suffixes: the video's name if each video has a file."""
+        """The name without suffixes: the video's name if each video has its own file."""
         for suffix in (".events.json", ".events.csv", self.path.suffix):
             if suffix and self.name.lower().endswith(suffix.lower()):
                 return self.name[: -len(suffix)]
@@ -204,7 +204,7 @@ def parse_time(value: Any, has_commas: bool = False) -> float:
         has_commas: Whether to accept decimal commas.
 
     Raises:
-        ValueError: If the value is no time.
+        ValueError: If the value is not a time.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -245,7 +245,7 @@ def parse_event(
         where: File and line, for messages.
         problems: List to append errors to.
         has_commas: As in `parse_time`.
-        zero_s: Time at which the video starts, to subtract.
+        zero_s: Start of the video, which is subtracted from the times.
     """
     try:
         times = [parse_time(value, has_commas) - zero_s for value in (start, end)]

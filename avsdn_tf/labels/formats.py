@@ -27,11 +27,11 @@ class Format:
         recognizes: Returns whether a file has the format. Raises ValueError if the file
             can't be read.
         read: Returns the labels in files of the format, and appends errors to a list.
-        is_published: Whether the format is that of a published data set. Labels of
-            missing videos are then omitted, overlapping events of a category are
-            merged, and videos may be identified by YouTube's 11 characters.
-        is_padded: Whether shorter videos have labels for ten seconds, too. Labels after
-            the end of the video are then omitted.
+        is_published: Whether the format belongs to a published data set. If so, labels
+            of missing videos are omitted, overlapping events of a category are merged,
+            and videos may be named by YouTube's identifiers of 11 characters.
+        is_padded: Whether all videos have labels for ten seconds, even shorter videos.
+            If so, labels after the end of the video are omitted.
     """
 
     summary: str

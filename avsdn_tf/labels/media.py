@@ -23,8 +23,8 @@ class FeatureFiles:
     """Location and time axis of feature files.
 
     Attributes:
-        audio: Glob pattern of the audio features in the folder, whose `*` is the clip's
-            name, such as `vggish/*.npy`.
+        audio: Glob pattern of the audio features in the folder, such as `vggish/*.npy`.
+            `*` stands for the clip's name.
         visual: Glob pattern of the visual features.
         audio_hop_s: Seconds per row of audio features.
         visual_hop_s: Seconds per row of visual features.
@@ -70,8 +70,8 @@ def find_media(
         on_done: Called with the number of opened media and the total.
 
     Returns:
-        The media in order of their names; and the unreadable media, with length 0, and
-        their errors.
+        The media in order of their names; and a dictionary from each unreadable medium,
+        with length 0, to its error.
 
     Raises:
         UserError: If no medium is readable, or a name occurs twice or can't be a key.
@@ -150,7 +150,7 @@ def _find_features(
             f"{folder}: {len(audio)} files {features.audio} and {len(visual)} files "
             f"{features.visual}. Expected both of at least one clip."
         )
-    # `_measure_features` reports clips with one file only.
+    # `_measure_features` reports clips with only one of the two files.
     return [
         (
             pathlib.Path(name).name,
@@ -192,7 +192,7 @@ def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -
 def choose_keys(
     named_files: Sequence[tuple[str, tuple[pathlib.Path, ...]]], folder: pathlib.Path
 ) -> Mapping[str, tuple[str, tuple[pathlib.Path, ...]]]:
-    """Return names and files by key: the name, with its folders if names repeat."""
+    """Return names and files by key: the name, preceded by folders if it repeats."""
     counts = collections.Counter(name for name, _ in named_files)
     keys: dict[str, tuple[str, tuple[pathlib.Path, ...]]] = {}
     problems = []

@@ -2,8 +2,8 @@
 
 `released_ovavel_dataset_anno.json` holds `{VIDEO: {"category": ..., "label": "[0, 1,
 ...]"}}`, and `ovave_dataset_meta.csv` has the columns split, cls_name, cls_type and
-vid_name. Both are in https://github.com/jasongief/OV-AVEL (`meta_anno_files`). As in
-that repository's loaders, a video whose flags are all 0 is background.
+vid_name. Both files are in https://github.com/jasongief/OV-AVEL (`meta_anno_files`). As
+in that repository's loaders, a video whose flags are all 0 is background.
 """
 
 from collections.abc import Sequence
