@@ -1,4 +1,4 @@
-"""NaN and infinite features are refused wherever features come in."""
+"""NaN and infinite features are refused in arrays, videos and feature files."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ BAD = [np.nan, np.inf, -np.inf]
 
 
 class Broken(Loudness):
-    """A backbone without its own weights."""
+    """A backbone whose last second has a NaN or infinite feature."""
 
     value = np.inf
 
@@ -32,7 +32,7 @@ def model():
 
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("modality", ["audio", "visual"])
-def test_localize_names_the_clip(model, modality, value):
+def test_localize_names_the_clip_with_invalid_features(model, modality, value):
     features = {name: np.ones((2, 4, 3), np.float32) for name in ("audio", "visual")}
     features[modality][1, 2, 0] = value
     with pytest.raises(ValueError, match=rf"{modality} features in clips \[1\]"):
@@ -40,7 +40,7 @@ def test_localize_names_the_clip(model, modality, value):
 
 
 @pytest.mark.parametrize("value", BAD)
-def test_a_video_with_such_features_is_named(tmp_path, model, monkeypatch, value):
+def test_a_video_with_invalid_features_is_named(tmp_path, model, monkeypatch, value):
     monkeypatch.setattr(Broken, "value", value)
     path = write_clip(tmp_path / "a.mp4", 2)
     extractor = Extractor(Broken(), Brightness())
@@ -50,9 +50,9 @@ def test_a_video_with_such_features_is_named(tmp_path, model, monkeypatch, value
         extractor.extract(path)
 
 
-# The last is finite in the file alone.
+# 1e39 is finite in the float64 file, but not in float32.
 @pytest.mark.parametrize("value", [*BAD, 1e39])
-def test_a_feature_file_with_such_values_is_not_built(tmp_path, value):
+def test_a_feature_file_with_invalid_values_is_refused(tmp_path, value):
     make_custom(tmp_path / "own")
     path = tmp_path / "own" / "clip 4.a.npy"
     values = np.load(path)

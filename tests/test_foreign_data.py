@@ -1,4 +1,4 @@
-"""A data set that somebody else, or a fault of the disk, has changed: one message."""
+"""Modified or damaged data sets raise one UserError."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def changed(built, tmp_path):
-    """A copy of the data set, and its folder."""
+    """Copy the data set and return the folder of its files."""
     shutil.copytree(built, tmp_path / "data")
     return tmp_path / "data" / "tfds_ave" / "custom" / "1.3.0"
 
@@ -49,18 +49,18 @@ def refusal(folder):
         ("disclaimer", 1),
     ],
 )
-def test_metadata_of_another_kind(changed, member, value):
+def test_wrong_metadata_is_refused(changed, member, value):
     path = changed / "metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {member: value}))
     message = refusal(changed)
     assert str(changed) in message
-    # Of a size that is possible, the files know better.
+    # The schema accepts 10**18 segments, but the shards contradict the number.
     assert ("tfrecord" if value == 10**18 else member) in message
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json"])
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 20_000, "null"])
-def test_files_that_are_no_json_objects(changed, name, content):
+def test_files_without_a_json_object_are_refused(changed, name, content):
     (changed / name).write_text(content)
     refusal(changed)
 
@@ -69,14 +69,14 @@ def test_files_that_are_no_json_objects(changed, name, content):
     ("member", "value"),
     [("splits", None), ("splits", []), ("name", ""), ("version", "9.9.9")],
 )
-def test_information_of_another_kind(changed, member, value):
+def test_wrong_dataset_info_is_refused(changed, member, value):
     path = changed / "dataset_info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {member: value}))
     refusal(changed)
 
 
 @pytest.mark.parametrize("length", ["1000000000000000000", "9"])
-def test_a_shard_holds_what_is_claimed(changed, length):
+def test_wrong_shard_lengths_are_refused(changed, length):
     path = changed / "dataset_info.json"
     content = json.loads(path.read_text())
     content["splits"][0]["shardLengths"] = [length]
@@ -84,7 +84,7 @@ def test_a_shard_holds_what_is_claimed(changed, length):
     assert "tfrecord" in refusal(changed)
 
 
-def test_a_shard_that_is_missing_or_empty_is_named(changed):
+def test_a_missing_or_empty_shard_is_named(changed):
     (shard,) = changed.glob("*test.tfrecord*")
     shard.write_bytes(b"")
     assert str(shard) in refusal(changed)
@@ -92,7 +92,7 @@ def test_a_shard_that_is_missing_or_empty_is_named(changed):
     assert str(shard) in refusal(changed)
 
 
-def test_an_address_without_access_is_one_message(monkeypatch):
+def test_an_unreachable_address_is_one_message(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("FailedPreconditionError") from OSError("no such host")
 

@@ -1,4 +1,4 @@
-"""The table of the field's networks, and what it says of their costs."""
+"""Tables of published networks, with parameters, operations and memory."""
 
 import csv
 import os
@@ -31,21 +31,21 @@ def test_parameters_and_macs_of_a_network():
     assert count_parameters(model) == lstms + heads + biases
 
 
-def test_macs_of_products_of_tensors():
+def test_macs_of_matmul_and_einsum():
     @keras.saving.register_keras_serializable(package="test_heads_table")
     class Products(avsdn_tf.AVEL):
         def compute_outputs(self, inputs, training=False):
             del training
             x = inputs["audio"]
             pairs = tf.matmul(x, x, transpose_b=True)
-            weighed = tf.einsum("btu,bud->btd", pairs, x)
-            return {"logits": tf.matmul(weighed, x, transpose_a=True)}
+            weighted = tf.einsum("btu,bud->btd", pairs, x)
+            return {"logits": tf.matmul(weighted, x, transpose_a=True)}
 
     model = Products(["Bark"], 3, (5,), units=4, num_segments=6)
     assert count_macs(model) == 3 * (6 * 6 * 3) - 6 * 6 * 3 + 3 * 6 * 3
 
 
-def test_peak_memory_is_that_of_a_process():
+def test_peak_memory_of_a_process():
     peak = peak_bytes(os.getpid())
     assert peak is None or peak > 2**20
     assert peak_bytes(2**30) is None
@@ -57,7 +57,7 @@ def test_every_network_has_its_rows():
     assert models["heads"] == ["avel_att", "dmrn", "avsdn", *heads]
     assert models["weak_heads"] == ["avel_att", "avsdn", *heads[:-1]]
     assert [row.order for row in load_table("heads")] == list(range(1, 9))
-    # Each row's mode is one that the network has.
+    # Only networks with a weak variant have weakly supervised rows.
     for table in HEADS:
         for row in load_table(table):
             assert row.mode == "supervised" or MODELS[row.model].weak is not None
@@ -66,13 +66,13 @@ def test_every_network_has_its_rows():
 
 @pytest.fixture(scope="module")
 def maps_dir(tmp_path_factory):
-    """A TFDS folder with a small data set of feature maps."""
+    """Return a TFDS folder with a small data set of feature maps."""
     folder = tmp_path_factory.mktemp("maps")
     build(make_ave(folder / "ave", "vgg19"), folder / "data", "vgg19")
     return folder / "data"
 
 
-def test_heads_are_trained_and_compared_with_the_best(tmp_path, maps_dir, capsys):
+def test_a_head_is_trained_and_compared_with_the_best(tmp_path, maps_dir, capsys):
     words = [
         "heads",
         "--seeds=1",
@@ -85,7 +85,7 @@ def test_heads_are_trained_and_compared_with_the_best(tmp_path, maps_dir, capsys
     assert args.dataset == ("tfds_ave/vgg19",)
     dataset = open_dataset("tfds_ave/vgg19", args.data_dir)
     clips = [int(clip["row"]) for clip in dataset.builder.as_dataset(split="test")]
-    # All rows but one are finished, and that one is trained in earnest.
+    # Write finished runs for all rows but PSP, which is trained.
     for row in run.load_rows(args):
         (planned,) = runs.plan(row, args)
         wrong = 1 if row.model == "cpsp" else 3
@@ -113,7 +113,7 @@ def test_heads_are_trained_and_compared_with_the_best(tmp_path, maps_dir, capsys
     assert "1.55 M" in text
 
 
-def test_a_network_without_a_weak_variant_says_so(maps_dir):
+def test_unsupported_modes_and_losses_are_refused(maps_dir):
     dataset = open_dataset("tfds_ave/vgg19", maps_dir)
     with pytest.raises(UserError, match="cace has no weakly supervised") as error:
         build_model(Config(mode="weak", model="cace"), dataset)
@@ -123,7 +123,7 @@ def test_a_network_without_a_weak_variant_says_so(maps_dir):
         build_model(Config(model="cpsp", loss="soft_margin"), dataset)
 
 
-def test_recipes_of_heads_are_their_own(capsys):
+def test_heads_refuses_the_option_recipe(capsys):
     with pytest.raises(SystemExit):
         run.main(["heads", "--recipe=best"])
     assert "--recipe=best: heads has recipes of its own" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, and how long a file may be."""
+"""Import rules between modules, and the maximum length of a file."""
 
 import ast
 import graphlib
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = ("avsdn_tf", "tfds_ave", "experiments")
-# From the ground up. A module imports from lower floors and from its own.
+# Lowest first. A module may import from its own floor and from lower floors.
 FLOORS = (
     {"version", "errors", "text"},
     {
@@ -34,7 +34,7 @@ FLOORS = (
     {"main", "__main__"},
 )
 FLOOR_OF = {name: i for i, names in enumerate(FLOORS) for name in names}
-# What these import of other packages of ours.
+# For some parts of avsdn_tf, the parts that they may import.
 MAY_SEE = {
     "models": {"models", "losses"},
     "losses": {"losses"},
@@ -77,7 +77,7 @@ MODULES = {name_of(path): path for path in files()}
 
 
 def imported(path):
-    """Returns the modules of ours that a file imports, at its top or within."""
+    """Return the project's modules that a file imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -97,8 +97,8 @@ def part_of(name):
     return name.split(".")[1] if "." in name else ""
 
 
-def test_there_is_no_circle():
-    # The package itself gathers public names, and nobody imports it for them.
+def test_no_imports_are_circular():
+    # avsdn_tf/__init__.py imports the public names from all parts: ignore it.
     graph = {
         name: {other for other in others if other != "avsdn_tf"}
         for name, others in GRAPH.items()
@@ -107,7 +107,7 @@ def test_there_is_no_circle():
     list(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_imports_point_downwards():
+def test_no_module_imports_from_a_higher_floor():
     upward = [
         f"{name} imports {other}"
         for name, others in GRAPH.items()
@@ -120,7 +120,7 @@ def test_imports_point_downwards():
 
 
 @pytest.mark.parametrize("part", MAY_SEE)
-def test_a_part_sees_what_it_may_see(part):
+def test_a_part_imports_only_allowed_parts(part):
     foreign = {
         f"{name} imports {other}"
         for name, others in GRAPH.items()
@@ -133,12 +133,12 @@ def test_a_part_sees_what_it_may_see(part):
     assert not foreign
 
 
-def test_the_packages_see_each_other_by_rule():
+def test_a_package_imports_only_allowed_packages():
     for name, others in GRAPH.items():
         packages = {other.split(".")[0] for other in others}
         if name.startswith("avsdn_tf"):
             assert "experiments" not in packages, name
-            # Data sets are reached by name, once they are registered.
+            # This import registers the data sets. TFDS then finds them by name.
             if "tfds_ave" in packages:
                 assert name == "avsdn_tf.data.dataset"
         if name.startswith("tfds_ave"):
@@ -155,8 +155,7 @@ def test_the_packages_see_each_other_by_rule():
 
 
 @pytest.mark.parametrize("part", ["models", "losses", "metrics"])
-def test_networks_run_on_every_backend(part):
-    """Networks, losses and metrics import Keras, NumPy and the standard library."""
+def test_networks_import_no_backend(part):
     for name, path in MODULES.items():
         if name.startswith("avsdn_tf.") and part_of(name) == part:
             for node in ast.walk(ast.parse(path.read_text())):
@@ -170,14 +169,14 @@ def test_networks_run_on_every_backend(part):
                         assert found.split(".")[0] not in ("tensorflow", "jax", "torch")
 
 
-def test_only_training_the_command_line_and_experiments_see_a_config():
+def test_only_training_commands_and_experiments_import_the_config():
     for name, others in GRAPH.items():
         if "avsdn_tf.training.config" in others:
             is_allowed = part_of(name) in ("training", "runs", "cli")
             assert is_allowed or name.startswith("experiments"), name
 
 
-def test_a_long_file_says_why():
+def test_a_long_file_states_its_reason():
     for path in files():
         text = path.read_text()
         if len(text.splitlines()) > LONGEST:
@@ -185,7 +184,7 @@ def test_a_long_file_says_why():
             assert "One file, since" in opening, f"{path} has over {LONGEST} lines"
 
 
-def test_nothing_is_left_of_the_words_that_went():
+def test_removed_names_are_absent():
     for path in files():
         for word in ("fcntl", "matching.py", "share_cores", "FusedAdam"):
             assert word not in path.read_text(), f"{path}: {word}"

@@ -1,4 +1,4 @@
-"""From a video file to events."""
+"""Prediction of events from video files."""
 
 import pathlib
 
@@ -25,19 +25,19 @@ from tests.test_video import click, grey_image, write
 
 @pytest.fixture
 def always_bark():
-    """A network that says so, whatever the features of three numbers."""
+    """Return a network that predicts Bark for any features of width 3."""
     model = avsdn_tf.AVSDN(["Bark"], 3, (3,), units=2)
     model.decoder.head.set_weights([np.zeros((2, 2)), np.array([5.0, 0.0])])
     return model
 
 
-def test_a_prediction_names_the_modality_that_is_empty(tmp_path, always_bark):
+def test_the_disclaimer_names_the_missing_modality(tmp_path, always_bark):
     path = write_clip(tmp_path / "silent.mp4", 2, sound=False)
     lenient = Extractor(Loudness(), Brightness(), "audio")
     for given in (None, "Demo"):
         found = predict_video(always_bark, lenient, path, disclaimer=given)
-        told = "This video has no sound: zeros replace its features"
-        assert found.disclaimer == (f"{given}. {told}" if given else told)
+        reason = "This video has no sound: zeros replace its features"
+        assert found.disclaimer == (f"{given}. {reason}" if given else reason)
     both = write_clip(tmp_path / "both.mp4", 2)
     assert predict_video(always_bark, lenient, both).disclaimer is None
 
@@ -76,11 +76,11 @@ def test_events_of_a_multi_label_network_overlap(tmp_path, extractor):
     ("suffix", "counts_from_zero"),
     [("mkv", False), ("webm", False), ("mp4", False), ("ts", True)],
 )
-def test_a_late_video_has_the_times_of_players(
+def test_times_of_late_videos_equal_those_of_players(
     tmp_path, extractor, always_bark, suffix, counts_from_zero, delay_s
 ):
-    # All timestamps are late: by more than the length, which MP4 states and Matroska
-    # doesn't. Players count a transport stream from its start.
+    # Timestamps start at delay_s, which may exceed the video's length of 2.4 s. Players
+    # show the times of transport streams from zero.
     path = tmp_path / f"late.{suffix}"
     start_s = 0 if counts_from_zero else delay_s
     write(
@@ -92,7 +92,7 @@ def test_a_late_video_has_the_times_of_players(
         start_s=delay_s,
     )
     found = predict_video(always_bark, extractor, path)
-    # The encoder's delay is a part of it.
+    # start_s includes the encoder's delay.
     assert found.start_s == pytest.approx(start_s, abs=0.03)
     (event,) = found.events
     assert event.start_s == found.start_s
@@ -101,7 +101,7 @@ def test_a_late_video_has_the_times_of_players(
 
 
 class RandomSpectrum:
-    """Audio features of a test: a few random sums of a spectrum."""
+    """Audio features for tests: random projections of the spectrum."""
 
     width = 8
 
@@ -112,7 +112,7 @@ class RandomSpectrum:
 
 
 class RandomGrid:
-    """Visual features of a test: a few random sums of 8 x 8 pixels."""
+    """Visual features for tests: random projections of 8 x 8 pixels."""
 
     shape = (8,)
     frames_per_second = 1
@@ -131,7 +131,7 @@ def test_real_clips(name, num_seconds):
     keras.utils.set_random_seed(0)
     model = avsdn_tf.AVSDN(["Bark", "Flute"], 8, (8,), units=4)
     kernel, bias = model.decoder.head.get_weights()
-    # Otherwise background may win everywhere with these random weights.
+    # The initial weights may predict background everywhere.
     model.decoder.head.set_weights([10 * kernel, bias - [0, 0, 1]])
     found = predict_video(
         model, Extractor(RandomSpectrum(), RandomGrid()), find_clip(name)
@@ -140,7 +140,7 @@ def test_real_clips(name, num_seconds):
     assert found.probabilities.shape == (num_seconds, 3)
     classes = found.probabilities.argmax(axis=1)
     assert found.events
-    # Each second's class again, from the events.
+    # Reconstruct the class of each second from the events.
     from_events = np.full(num_seconds, 2)
     for event in found.events:
         seconds = slice(int(event.start_s), int(np.ceil(event.end_s)))
@@ -148,7 +148,7 @@ def test_real_clips(name, num_seconds):
     np.testing.assert_array_equal(from_events, classes)
 
 
-def test_a_model_that_keras_loads_localizes_videos_as_one_from_load(
+def test_models_of_keras_and_of_load_localize_the_same_events(
     tmp_path, extractor, monkeypatch
 ):
     asked = []
@@ -190,14 +190,16 @@ def test_a_model_that_keras_loads_localizes_videos_as_one_from_load(
     assert built == {**backbones, "visual_precision": "float32", "empty": None}
 
 
-def test_models_of_the_first_release_record_nothing():
+def test_models_of_release_0_1_0_have_no_window_or_backbones():
     fixture = pathlib.Path(__file__).parent / "fixtures" / "0.1.0" / "avsdn.keras"
     model = keras.models.load_model(fixture)
     assert (model.num_segments, model.segment_s, model.backbones) == (None, None, None)
 
 
 @pytest.mark.parametrize("name", ["nope.mp4", ""])
-def test_a_missing_video_is_told_before_its_backbones(tmp_path, monkeypatch, name):
+def test_a_missing_video_is_reported_before_backbones_are_loaded(
+    tmp_path, monkeypatch, name
+):
     monkeypatch.setattr(videos, "build_extractor", lambda **_: pytest.fail("loaded"))
     model = avsdn_tf.AVSDN(["Bark"], 128, (2048,), units=2)
     with pytest.raises(VideoError, match=f"{name}: no such file"):

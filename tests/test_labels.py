@@ -1,4 +1,4 @@
-"""Labels as tools and published data sets write them become events of clips."""
+"""Labels of annotation tools and published data sets are converted to events."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from tests.small_videos import write_clip
 
 
 def write_features(folder, **rows):
-    """Writes feature files of clips with so many rows."""
+    """Write audio and visual feature files; `rows` maps clips to row counts."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in rows.items():
         np.save(folder / f"{name}.audio.npy", np.zeros((count, 4), np.float32))
@@ -22,7 +22,7 @@ def write_features(folder, **rows):
 
 
 def write_all(folder, files):
-    """Writes label files; anything but text becomes JSON."""
+    """Write label files; content that is not a string is written as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
@@ -30,7 +30,7 @@ def write_all(folder, files):
 
 
 def collect(folder, *label_paths, **options):
-    """Returns the clips of a folder; splits may lack a category by default."""
+    """Collect the clips of a folder; by default, splits may lack categories."""
     names = [field.name for field in dataclasses.fields(labels.Splitting)]
     how = {name: options.pop(name) for name in names if name in options}
     splitting = labels.Splitting(**{"allow_missing_categories": True, **how})
@@ -103,13 +103,13 @@ def test_labels_of_tools(tmp_path, name):
         "4,10,Bark,0.5,,dog\n",
     ],
 )
-def test_tables_have_many_names_of_columns(tmp_path, text):
+def test_tables_accept_many_column_names(tmp_path, text):
     write_features(tmp_path, dog=10)
     write_all(tmp_path, {"labels.csv": text})
     assert events_of(tmp_path) == {"dog": BARKS}
 
 
-def test_a_table_may_say_that_nothing_happens_and_name_splits_and_groups(tmp_path):
+def test_a_table_may_label_background_and_have_splits_and_groups(tmp_path):
     write_features(tmp_path, a=4, b=4, c=4, d=4)
     table = (
         "file,onset,offset,label,split,place\n"
@@ -155,8 +155,8 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_ten_flags_a_video(tmp_path, name):
-    # VGGSound's files are often called by video and start.
+def test_flags_of_ten_segments(tmp_path, name):
+    # VGGSound's files are often named by video ID and start time.
     write_features(tmp_path / "media", abcdefghijk_000030=10, **{"-bcdefghijk": 10})
     write_all(tmp_path / "labels", PUBLISHED[name])
     found = collect(tmp_path / "media", tmp_path / "labels")
@@ -182,15 +182,15 @@ def test_ave_pm(tmp_path):
     assert {clip.medium.key: (clip.split, times(clip)) for clip in found.clips} == {
         "3": ("train", [("moving with forklift", 1.98, 8.98)]),
         "8": ("validation", [("playing hang (instrument)", 0.0, 10.0)]),
-        # It ends with the clip.
+        # The event is cut at the end of the clip.
         "28": ("test", [("moving with forklift", 4.19, 7.0)]),
     }
     assert (found.num_cut, found.num_missing) == (1, 1)
 
 
-def test_llp_events_are_heard_and_seen(tmp_path):
+def test_llp_events_are_the_intersection_of_audio_and_visual_events(tmp_path):
     names = ("aaaaaaaaaaa_20_30", "bbbbbbbbbbb_0_10", "ccccccccccc_5_15")
-    # Its features are called by video alone.
+    # LLP's feature files are named by video ID alone.
     write_features(tmp_path / "media", **{name[:11]: 10 for name in names})
     files = {
         "AVVP_train.csv": f"filename\tevent_labels\n{names[0]}\tSpeech,Dog\n",
@@ -247,7 +247,7 @@ def test_an_empty_label_file_is_background(tmp_path):
     assert events_of(tmp_path) == {"dog": [("Bark", 1.0, 2.0)], "street": []}
 
 
-def test_labels_lie_beside_videos_in_folders_of_the_same_names(tmp_path):
+def test_labels_match_videos_in_folders_of_the_same_names(tmp_path):
     for folder, text in (("a", "0\t1\tBark\n"), ("b", "2\t3\tBark\n")):
         write_features(tmp_path / "media" / folder, clip=4)
         write_all(tmp_path / "labels" / folder, {"clip.txt": text})
@@ -257,7 +257,7 @@ def test_labels_lie_beside_videos_in_folders_of_the_same_names(tmp_path):
     }
 
 
-def test_videos_have_the_length_that_they_state(tmp_path):
+def test_unreadable_videos_are_skipped_and_others_have_a_length(tmp_path):
     write_clip(tmp_path / "two.mp4", 2)
     write_clip(tmp_path / "three.mkv", 3)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -265,7 +265,7 @@ def test_videos_have_the_length_that_they_state(tmp_path):
     lengths = {medium.key: medium.length_s for medium in media}
     assert lengths == pytest.approx({"two": 2, "three": 3}, abs=0.2)
     assert [medium.key for medium in unreadable] == ["broken"]
-    # Labels of what can't be read are no mistake of theirs.
+    # Labels of an unreadable video are no error.
     write_all(tmp_path, {"all.csv": "file,start,end,label\nbroken,0,1,a\ntwo,0,1,a\n"})
     found = collect(tmp_path, unlabelled="skip")
     assert [clip.medium.key for clip in found.clips] == ["two"]
@@ -283,7 +283,7 @@ def test_feature_files_have_patterns_and_hops(tmp_path):
     assert names == {"vggish", "r2plus1d"}
 
 
-def test_corrected_predictions_win_over_the_files_beside_them(tmp_path):
+def test_a_corrected_file_overrides_other_files_of_its_prediction(tmp_path):
     from avsdn_tf.events import Event, VideoPrediction
     from avsdn_tf.report.prediction import write_prediction
 
@@ -306,7 +306,7 @@ def test_corrected_predictions_win_over_the_files_beside_them(tmp_path):
         "dog": [("Bark", 0.0, 1.0)],
     }
     assert found.labels.num_predicted == 2
-    # The table of one video is corrected, and the subtitles of the other.
+    # Correct the table of one video and the subtitles of the other.
     table = out / "dog.events.csv"
     table.write_text(table.read_text().replace("0.0,1.0,Bark", "1.5,2.5,Growl"))
     subtitles = out / "cat.vtt"
@@ -335,12 +335,12 @@ def test_other_times_are_refused(value):
         parse_time(value)
 
 
-def test_runs_of_flags():
+def test_consecutive_flags_are_one_event():
     assert segments_to_times([1, 1, 0, 1]) == [(0, 2), (3, 4)]
     assert segments_to_times([0, 0]) == []
 
 
-def test_every_format_says_what_it_is_and_where_it_is_described():
+def test_the_command_lists_all_formats_and_each_has_a_summary():
     from avsdn_tf.cli import manifest
 
     assert tuple(FORMATS) == manifest.FORMATS
@@ -370,7 +370,7 @@ def test_splits_of_labels_are_kept_and_the_others_drawn(tmp_path):
     assert found.are_splits_drawn
 
 
-def test_flags_beyond_a_short_video_are_left_out(tmp_path):
+def test_flags_past_the_end_of_a_video_are_dropped(tmp_path):
     write_features(tmp_path, abcdefghijk=8)
     entry = {"category": "frog croaking", "label": [0] * 6 + [1, 1, 0, 1]}
     write_all(tmp_path, {"all.json": {"abcdefghijk": entry}})
@@ -379,7 +379,7 @@ def test_flags_beyond_a_short_video_are_left_out(tmp_path):
     assert found.num_cut == 1
 
 
-def test_subtitles_at_the_top_are_labels_but_the_disclaimer_is_none(tmp_path):
+def test_top_subtitles_are_labels_except_the_disclaimer(tmp_path):
     write_features(tmp_path, dog=10)
     text = (
         "WEBVTT\n\n00:00:00.000 --> 00:00:10.000 line:0\nNot trained\n\n"
@@ -389,7 +389,7 @@ def test_subtitles_at_the_top_are_labels_but_the_disclaimer_is_none(tmp_path):
     assert events_of(tmp_path) == {"dog": [("Bark & growl", 1.0, 2.5)]}
 
 
-def test_tables_named_after_splits_are_the_splits(tmp_path):
+def test_table_names_assign_splits(tmp_path):
     write_features(tmp_path, a=4, b=4, c=4)
     names = ("train", "val", "test")
     for name, clip in zip(names, "abc", strict=True):
@@ -398,7 +398,7 @@ def test_tables_named_after_splits_are_the_splits(tmp_path):
     found = collect(tmp_path)
     assert [clip.split for clip in found.clips] == ["train", "validation", "test"]
     assert not found.are_splits_drawn
-    # One table for all names no split.
+    # The name of a single table assigns no split.
     rows = "\n".join(f"{clip},1,2,Bark" for clip in "abc")
     for name in names:
         (tmp_path / f"{name}_labels.csv").unlink()

@@ -1,4 +1,4 @@
-"""avsdn manifest and predict --labels_to, and the page that shows them."""
+"""`avsdn manifest`, `predict --labels_to`, and the commands of docs/labels.md."""
 
 import csv
 import pathlib
@@ -30,7 +30,7 @@ PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "labels.md"
 
 
 def make_clip(name, *events, split=None, group=None, length_s=10.0):
-    """A clip of events (category, start, end)."""
+    """Return a clip with events `(category, start_s, end_s)`."""
     medium = Medium(name, frozenset(), (pathlib.Path(f"{name}.mp4"),), length_s)
     found = tuple(LabelledEvent(*event, "") for event in events)
     return Clip(medium, found, split, group or name)
@@ -42,13 +42,13 @@ def rows(folder):
 
 
 def label(folder, names, category="Bark", **more):
-    """Writes feature files of 4 s, and a table of one event each."""
+    """Write feature files of 4 s, and a table with one event per file."""
     write_features(folder, **dict.fromkeys(names, 4))
     lines = [f"{name},1,2.5,{category}" for name in names]
     write_all(folder, {"all.csv": "\n".join(["file,start,end,label", *lines]), **more})
 
 
-def test_custom_reads_what_is_written(tmp_path):
+def test_read_manifest_reads_a_written_manifest(tmp_path):
     label(tmp_path, ["a", "b", "c"], '"Bark, loud"')
     assert avsdn("manifest", tmp_path) == 0
     manifest = read_manifest(tmp_path)
@@ -58,7 +58,7 @@ def test_custom_reads_what_is_written(tmp_path):
     assert (tmp_path / "manifest.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_columns_of_feature_files_that_differ_from_the_default(tmp_path):
+def test_patterns_hops_and_tolerance_are_written_as_columns(tmp_path):
     names = ("a", "b", "c")
     for folder, count in (("one", 8), ("two", 5)):
         (tmp_path / folder).mkdir()
@@ -77,7 +77,7 @@ def test_columns_of_feature_files_that_differ_from_the_default(tmp_path):
     assert clip.hops_s == (0.5, 1.0)
 
 
-def test_nothing_is_written_where_something_is_wrong(tmp_path):
+def test_no_file_is_written_for_wrong_labels(tmp_path):
     label(tmp_path, ["a", "b", "c"], **{"d.txt": "5\t6\tBark\n"})
     write_features(tmp_path, d=4)
     before = sorted(tmp_path.iterdir())
@@ -86,7 +86,7 @@ def test_nothing_is_written_where_something_is_wrong(tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_only_own_files_are_replaced(tmp_path):
+def test_only_unchanged_manifests_are_overwritten(tmp_path):
     label(tmp_path, ["a", "b", "c"])
     categories = tmp_path / "categories.txt"
     categories.write_text("mine\n")
@@ -121,13 +121,13 @@ def test_only_own_files_are_replaced(tmp_path):
         ("{}", "--unlabelled=yes"),
     ],
 )
-def test_wrong_words(tmp_path, words):
+def test_wrong_command_arguments_are_refused(tmp_path, words):
     label(tmp_path, ["a", "b", "c"])
     with pytest.raises(UserError):
         avsdn("manifest", *(word.format(tmp_path) for word in words))
 
 
-def test_splits_are_stratified_seeded_and_whole_groups():
+def test_splits_are_stratified_and_seeded_and_keep_groups_together():
     clips = [
         make_clip(f"{c}{i}", (c, 0, 1), group=f"{c}{i // 2}")
         for c, count in (("Bark", 120), ("Horn", 40), ("Rare", 6))
@@ -158,7 +158,7 @@ def test_three_groups_are_enough_for_every_split(sizes):
         assert {clip.split for clip in drawn} == set(SPLITS)
 
 
-def test_no_split_stays_empty_and_weak_clips_are_for_training():
+def test_no_split_is_empty_and_weakly_labelled_clips_are_in_train():
     clips = [make_clip(c, (c, 0, 1)) for c in ("Bark", "Horn", "Meow")]
     assert {clip.split for clip in draw_splits(clips, (8, 1, 1), 0)} == set(SPLITS)
     weak = [make_clip(str(i), ("Bark", None, None)) for i in range(5)]
@@ -168,7 +168,7 @@ def test_no_split_stays_empty_and_weak_clips_are_for_training():
     assert {clip.split for clip in drawn} == set(SPLITS)
 
 
-def test_numbers_of_a_manifest():
+def test_summary_of_clips():
     summary = summarize(
         [
             make_clip("a", ("Bark", 0, 4), ("Horn", 3, 6), split="train"),
@@ -197,7 +197,7 @@ def test_a_picture_of_many_categories_with_hostile_names(tmp_path):
     assert (tmp_path / "manifest.png").stat().st_size > 0
 
 
-def test_names_that_look_like_paths_or_formulas_are_read_again(tmp_path):
+def test_names_like_options_formulas_and_paths_are_read_unchanged(tmp_path):
     folder = tmp_path / "own"
     names = ["-Rjmgv0O_p0", "=1+1", "~root"]
     folder.mkdir()
@@ -210,7 +210,7 @@ def test_names_that_look_like_paths_or_formulas_are_read_again(tmp_path):
     assert set(found) == set(names)
 
 
-def test_what_is_printed(tmp_path, capsys):
+def test_the_printed_summary(tmp_path, capsys):
     label(tmp_path, ["a", "b", "c"], **{"quiet.txt": "", "README.txt": "Hello\n"})
     write_features(tmp_path, quiet=4)
     (tmp_path / "broken.audio.npy").write_bytes(b"x")
@@ -230,7 +230,7 @@ def test_what_is_printed(tmp_path, capsys):
 
 
 def predict(video, min_score=0.0):
-    """Finds an event in each video but quiet ones, on a clock that starts at 5 s."""
+    """Return one event, or none for quiet videos; the video starts at 5 s."""
     events = [] if "quiet" in video.name else [Event(6.0, 7.0, "Bark", 0.8)]
     return VideoPrediction(
         name=video.name,
@@ -245,7 +245,7 @@ def predict(video, min_score=0.0):
 
 @pytest.fixture
 def predictor(monkeypatch):
-    """Zero-shot without networks."""
+    """Replace the zero-shot networks by `predict`."""
     monkeypatch.setattr(zero_shot, "load", lambda *_, **__: None)
     monkeypatch.setattr(runs, "open_predictor", lambda *_, **__: predict)
 
@@ -261,14 +261,14 @@ def test_predicted_events_are_labels(tmp_path, predictor):
     times = {c.key: [(e.start_s, e.end_s) for e in c.events] for c in manifest.clips}
     assert times == {**{key: [(1.0, 2.0)] for key in "abc"}, "quiet": []}
     assert {clip.split for clip in manifest.clips} == set(SPLITS)
-    # Before the first video is read again.
+    # Raised before any video is read.
     with pytest.raises(UserError, match=r"manifest\.csv: exists"):
         avsdn(*words, f"--labels_to={own}")
     with pytest.raises(UserError, match="does not read --labels_to"):
         avsdn("predict", "--demo", f"--labels_to={own}")
 
 
-def test_no_predicted_event_is_no_data_set(tmp_path, predictor):
+def test_predictions_without_events_are_refused(tmp_path, predictor):
     write_clip(tmp_path / "quiet.mp4", 3)
     words = ("predict", "--zero_shot", tmp_path, f"--out={tmp_path / 'out'}")
     with pytest.raises(UserError, match="No event was found"):
@@ -276,7 +276,7 @@ def test_no_predicted_event_is_no_data_set(tmp_path, predictor):
 
 
 def test_real_clips(tmp_path):
-    """Labels written by looking at the clips."""
+    """Summarize hand-written labels of real clips."""
     texts = {
         "baby_01951": "0\t10\tBaby cry\n",
         "dog_02754": "0\t8.7\tBark\n",
@@ -296,13 +296,13 @@ def test_real_clips(tmp_path):
 
 
 def commands():
-    """The commands of the page, in order."""
+    """Return the commands of docs/labels.md, in order."""
     text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 
 
-def test_the_commands_of_the_page(tmp_path, predictor, monkeypatch):
+def test_the_commands_of_the_labels_page_run(tmp_path, predictor, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def build_extractor(empty=None, **fields):
@@ -338,11 +338,11 @@ def test_the_commands_of_the_page(tmp_path, predictor, monkeypatch):
     assert len(read_manifest(tmp_path / "second").clips) == 5
 
 
-def test_patterns_have_a_default():
+def test_the_default_pattern_of_audio_features():
     assert FeatureFiles().audio == "*.audio.npy"
 
 
-def test_a_split_without_a_clip_is_never_written(tmp_path):
+def test_an_empty_split_is_refused(tmp_path):
     label(tmp_path, ["a", "b"])
     with pytest.raises(UserError, match="no clip of split test"):
         avsdn("manifest", tmp_path, "--allow_missing_categories")

@@ -1,4 +1,4 @@
-"""manifest.csv and categories.txt: the clips, and the lines that are refused."""
+"""Clips read from manifest.csv and categories.txt, and refused lines."""
 
 import dataclasses
 
@@ -16,12 +16,12 @@ def folder(tmp_path):
 
 @pytest.fixture
 def rows(folder):
-    """The rows of a valid manifest; line N is row N - 2."""
+    """Return the rows of a valid manifest; `rows[n]` is line n + 2 of the file."""
     return make_custom(folder)
 
 
 def refusal(folder, rows=None):
-    """Return the message that a manifest is refused with."""
+    """Return the error message for a manifest."""
     if rows is not None:
         write_manifest(folder, rows)
     with pytest.raises(DatasetError) as error:
@@ -29,9 +29,9 @@ def refusal(folder, rows=None):
     return str(error.value)
 
 
-def test_clips_have_the_labels_and_files_of_their_lines(folder, rows):
+def test_clips_have_the_labels_and_files_of_all_their_lines(folder, rows):
     again = [*rows[0][:3], 2.25, 3.25, *rows[0][5:]]
-    # A line of the same clip may stand anywhere.
+    # The lines of a clip need not be adjacent.
     write_manifest(folder, [*rows, again])
     manifest = read_manifest(folder)
     assert manifest.categories == ("Door, slamming", "Kettle")
@@ -49,13 +49,13 @@ def test_clips_have_the_labels_and_files_of_their_lines(folder, rows):
     assert manifest.has_times
 
 
-def test_without_the_times_of_a_clip_the_manifest_has_no_times(folder, rows):
+def test_a_clip_without_times_sets_has_times_to_false(folder, rows):
     rows[0][3:5] = ["", ""]
     write_manifest(folder, rows)
     assert not read_manifest(folder).has_times
 
 
-def test_the_hash_is_of_the_labels(folder, rows):
+def test_the_hash_depends_on_the_labels(folder, rows):
     hashes = []
     for start_s in (0.5, 0.5, 1.5):
         rows[0][3] = start_s
@@ -85,7 +85,7 @@ def test_the_hash_is_of_the_labels(folder, rows):
         (1, {0: ".a"}, ["line 3", "key", "'.a'"]),
         (1, {0: "a\x1bb"}, ["line 3", "key", r"'a\x1bb'"]),
         (1, {5: "~/gone.npy"}, ["line 3", "gone.npy is missing"]),
-        # The clip that the added line repeats is that of line 2, from 0.5 to 2 s.
+        # Line 11 is a second event of line 2's clip, whose event is from 0.5 to 2 s.
         (9, {3: "1.5", 4: "3"}, ["line 11", "overlapping", "1.5 to 3.0", "0.5 to 2.0"]),
         (9, {3: "0", 4: "4"}, ["line 11", "overlapping"]),
         (9, {1: "test"}, ["line 11", "'clip 0'", "line 2", "split"]),
@@ -113,12 +113,12 @@ def test_all_wrong_lines_are_named_at_once(folder, rows):
     assert len(many) == 50
 
 
-def test_lines_end_where_editors_end_them(folder, rows):
+def test_line_numbers_equal_those_of_editors(folder, rows):
     name = "Door\u2028slamming"
     (folder / "categories.txt").write_text(f"{name}\r\nKettle\r\n")
     for row in rows:
         row[2] = row[2].replace("Door, slamming", name)
-    # The line break in this value counts as one of the file.
+    # The line break in this value adds a line to the file.
     rows[1][2] = "Ket\ntle"
     rows[2][1] = "dev"
     first, second = refusal(folder, rows).splitlines()
@@ -126,7 +126,7 @@ def test_lines_end_where_editors_end_them(folder, rows):
     assert "line 5: " in second
 
 
-def test_a_key_can_name_its_files(folder, rows):
+def test_a_key_too_long_for_file_names_is_refused(folder, rows):
     rows[0][0], rows[1][0] = "\u3042" * 80, "\u3042" * 81
     message = refusal(folder, rows)
     assert "line 3: " in message
@@ -134,7 +134,7 @@ def test_a_key_can_name_its_files(folder, rows):
 
 
 def test_a_key_with_a_null_byte_is_one_message(folder, rows):
-    # Python 3.10 finds it as it reads the table.
+    # In Python 3.10, the csv module itself refuses null bytes.
     rows[1][0] = "a\0b"
     assert "manifest.csv, line 3: " in refusal(folder, rows)
 
@@ -148,7 +148,7 @@ def test_paths_may_begin_with_a_tilde(folder, rows, tmp_path, monkeypatch):
     assert (audio, visual) == (folder / "clip 0.a.npy", folder / "clip 0.v.npy")
 
 
-def test_files_that_are_no_tables_are_refused(folder, rows):
+def test_incomplete_and_damaged_tables_are_refused(folder, rows):
     assert "no clip of split test. " in refusal(folder, rows[:6])
     assert "no clip of split validation, test. " in refusal(folder, rows[:3])
     write_manifest(folder, rows)
@@ -229,7 +229,7 @@ def test_ten_thousand_categories_are_read_and_compared(folder, rows):
     assert "'Category 9998'" in refusal(folder, wrong)
 
 
-def test_a_column_is_there_once_and_unknown_ones_are_noted(folder, rows):
+def test_repeated_columns_are_refused_and_unknown_columns_recorded(folder, rows):
     write_manifest(folder, [[*row, "x"] for row in rows], (*FEATURE_COLUMNS, "hop_s"))
     assert read_manifest(folder).unknown_columns == ("hop_s",)
     twice = (*FEATURE_COLUMNS, "category")
@@ -237,7 +237,7 @@ def test_a_column_is_there_once_and_unknown_ones_are_noted(folder, rows):
     assert "one column category" in refusal(folder)
 
 
-def test_background_alone_is_no_data_set(folder, rows):
+def test_a_manifest_of_background_alone_is_refused(folder, rows):
     for row in rows:
         row[2:5] = ["Background", "", ""]
     assert "Background" in refusal(folder, rows)

@@ -18,8 +18,8 @@ CATEGORIES = ["Bark", "Violin, fiddle", "Frying (food)"]
 
 
 def randomize(layer, rng):
-    """Gives every weight a value, so that a bias that is left out shows."""
-    # Not the state of a dropout's seed, which is a weight too, and unsigned.
+    """Randomize all trainable weights: a zero bias would hide a missing addition."""
+    # Other weights include the state of dropout's seed, an unsigned integer.
     for weight in layer.trainable_weights:
         weight.assign(rng.normal(0, 0.5, weight.shape))
 
@@ -33,12 +33,12 @@ def make_inputs(rng, num_segments=6, visual_shape=(7,), batch=2):
     }
 
 
-# Short sequences take a loop of our own, long ones Keras's.
+# SegmentLSTM unrolls the loop over 6 segments, and uses Keras's loop for 40.
 lengths = pytest.mark.parametrize("num_segments", [6, 40])
 
 
 @lengths
-def test_lstm_is_equation_1_without_its_misprint(rng, num_segments):
+def test_lstm_follows_the_corrected_equation_1(rng, num_segments):
     layer = SequenceLSTM(4)
     sequence = rng.normal(size=(3, num_segments, 5)).astype("float32")
     layer(sequence)
@@ -104,7 +104,7 @@ def test_an_lstm_with_another_cell_is_refused(asked):
 
 @pytest.mark.parametrize("merge", ["sum", "mean"])
 @pytest.mark.parametrize("shared_mlp", [True, False])
-def test_fusion_is_equation_2(rng, merge, shared_mlp):
+def test_fusion_follows_equation_2(rng, merge, shared_mlp):
     layer = DMRNFusion(shared_mlp, merge)
     audio, visual = rng.normal(size=(2, 3, 4)).astype("float32")
     layer(audio, visual)
@@ -120,7 +120,7 @@ def test_fusion_is_equation_2(rng, merge, shared_mlp):
 
 
 def test_fusion_by_hand():
-    # With g = 0 the two paths stay alone: tanh(1) + tanh(-2).
+    # Weights of 0 leave tanh(1) + tanh(-2).
     layer = DMRNFusion()
     audio, visual = np.array([[1.0]]), np.array([[-2.0]])
     layer(audio, visual)
@@ -130,7 +130,7 @@ def test_fusion_by_hand():
     )
 
 
-def test_fusion_refuses_what_does_not_fit():
+def test_fusion_refuses_unknown_options_and_different_shapes():
     with pytest.raises(ValueError, match=r"'sum', 'mean'.*merge='max'"):
         DMRNFusion(merge="max")
     with pytest.raises(ValueError, match=r"same shape.*\(2, 4\).*\(2, 5\)"):
@@ -161,7 +161,7 @@ def test_spatial_mean_averages_maps_and_passes_vectors(rng):
     np.testing.assert_array_equal(SpatialMean()(vectors), vectors)
 
 
-def test_avsdn_is_its_equations(rng):
+def test_avsdn_follows_its_equations(rng):
     model = avsdn_tf.AVSDN(CATEGORIES, audio_width=5, visual_shape=(7,), units=4)
     randomize(model, rng)
     inputs = make_inputs(rng)
@@ -180,7 +180,7 @@ def test_avsdn_is_its_equations(rng):
     np.testing.assert_allclose(model(inputs), outputs @ head + head_bias, atol=1e-5)
 
 
-def test_avsdn_has_the_weights_that_its_paper_implies():
+def test_avsdn_has_the_number_of_weights_of_its_paper():
     model = avsdn_tf.AVSDN([str(k) for k in range(28)])
     units, audio, visual = 128, 128, 2048
 
@@ -223,7 +223,7 @@ EVERY_MODEL = [
 
 
 @pytest.mark.parametrize(("name", "visual_shape", "options"), EVERY_MODEL)
-def test_model_saves_loads_and_takes_any_length(
+def test_model_saves_and_loads_and_accepts_any_length(
     name, visual_shape, options, rng, tmp_path
 ):
     model = make_model(name, visual_shape, **options)
@@ -266,7 +266,7 @@ def test_model_learns_with_keras_fit(rng):
 
 
 @pytest.mark.parametrize("audio_axis", ["hidden", "cell"])
-def test_attention_is_its_equation(rng, audio_axis):
+def test_attention_follows_its_equation(rng, audio_axis):
     layer = AudioGuidedAttention(units=3, audio_axis=audio_axis)
     audio = rng.normal(size=(2, 6, 5)).astype("float32")
     visual = rng.normal(size=(2, 6, 2, 3, 4)).astype("float32")
@@ -282,7 +282,7 @@ def test_attention_is_its_equation(rng, audio_axis):
         heard = np.maximum(audio[clip, segment] @ w_a + b_a, 0) @ q
         cells = visual[clip, segment].reshape(6, 4)
         seen = np.maximum(cells @ w_v + b_v, 0) @ p
-        # One row a cell, one column a hidden value.
+        # Rows are cells of the map, columns are hidden units.
         heard = heard[None] if audio_axis == "hidden" else heard[:, None]
         weights = expected.softmax((np.tanh(seen + heard) @ w)[:, 0])
         attended[clip, segment] = weights @ cells
@@ -304,7 +304,7 @@ def encode_both_ways(sequence, layer):
 
 
 @pytest.mark.parametrize("modalities", ["audio", "visual", "both"])
-def test_avel_is_its_equations(rng, modalities):
+def test_avel_follows_its_equations(rng, modalities):
     model = avsdn_tf.AVEL(
         CATEGORIES, 5, visual_shape=(2, 3, 4), modalities=modalities, units=4
     )
@@ -322,7 +322,7 @@ def test_avel_is_its_equations(rng, modalities):
     np.testing.assert_allclose(model(inputs), hidden @ w2 + b2, atol=1e-5)
 
 
-def test_dmrn_is_its_equations_and_takes_over_encoders(rng):
+def test_dmrn_follows_its_equations_and_copies_encoders(rng):
     source = avsdn_tf.AVEL(
         CATEGORIES, 5, visual_shape=(2, 3, 4), attention=True, units=4
     )
@@ -365,7 +365,7 @@ def test_decoder_starts_from_one_modality(rng, modality):
     np.testing.assert_allclose(model(inputs), logits, atol=1e-5)
 
 
-def test_label_guides_predict_the_clip_from_the_states(rng):
+def test_label_guides_predict_clip_logits_from_encoder_states(rng):
     model = avsdn_tf.AVSDN(CATEGORIES, 5, (7,), units=4, label_guided=True)
     randomize(model, rng)
     inputs = make_inputs(rng)
@@ -406,7 +406,7 @@ def test_model_runs_in_mixed_precision(rng):
         CATEGORIES, audio_width=5, visual_shape=(7,), units=4, dtype="mixed_bfloat16"
     )
     assert model.decoder.compute_dtype == model.compute_dtype == "bfloat16"
-    # Whoever takes the logits need not know of it.
+    # The logits are float32 under any dtype policy.
     logits = model(make_inputs(rng))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert all(w.dtype == "float32" for w in model.weights)
@@ -433,14 +433,14 @@ def test_logits_are_not_rounded_in_mixed_precision(rng):
 
 @keras.saving.register_keras_serializable(package="test_models")
 class ManyLSTMs(keras.Model):
-    """A network of many LSTMs that read both ways."""
+    """A network of six bidirectional LSTMs."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.lstms = []
         for _ in range(6):
             self.lstms.append(SequenceLSTM(2, bidirectional=True))
-            # What nobody holds any more leaves its address to the next one.
+            # Free temporary objects, so that new objects may get the same IDs.
             gc.collect()
         self(keras.Input((1, 2)))
 
@@ -448,7 +448,7 @@ class ManyLSTMs(keras.Model):
         return sum(lstm(sequence)[0] for lstm in self.lstms)
 
 
-def test_loaded_lstms_share_nothing(tmp_path, rng):
+def test_loaded_lstms_share_no_layers(tmp_path, rng):
     model = ManyLSTMs()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""The notebooks, executed as a reader would."""
+"""Execution and committed outputs of the notebooks."""
 
 import pathlib
 import re
@@ -30,9 +30,9 @@ def code_cells(notebook):
 
 
 def execute(name, folder, monkeypatch, **parameters):
-    """Return the text and the number of pictures of each code cell.
+    """Execute a notebook; return the texts of its code cells, and the picture count.
 
-    `parameters` replace variables of the cell with the tag `parameters`.
+    `parameters` override the variables of the cell that is tagged `parameters`.
     """
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder / "tensorflow_datasets"))
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -41,7 +41,6 @@ def execute(name, folder, monkeypatch, **parameters):
         if "parameters" in cell.metadata.get("tags", []):
             lines = [f"{name} = {value!r}" for name, value in parameters.items()]
             cell.source = "\n".join([cell.source, *lines])
-    # The kernel of the interpreter that runs the tests, whatever is registered by name.
     client = nbclient.NotebookClient(
         notebook, timeout=600, resources={"metadata": {"path": str(folder)}}
     )
@@ -62,7 +61,7 @@ def execute(name, folder, monkeypatch, **parameters):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_notebooks_are_short_and_begin_with_the_installation(name):
+def test_notebooks_are_short_and_start_with_the_installation(name):
     notebook = read(name)
     code = code_cells(notebook)
     assert len(code) <= 12
@@ -74,7 +73,7 @@ def test_notebooks_are_short_and_begin_with_the_installation(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_committed_outputs_hold_pictures_and_no_path_of_a_machine(name):
+def test_committed_outputs_have_pictures_and_no_local_paths(name):
     outputs = [output for cell in code_cells(read(name)) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     for output in outputs:
@@ -89,7 +88,7 @@ def test_the_first_cell_installs_the_checkout_or_the_package(
 ):
     folder = NOTEBOOKS if where == "checkout" else tmp_path
     source = code_cells(read("train"))[0].source
-    # Without the last line, the import, whose result the environment decides.
+    # Drop the last line: whether `import avsdn_tf` works depends on the environment.
     lines = source.replace("%pip install", "installed = #").splitlines()[:-1]
     program = "\n".join(lines).replace('# --quiet "{source}[video]"', "source")
     script = tmp_path / "first_cell.py"
@@ -105,13 +104,13 @@ def test_the_first_cell_installs_the_checkout_or_the_package(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dog", "clock"])
-def test_the_notebook_of_a_real_video(name, tmp_path, monkeypatch):
+def test_the_zero_shot_notebook(name, tmp_path, monkeypatch):
     if not (SHARED / "networks").is_dir():
         pytest.skip("trained classifiers are not at hand")
     if name == "dog":
         video, category = str(find_clip("dog_02754.mp4")), "Bark"
     else:
-        # Nothing listens there, as without a network connection.
+        # No server listens on port 9: the download fails as without a network.
         video, category = "http://127.0.0.1:9/dog.webm", "Clock"
     texts, num_pictures = execute(
         "zero_shot", tmp_path, monkeypatch, VIDEO=video, NETWORKS=NETWORKS
@@ -126,18 +125,18 @@ def test_the_notebook_of_a_real_video(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_notebook_of_a_training(tmp_path, monkeypatch):
+def test_the_training_notebook(tmp_path, monkeypatch):
     texts, num_pictures = execute("train", tmp_path, monkeypatch)
     assert "epoch   8/8" in texts[1]
     accuracy = re.search(r"test accuracy (\d+\.\d)%", texts[2])
-    # Always background scores 17.8 %.
+    # Predicting background everywhere scores 17.8 %.
     assert float(accuracy[1]) > 40
     assert re.search(r"\d to +\d+ s: .+, score 0\.\d\d", texts[-1])
     assert num_pictures == 3
 
 
 @pytest.mark.slow
-def test_the_notebook_of_own_labels(tmp_path, monkeypatch):
+def test_the_labels_notebook(tmp_path, monkeypatch):
     texts, num_pictures = execute("own_labels", tmp_path, monkeypatch)
     assert re.search(r"\d+\t\d+\t(Bell|Engine|Bird)\n", texts[1])
     assert "(20, 64) (20, 64)" in texts[2]
@@ -146,7 +145,7 @@ def test_the_notebook_of_own_labels(tmp_path, monkeypatch):
     assert num_pictures == 2
 
 
-def test_the_rendered_clock_ticks_from_second_3_and_is_gone_at_9(tmp_path, extractor):
+def test_the_rendered_clock_ticks_from_3_s_and_disappears_at_9_s(tmp_path, extractor):
     from avsdn_tf import demo
 
     demo.write_clock(tmp_path / "clock.mp4")

@@ -1,4 +1,4 @@
-"""States of the newer heads' programs, converted, against the programs in NumPy."""
+"""Converted checkpoints of published programs against these programs in NumPy."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ both_variants = pytest.mark.parametrize("weak", [False, True])
 
 @pytest.fixture
 def inputs(rng):
-    # Five segments: CMBS takes the mean of the four largest.
+    # Five segments, as CMBS averages only the four largest scores.
     return {
         "audio": rng.random((2, 5, programs.AUDIO), "float32"),
         "visual": rng.random((2, 5, *SHAPE), "float32"),
@@ -31,7 +31,7 @@ def check_heads(model, inputs, event_logits, category_logits):
 
 
 @both_variants
-def test_converted_psp_computes_what_the_program_does(rng, inputs, weak, tmp_path):
+def test_converted_psp_equals_the_program(rng, inputs, weak, tmp_path):
     state = programs.psp_state(rng, weak)
     model = official_weights.convert_psp(state, CATEGORIES)
     wanted = programs.run_psp(state, **inputs, weak=weak)
@@ -42,9 +42,9 @@ def test_converted_psp_computes_what_the_program_does(rng, inputs, weak, tmp_pat
 
 
 @both_variants
-def test_converted_cpsp_computes_what_the_program_does(rng, inputs, weak):
+def test_converted_cpsp_equals_the_program(rng, inputs, weak):
     state = programs.cpsp_state(rng, weak)
-    # The program trains on several GPUs, in double precision.
+    # The program saves float64 weights under the prefix of DataParallel.
     saved = {f"module.{name}": array.astype(float) for name, array in state.items()}
     model = official_weights.convert_cpsp(saved, CATEGORIES)
     assert model.weak == weak
@@ -52,20 +52,20 @@ def test_converted_cpsp_computes_what_the_program_does(rng, inputs, weak):
 
 
 @both_variants
-def test_converted_cmran_computes_what_the_program_does(rng, inputs, weak):
+def test_converted_cmran_equals_the_program(rng, inputs, weak):
     state = programs.cmran_state(rng, weak)
     model = official_weights.convert_cmran(state, CATEGORIES)
     assert model.weak == weak
     check_heads(model, inputs, *programs.run_cmran(state, **inputs, weak=weak))
 
 
-def test_converted_cmbs_computes_what_the_program_does(rng, inputs):
+def test_converted_cmbs_equals_the_program(rng, inputs):
     state = programs.cmbs_state(rng)
     model = official_weights.convert_cmbs(state, CATEGORIES)
     check_heads(model, inputs, *programs.run_cmbs(state, **inputs))
 
 
-def test_converted_weak_cmbs_computes_what_the_program_does(rng, inputs):
+def test_converted_weak_cmbs_equals_the_program(rng, inputs):
     state = programs.cmbs_state(rng, weak=True)
     model = official_weights.convert_cmbs(state, CATEGORIES)
     gate, category_logits = programs.run_weak_cmbs(state, **inputs)
@@ -73,7 +73,7 @@ def test_converted_weak_cmbs_computes_what_the_program_does(rng, inputs):
     found = programs.sigmoid(np.asarray(outputs["event_logits"]))
     np.testing.assert_allclose(found, gate, atol=1e-5)
     np.testing.assert_allclose(outputs["category_logits"], category_logits, atol=1e-4)
-    # The program's test is always true.
+    # The program gives all segments the category of the clip.
     classes = np.argmax(model(inputs), axis=-1)
     wanted = category_logits.argmax(axis=-1)[:, None]
     np.testing.assert_array_equal(classes, np.broadcast_to(wanted, classes.shape))
@@ -81,13 +81,13 @@ def test_converted_weak_cmbs_computes_what_the_program_does(rng, inputs):
     check_heads(model, inputs, np.log(gate / (1 - gate)), category_logits)
 
 
-def test_converted_cace_net_computes_what_the_program_does(rng, inputs):
+def test_converted_cace_net_equals_the_program(rng, inputs):
     state = programs.cace_state(rng)
     model = official_weights.convert_cace(state, CATEGORIES)
     check_heads(model, inputs, *programs.run_cace(state, **inputs))
 
 
-def test_a_state_that_does_not_fit_is_one_message(rng):
+def test_missing_and_unused_arrays_are_one_message(rng):
     state = programs.cmran_state(rng)
     with pytest.raises(ValueError, match=r"'CAS_model|'audio_visual_rnn_layer|norm"):
         official_weights.convert_cmbs(state, CATEGORIES)

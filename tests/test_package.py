@@ -1,4 +1,4 @@
-"""The package as others get it: built, checked, and installed elsewhere."""
+"""The distributions: built, checked, and installed in a new environment."""
 
 import ast
 import configparser
@@ -28,16 +28,16 @@ def call(*words, cwd, env=None):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A folder with the source distribution and the wheel, built without a warning."""
+    """Build both distributions without warnings, and return their folder."""
     folder = tmp_path_factory.mktemp("package")
     source = folder / "source"
     shutil.copytree(
         ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "runs")
     )
-    # Where Python writes no byte code, setuptools warns that it writes none.
+    # setuptools warns if this variable prevents it from writing byte code.
     env = {n: v for n, v in os.environ.items() if n != "PYTHONDONTWRITEBYTECODE"}
-    said = call(sys.executable, "-m", "build", ".", cwd=source, env=env)
-    lines = [line for line in said.splitlines() if "warn" in line.lower()]
+    output = call(sys.executable, "-m", "build", ".", cwd=source, env=env)
+    lines = [line for line in output.splitlines() if "warn" in line.lower()]
     assert not lines
     return source / "dist"
 
@@ -50,7 +50,7 @@ def imported(tree):
             yield node.module
 
 
-def test_every_library_that_is_imported_is_a_declared_dependency():
+def test_every_imported_library_is_a_declared_dependency():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     sections = config["options"]["install_requires"]
@@ -63,16 +63,16 @@ def test_every_library_that_is_imported_is_a_declared_dependency():
         for path in (ROOT / package).rglob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             for module in {name.split(".")[0] for name in imported(tree)} - known:
-                # Not installed is only what extras bring.
+                # A module of an extra that is not installed has no distribution.
                 names = distributions.get(module, [module.replace("_", "-")])
                 assert {name.lower() for name in names} & declared, (path, module)
 
 
 @pytest.mark.slow
-def test_both_distributions_are_what_they_should_be(built):
+def test_both_distributions_are_valid_and_complete(built):
     files = sorted(built.iterdir())
-    said = call(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=built)
-    assert said.count("PASSED") == 2
+    output = call(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=built)
+    assert output.count("PASSED") == 2
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     wanted = {"LICENSE", "CHANGELOG.md", "CITATION.cff", "README.md", "mkdocs.yml"}
@@ -97,7 +97,7 @@ def test_the_wheel_works_outside_the_repository(built, tmp_path):
     environment = tmp_path / "venv"
     call(sys.executable, "-m", "venv", environment, cwd=tmp_path)
     packages = next(environment.glob("lib/*/site-packages"))
-    # The dependencies as they are installed here, and not this repository.
+    # Link the installed dependencies, but not this package.
     dependencies = tmp_path / "dependencies"
     dependencies.mkdir()
     for path in pathlib.Path(sysconfig.get_path("purelib")).iterdir():
@@ -150,6 +150,6 @@ except avsdn_tf.UserError as error:
 """
 
 
-def test_all_but_videos_works_without_the_extra():
+def test_only_videos_need_the_extra_video():
     output = call(sys.executable, "-c", WITHOUT_VIDEO, cwd=ROOT)
     assert "avsdn_tf[video]" in output

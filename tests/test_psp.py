@@ -51,7 +51,7 @@ def layer_norm(x, scale, shift):
 
 
 def propagate(layer, audio, visual):
-    """Step 2 and 3 of PSP, for one clip after another."""
+    """Compute steps 2 and 3 of PSP, clip by clip."""
     (v1,), (v2,) = layer.visual_value.get_weights(), layer.visual_key.get_weights()
     (a1,), (a2,) = layer.audio_key.get_weights(), layer.audio_value.get_weights()
     results = []
@@ -70,7 +70,7 @@ def propagate(layer, audio, visual):
 
 
 def encode(encoder, audio, visual):
-    """Step 1 of PSP, then propagation."""
+    """Compute all three steps of PSP."""
     if not encoder.reduced:
         for layer in (encoder.audio_hidden, encoder.audio_projection):
             (kernel,) = layer.get_weights()
@@ -97,7 +97,7 @@ def cosine(one, other):
 
 
 @pytest.mark.parametrize("reduced", [False, True])
-def test_propagation_is_its_equations(rng, reduced):
+def test_propagation_follows_its_equations(rng, reduced):
     # Ten segments have shares on both sides of the threshold.
     layer = PositiveSamplePropagation(4, 0.15, reduced)
     audio, visual = rng.normal(size=(2, 2, 10, 4)).astype("float32")
@@ -109,8 +109,8 @@ def test_propagation_is_its_equations(rng, reduced):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_a_segment_receives_what_belongs_to_it():
-    # Of two visual segments, the first is like the second audio segment alone.
+def test_similar_segments_are_propagated():
+    # The first visual segment equals the second audio segment; the second is zero.
     layer = PositiveSamplePropagation(2, 0.3, reduced=True)
     audio = np.array([[[0.0, 1.0], [1.0, 0.0]]], "float32")
     visual = np.array([[[1.0, 0.0], [0.0, 0.0]]], "float32")
@@ -118,13 +118,13 @@ def test_a_segment_receives_what_belongs_to_it():
     identity = np.eye(2)
     layer.set_weights([identity] * 4 + [np.ones(2), np.zeros(2)])
     _, seen, heard = layer(audio, visual)
-    # [2, 0] and [0, 0] of the visual, [0, 1] and [2, 0] of the audio segments.
+    # Before normalization: [2, 0] and [0, 0] visual, [0, 1] and [2, 0] audio.
     np.testing.assert_allclose(seen, [[[1, -1], [0, 0]]], atol=1e-5)
     np.testing.assert_allclose(heard, [[[-1, 1], [1, -1]]], atol=1e-5)
 
 
 @pytest.mark.parametrize("weak", [False, True])
-def test_psp_is_its_equations(rng, weak):
+def test_psp_follows_its_equations(rng, weak):
     model = make_model(avsdn_tf.PSP, rng, weak)
     assert model.threshold == (0.095 if weak else 0.099)
     inputs = make_inputs(rng, num_segments=10, visual_shape=SHAPE)
@@ -142,7 +142,7 @@ def test_psp_is_its_equations(rng, weak):
 
 
 @pytest.mark.parametrize("weak", [False, True])
-def test_cpsp_is_its_equations(rng, weak):
+def test_cpsp_follows_its_equations(rng, weak):
     model = make_model(avsdn_tf.CPSP, rng, weak)
     inputs = make_inputs(rng, visual_shape=SHAPE)
     fused, _, _ = encode(model.encoder, **inputs)
@@ -157,7 +157,7 @@ def test_cpsp_is_its_equations(rng, weak):
     np.testing.assert_array_equal(np.argmax(model(inputs), -1), classes)
 
 
-def test_networks_have_the_weights_that_the_program_has():
+def test_networks_have_as_many_weights_as_the_program():
     categories = [str(k) for k in range(28)]
     attention = 129 * 512 + 513 * 512 + 2 * 512 * 49 + 49
     dense = 128 * 256 + 512 * 256 + 2 * 256 * 128
@@ -173,7 +173,7 @@ def test_networks_have_the_weights_that_the_program_has():
 
 
 def test_similarity_loss_by_hand():
-    # Shares 1/4, 3/4, 0 against 1/2, 1/2, 0.
+    # Similarities are normalized to 1/4, 3/4, 0, the target to 1/2, 1/2, 0.
     similarity = np.array([[0.1, 0.3, -0.5]], "float32")
     is_event = np.array([[1, 1, 0]], "float32")
     found = similarity_losses(similarity, is_event)
@@ -182,12 +182,12 @@ def test_similarity_loss_by_hand():
     padded[1][:, :3] = is_event
     found = similarity_losses(*padded, np.array([[1, 1, 1, 0, 0]]))
     np.testing.assert_allclose(found, [2 * 0.25**2 / 3], rtol=1e-5)
-    # Without events, nothing should be similar.
+    # Without events, the target is 0.
     found = similarity_losses(similarity, 0 * is_event)
     np.testing.assert_allclose(found, [(0.25**2 + 0.75**2) / 3], rtol=1e-5)
 
 
-def test_psp_adds_the_similarity_to_the_loss(rng):
+def test_psp_adds_the_similarity_loss(rng):
     model = make_model(avsdn_tf.PSP, rng, similarity_weight=7.0)
     inputs, target = make_inputs(rng, visual_shape=SHAPE, batch=3), make_target(rng)
     outputs = model.compute_outputs(inputs)
@@ -204,7 +204,7 @@ def test_psp_adds_the_similarity_to_the_loss(rng):
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_contrast_of_segments_is_its_equation(rng):
+def test_contrast_of_segments_follows_its_equation(rng):
     features = rng.normal(size=(2, 5, 4)).astype("float32")
     is_event = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
     x = features[0] / np.linalg.norm(features[0], axis=-1, keepdims=True)
@@ -221,7 +221,7 @@ def test_contrast_of_segments_is_its_equation(rng):
     np.testing.assert_allclose(found, [np.mean(losses), 0], rtol=1e-5)
 
 
-def test_contrast_of_clips_is_its_equation(rng):
+def test_contrast_of_clips_follows_its_equation(rng):
     features = rng.normal(size=(7, 5, 4)).astype("float32")
     classes = np.array([0, 0, 1, 1, 1, 2, 3])
     x = features / np.linalg.norm(features, axis=-1, keepdims=True)
@@ -234,7 +234,7 @@ def test_contrast_of_clips_is_its_equation(rng):
         wanted.append(max(0, farthest - nearest + 0.5))
     found = clip_contrast_losses(features, classes, 0.5, 3)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    # Padding of the batch is no clip; the mask, or `is_clip`, tells.
+    # `is_clip` or the mask excludes clips that pad the batch.
     padded = np.concatenate([features, np.zeros((3, 5, 4), "float32")])
     classes = np.pad(classes, (0, 3))
     is_clip = np.arange(10) < 7
@@ -242,7 +242,7 @@ def test_contrast_of_clips_is_its_equation(rng):
     for given in ({"is_clip": is_clip}, {"mask": mask}):
         found = clip_contrast_losses(padded, classes, 0.5, 3, **given)
         np.testing.assert_allclose(found, [*wanted, 0, 0, 0], atol=1e-5)
-    # Without others, there is nothing to compare.
+    # Clips of one category have no negatives.
     found = clip_contrast_losses(features, np.zeros(7, int))
     np.testing.assert_array_equal(found, np.zeros(7))
 
@@ -292,8 +292,8 @@ def test_weak_cpsp_adds_the_contrast_of_clips(rng):
 
 
 @every_variant
-def test_a_padded_batch_is_its_clips_alone(kind, weak, rng):
-    # The contrast of clips compares them.
+def test_padding_changes_no_logits_or_losses(kind, weak, rng):
+    # The contrast of clips depends on all clips of the batch: disable it.
     options = (
         {"clip_weight": 0.0, "segment_weight": 1.0} if kind != avsdn_tf.PSP else {}
     )
@@ -327,7 +327,7 @@ def test_a_clip_without_segments_has_a_finite_loss(kind, weak, rng):
 
 
 @every_variant
-def test_fit_minimizes_what_train_minimizes(kind, weak, rng):
+def test_fit_and_train_minimize_the_same_loss(kind, weak, rng):
     model = make_model(kind, rng, weak)
     inputs = make_inputs(rng, visual_shape=SHAPE, batch=3)
     target, loss = make_target(rng, weak), loss_of(weak)
@@ -340,8 +340,8 @@ def test_fit_minimizes_what_train_minimizes(kind, weak, rng):
         assert found == pytest.approx(np.mean(wanted), rel=1e-4)
 
 
-def test_a_loss_that_belongs_to_no_call_is_finite(rng):
-    # Keras on PyTorch traces the loss of `fit` so.
+def test_the_loss_without_outputs_of_a_call_is_finite(rng):
+    # Keras on PyTorch calls `compute_loss` so when it traces `fit`.
     for kind in (avsdn_tf.PSP, avsdn_tf.CPSP):
         model = make_model(kind, rng)
         model.compile("sgd", CROSSENTROPY)
@@ -352,7 +352,7 @@ def test_a_loss_that_belongs_to_no_call_is_finite(rng):
 
 
 @every_variant
-def test_a_training_step_lowers_the_loss(kind, weak, rng):
+def test_fit_lowers_the_loss(kind, weak, rng):
     keras.utils.set_random_seed(0)
     model = kind(CATEGORIES, 5, SHAPE, weak=weak, units=4)
     inputs = make_inputs(rng, visual_shape=SHAPE, batch=3)

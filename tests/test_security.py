@@ -1,4 +1,4 @@
-"""What a file from a stranger can't do: a test for each line of docs/security.md."""
+"""Limits on untrusted files: a test for each line of docs/security.md."""
 
 import contextlib
 import csv
@@ -45,7 +45,7 @@ from tfds_ave.videos import Video
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory):
-    """The members of a small network's file."""
+    """Return the members of a small network's model file."""
     path = tmp_path_factory.mktemp("model") / "model.keras"
     avsdn_tf.AVSDN(["Bark"], 3, (4,), units=2).save(path)
     with zipfile.ZipFile(path) as archive:
@@ -66,11 +66,11 @@ def refused(path, match):
     assert str(error.value).isprintable()
 
 
-def test_a_model_whose_members_are_ours_loads(tmp_path, members):
+def test_a_model_with_only_expected_members_loads(tmp_path, members):
     path = write_model(tmp_path / "model.keras", members)
     model = avsdn_tf.load(path)
     assert (type(model), model.compiled) == (avsdn_tf.AVSDN, False)
-    # Somebody's own archiver may have compressed it, and `export` adds its metadata.
+    # Other archivers compress members, and `avsdn export` adds avsdn_tf.json.
     write_model(path, members, {"avsdn_tf.json": b"{}"}, zipfile.ZIP_DEFLATED)
     assert avsdn_tf.load(path).categories == ["Bark"]
 
@@ -109,7 +109,7 @@ def test_a_model_is_one_of_our_networks(tmp_path):
     ids=lambda value: str(value)[:30],
 )
 @pytest.mark.parametrize("place", ["units", "dtype", "categories", "new", "backbones"])
-def test_a_model_is_built_of_plain_values(tmp_path, members, place, value):
+def test_a_model_config_has_only_plain_values(tmp_path, members, place, value):
     config = json.loads(members["config.json"])
     config["config"][place] = value
     changes = {"config.json": json.dumps(config)}
@@ -125,7 +125,7 @@ def test_a_model_is_of_a_registered_network(tmp_path, members, name):
 
 
 def weights_with(members, change):
-    """Returns the weights file with its first array replaced by what `change` makes."""
+    """Return the weights file; `change` replaces its first array."""
     file = io.BytesIO(members["model.weights.h5"])
     with h5py.File(file, "r+") as stored:
         names = []
@@ -179,7 +179,7 @@ def empty(group, name, array):
     group[name] = h5py.Empty("f4")
 
 
-# What neither weights nor features may be.
+# Changes that are refused in weights and in features.
 HDF5_CHANGES = (external_storage, external_link, soft_link, virtual, loop, text, empty)
 
 
@@ -187,7 +187,7 @@ HDF5_CHANGES = (external_storage, external_link, soft_link, virtual, loop, text,
     "change",
     [*HDF5_CHANGES, compressed, never_written],
 )
-def test_weights_lie_in_the_model_file(tmp_path, members, monkeypatch, change):
+def test_weights_are_stored_in_the_model_file(tmp_path, members, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("secret").write_bytes(bytes(10_000))
     with h5py.File("secret.h5", "w") as file:
@@ -205,7 +205,7 @@ def test_a_model_unpacks_to_a_limited_size(tmp_path, members):
     assert path.stat().st_size < 2**18
     refused(path, "unpacked from")
     content = path.read_bytes()
-    # Sizes of 4 GB in the central directory, which readers allocate.
+    # Readers allocate the size that the central directory claims: 4 GB.
     at = content.rindex(b"PK\x01\x02") + 24
     path.write_bytes(content[:at] + b"\xff\xff\xff\xf0" + content[at + 4 :])
     refused(path, "unpacked from")
@@ -239,7 +239,7 @@ def test_a_network_takes_no_more_memory_than_its_weights(tmp_path, members, chan
     changes = {"config.json": json.dumps(config)}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(write_model(tmp_path / "m.keras", members, changes), "expected a model")
-    # 60 GB with 30,000 units.
+    # 30,000 units need 60 GB. ru_maxrss is in KiB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20
 
 
@@ -335,7 +335,7 @@ def test_an_archive_of_arrays_is_as_large_as_its_file(tmp_path):
     ],
     ids=str,
 )
-def test_a_checkpoint_holds_what_training_resumes_from(tmp_path, monkeypatch, progress):
+def test_a_checkpoint_with_wrong_progress_is_refused(tmp_path, monkeypatch, progress):
     row = {"epoch": 1, "validation_accuracy": 0.5}
     good = {
         "epoch": 2,
@@ -388,7 +388,7 @@ def large_chunks(group, name, array):
     "change",
     [*HDF5_CHANGES, never_written_rows, large_chunks],
 )
-def test_an_array_of_hdf5_lies_in_its_file(tmp_path, monkeypatch, change):
+def test_an_hdf5_array_is_stored_in_its_file(tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     if change is large_chunks:
         monkeypatch.setattr("avsdn_tf.arrays._MAX_CHUNK_BYTES", 1000)
@@ -424,7 +424,7 @@ def test_a_video_of_an_archive_unpacks_to_a_limited_size(tmp_path):
         pass
 
 
-# Names that a run writes, and in which it writes.
+# Files and folders that a run writes or writes into.
 OWN = [
     ".lock",
     "config.json",
@@ -444,7 +444,7 @@ OWN = [
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory, members):
-    """A finished run of a small network, with all files that are read again."""
+    """Return the folder of a finished run with all files that commands read."""
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
     folder.write_config(Config().to_dict(), "hash")
     write_model(folder.model, members)
@@ -468,7 +468,7 @@ def run_folder(whole_run, tmp_path):
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_link_in_a_run_folder_leads_nowhere(run_folder, tmp_path, name, exists):
+def test_links_in_a_run_folder_are_not_followed(run_folder, tmp_path, name, exists):
     victim = tmp_path / "victim"
     if exists:
         victim.write_text("precious")
@@ -492,7 +492,7 @@ def test_a_link_in_a_run_folder_leads_nowhere(run_folder, tmp_path, name, exists
     assert not exists or victim.read_text() == "precious"
 
 
-def test_files_that_are_mostly_holes_are_not_read(run_folder):
+def test_oversized_sparse_files_are_not_read(run_folder):
     folder = RunFolder(run_folder)
     os.truncate(folder.model, 2**40)
     with pytest.raises(UserError, match="more than"):
@@ -511,13 +511,13 @@ def test_a_run_folder_itself_may_be_a_link(run_folder, tmp_path):
     link.symlink_to(run_folder)
     with RunFolder(link).lock():
         assert avsdn_tf.load(link).categories == ["Bark"]
-    # So may a file that is given itself.
+    # A model file that the user passes may be a link, too.
     link = tmp_path / "model.keras"
     link.symlink_to(run_folder / "model.keras")
     assert avsdn_tf.load(link).categories == ["Bark"]
 
 
-def test_temporary_names_can_not_be_guessed(tmp_path):
+def test_temporary_names_are_unpredictable(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     folder = tmp_path / "run"
@@ -547,7 +547,7 @@ def test_only_our_temporary_files_are_removed(tmp_path):
     assert all((tmp_path / name).exists() for name in (*kept, ".tmp-file"))
 
 
-def test_a_discarded_run_leaves_what_is_not_its_own(tmp_path):
+def test_a_discarded_run_keeps_other_files(tmp_path):
     def start(name):
         folder = RunFolder(tmp_path / name)
         folder.write_config({}, "hash")
@@ -595,7 +595,7 @@ def test_a_run_that_was_moved_writes_nothing_into_another_folder(tmp_path):
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Records what backbones are built of, in place of building them."""
+    """Record the arguments of `build_extractor`, and build nothing."""
     found = []
 
     def build(**given):
@@ -636,7 +636,7 @@ def test_a_backbone_that_a_file_names_is_not_loaded(loaded, field, name, value):
     assert not loaded
     assert error.value.field == name
     assert str(error.value).isprintable()
-    # The person's own argument is.
+    # The user's own argument is loaded.
     with pytest.raises(UserError, match="built"):
         extractor_for(network(**{field: value}), **{name: "/home/me/module"})
     assert loaded[0][field] == "/home/me/module"
@@ -661,7 +661,7 @@ def test_known_backbones_are_loaded_by_their_names(loaded):
         assert (given["audio_weights"], given["visual_weights"]) == (VGGISH, IMAGENET)
 
 
-def test_a_backbone_that_is_given_is_the_recorded_one(loaded, tmp_path):
+def test_a_passed_backbone_must_match_the_recorded_checksum(loaded, tmp_path):
     module = tmp_path / "module"
     (module / "variables").mkdir(parents=True)
     (module / "saved_model.pb").write_bytes(b"graph")
@@ -692,7 +692,7 @@ def test_a_backbone_that_is_given_is_the_recorded_one(loaded, tmp_path):
     (copy / "variables" / "a").rename(copy / "variables" / "b")
     with pytest.raises(UserError, match="Received another checksum"):
         extractor_for(model, **given)
-    # A record of before there were checksums has none.
+    # A record without checksums accepts the user's backbone.
     del model, recorded
     with pytest.raises(UserError, match="built"):
         extractor_for(network(audio_weights="elsewhere"), vggish=str(copy))
@@ -705,7 +705,7 @@ def test_an_address_that_a_run_names_is_not_opened(tmp_path):
         with pytest.raises(UserError, match="not opened without asking") as error:
             open_dataset_of_run("tfds_ave/synthetic", address)
         assert error.value.field == "data_dir"
-    # Nor is anything built where it names.
+    # No data set is built in the folder that the run names.
     with pytest.raises(NotBuiltError):
         open_dataset_of_run("tfds_ave/synthetic", str(tmp_path / "theirs"))
     assert not list(tmp_path.iterdir())
@@ -734,7 +734,7 @@ VALUES = [
 
 
 def change_json(content, rng):
-    """Returns JSON with one member replaced, removed, added, or nested deeply."""
+    """Return JSON with one member replaced, removed, added, or nested deeply."""
     root = {"": json.loads(content)}
     holder, key = root, ""
     while isinstance(holder[key], (dict, list)) and holder[key] and rng.random() < 0.8:
@@ -755,7 +755,7 @@ def change_json(content, rng):
 
 
 def change_bytes(content, rng):
-    """Returns content cut, with some bytes changed, or with bytes added."""
+    """Return content that is truncated, or has bytes changed or added."""
     at = int(rng.integers(len(content)))
     kind = rng.integers(5)
     if kind == 0:
@@ -771,7 +771,7 @@ def change_bytes(content, rng):
 
 
 def change_text(content, rng):
-    """Returns a table with one of its numbers or names replaced."""
+    """Return a table with one cell replaced."""
     cells = re.split(rb"([,\n])", content)
     at = 2 * int(rng.integers(len(cells) // 2))
     cells[at] = str(VALUES[rng.integers(len(VALUES))]).encode("utf-8", "replace")
@@ -779,7 +779,7 @@ def change_text(content, rng):
 
 
 def change_model(content, rng):
-    """Returns a model file with another configuration or other weights."""
+    """Return a model file with its configuration or weights changed."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name, change = [
@@ -794,7 +794,7 @@ def change_model(content, rng):
 
 
 def read_all(folder, load_model):
-    """Reads everything of a run that a command reads."""
+    """Read all files of a run that commands read."""
     folder.check_ended()
     Config.from_dict(folder.read_settings(), folder.config)
     folder.read_versions()
@@ -829,17 +829,17 @@ def test_a_changed_run_folder_is_read_or_refused(run_folder, name, change, count
     path = run_folder / name
     content = path.read_bytes()
     refusals = 0
-    # Loading a model takes a second.
+    # Loading a model takes a second: load it only if its bytes or checksum change.
     load_model = name in ("model.keras", "SHA256SUMS")
     read_all(folder, load_model)
     for seed in range(count):
         path.write_bytes(change(content, np.random.default_rng(seed)))
         if name == "model.keras":
-            # A stranger's checksum fits a stranger's model.
+            # An attacker writes the checksum of the changed model.
             folder.write_checksums()
         try:
             read_all(folder, load_model)
-        # Any other error fails the test, with its seed.
+        # Any other error fails the test.
         except UserError as error:
             message = str(error)
         except ValueError as error:
@@ -858,7 +858,7 @@ ONE_ANNOTATION = '{"database": {"dog": {"annotations": [%s]}}}'
 
 
 def collect_labels(folder, files):
-    """Collects the labels of dog and cat, which have ten rows of features."""
+    """Collect the labels of dog and cat, which have ten rows of features."""
     write_features(folder, dog=10, cat=10)
     write_all(folder, files)
     splitting = Splitting(allow_missing_categories=True)
@@ -866,14 +866,14 @@ def collect_labels(folder, files):
 
 
 @pytest.mark.parametrize("name", ["../victim", "../victim.mp4", "..\\victim", "/etc/x"])
-def test_labels_name_files_of_their_folder_alone(tmp_path, name):
+def test_labels_name_only_files_of_their_folder(tmp_path, name):
     write_features(tmp_path, victim=10)
     folder = tmp_path / "own"
     with pytest.raises(UserError, match="no video or features of the name"):
         collect_labels(folder, {"all.csv": f"file,start,end,label\n{name},1,2,Bark\n"})
 
 
-def test_a_record_of_predictions_names_files_of_its_folder_alone(tmp_path, monkeypatch):
+def test_a_record_of_predictions_names_only_files_of_its_folder(tmp_path, monkeypatch):
     (tmp_path / "victim").write_text("precious")
     entry = {"video": "dog.mp4", "sha256": [None]}
     absolute = urllib.parse.quote(str(tmp_path / "victim"))
@@ -903,7 +903,7 @@ def llp_events(kind):
 
 
 def similar_names():
-    """Returns names of media, and more names of labels that are as long."""
+    """Return 200 names of media and 5,000 other names, of 50 characters each."""
     names = [
         hashlib.sha256(bytes([i % 256, i // 256])).hexdigest() for i in range(5200)
     ]
@@ -911,14 +911,14 @@ def similar_names():
 
 
 def similar_categories():
-    """Returns two long names of many different characters."""
+    """Return two names of 40,000 characters from an alphabet of 20,000."""
     return [
         "".join(chr(0x4E00 + i * step % 20_000) for i in range(40_000))
         for step in (7, 11)
     ]
 
 
-# Compared all with all, each would take a minute or more.
+# A comparison of all pairs would take at least a minute.
 @pytest.mark.parametrize(
     "files",
     [

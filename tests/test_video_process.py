@@ -1,4 +1,4 @@
-"""Foreign videos: what is refused, and the process that reads them."""
+"""Untrusted videos: refused files, and the child process that decodes videos."""
 
 import contextlib
 import gc
@@ -34,7 +34,7 @@ needs_linux = pytest.mark.skipif(not IS_LINUX, reason="Only Linux limits memory"
 
 
 def png(width, height):
-    """The bytes of a black and white picture; few, whatever its size."""
+    """Return the bytes of a black 1-bit PNG, which compresses well at any size."""
 
     def part(kind, content):
         checksum = struct.pack(">I", zlib.crc32(kind + content))
@@ -61,7 +61,7 @@ def write_packets(file, codec, content, times_s, size=(64, 48), pix_fmt="yuvj420
 
 
 def jpeg(size=(64, 48)):
-    """The bytes of a picture."""
+    """Return the bytes of a JPEG picture."""
     encoder = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt = *size, "yuvj420p"
     encoder.time_base = Fraction(1, 10)
@@ -74,7 +74,7 @@ def jpeg(size=(64, 48)):
 
 
 def flac(rate_hz):
-    """A FLAC file of one frame of 65,535 equal samples: 55 bytes."""
+    """Return a FLAC file of 55 bytes: one frame of 65,535 equal samples."""
 
     def crc(content, num_bits, polynomial):
         value, top = 0, 1 << (num_bits - 1)
@@ -93,7 +93,7 @@ def flac(rate_hz):
 
 
 def write_long_index(file, num_samples):
-    """An MP4 file of one frame, whose index claims many of 1 byte each."""
+    """Write an MP4 file of one frame; its index claims `num_samples` of 1 byte."""
     write_packets(file, "mjpeg", jpeg(), [0])
     content = bytearray(file.read_bytes())
     struct.pack_into(">II", content, content.index(b"stsz") + 8, 1, num_samples)
@@ -103,7 +103,7 @@ def write_long_index(file, num_samples):
 
 
 def write_long_step(file):
-    """An MP4 file that states 2 s, and whose frames are 2.4 days apart."""
+    """Write an MP4 file that states 2 s, but has frames 2.4 days apart."""
     write(str(file), images=[grey_image(index) for index in range(20)])
     content = bytearray(file.read_bytes())
     struct.pack_into(">I", content, content.index(b"stts") + 16, 2**31 - 1)
@@ -111,7 +111,7 @@ def write_long_step(file):
 
 
 def write_wav(file, rate_hz):
-    """A WAV file of 1,000 samples of silence."""
+    """Write a WAV file of 1,000 samples of silence."""
     settings = struct.pack("<IHHIIHH", 16, 1, 1, rate_hz, 0, 2, 16)
     samples = struct.pack("<I", 2_000) + bytes(2_000)
     content = b"WAVEfmt " + settings + b"data" + samples
@@ -119,7 +119,7 @@ def write_wav(file, rate_hz):
 
 
 def write_tracks(file, num_tracks):
-    """A video of that many sound tracks."""
+    """Write a video with `num_tracks` audio tracks."""
     with av.open(str(file), "w") as container:
         streams = [
             container.add_stream("pcm_s16le", rate=8_000, layout="mono")
@@ -132,7 +132,7 @@ def write_tracks(file, num_tracks):
 
 
 def write_sound_with_cover(file, side):
-    """An MP3 file of a second, with a cover image."""
+    """Write an MP3 file of 1 s with a cover image of `side` x `side` pixels."""
     sound = io.BytesIO()
     write(
         sound, waveform=click(0.5, 1, 44_100), codecs=(None, "libmp3lame"), format="mp3"
@@ -175,7 +175,7 @@ def test_a_list_of_other_files_is_no_video(tmp_path, name):
 FILES = {
     "slow.flac": lambda file: file.write_bytes(flac(5)),
     "slower.flac": lambda file: file.write_bytes(flac(999)),
-    # An edit list, or the second frame, states a length of years.
+    # The timestamps span 32 years, 28 hours and 34 years.
     "far.mkv": lambda file: write_packets(file, "mjpeg", jpeg(), [0, 10**9]),
     "days.mov": lambda file: write_packets(file, "mjpeg", jpeg(), [0, 100_000]),
     "past.nut": lambda file: write_packets(file, "mjpeg", jpeg(), [-(2**30), 0, 1]),
@@ -196,7 +196,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_a_file_claims_is_bounded(tmp_path, name):
+def test_files_that_claim_too_much_are_refused(tmp_path, name):
     file = tmp_path / name
     FILES[name](file)
     assert file.stat().st_size < 200_000
@@ -240,7 +240,7 @@ def assert_equal(seconds, expected):
                 np.testing.assert_array_equal(array, wanted)
 
 
-def test_the_child_reads_what_this_process_would_read(tmp_path):
+def test_the_child_and_this_process_read_the_same_seconds(tmp_path):
     both = write_clip(tmp_path / "a b's ünï.mp4", 4)
     seen = write_clip(tmp_path / "seen.mkv", 2, sound=False)
     heard = write_clip(tmp_path / "heard.mkv", 2, picture=False)
@@ -263,7 +263,7 @@ def test_the_child_reads_what_this_process_would_read(tmp_path):
     assert str(there.value) == str(here.value)
 
 
-def test_paths_are_those_of_this_process(tmp_path, monkeypatch):
+def test_paths_are_relative_to_this_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "a.mp4", 1)
     assert len(list(read_in_child("a.mp4"))) == 1
@@ -279,7 +279,7 @@ def test_paths_are_those_of_this_process(tmp_path, monkeypatch):
 
 @pytest.fixture
 def children(monkeypatch):
-    """The processes that were started, in order; none is there at the beginning."""
+    """Return the list of started child processes; end all idle children first."""
     process.end_idle()
     started = []
 
@@ -302,7 +302,7 @@ def test_one_child_reads_one_video_after_the_other(tmp_path, children):
     (child,) = children
     assert child.poll() is None
     process.end_idle()
-    # It was waited for, too: no zombie is left.
+    # With a return code, the child is no zombie.
     assert child.returncode is not None
     assert len(list(read_in_child(videos[0]))) == 2
     assert len(children) == 2
@@ -316,7 +316,7 @@ def test_a_child_without_work_ends(tmp_path, children, monkeypatch):
         time.sleep(0.01)
 
 
-def test_a_reader_that_is_given_up_ends_its_child(tmp_path, children):
+def test_a_closed_reader_ends_its_child(tmp_path, children):
     seconds = read_in_child(write_clip(tmp_path / "a.mp4", 5))
     next(seconds)
     (child,) = children
@@ -350,7 +350,7 @@ def test_memory_is_limited_and_the_next_video_is_read(tmp_path, children):
     with pytest.raises(video.VideoError, match=r"large.mkv: .*0.127 GiB of memory"):
         list(read_in_child(large, limits=limits))
     assert len(list(read_in_child(small))) == 2
-    # The limit is of a video, not of a child.
+    # Each video has its own limit: the child of the small video reads the large one.
     assert len(list(read_in_child(large))) == 1
     assert len(children) == 2
 
@@ -373,14 +373,14 @@ def test_a_child_that_dies_is_one_failed_video(tmp_path, children, number):
     with pytest.raises(video.VideoError, match=f"a.mp4: .*{signal.strsignal(number)}"):
         list(seconds)
     assert len(list(read_in_child(file))) == 9
-    # Also between two videos.
+    # A child may also die between two videos.
     os.kill(children[1].pid, number)
     children[1].wait()
     assert len(list(read_in_child(file))) == 9
     assert len(children) == 3
 
 
-def test_a_child_that_can_not_start_says_why(tmp_path, children, monkeypatch):
+def test_a_child_that_cannot_start_reports_the_reason(tmp_path, children, monkeypatch):
     file = write_clip(tmp_path / "a.mp4", 1)
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -393,7 +393,7 @@ def test_a_child_that_can_not_start_says_why(tmp_path, children, monkeypatch):
         describe_in_child(file)
 
 
-def test_children_of_several_threads(tmp_path, children):
+def test_several_threads_read_in_their_own_children(tmp_path, children):
     files = [write_clip(tmp_path / f"{index}.mp4", 3 + index) for index in range(3)]
     expected = [list(video.read_seconds(file)) for file in files]
     found = {}
@@ -413,7 +413,7 @@ def test_children_of_several_threads(tmp_path, children):
 
 
 def run_program(text, *args, **kwargs):
-    """Start a program that comes from standard input."""
+    """Start Python with a program on standard input."""
     popen = subprocess.Popen(
         [sys.executable, "-", *map(str, args)],
         stdin=subprocess.PIPE,
@@ -433,10 +433,10 @@ def test_a_program_from_standard_input_needs_no_guard(tmp_path):
     program = run_program(
         """
         import os, sys
-        sys.argv[0] = "avsdn"  # Whose parts are imported without TensorFlow.
+        sys.argv[0] = "avsdn"  # Commands start without TensorFlow.
         from avsdn_tf.features.video.process import read_in_child
         print(os.getpid())
-        # What lies here is not imported by the child.
+        # The child must not import modules from this folder.
         os.chdir(os.path.dirname(sys.argv[1]))
         print(len(list(read_in_child(sys.argv[1]))))
         """,
@@ -445,7 +445,7 @@ def test_a_program_from_standard_input_needs_no_guard(tmp_path):
     (tmp_path / "numpy.py").write_text("raise SystemExit")
     output, errors = program.stdout.read(), program.stderr.read()
     assert program.wait() == 0, errors
-    # Once: the program was not run again.
+    # The child did not run the program again.
     assert output.split() == [str(program.pid), "2"]
     program.stdout.close()
     program.stderr.close()
@@ -480,14 +480,14 @@ def test_a_child_ends_with_its_parent_and_prints_nothing(tmp_path, number):
     file = write_clip(tmp_path / "a.mp4", 25)
     program = run_program(ENDLESS, file, start_new_session=True)
     pid = int(program.stdout.readline())
-    # As Ctrl+C does it: to the whole group.
+    # Ctrl+C also signals the whole process group.
     os.killpg(program.pid, number)
     errors = program.stderr.read()
     assert program.wait() != 0
     assert errors.count("Traceback") == (1 if number == signal.SIGINT else 0)
     program.stdout.close()
     program.stderr.close()
-    # Who inherits it may be slow to wait for it, and it has no memory by then.
+    # The child may remain as a zombie, which has no memory.
     memory = pathlib.Path(f"/proc/{pid}/statm")
     with contextlib.suppress(OSError):
         while memory.read_text().split()[0] != "0":
@@ -526,7 +526,7 @@ def test_frames_are_freed_without_the_cyclic_collector(tmp_path):
 
 
 class Recorder(Brightness):
-    """Records how many seconds come together."""
+    """Record the number of seconds per call."""
 
     def __init__(self):
         self.lengths = []
@@ -550,7 +550,7 @@ def test_a_chunk_is_bounded_by_its_bytes(tmp_path, monkeypatch):
 
 
 def chunks_of(num_chunks, freed):
-    """Chunks of 1, 2, ... seconds; notes which are freed when the next one is made."""
+    """Yield chunks of 1, 2, ... seconds; record whether all earlier ones are freed."""
     alive = []
     for index in range(num_chunks):
         freed.append(all(each() is None for each in alive))
@@ -568,7 +568,7 @@ def test_features_are_written_a_chunk_at_a_time(tmp_path, extractor):
     freed = []
     source = Source("a.mp4", 1, 2)
     write_features(tmp_path, "a", chunks_of(150, freed), source, extractor.backbones)
-    # The loop of the writer holds the latest one.
+    # The writer's loop still holds the latest chunk.
     assert all(freed[:1])
     expected = np.repeat(np.arange(150, dtype=np.float32), np.arange(1, 151))
     audio = np.load(tmp_path / "a.audio.npy")
@@ -584,7 +584,7 @@ def test_features_are_written_a_chunk_at_a_time(tmp_path, extractor):
     np.testing.assert_array_equal(joined[1], visual)
 
 
-def test_features_of_a_video_that_breaks_off_are_not_written(tmp_path, extractor):
+def test_features_of_a_failed_video_are_not_written(tmp_path, extractor):
     claim_folder(tmp_path, extractor.backbones)
 
     def broken():

@@ -17,7 +17,7 @@ from tests.test_video import grey_image, levels, write
 
 
 def make_weights(name, folder):
-    """A weights file of the true architecture, with random weights."""
+    """Return a network with random weights, and the path of its weights file."""
     keras.utils.set_random_seed(0)
     recipe = RECIPES[name]
     network = recipe.network(
@@ -41,15 +41,16 @@ def check(name, folder, rng):
     ]
     features = network(frames)
     assert features.shape == (2, *RECIPES[name].shape)
-    # Frames of the network's own size are not changed; caffe's preprocessing is BGR
-    # minus the means of ImageNet.
+    # Frames of 224 x 224 are not resized. Caffe's preprocessing subtracts ImageNet's
+    # means from BGR values.
     images = frames[0][..., ::-1].astype(np.float32) - [103.939, 116.779, 123.68]
     wanted = np.mean([reference(image[None])[0] for image in images], axis=0)
     np.testing.assert_allclose(features[0], wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_vgg19_is_aves_recipe(tmp_path, rng):
-    # AVE's choice of frames, of 3 s with 25 a second; a level is one of 28.
+def test_vgg19_follows_the_recipe_of_ave(tmp_path, rng):
+    # AVE's 16 frames per second, of 3 s at 25 frames per second. Grey levels repeat
+    # every 28 frames.
     num_frames, num_seconds = 75, 3
     interval = int(num_frames / num_seconds)
     wanted = [
@@ -68,7 +69,7 @@ def test_vgg19_is_aves_recipe(tmp_path, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet152", "resnet152_maps"])
-def test_resnet152_takes_one_frame_a_second(tmp_path, rng, name):
+def test_resnet152_reads_one_frame_per_second(tmp_path, rng, name):
     assert RECIPES[name].frames_per_second == 1
     check(name, tmp_path, rng)
 
@@ -87,9 +88,9 @@ def test_a_real_clip_through_networks_of_the_true_architecture(tmp_path):
     for features in (audio, visual):
         assert np.isfinite(features).all()
         assert (features >= 0).all()
-        # Seconds differ, so each can be told from the others below.
+        # All seconds differ, so that the loop below would find swapped rows.
         assert len(np.unique(features, axis=0)) == 10
-    # Each row is its own second's, whatever went through the networks beside it.
+    # Features of a second don't depend on the rest of its batch.
     for second in read_seconds(clip):
         heard, seen = audio[second.index], visual[second.index]
         found = extractor.audio(second.waveform[None])[0]
@@ -99,7 +100,7 @@ def test_a_real_clip_through_networks_of_the_true_architecture(tmp_path):
 
 
 def test_folded_network_predicts_the_same(rng):
-    # Small, of ResNet's own pieces: what is folded must not be neutral.
+    # Random normalization: the initial one is almost the identity.
     network = keras.applications.ResNet50(
         include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3)
     )
@@ -119,7 +120,7 @@ def test_folded_network_predicts_the_same(rng):
 
 @pytest.fixture
 def small_recipe(monkeypatch):
-    """A recipe "small" of 64 x 64 pixels; returns its network."""
+    """Register a recipe "small" of 64 x 64 pixels; return its network function."""
 
     def network(include_top, weights, pooling, input_shape=(64, 64, 3)):
         keras.utils.set_random_seed(0)
@@ -139,14 +140,14 @@ def small_recipe(monkeypatch):
     return network
 
 
-def test_bfloat16_rounds_between_layers_alone(small_recipe, rng):
+def test_bfloat16_rounds_only_between_layers(small_recipe, rng):
     frames = [rng.integers(0, 256, (1, 64, 64, 3), np.uint8) for _ in range(3)]
     exact = VisualNetwork("small", "none")(frames)
     half = VisualNetwork("small", "none", "mixed_bfloat16")
     rounded = half(frames)
     assert rounded.dtype == np.float32
     assert 1e-5 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.02
-    # The mean is taken of rounded values, and not rounded itself.
+    # Pooling averages rounded values, and does not round the mean.
     _, *layers, pooling = half.resource.layers
     assert (rounded != rounded.astype(layers[0].compute_dtype)).any()
     assert pooling.compute_dtype == "float32"
@@ -155,7 +156,7 @@ def test_bfloat16_rounds_between_layers_alone(small_recipe, rng):
 
 
 @pytest.mark.slow
-def test_resnet152_in_bfloat16_is_resnet152(tmp_path):
+def test_resnet152_in_bfloat16_has_a_small_error(tmp_path):
     _, weights = make_weights("resnet152", tmp_path)
     frames = [second.frames for second in read_seconds(find_clip("dog_02754.mp4"))]
     exact, rounded = (
@@ -164,12 +165,12 @@ def test_resnet152_in_bfloat16_is_resnet152(tmp_path):
     )
     moved = np.linalg.norm(rounded - exact, axis=1)
     assert 0 < moved.max() < 0.01 * np.linalg.norm(exact, axis=1).min()
-    # Far less than what tells one second from the next.
+    # The error is far smaller than the difference between adjacent seconds.
     assert moved.max() < 0.3 * np.linalg.norm(np.diff(exact, axis=0), axis=1).min()
 
 
-def test_weights_that_cannot_be_had_are_one_message(tmp_path, monkeypatch):
-    # A network of little work stands in: what is tested is the message.
+def test_unavailable_weights_are_one_message(tmp_path, monkeypatch):
+    # Stands in for ResNet152, whose weights can't be downloaded.
     def network(weights, **_):
         raise Exception(f"URL fetch failure on {weights}: no network")
 
@@ -203,7 +204,7 @@ def test_weights_of_another_network_are_one_message(tmp_path, monkeypatch):
     monkeypatch.setitem(
         visual.RECIPES, "resnet152", visual.dataclasses.replace(recipe, network=network)
     )
-    # The suite takes warnings as errors; a command shows them.
+    # Commands print warnings, which the suite would raise: expect none.
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         with pytest.raises(UserError, match=r"other.weights.h5: can't be loaded"):
@@ -237,7 +238,7 @@ def test_global_settings_of_keras_change_nothing(
 
 @pytest.fixture
 def keras_settings():
-    """A function that changes Keras's global settings for a test."""
+    """Yield a function that changes Keras's global settings until the test ends."""
     names = ("floatx", "dtype_policy", "image_data_format")
 
     def change(**settings):
@@ -258,7 +259,7 @@ class Classifier(tf.Module):
         return {"logits": 20 * tf.one_hot(1 + tf.cast(brightness, tf.int32), 1001)}
 
 
-def test_an_image_module_sees_its_own_size_and_gives_probabilities(tmp_path):
+def test_an_image_module_gets_its_input_size_and_returns_probabilities(tmp_path):
     module = Classifier()
     tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
     network = VisualNetwork(f"{tmp_path}/")
@@ -284,7 +285,7 @@ def test_a_network_of_keras_applications_by_name(tmp_path, rng):
         assert network.shape == network(frames)[0].shape == shape
 
 
-def test_a_network_without_a_size_of_its_own_sees_224_pixels(tmp_path):
+def test_a_network_without_a_fixed_size_gets_224_pixels(tmp_path):
     network = keras.applications.MobileNetV3Small(weights=None, include_top=False)
     network.save_weights(tmp_path / "small.weights.h5")
     found = VisualNetwork("MobileNetV3Small", tmp_path / "small.weights.h5")
@@ -292,13 +293,13 @@ def test_a_network_without_a_size_of_its_own_sees_224_pixels(tmp_path):
     assert found.shape == found(frames)[0].shape == (576,)
 
 
-def test_an_unknown_network_is_told_with_the_nearest_name():
+def test_the_error_of_an_unknown_network_names_the_nearest():
     with pytest.raises(UserError, match="EfficientNetV2B0") as caught:
         visual.recipe_of("EfficientNetV2B")
     assert caught.value.field == "visual_network"
 
 
-def test_what_is_no_image_module_is_one_message(tmp_path):
+def test_a_folder_without_an_image_module_is_one_message(tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path / "wrong"):
         if folder.name == "wrong":
             tf.saved_model.save(tf.Module(), str(folder))
