@@ -103,7 +103,7 @@ def localize(
     if isinstance(model, AVDLN):
         raise ValueError("Expected a network that labels segments. Received: AVDLN")
     if isinstance(source, (str, os.PathLike)):
-        # An optional dependency: reading videos needs the extra `video`.
+        # Import these on first use: they need the extra `video`.
         from avsdn_tf.features.video import VideoError
         from avsdn_tf.videos import extractor_for, predict_video
 

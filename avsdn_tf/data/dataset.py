@@ -130,7 +130,7 @@ class Dataset:
     def check_source(self) -> None:
         """Check that the source has not changed since the data set was built.
 
-        Features and videos are compared by size only: computing checksums takes long. A
+        Features and videos are compared only by size, because checksums are slow. A
         missing source counts as unchanged.
 
         Raises:

@@ -150,7 +150,7 @@ class F1(NamedTuple):
 def per_category_of_many(
     lanes: Lanes, real: np.ndarray, categories: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the rows of `segments.per_category` for multi-label predictions.
+    """Return rows as in `segments.per_category`, for multi-label predictions.
 
     A segment is background where no category is active.
 

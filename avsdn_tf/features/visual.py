@@ -26,7 +26,7 @@ from avsdn_tf.features.audio import load_module
 _BATCH = 16
 # Dtype policies of a network. Features are always float32.
 PRECISIONS = ("float32", "mixed_bfloat16")
-# Outputs of ImageNet classifiers, without and with background as class 0.
+# Output widths of ImageNet classifiers, without and with background as class 0.
 _IMAGENET_WIDTHS = (1000, 1001)
 # Suffixes of names of keras.applications; see `recipe_of`.
 _KINDS = ("_maps", "_classes")

@@ -147,7 +147,7 @@ def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
 
 
 def _drop_unchanged(files: Sequence[LabelFile]) -> tuple[list[LabelFile], int]:
-    """Keep one source per predicted video: edited files, else the JSON file.
+    """Keep one source per predicted video: edited files or, if none, the JSON file.
 
     `predict` writes JSON, CSV and WebVTT for each video. Returns the kept files and the
     number of unedited predictions among them.
@@ -186,7 +186,7 @@ class LabelledMedium:
 
     @property
     def is_published(self) -> bool:
-        """Whether the labels are those of a published data set."""
+        """Whether the labels belong to a published data set."""
         return self.format is not None and FORMATS[self.format].is_published
 
     @property

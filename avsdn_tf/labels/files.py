@@ -115,7 +115,7 @@ class LabelFile:
 
     @property
     def stem(self) -> str:
-        """The name without suffixes: the video's name if each video has its own file."""
+        """The name without suffixes, which is the video's name in some formats."""
         for suffix in (".events.json", ".events.csv", self.path.suffix):
             if suffix and self.name.lower().endswith(suffix.lower()):
                 return self.name[: -len(suffix)]

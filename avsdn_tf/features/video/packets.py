@@ -112,7 +112,7 @@ class Packets:
     def _record_end(self, packet: av.Packet) -> None:
         """Update `others_end_fl`."""
         if None not in (packet.pts, packet.time_base):
-            # The duration is the time from this packet's DTS to the next one's.
+            # The duration is the time from this packet's DTS to the next packet's DTS.
             next_dts = (packet.dts or packet.pts) + (packet.duration or 0)
             end_fl = to_flicks(max(packet.pts, next_dts), packet.time_base)
             self.others_end_fl = max(self.others_end_fl, end_fl)
