@@ -16,12 +16,13 @@ DEFAULT_SHARES = (70.0, 15.0, 15.0)
 
 
 def find_groups(entries: Sequence[LabelledMedium], group: str | None) -> dict[str, str]:
-    """Return the group of each medium by its key. The default is a group per medium.
+    """Return a dictionary from the key of each medium to the medium's group.
 
     Args:
         entries: The media.
-        group: A column of the labels, or a regular expression with parentheses, whose
-            first capturing group in a medium's key is the medium's group.
+        group: A column of the labels, or a regular expression with parentheses, which
+            is searched in each key: its first capturing group is the medium's group.
+            Default: each medium is a group of its own.
 
     Raises:
         UserError: If the expression is invalid, or no medium has a group.
@@ -50,16 +51,18 @@ def find_groups(entries: Sequence[LabelledMedium], group: str | None) -> dict[st
             r"such as '(.+)_\d+', which is searched in the clips' names."
         )
         raise UserError(message, field="group", value=group)
-    # The prefix keeps names of groups apart from keys.
+    # The prefix distinguishes groups from the keys of media without a group.
     return {key: f"={found[key]}" if key in found else key for key in groups}
 
 
 def check_splits(
     clips: Sequence[Clip], may_lack_categories: bool, problems: Problems
 ) -> list[str]:
-    """Report groups in two splits, empty splits, and categories that a split lacks.
+    """Report errors of the splits in `problems`, and return the warnings.
 
-    If `may_lack_categories`, the latter two are returned as warnings instead.
+    Errors are a group in two splits, events without times outside the train split, an
+    empty split, and a category that a split lacks. With `may_lack_categories`, the last
+    two are warnings.
     """
     by_group: dict[str, Clip] = {}
     for clip in clips:
@@ -110,7 +113,7 @@ def _describe(by_split: Mapping[str, int]) -> str:
 
 
 def count_clips(clips: Iterable[Clip]) -> dict[str, collections.Counter[str]]:
-    """Return the number of clips by category, or background, and split."""
+    """Return the number of clips of each category, and of background, by split."""
     counts: dict[str, collections.Counter[str]] = {}
     for clip in clips:
         for category in sorted(_strata(clip)):
@@ -123,15 +126,15 @@ def draw_splits(
 ) -> list[Clip]:
     """Draw splits with about the same proportions in every category.
 
-    The algorithm is that of Sechidis et al., "On the stratification of multi-label
-    data", 2011: it distributes the rarest category first, each group to the split that
-    lacks most of that category. A category with at least three groups reaches every
-    split. Groups stay together, clips without times are for training, and clips that
-    have a split keep it, together with their group.
+    The algorithm of Sechidis et al., "On the stratification of multi-label data", 2011,
+    starts with the rarest category, and assigns each of its groups to the split that
+    lacks the category most. A category with at least three groups reaches every split.
+    Groups stay together, clips without times go to the train split, and a clip that
+    already has a split keeps it, together with its group.
 
     Args:
         clips: The clips.
-        shares: Proportions of `SPLITS`, with any sum.
+        shares: Relative sizes of `SPLITS`; their sum may be any number.
         seed: Random seed for ties.
 
     Returns:
@@ -143,7 +146,7 @@ def draw_splits(
     drawing = _Drawing(groups, shares)
     order = sorted(groups)
     random.Random(seed).shuffle(order)
-    # Large groups first, because later they would exceed a split's proportion.
+    # Assign large groups first: later, they would exceed a split's share.
     order.sort(key=lambda name: -len(groups[name]))
     holders: dict[str, list[str]] = {}
     for name in order:
@@ -163,7 +166,7 @@ def draw_splits(
 
 
 class _Drawing:
-    """State of `draw_splits`: the chosen splits, and what each split still lacks."""
+    """State of `draw_splits`: chosen splits, and number of clips each split lacks."""
 
     def __init__(
         self, groups: Mapping[str, Sequence[Clip]], shares: Sequence[float]
@@ -192,7 +195,10 @@ class _Drawing:
             self.splits_with[category].add(split)
 
     def best(self, name: str, category: str, num_left: int) -> str:
-        """Return the best split for a group; `num_left` groups have the category."""
+        """Return the best split for a group.
+
+        `num_left` is the number of groups with the category and without a split.
+        """
         empty = [split for split in SPLITS if split not in self.used]
         without = [s for s in SPLITS if s not in self.splits_with[category]]
         candidates: Sequence[str] = SPLITS

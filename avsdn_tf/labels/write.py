@@ -41,8 +41,7 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
 
     Args:
         out: The folder.
-        overwrite: Whether to overwrite files of an earlier manifest that nobody has
-            edited.
+        overwrite: Whether to overwrite an earlier manifest's files, if unedited.
 
     Raises:
         UserError: If a file exists and may not be overwritten.
@@ -72,7 +71,7 @@ def check_writable(out: pathlib.Path, overwrite: bool = False) -> None:
 
 
 def _read_record(out: pathlib.Path) -> dict[str, list[str]]:
-    """Return the recorded hashes of each file, empty if they can't be read."""
+    """Return the recorded hashes by file name; {} if the record can't be read."""
     try:
         return read_json(out / _RECORD, dict[str, list[str]], "a record of hashes")
     except UserError:
@@ -112,7 +111,8 @@ def write_manifest(
             if figure is not None:
                 figures.save(figure, folder / PICTURE)
             paths = [folder / name for name in _NAMES if (folder / name).exists()]
-            # Record old and new hashes before moving: a kill may come in between.
+            # Record old and new hashes: the process may be killed before or after a
+            # file is moved.
             hashes = {
                 path.name: [hash_file(path), *record.get(path.name, [])[:1]]
                 for path in paths
@@ -154,7 +154,7 @@ def _time_text(time_s: float | None) -> str:
 def _path_text(path: pathlib.Path, out: pathlib.Path) -> str:
     """Return a path relative to the manifest's folder."""
     text = pathlib.Path(os.path.relpath(path, out)).as_posix()
-    # ".." fails if a folder of the path is a symbolic link.
+    # A path with ".." fails where a folder is a symbolic link.
     if not os.path.exists(out / text):
         text = os.path.abspath(path)
     # Reading a manifest expands a leading tilde.

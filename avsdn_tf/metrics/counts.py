@@ -11,14 +11,15 @@ from keras import ops
 
 
 def count_right(labels: Any, predicted: Any) -> tuple[Any, Any]:
-    """Count the correct segments, for segment accuracy, AVE's score.
+    """Count the correct segments for segment accuracy, the score of AVE.
 
     Args:
         labels: True classes, `(batch, num_segments)`.
         predicted: Predicted classes, the same shape.
 
     Returns:
-        1 where the class is correct, and 1 in every real segment, of that shape.
+        Two arrays of the same shape: 1 where the class is correct, else 0; and 1 in
+        real segments, else 0.
 
     Example:
         >>> right, real = avsdn_tf.metrics.count_right([[0, 0, 2, -1]], [[0, 1, 2, 2]])
@@ -39,8 +40,8 @@ def count_background(labels: Any, predicted: Any, background: int) -> tuple[Any,
         background: Index of the background class.
 
     Returns:
-        1 where background is predicted in a background segment, and 1 in every
-        background segment, of that shape.
+        Two arrays of the same shape: 1 in background segments that are predicted as
+        background, else 0; and 1 in all background segments, else 0.
 
     Example:
         >>> found, true = avsdn_tf.metrics.count_background(
@@ -55,15 +56,15 @@ def count_background(labels: Any, predicted: Any, background: int) -> tuple[Any,
 
 
 def count_segments(active: Any, predicted: Any) -> tuple[Any, Any]:
-    """Count active segments: their F1 is the ratio of the summed counts.
+    """Count active segments for F1, the ratio of the summed counts.
 
     Args:
-        active: 1 where a category is active, else 0, or -1 in padding; of any shape.
+        active: 1 where a category is active, else 0; -1 in padding. Any shape.
         predicted: 1 where the category is predicted, else 0; the same shape.
 
     Returns:
-        2 where the category is active and predicted, else 0; and the sum of `active`
-        and `predicted`, without padding; of that shape.
+        Two arrays of the same shape: 2 where the category is active and predicted, else
+        0; and the sum of `active` and `predicted`, 0 in padding.
 
     Example:
         >>> numerator, denominator = avsdn_tf.metrics.count_segments(
@@ -81,12 +82,12 @@ def count_segments(active: Any, predicted: Any) -> tuple[Any, Any]:
 def count_events(
     labels: Any, predicted: Any, background: int, iou: float = 0.5
 ) -> tuple[Any, Any]:
-    """Count whole events: their micro-F1 is the ratio of the summed counts.
+    """Count whole events for micro-F1, the ratio of the summed counts.
 
     Events are maximal runs of one category. A predicted event is correct if a true
     event of the same clip and category overlaps it with an intersection over union of
     at least `iou`. At 0.5 or more, no event can match two others: two runs that each
-    cover half of a third one would touch, and be a single run.
+    cover half of a third run would touch, and be a single run.
 
     For multi-label data, pass each category as a clip of its own with classes 1
     (active) and 0 (background).
@@ -98,8 +99,8 @@ def count_events(
         iou: Least intersection over union, in [0.5, 1].
 
     Returns:
-        For every clip, `(batch,)` each: twice the number of correct events, and the
-        number of true plus the number of predicted events.
+        Two arrays `(batch,)`: twice the number of correct events in each clip, and the
+        number of true plus predicted events.
 
     Raises:
         ValueError: If `iou` is outside [0.5, 1].
@@ -121,8 +122,8 @@ def count_events(
     shared = ops.logical_and(
         ops.equal(labels, predicted), ops.not_equal(labels, background)
     )
-    # The intersection of a true and a predicted event is one run: count the pair at its
-    # first segment.
+    # The intersection of a true and a predicted event is one run: count the pair at the
+    # first segment of the run.
     new_run = ops.logical_or(_changes(true_runs), _changes(predicted_runs))
     first = ops.logical_and(shared, new_run)
     intersection = _lengths(ops.cumsum(ops.cast(new_run, "int32"), axis=1))

@@ -23,8 +23,8 @@ class AudioVisualModel(keras.Model):
         num_segments: Number of segments of a training clip, or None if unknown. The
             network accepts any number.
         segment_s: Length of a segment in seconds, or None if unknown.
-        backbones: The networks that computed the features, a dictionary as
-            `avsdn_tf.Backbones.to_dict` returns it, or None if unknown.
+        backbones: The networks that computed the features, in the format of
+            `avsdn_tf.Backbones.to_dict`, or None if unknown.
 
     Raises:
         ValueError: If `categories` is a string, `audio_width`, `num_segments` or
@@ -99,8 +99,8 @@ class AudioVisualModel(keras.Model):
         del input_shape
         if self.built:
             return
-        # Unlike `self(inputs)`, this adds no Keras node to the model: with one, a
-        # functional model around it couldn't be loaded.
+        # `self(inputs)` would add a Keras node to the network: Keras couldn't load
+        # functional models that contain the network.
         self.compute_output_spec(
             {
                 name: keras.KerasTensor(shape, name=name)
@@ -166,7 +166,7 @@ class AudioVisualModel(keras.Model):
 
     @property
     def warmup_epochs(self) -> int:
-        """Number of first epochs with an incomplete loss; early stopping skips them."""
+        """Number of initial epochs that early stopping ignores: the loss is partial."""
         return 0
 
     def begin_epoch(self, epoch: int) -> None:
@@ -180,7 +180,8 @@ class AudioVisualModel(keras.Model):
         """Return a copy of the network for other categories.
 
         The copy has the same class and options. Its `category_layers` get new weights;
-        all other weights are copied. Frozen layers stay frozen, except new ones.
+        all other weights are copied. Frozen layers stay frozen, unless they get new
+        weights.
 
         Args:
             categories: Names of the new categories.
@@ -204,7 +205,8 @@ class AudioVisualModel(keras.Model):
         config.pop("thresholds", None)
         heads = self.category_layers()
         paths = [path for path, layer in _sublayers(self) if layer in heads]
-        # Omit heads, and layers that contain one: freezing freezes all sublayers.
+        # Don't freeze heads or layers that contain a head: freezing a layer freezes its
+        # sublayers.
         frozen = [
             name
             for name in config.pop("frozen", ())
@@ -229,7 +231,7 @@ class AudioVisualModel(keras.Model):
         weighted_metrics: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Configure training, as `keras.Model.compile`.
+        """Configure training, as in `keras.Model.compile`.
 
         Losses and metrics may also be registered names, such as
         `"avsdn_tf>SoftmaxBinaryCrossentropy"` or `"avsdn_tf>EventF1"`.
@@ -244,7 +246,7 @@ class AudioVisualModel(keras.Model):
         )
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile a loaded model as it was compiled when it was saved."""
+        """Compile a loaded model with the saved configuration."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -283,7 +285,7 @@ class AudioVisualModel(keras.Model):
         super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, and which layers are frozen."""
+        """Return the constructor's arguments, and the names of the frozen layers."""
         config = {
             **super().get_config(),
             "categories": list(self.categories),
@@ -300,12 +302,13 @@ class AudioVisualModel(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "AudioVisualModel":
-        """Return a model with the configuration, and its frozen layers frozen."""
+        """Create a model from its configuration, and freeze the layers in "frozen"."""
         config = dict(config)
         frozen = config.pop("frozen", ())
         model = super().from_config(config, custom_objects)
         if frozen:
-            # Parents first: setting a layer's `trainable` also sets its sublayers'.
+            # Parents come first, because setting `trainable` of a layer also sets
+            # `trainable` of its sublayers.
             for path, layer in _sublayers(model):
                 layer.trainable = path not in frozen
         return model
@@ -327,7 +330,7 @@ def _resolve(identifier: Any) -> Any:
 def _sublayers(
     layer: keras.layers.Layer, prefix: str = ""
 ) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Yield all layers in a layer by their dotted attribute names, parents first."""
+    """Yield each sublayer with its dotted attribute name, parents first."""
     children = {
         name: value
         for name, value in vars(layer).items()

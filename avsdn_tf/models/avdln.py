@@ -1,4 +1,4 @@
-"""AVDLN, the distance between a segment's audio and visual features."""
+"""AVDLN: learn a distance between the audio and visual features of a segment."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,16 +23,17 @@ class AVDLN(AudioVisualModel):
     Feature maps are averaged over space first. The network compares single segments.
 
     Args:
-        categories: Names of the event categories of the data; only recorded.
+        categories: Names of the data's event categories. They are recorded, but don't
+            change the network.
         audio_width: Width of an audio feature.
         visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
-            `SegmentClassifier`, and those of `keras.Model`.
+            `SegmentClassifier`, and the arguments of `keras.Model`.
 
     Call arguments:
         inputs: `{"audio": (..., audio_width), "visual": (..., *visual_shape)}`, or the
-            pair, with any leading axes that broadcast against each other.
-            Dimensionless.
+            pair of audio and visual. Leading axes must broadcast against each other.
+            Values are dimensionless.
 
     Returns:
         The distances, `(...)`, at least `sqrt(keras.config.epsilon())`.
@@ -88,9 +89,9 @@ class AVDLN(AudioVisualModel):
 def embedding_distance(one: Any, other: Any) -> Any:
     """Return the Euclidean distances `(...)` of embeddings `(..., width)`.
 
-    A distance is at least `sqrt(keras.config.epsilon())`: the gradient of the root is
-    infinite at 0. It is in float32 or wider: the gradient of a small distance overflows
-    in half precision.
+    Distances are at least `sqrt(keras.config.epsilon())`, because the gradient of the
+    root is infinite at 0. Their dtype is float32 or wider, because gradients of small
+    distances overflow in half precision.
     """
     difference = float32_or_wider(one) - float32_or_wider(other)
     squares = ops.sum(ops.square(difference), axis=-1)

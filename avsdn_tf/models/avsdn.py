@@ -1,4 +1,4 @@
-"""AVSDN, the audio-visual sequence-to-sequence dual network."""
+"""AVSDN: audio-visual sequence-to-sequence dual network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,8 +20,8 @@ from avsdn_tf.models.lstm import SequenceLSTM
 class AVSDN(SegmentClassifier):
     """Audio-visual sequence-to-sequence dual network.
 
-    One LSTM a modality encodes the clip, and a DMRN fuses their final states. A decoder
-    LSTM starts from the fused states and labels every segment from its features:
+    One LSTM per modality encodes the clip, and a DMRN fuses the final states of both. A
+    decoder LSTM starts from the fused states, and classifies every segment:
 
         h_a, c_a = encoder(audio);  h_v, c_v = encoder(visual)
         h = fuse(h_a, h_v);  c = fuse(c_a, c_v)
@@ -36,25 +36,27 @@ class AVSDN(SegmentClassifier):
         visual_shape: `(D,)` for pooled visual features, `(rows, columns, D)` for maps.
         units: Width of each LSTM, in each direction.
         bidirectional: Boolean. Whether encoders and decoder read in both directions.
-        shared_mlp: Boolean. True: one fusion MLP for both modalities. False: one each.
+        shared_mlp: Boolean. True: one fusion MLP for both modalities. False: one per
+            modality.
         merge: `"sum"` or `"mean"` of the updated audio and visual states.
         shared_fusion: Boolean. Whether hidden and cell state share a fusion network.
         append_state: Boolean. Whether the initial hidden state is also appended to the
             decoder's input in every segment.
-        initial_state: Initial state of the decoder (table 3): the `"fusion"` of both
-            modalities' states, or the state of `"visual"` or `"audio"` alone. The
-            decoder's input stays the same.
+        initial_state: Initial state of the decoder (table 3 of the paper): `"fusion"`
+            of both modalities' states, or the state of `"visual"` or `"audio"` alone.
+            The decoder's input stays the same.
         label_guided: Boolean. True: an MLP on each modality's hidden state predicts the
-            clip's label in training, as `"audio_clip_logits"` and
-            `"visual_clip_logits"` of `compute_outputs`; `fit` adds their losses.
-        dropout: Dropout rate of features (the same in all segments of a clip) and of
-            decoder outputs.
+            clip's label. `compute_outputs` also returns these `"audio_clip_logits"` and
+            `"visual_clip_logits"`, and `fit` adds their losses.
+        dropout: Dropout rate of features (all segments of a clip drop the same
+            features) and of decoder outputs.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
-            `SegmentClassifier`, and those of `keras.Model`.
+            `SegmentClassifier`, and the arguments of `keras.Model`.
 
     Call arguments:
         inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
-            num_segments, *visual_shape)}`, or the pair; any number of segments.
+            num_segments, *visual_shape)}`, or the pair of audio and visual. Any number
+            of segments.
 
     Returns:
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
@@ -140,7 +142,7 @@ class AVSDN(SegmentClassifier):
     def compute_outputs(
         self, inputs: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Return the segment `"logits"`, and clip logits if label guided."""
+        """Return the segment `"logits"`, and the clip logits if `label_guided`."""
         mask = inputs.get("mask")
         audio = self.audio_dropout(inputs["audio"], training=training)
         visual = self.visual_dropout(

@@ -21,9 +21,9 @@ class CMRAN(TwoHeadedClassifier):
         v = ChannelSpatialAttention(a, dropout(relu(dense_512(visual))))
         a' = decoder(a, encoder(v)),  v' = decoder(v, encoder(a))
         f = interaction(v', a')
-        e = dense_1(f) a segment,  k = dense(maximum of f over time) a clip
+        e = dense_1(f) per segment,  k = dense(maximum of f over time) per clip
 
-    `two_heads.segment_logits` combines e and k to segment logits.
+    `two_heads.segment_logits` combines e and k into segment logits.
 
     Args:
         categories: Names of the event categories; background is added as last class.

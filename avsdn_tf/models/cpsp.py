@@ -16,7 +16,7 @@ from avsdn_tf.models.propagation import (
 )
 from avsdn_tf.models.two_heads import TwoHeadedClassifier
 
-# Above any distance of two vectors of length 1.
+# Larger than any distance between two vectors of length 1.
 _FAR = 10.0
 
 
@@ -27,12 +27,12 @@ class CPSP(TwoHeadedClassifier):
         fused, v, a = PSPEncoder(audio, visual)
         event logits = dense_1(fused),  category logits = dense(mean over time of fused)
 
-    To the losses of both heads, supervised training adds the weighted
-    `similarity_losses` of PSP, `segment_contrast_losses` and `clip_contrast_losses`;
-    weakly supervised training adds only `clip_contrast_losses`.
+    Supervised training adds the weighted `similarity_losses` of PSP,
+    `segment_contrast_losses` and `clip_contrast_losses` to the losses of both heads.
+    Weakly supervised training adds only `clip_contrast_losses`.
 
-    The default `segment_weight` of 0 reproduces the authors' code, whose contrast of
-    segments sums along the wrong axis and has no gradient. The paper's weight is 0.01.
+    `segment_weight` is 0.01 in the paper. The default of 0 reproduces the authors'
+    code: its segment contrast sums along the wrong axis, and has no gradient.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -190,7 +190,7 @@ def segment_contrast_losses(
         features: `(batch, num_segments, width)`.
         is_event: Boolean, `(batch, num_segments)`.
         mask: As in `SegmentClassifier.clip_losses`.
-        temperature: Divides the cosine.
+        temperature: Divisor of the cosines.
     """
     features = normalized(features)
     products = ops.matmul(features, ops.transpose(features, (0, 2, 1)))
@@ -204,7 +204,7 @@ def segment_contrast_losses(
     )
     positive = ops.einsum("bij,bj->bi", similar, event)
     negative = ops.einsum("bij,bj->bi", similar, background / num_background)
-    # The positive sum is 0 in clips without events.
+    # Avoid division by 0 in clips without events.
     ratio = negative / ops.where(positive > 0, positive, 1.0)
     return ops.sum(event / num_events * ops.log1p(ratio), axis=-1)
 
@@ -217,13 +217,13 @@ def clip_contrast_losses(
     mask: Any = None,
     is_clip: Any = None,
 ) -> Any:
-    """Return the triplet loss of each clip and the others in its batch, `(batch,)`.
+    """Return each clip's triplet loss against the rest of its batch, `(batch,)`.
 
-        f = mean over time of the features, normalized to length 1
+        f = mean over time of the features, each normalized to length 1
         max(0, largest distance of f to clips of the same class
                - mean distance of f to the nearest clips of other classes + margin)
 
-    The loss is 0 if no clip has another class.
+    A clip's loss is 0 if all clips of the batch have the same class.
 
     Args:
         features: `(batch, num_segments, width)`.
@@ -231,8 +231,8 @@ def clip_contrast_losses(
         margin: Margin between the two distances.
         num_negatives: Number of nearest clips of other classes to average.
         mask: As in `SegmentClassifier.clip_losses`.
-        is_clip: `(batch,)`, nonzero for clips, 0 for padding of the batch; None: all
-            are clips.
+        is_clip: `(batch,)`, 0 for clips that pad the batch, else nonzero. None: no
+            padding.
     """
     center = mean_over_segments(normalized(features), mask)
     squares = ops.sum(ops.square(center), axis=-1)
@@ -261,7 +261,7 @@ def clip_contrast_losses(
 
 
 def _clip_classes(labels: Any, num_classes: int, mask: Any) -> Any:
-    """Return every clip's most frequent category, or background without events.
+    """Return every clip's most frequent category; background if it has no events.
 
     Args:
         labels: Class of every segment, `(batch, num_segments)`.

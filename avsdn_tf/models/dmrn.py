@@ -1,4 +1,4 @@
-"""DMRN, AVEL's encoders with residual fusion."""
+"""DMRN: AVEL's encoders with residual fusion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,11 @@ class DMRN(AVEL):
     """AVEL's encoders, and a dual multimodal residual network that fuses them.
 
         fused = (tanh(audio + update) + tanh(visual + update)) / 2,
-        update = (U_a audio + U_v visual) / 2, with one MLP a modality
+        update = (U_a(audio) + U_v(visual)) / 2, where U_a and U_v are MLPs
         logits = dense(fused)
 
-    The authors train it from the weights of AVEL with attention, see `load_encoders`.
+    The authors initialize attention and encoders from a trained AVEL; see
+    `load_encoders`.
 
     Args:
         categories: As in AVEL.
@@ -36,7 +37,7 @@ class DMRN(AVEL):
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If attention is given no feature maps.
+        ValueError: If `attention` is True and the visual features are not maps.
 
     Example:
         >>> model = avsdn_tf.DMRN(categories)

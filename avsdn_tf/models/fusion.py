@@ -1,4 +1,4 @@
-"""Fusion of the audio and visual states."""
+"""Fuse audio and visual states."""
 
 from typing import Any
 
@@ -20,24 +20,25 @@ def mlp(hidden_units: int, units: int, **kwargs: Any) -> keras.Sequential:
 class DMRNFusion(keras.layers.Layer):
     """Dual multimodal residual network that fuses audio and visual states.
 
-    Each modality has a residual path, to which the same update is added:
+    The residual path of each modality adds the same update:
 
         update = (g(audio) + g(visual)) / 2
         fused  = tanh(audio + update) + tanh(visual + update)
 
-    where `g` is dense, tanh, dense, as wide as the states.
+    where `g` is an MLP (dense, tanh, dense) of the same width as the states.
 
     Args:
-        shared_mlp: Boolean. True: one `g` for both modalities, as Eq. 2 of Lin et al.
-            False: one each, as in Tian et al.
+        shared_mlp: Boolean. True: one `g` for both modalities, as in Eq. 2 of Lin et
+            al. False: one `g` per modality, as in Tian et al.
         merge: `"sum"` of both residual paths (Lin et al.), or `"mean"` (Tian et al.).
 
     Call arguments:
         audio: `(batch, units)` or `(batch, num_segments, units)`. Dimensionless.
-        visual: As `audio`, of the same shape.
+        visual: The same shape as `audio`. Dimensionless.
 
     Returns:
-        The fused states, of that shape; in (-2, 2) for "sum", in (-1, 1) for "mean".
+        The fused states, with the shape of `audio`; in (-2, 2) for `"sum"`, in (-1, 1)
+        for `"mean"`.
 
     Raises:
         ValueError: If the shapes differ, or `merge` is unknown.

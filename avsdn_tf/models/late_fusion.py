@@ -15,17 +15,17 @@ _MAX_INDICES = 10**7
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class LateFusion(SegmentClassifier):
-    """Combine a sound classifier and an image classifier to segment logits.
+    """Combine a sound classifier and an image classifier into segment logits.
 
-        heard = max over the category's sound classes of their scores
-        seen = sum over the category's image classes of their probabilities
+        heard = largest score of the category's sound classes
+        seen = sum of the probabilities of the category's image classes
         logit = (log heard + log seen) / (2 temperature)
         logit of background = log background_level / temperature
 
-    A segment is an event where the geometric mean of heard and seen exceeds
-    `background_level`. A multi-label network has no background logit, and subtracts its
-    value from the others. For a category without image classes, seen = heard. The
-    network has no weights.
+    A segment is an event if a category's geometric mean of heard and seen exceeds
+    `background_level`. A multi-label network subtracts the background logit from the
+    other logits, and doesn't return it. For a category without image classes, seen =
+    heard. The network has no weights.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -34,11 +34,11 @@ class LateFusion(SegmentClassifier):
         heard: Indices of the sound classes of each category, one or more.
         seen: Indices of the image classes of each category; empty for a category that
             is detected by sound alone.
-        temperature: Divisor of the logits, which changes scores, but no decision. At 1,
+        temperature: Divisor of the logits. It changes scores, but not decisions. At 1,
             an event at `background_level` has a score of about 0.5.
         background_level: Geometric mean in (0, 1) above which a segment is an event.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
-            `SegmentClassifier`, and those of `keras.Model`.
+            `SegmentClassifier`, and the arguments of `keras.Model`.
 
     Call arguments:
         inputs: Scores of sound classes and probabilities of image classes in [0, 1],
@@ -93,8 +93,8 @@ class LateFusion(SegmentClassifier):
             raise ValueError("Expected at least one sound class of each category")
         self.temperature = float(temperature)
         self.background_level = float(background_level)
-        # Pad the index lists to one length without changing the result: a maximum by
-        # repeating an index, a sum by the index of an added class of probability 0.
+        # Pad the index lists to the same length. A repeated index keeps the maximum; an
+        # additional class of probability 0 keeps the sum.
         self._heard = _pad([(indices, indices[0]) for indices in self.heard])
         self._seen = _pad([(indices, self.visual_shape[0]) for indices in self.seen])
         self.build()
@@ -113,7 +113,7 @@ class LateFusion(SegmentClassifier):
         audio = ops.cast(inputs["audio"], self.variable_dtype)
         visual = ops.cast(inputs["visual"], self.variable_dtype)
         heard = ops.max(ops.take(audio, self._heard, axis=-1), axis=-1)
-        # The added class of probability 0.
+        # Append the class of probability 0 that pads `_seen`.
         visual = ops.concatenate([visual, ops.zeros_like(visual[..., :1])], axis=-1)
         seen = ops.sum(ops.take(visual, self._seen, axis=-1), axis=-1)
         seen = ops.where(np.array([bool(i) for i in self.seen]), seen, heard)
@@ -141,9 +141,9 @@ def _log(values: Any) -> Any:
 
 
 def _pad(rows: list[tuple[tuple[int, ...], int]]) -> np.ndarray:
-    """Return rows of indices as a matrix, each padded by its own value."""
+    """Return a matrix of indices, given pairs of a row and its padding value."""
     longest = max(1, *(len(indices) for indices, _ in rows))
-    # Bounds memory: the lists of a model file may be of any length.
+    # Limit the memory: a model file's lists may be of any length.
     if len(rows) * longest > _MAX_INDICES:
         raise ValueError(
             f"Expected at most {_MAX_INDICES:,} indices, categories times classes. "

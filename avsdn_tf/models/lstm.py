@@ -8,7 +8,7 @@ from keras import ops
 
 from avsdn_tf.models.masking import MaskedLayer
 
-# Longer loops take too long to compile when unrolled.
+# Unrolled loops over more segments take too long to compile.
 _MAX_UNROLLED = 32
 _CELL = {
     "activation": "tanh",
@@ -22,9 +22,9 @@ _CELL = {
 class _UnrolledLoop(MaskedLayer, keras.layers.RNN):
     """Unrolled loop over short sequences.
 
-    Multiplies the inputs of all segments by the kernel at once, where Keras multiplies
-    them one by one. A training step of AVSDN takes 23.7 ms instead of 27.3 on two cores
-    of an AMD EPYC, family 26.
+    The inputs of all segments are multiplied by the kernel at once; Keras multiplies
+    one segment at a time. A training step of AVSDN takes 23.7 ms instead of 27.3 ms on
+    two cores of an AMD EPYC, family 26.
     """
 
     def inner_loop(
@@ -58,11 +58,11 @@ class _UnrolledLoop(MaskedLayer, keras.layers.RNN):
         return states[0], ops.stack(outputs, axis=1), states
 
 
-# `keras.layers.LSTM.inner_loop` tries cuDNN, then calls `super().inner_loop`. As the
-# second base, `_UnrolledLoop` is that superclass.
+# `keras.layers.LSTM.inner_loop` tries cuDNN, then calls `super().inner_loop`: that of
+# `_UnrolledLoop`, the second base class.
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
-    """Keras's LSTM with a faster loop over short sequences where cuDNN is unavailable.
+    """Keras's LSTM with a faster loop over short sequences if cuDNN is unavailable.
 
     Weights and results equal those of `keras.layers.LSTM` with default activations and
     bias, and without dropout.
@@ -76,7 +76,7 @@ class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
         mask: `(batch, num_segments)`, as in `keras.layers.LSTM`, or None.
 
     Returns:
-        As `keras.layers.LSTM`. No mask is attached to the outputs.
+        As in `keras.layers.LSTM`, but without a Keras mask on the outputs.
 
     Raises:
         ValueError: If activations, bias or dropout are not the defaults.
@@ -106,9 +106,9 @@ class SegmentLSTM(keras.layers.LSTM, _UnrolledLoop):
 
 
 def disable_cudnn(model: keras.Model) -> None:
-    """Make the LSTMs of a model use plain operations on GPUs, too.
+    """Make a model's LSTMs use plain operations instead of cuDNN on GPUs.
 
-    XLA and other runtimes than TensorFlow can't run cuDNN's operation.
+    XLA, and runtimes other than TensorFlow, can't run cuDNN's operation.
     """
     for layer in _segment_lstms(model):
         layer.use_cudnn = False
@@ -131,9 +131,9 @@ def _segment_lstms(model: keras.Model) -> list[SegmentLSTM]:
 class _BothDirections(MaskedLayer):
     """Two LSTMs, the second backwards, with concatenated outputs and states.
 
-    Not `keras.layers.Bidirectional`: it copies its layer by serialization. Keras's
-    loader identifies layers by address, and temporary layers of the same address would
-    make two encoders share their weights.
+    `keras.layers.Bidirectional` copies its layer by serialization, which creates
+    temporary layers. Keras's loader identifies layers by memory address: if two
+    encoders had temporary layers at the same address, they would share their weights.
     """
 
     def __init__(self, units: int, **kwargs: Any) -> None:
@@ -181,10 +181,10 @@ def _lstm(units: int, dtype: Any, **kwargs: Any) -> SegmentLSTM:
 class SequenceLSTM(MaskedLayer):
     """LSTM over segments, in one direction or both, with initial and final states.
 
-    One direction, per segment (Eq. 1 of Lin et al.; `U x_t` in its gates is a misprint
-    of `U h_(t-1)`):
+    Each direction computes Eq. 1 of Lin et al., where `U x_t` in the gates is a
+    misprint of `U h_(t-1)`:
 
-        f, i, o = sigmoid(W x_t + U h_(t-1) + b), one weight set a gate
+        f, i, o = sigmoid(W x_t + U h_(t-1) + b), with separate weights per gate
         c_t = f * c_(t-1) + i * tanh(W_c x_t + U_c h_(t-1) + b_c)
         h_t = o * tanh(c_t)
 
@@ -197,8 +197,8 @@ class SequenceLSTM(MaskedLayer):
         sequence: `(batch, num_segments, width)`.
         hidden_state: Initial hidden state, `(batch, output_width)`, or None for zeros.
         cell_state: Initial cell state, `(batch, output_width)`, or None for zeros.
-        mask: `(batch, num_segments)`, nonzero where a segment is real, or None: all
-            are. Padding, at the end of a clip, leaves the states unchanged.
+        mask: `(batch, num_segments)`, nonzero where a segment is real, or None if all
+            are real. Padding at the end of a clip leaves the states unchanged.
 
     Returns:
         The outputs, `(batch, num_segments, output_width)`, and the final hidden and
