@@ -106,7 +106,7 @@ class Run:
 
         Args:
             origin: Code and machine, to record at the first start. `threads` is the
-                number of threads per TensorFlow operation.
+                number of threads of a TensorFlow operation.
 
         Raises:
             UserError: If files can't be written.
@@ -127,8 +127,8 @@ class Run:
                         **os.environ,
                         "TF_NUM_INTRAOP_THREADS": str(origin["threads"]),
                     },
-                    # Only the runner may send signals: with the terminal's Ctrl+C, the
-                    # training would get two, and a second one prevents saving.
+                    # The terminal's Ctrl+C must not reach the training, which would
+                    # receive a second signal from `train_all` and not save.
                     start_new_session=True,
                 )
 
@@ -221,7 +221,7 @@ def plan(row: Row, args: argparse.Namespace) -> list[Run]:
 
 
 def source_of(row: Row) -> Row:
-    """Return the row from whose runs a row's training starts."""
+    """Return the row whose trained encoders a row starts from."""
     return dataclasses.replace(load_row(row.encoders), recipe=row.recipe)
 
 

@@ -76,9 +76,9 @@ def read_results(
         failures: Error messages of failed runs, by folder.
 
     Returns:
-        One result per row. A run also fails if it can't be read, was scored on other
-        data than earlier runs or than its own training, or if its source was trained
-        again.
+        One result per row. A run also fails if it can't be read, if its source was
+        trained again, or if it was scored on other data than earlier runs or than its
+        own training.
     """
     first: dict[Any, Any] = {}
     results = []
@@ -125,7 +125,10 @@ def _read_outcome(row: Row, run: Run) -> Outcome:
 
 
 def _check_data(first: dict[Any, Any], row: Row, run: Run, outcome: Outcome) -> None:
-    """Check that a run was scored on the data of the earlier runs, kept in `first`."""
+    """Check that a run was scored on the same data as earlier runs.
+
+    `first` holds the data of the earlier runs, and is updated.
+    """
     disclaimer = outcome.disclaimer or "none, as on AVE"
     name, dataset_hash = run.config.dataset, outcome.dataset_hash
     for key, value, problem in (
@@ -158,7 +161,7 @@ def read_correct(row: Row, folder: RunFolder) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trivial_scores(results: Sequence[Result]) -> dict[bool, dict[str, float]]:
-    """Return the trivial systems' scores, by whether the mode is cross-modality."""
+    """Return the scores of trivial systems; the key is True for cross-modality."""
     return {
         result.row.mode == CROSS_MODAL: result.outcomes[0].trivial
         for result in results

@@ -45,7 +45,7 @@ _UNITS = {
     "parameters": lambda value: f"{value / 1e6:.2f} M",
     "macs": lambda value: f"{value / 1e6:.0f} M",
 }
-# Names of tasks, by whether the mode is cross-modality localization.
+# Names of tasks. The key is True for cross-modality localization.
 _TASKS = {False: "labelling segments", True: "finding the start"}
 _RECIPES = {
     "paper": ("#2f6fde", "paper recipe"),
@@ -72,7 +72,7 @@ def to_markdown(
     Args:
         title: Title of the page.
         disclaimer: Disclaimer of the data, or None.
-        command: The command that fills the table.
+        command: The command that computes the table.
         lines: Result of `summary.summarize`.
         trivial: Result of `summary.trivial_scores`.
         origins: Sentences about the machines and the code of the runs.

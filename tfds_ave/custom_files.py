@@ -13,7 +13,7 @@ from tfds_ave.fingerprint import Fingerprint, name_in
 from tfds_ave.look import TAIL_S, count_segments, find_gaps, find_shared
 from tfds_ave.manifest import CustomClip, Manifest
 
-# Tolerance for lengths that videos state inexactly.
+# Tolerance for inexact lengths in the metadata of videos.
 _UNSURE_S = 0.5
 # Limit of protocol buffers, which store examples.
 _MAX_EXAMPLE_BYTES = 2**31
@@ -35,7 +35,7 @@ class _Facts:
 
     @property
     def num_segments(self) -> int:
-        """Number of segments, by the shorter modality."""
+        """Number of segments of the shorter modality."""
         return count_segments(min(self.lengths_s))
 
 
@@ -84,7 +84,7 @@ def choose_windows(window_s: int | None, hop_s: int | None) -> tuple[int, int]:
 def precheck(manifest: Manifest, lengths_s: Mapping[str, float]) -> list[str]:
     """Return errors that can be detected before features are extracted.
 
-    `lengths_s` holds the lengths that videos state, by key, in seconds.
+    `lengths_s` holds the lengths from the metadata of videos, by key, in seconds.
     """
 
     def describe(clip: CustomClip) -> _Facts | None:
@@ -136,7 +136,7 @@ def open_custom(
 def _check_clips(
     manifest: Manifest, describe: Callable[[CustomClip], _Facts | None]
 ) -> tuple[dict[str, _Facts], list[str]]:
-    """Return the facts about each clip, by its key, and the errors."""
+    """Return the facts about each clip by key, and error messages."""
     facts: dict[str, _Facts] = {}
     errors, widths = [], None
     for clip in manifest.clips:

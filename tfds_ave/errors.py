@@ -24,7 +24,7 @@ class DatasetError(ValueError):
         the data set can't be built
     """
 
-    # No `__str__`: TFDS would change the type of such an error.
+    # Don't define `__str__`: TFDS would change the type of the error.
 
 
 def raise_errors(messages: Sequence[str]) -> None:
@@ -41,16 +41,16 @@ def shorten(names: Sequence[str], shown: int = _MAX_NAMED) -> list[str]:
 
 @contextlib.contextmanager
 def explain_build_errors(path: pathlib.Path) -> Iterator[None]:
-    """Convert errors of a build that the user can correct to `DatasetError`.
+    """Convert build errors that the user can correct to `DatasetError`.
 
-    TFDS wraps errors of a builder, so their causes are searched for errors of this
-    package, of the operating system and of TensorFlow.
+    TFDS wraps the errors of a builder. Errors of this package, the operating system and
+    TensorFlow are found among the causes of the wrapper.
 
     Args:
         path: Folder of the data set, for the message.
 
     Raises:
-        DatasetError: If such a cause is found; other errors are raised unchanged.
+        DatasetError: If such an error is found; other errors are raised unchanged.
     """
     try:
         yield
@@ -63,7 +63,7 @@ def explain_build_errors(path: pathlib.Path) -> Iterator[None]:
         cause: BaseException | None = error
         while cause and not (
             isinstance(cause, (DatasetError, UserError, tf.errors.OpError))
-            # Only errors of the operating system have a number.
+            # Only errors of the operating system have an errno.
             or (isinstance(cause, OSError) and cause.errno)
         ):
             cause = cause.__cause__

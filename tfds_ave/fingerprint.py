@@ -1,8 +1,9 @@
 """Record the source files of a data set in source.json, and detect changes.
 
-Files that define the data set (manifest, categories, settings, annotations) have a
-SHA-256. Features and videos, which may be gigabytes, have a CRC-32, which detects
-changes but not forgery. Modification times are ignored, because copying changes them.
+Files that define the data set (manifest, categories, settings, annotations) are hashed
+by SHA-256. Features and videos, which may be gigabytes, have a CRC-32 checksum, which
+detects changes but not forgery. Modification times are ignored, because copying changes
+them.
 """
 
 import os
@@ -42,7 +43,7 @@ class Fingerprint(Schema):
     """
 
     folder: str
-    # Stop at the first invalid entry: messages about all may take gigabytes.
+    # Stop at the first invalid entry: a message for each may need gigabytes.
     files: Annotated[list[SourceEntry], pydantic.FailFast()]
     absent: list[str]
     warnings: list[str]
@@ -73,7 +74,7 @@ def take_fingerprint(
         _describe_data(path, name_in(folder, path)) for path in dict.fromkeys(data)
     ]
     absent = [name for name in names if name not in existing]
-    # JSON needs UTF-8.
+    # JSON needs UTF-8, which can't encode undecodable bytes of a path.
     encoded = str(folder).encode(errors="replace").decode()
     return Fingerprint(folder=encoded, files=files, absent=absent, warnings=[])
 
@@ -86,7 +87,7 @@ def name_in(folder: pathlib.Path, path: pathlib.Path) -> str:
 def read_fingerprint(folder: os.PathLike[str]) -> Fingerprint | None:
     """Read the fingerprint of a built data set.
 
-    Returns None if the data set has none, or is remote (gs://...).
+    Returns None if source.json is missing, or the data set is remote (gs://...).
 
     Raises:
         UserError: If source.json can't be read.
@@ -105,7 +106,7 @@ def find_changes(
 
     Args:
         fingerprint: The fingerprint of a built data set.
-        folder: The folder to compare. Default: that of the fingerprint, if it exists.
+        folder: The folder to compare. Default: the fingerprint's folder, if it exists.
         read_data: Whether to compare checksums of features and videos, and to report
             missing files. Otherwise only the sizes of existing files are compared.
     """

@@ -27,7 +27,7 @@ _KNOWN_COLUMNS = (*_COLUMNS, "video", *_FEATURE_COLUMNS, *_HOP_COLUMNS, "toleran
 _TOLERANCE_S = 1.0
 # A million lines, at 64 bytes a line.
 _MAX_BYTES = 64 * 2**20
-# File names have at most 255 bytes, and KEY.source.json is the longest.
+# File names have at most 255 bytes, and the longest is KEY.source.json.
 _MAX_KEY_BYTES = 240
 
 
@@ -193,7 +193,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 def _read_text(path: pathlib.Path) -> str:
     try:
         content = io.BytesIO(read_bytes(path, _MAX_BYTES))
-        # As a text file, which translates line ends.
+        # TextIOWrapper translates line ends.
         return io.TextIOWrapper(content, "utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: expected text in UTF-8. {error}.") from error
@@ -327,7 +327,7 @@ def _parse_times(fields: Mapping[str, str], where: str) -> list[tuple[float, flo
 def _find_files(
     fields: Mapping[str, str], where: str, folder: pathlib.Path
 ) -> tuple[pathlib.Path | None, tuple[pathlib.Path, pathlib.Path] | None]:
-    """Return the path of a line's video, or those of its feature files."""
+    """Return the path of a line's video, or the paths of its feature files."""
     video = fields.get("video", "")
     audio, visual = (fields.get(name, "") for name in _FEATURE_COLUMNS)
     if bool(audio) != bool(visual) or bool(video) == bool(audio):
@@ -337,7 +337,7 @@ def _find_files(
         )
     paths = [folder / expand_user(name) for name in (video, audio, visual) if name]
     for path in paths:
-        # Path.is_file raises for some names, os.path.isfile for none.
+        # Unlike Path.is_file, os.path.isfile never raises for invalid names.
         if not os.path.isfile(path):
             raise DatasetError(
                 f"{where}: {path} is missing. Expected paths relative to {folder}."

@@ -44,8 +44,9 @@ class Span:
 def make_span(category: int, start_s: float, end_s: float, num_segments: int) -> Span:
     """Return an event with its segments.
 
-    These are the segments whose middle is in the event. An event without such a segment
-    gets the segment that it overlaps most (the first, if equal), so no event is lost.
+    A segment belongs to the event if its middle is in the event. An event without such
+    a segment gets the segment that it overlaps most (the first, if equal), so that no
+    event is lost.
     """
     first, end = (min(num_segments, math.ceil(s - 0.5)) for s in (start_s, end_s))
     if first >= end:
@@ -67,8 +68,8 @@ def have_overlap(spans: Iterable[Span]) -> bool:
 def to_segments(rows: np.ndarray, hop_s: float, num_segments: int) -> np.ndarray:
     """Resample rows of features to segments, `(num_segments, ...)`.
 
-    A segment is the mean of the rows whose middle is in it, or if there are none, the
-    row nearest to its middle.
+    A segment is the mean of the rows whose middle is in the segment. A segment without
+    such rows is the row nearest to the segment's middle.
 
     Args:
         rows: `(num_rows, ...)`.
@@ -91,7 +92,7 @@ def to_segments(rows: np.ndarray, hop_s: float, num_segments: int) -> np.ndarray
 
 
 def cut_windows(length: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """Return first segment and last segment + 1 of each window of a clip.
+    """Return the first segment and the last segment + 1 of each window of a clip.
 
     The last window ends with the clip. A clip shorter than a window is one window.
     """

@@ -34,7 +34,7 @@ def read_settings(
 ) -> tuple[Backbones, str | None]:
     """Return the backbones in features.json, and the modality that videos may lack.
 
-    The file and all its members are optional. Paths are relative to its folder.
+    The file and all its members are optional. Paths are relative to `folder`.
     """
     members = _read(folder)
     empty = members.pop("empty", None)
@@ -79,7 +79,10 @@ def _read(folder: pathlib.Path) -> dict[str, str]:
 
 
 def visual_shape_of(backbones: Backbones) -> tuple[int, ...] | None:
-    """Return the shape of a second's visual feature, or None before loading."""
+    """Return the shape of a second's visual feature.
+
+    Returns None for networks of TensorFlow Hub, whose shape is unknown before loading.
+    """
     if backbones.visual_network == HUB:
         return None
     return recipe_of(backbones.visual_network).shape

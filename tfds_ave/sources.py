@@ -27,7 +27,7 @@ ORDERS = {
     "validation": "val_order.h5",
     "test": "test_order.h5",
 }
-# Splits of the same rows for cross-modality localization.
+# Splits of the same rows, for cross-modality localization.
 MATCH_ORDERS = {
     split: name.replace(".h5", "_match.h5") for split, name in ORDERS.items()
 }
@@ -91,7 +91,7 @@ def find_files(
     """Find the files of a config, and download missing files.
 
     Files of background clips are optional. They are downloaded if the manual folder has
-    the visual one, or if the visual file of the labelled clips is downloaded, too.
+    their visual file, or if the visual file of the labelled clips is downloaded, too.
 
     Returns:
         The files by their official names.
@@ -170,7 +170,7 @@ def _download(
         _probe(urls, dl_manager)
         with _clean_folder(folder):
             paths = dl_manager.download(urls)
-    # Errors come from requests and TFDS, and from Google Drive's pages as ValueError.
+    # requests and TFDS raise many types, such as ValueError for Google Drive.
     except Exception as error:
         raise DatasetError(first_line(error)) from error
     return {

@@ -1,9 +1,9 @@
 """Generate simulated clips in AVE's shapes.
 
 Every category has an audio kind and a visual kind. Several categories share a kind, but
-no two categories share both, so that one modality narrows a segment down to a few
-categories and both determine it. As in AVE, an event is one run of segments, and
-background segments lack sound, picture or both.
+no two categories share both kinds: one modality narrows a segment down to a few
+categories, and both modalities determine the category. As in AVE, an event is one run
+of segments, and background segments lack sound, picture or both.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _FREQUENCIES = (
 )
 # Fraction of AVE's clips with background segments.
 _PARTIAL_FRACTION = 0.336
-# Lengths of events in such clips, in AVE's proportions.
+# Lengths of events in clips with background segments, in AVE's proportions.
 _PARTIAL_LENGTHS_S = (2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9)
 # Probabilities of background segments: audible only, visible only, neither.
 _MISSING_PROBABILITIES = (0.4, 0.35, 0.25)
@@ -100,7 +100,7 @@ def _prototypes(width: int, stream: int) -> np.ndarray:
 def _quotas(num_clips: int, num_categories: int) -> np.ndarray:
     """Return `num_clips` category indices in AVE's proportions.
 
-    The method of largest remainders gives small splits rare categories, too.
+    By the method of largest remainders, small splits have rare categories, too.
     """
     weights = np.resize(_FREQUENCIES, num_categories).astype(np.float64)
     exact = weights / weights.sum() * num_clips

@@ -1,4 +1,4 @@
-"""The inputs of every program: network, batches and feature file.
+"""The inputs of all programs: network, batches and feature file.
 
 The module doesn't import avsdn_tf, because the baselines import it.
 """
@@ -49,7 +49,7 @@ class Batch:
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
-    """Return labels as float32 rows of `NUM_CLASSES`."""
+    """Return one-hot labels, `(..., NUM_CLASSES)` float32."""
     return np.eye(NUM_CLASSES, dtype=np.float32)[labels]
 
 

@@ -1,4 +1,4 @@
-"""Programs that do the same work in turns, each in a process of its own."""
+"""Measure programs that do the same work in turns, each in its own process."""
 
 import contextlib
 import dataclasses
@@ -18,12 +18,12 @@ TORCH_HEADS = "experiments.benchmark.torch_heads"
 
 
 class Contender(Program):
-    """A program that does its work when asked to; see `turns.py`.
+    """A program that repeats its work on request; see `turns.py`.
 
     Args:
         module: Name of the program's module.
-        work: Name of one of its functions.
-        settings: Arguments of the function; one is the `batch`.
+        work: Name of a function in the module.
+        settings: Arguments of the function, including `batch`.
     """
 
     def __init__(self, module: str, work: str, **settings: Any) -> None:
@@ -36,7 +36,9 @@ class Contender(Program):
         self.name = f"{module}.{work}"
 
     def take_turn(self, seconds: float = 0, least: int = 1) -> list[float]:
-        """Return the seconds of every repetition of a turn; see `turns.take_turn`.
+        """Run one turn, and return the seconds of every repetition.
+
+        The arguments are those of `turns.take_turn`.
 
         Raises:
             UserError: If the program fails.
@@ -63,18 +65,18 @@ def compete(
     seconds: float = 1.0,
     least: int = 3,
 ) -> dict[str, list[list[float]]]:
-    """Let programs take turns, so that the machine's other load hits them alike.
+    """Measure programs in turns, so that other load on the machine affects all.
 
     Args:
-        programs: By name the module, the function and the settings of a `Contender`.
+        programs: Module, function and settings of each `Contender`, by name.
         batch: The network and its shapes.
-        repeats: Number of turns of each program, after one to warm up.
-        seconds: Length of a turn.
-        least: The least number of repetitions in a turn: the median of three hides the
-            first one, which is slow where a program has waited.
+        repeats: Number of turns of each program, after a turn to warm up.
+        seconds: Duration of a turn.
+        least: Minimum number of repetitions in a turn. The median of three hides the
+            first repetition, which is slow after a pause.
 
     Returns:
-        By name, for every turn the seconds of every repetition.
+        Seconds of every repetition in every turn, by name.
     """
     with contextlib.ExitStack() as stack:
         turns = {}
@@ -92,7 +94,7 @@ def alternate(
 ) -> dict[str, list[Any]]:
     """Call functions in turns, and return the results of each by name.
 
-    Every other round goes through them backwards.
+    Every other round calls the functions in reverse order.
     """
     results: dict[str, list[Any]] = {name: [] for name in work}
     for repeat in range(repeats):

@@ -52,7 +52,7 @@ def describe_code() -> str:
 def processor() -> str:
     """Return the processor's name on Linux, else its architecture.
 
-    Family and model distinguish generations that have one name in virtual machines.
+    Family and model distinguish generations that share a name in virtual machines.
     """
     info = _cpuinfo()
     name = info.get("model name", platform.machine())

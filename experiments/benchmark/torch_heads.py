@@ -1,7 +1,7 @@
 """The baseline of the newer networks: their equations in plain eager PyTorch.
 
-Written as such programs are: modules of `torch.nn`, Adam, clipped gradients. It imports
-nothing of avsdn_tf.
+As in typical PyTorch programs, the networks are modules of `torch.nn`, trained by Adam
+with clipped gradients. This module doesn't import avsdn_tf.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,12 +39,12 @@ class TwoHeads(nn.Module):
     """Base of networks with an event head and a category head."""
 
     def create_heads(self) -> None:
-        """Create both."""
+        """Create the event head and the category head."""
         self.event = nn.Linear(UNITS, 1)
         self.category = nn.Linear(UNITS, _CATEGORIES)
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        """Return the losses of both heads."""
+        """Return the sum of the losses of both heads."""
         event = functional.binary_cross_entropy_with_logits(
             outputs["event"], 1 - target[..., -1]
         )
@@ -123,7 +123,7 @@ class CMBS(TwoHeads):
         }
 
     def forward(self, audio: Tensor, visual: Tensor) -> Outputs:
-        """Return the logits of both heads, and what the losses compare."""
+        """Return the logits of both heads, the clip scores and the gates."""
         audio, visual = self.attend(audio, self.projection(visual.flatten(2, 3)))
         audio, _ = self.audio_lstm(audio)
         visual, _ = self.visual_lstm(visual)
@@ -148,14 +148,14 @@ class CMBS(TwoHeads):
         return outputs
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        """Return the losses of heads, gates and clip scores."""
+        """Return the sum of the losses of heads, gates and clip scores."""
         gate = functional.binary_cross_entropy(outputs["gate"], 1 - target[..., -1])
         scores = category_loss(outputs["scores"], target)
         return super().loss(outputs, target) + gate + scores
 
 
 class CACENet(CMBS):
-    """CACE-Net of He et al. (ACM MM 2024), its contrast on."""
+    """CACE-Net of He et al. (ACM MM 2024), with its contrastive loss."""
 
     decoder_width = 512
 
@@ -187,7 +187,7 @@ class CACENet(CMBS):
         return {"event": event, "category": category, "contrasted": contrasted}
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        """Return the losses of CMBS and the contrast of segments."""
+        """Return the sum of CMBS's losses and the contrastive loss of segments."""
         x = functional.normalize(outputs["contrasted"], dim=-1)
         scores = x @ x.transpose(1, 2) / 0.01
         size = scores.shape[1]
@@ -219,7 +219,7 @@ class Propagation(nn.Module):
         self.audio_projection, self.visual_projection = map(
             projection, (AUDIO_WIDTH, width)
         )
-        # Of AVEL, its attention and encoders.
+        # PSP uses AVEL's attention.
         avel = AVEL(visual_shape, half)
         self.attention = nn.ModuleList(
             [
@@ -257,14 +257,14 @@ class Propagation(nn.Module):
 
     @staticmethod
     def shares(rows: Tensor) -> Tensor:
-        """Return rows of sum 1, without small entries."""
+        """Return rows of sum 1, with small entries set to 0."""
         rows = rows / (rows.sum(dim=-1, keepdim=True) + 1e-8)
         rows = rows * (rows > 0.099)
         return rows / (rows.sum(dim=-1, keepdim=True) + 1e-8)
 
 
 def similarity_loss(outputs: Outputs, target: Tensor) -> Tensor:
-    """Return PSP's loss of the similarity of the modalities."""
+    """Return PSP's loss of the similarity between audio and visual segments."""
     found = torch.relu(outputs["similarity"])
     event = 1 - target[..., -1]
     found = found / (found.sum(dim=-1, keepdim=True) + 1e-8)
@@ -282,13 +282,13 @@ class PSP(nn.Module):
         self.head = nn.Linear(64, NUM_CLASSES, bias=False)
 
     def forward(self, audio: Tensor, visual: Tensor) -> Outputs:
-        """Return segment logits and the similarity of the modalities."""
+        """Return segment logits, and the similarity between the modalities."""
         fused, v, a = self.encoder(audio, visual)
         similarity = functional.cosine_similarity(v, a, dim=-1)
         return {"logits": self.head(self.hidden(fused)), "similarity": similarity}
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        """Return cross-entropy and the loss of the similarity."""
+        """Return the sum of the cross-entropy and the similarity loss."""
         logits = outputs["logits"].transpose(1, 2)
         cross_entropy = functional.cross_entropy(logits, target.transpose(1, 2))
         return cross_entropy + similarity_loss(outputs, target)
@@ -303,7 +303,7 @@ class CPSP(TwoHeads):
         self.create_heads()
 
     def forward(self, audio: Tensor, visual: Tensor) -> Outputs:
-        """Return the logits of both heads, and what the losses compare."""
+        """Return the logits of both heads, the similarity and the fused segments."""
         fused, v, a = self.encoder(audio, visual)
         return {
             "event": self.event(fused).squeeze(-1),
@@ -313,7 +313,7 @@ class CPSP(TwoHeads):
         }
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        """Return the losses of heads, similarity and the contrast of clips."""
+        """Return the sum of the losses of heads, similarity and clip contrast."""
         center = functional.normalize(outputs["features"], dim=-1).mean(dim=1)
         distance = torch.cdist(center, center)
         category = target[..., :-1].mean(dim=1).argmax(dim=-1)
@@ -337,11 +337,11 @@ def build(batch: Batch) -> nn.Module:
 
 
 def training(batch: Batch, clip_norm: float = 0.0) -> Callable[[], None]:
-    """Return a function that takes a training step on a batch in memory.
+    """Return a function that runs a training step on a batch in memory.
 
     Args:
         batch: The network and its shapes.
-        clip_norm: Largest norm of the gradient; 0: any.
+        clip_norm: Largest norm of the gradient; 0 disables clipping.
     """
     model = build(batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -350,18 +350,18 @@ def training(batch: Batch, clip_norm: float = 0.0) -> Callable[[], None]:
 
 
 def first_step(batch: Batch, files: str, clip_norm: float = 0.0) -> Callable[[], None]:
-    """Return a function that takes the first step with all features in memory.
+    """Return a function that runs the first step with all features in memory.
 
     Args:
         batch: The network and its shapes.
         files: A feature file.
-        clip_norm: Largest norm of the gradient; 0: any.
+        clip_norm: Largest norm of the gradient; 0 disables clipping.
     """
     clips, splits = load_features(files)
     model = build(batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     rows = splits["train"][: batch.size]
-    audio, visual, labels = (of[rows] for of in clips.values())
+    audio, visual, labels = (array[rows] for array in clips.values())
     return lambda: _step(model, optimizer, (audio, visual, one_hot(labels)), clip_norm)
 
 

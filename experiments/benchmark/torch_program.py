@@ -1,7 +1,7 @@
 """The baseline: AVSDN and AVEL in a typical PyTorch program.
 
-It uses `torch.nn.LSTM`, Adam and the whole feature file in memory, and doesn't import
-avsdn_tf.
+The program uses `torch.nn.LSTM`, Adam and the whole feature file in memory. It doesn't
+import avsdn_tf.
 """
 
 import os
@@ -123,7 +123,7 @@ class _Trainer:
     def step(
         self, audio: torch.Tensor, visual: torch.Tensor, target: torch.Tensor
     ) -> None:
-        """Take one training step."""
+        """Run one training step."""
         self._optimizer.zero_grad(set_to_none=True)
         with self.autocast:
             logits = self.predict(audio, visual)
@@ -132,7 +132,7 @@ class _Trainer:
 
 
 def training(batch: Batch, **options: bool) -> Callable[[], None]:
-    """Return a function that takes a training step on a batch in memory."""
+    """Return a function that runs a training step on a batch in memory."""
     trainer = _Trainer(batch, **options)
     clips = [torch.from_numpy(array) for array in batch.random()]
     return lambda: trainer.step(*clips)
@@ -170,7 +170,7 @@ def epoch(batch: Batch, files: str, bfloat16: bool = False) -> Callable[[], None
 
 
 def first_step(batch: Batch, files: str) -> Callable[[], None]:
-    """Return a function that takes the first step of an epoch."""
+    """Return a function that runs the first step of an epoch."""
     clips, splits = load_features(files)
     trainer = _Trainer(batch)
     return lambda: trainer.step(*next(_batches(clips, splits["train"], batch.size)))

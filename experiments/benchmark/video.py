@@ -83,7 +83,7 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
 def _extract(
     extractor: Extractor, videos: Sequence[pathlib.Path], workers: int
 ) -> None:
-    """Run the command `extract`, with a temporary folder."""
+    """Extract all videos to a temporary folder, as the command `extract` does."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder)
         failures = extract_all(extractor, videos, out, workers, lambda *_: None)
@@ -92,7 +92,7 @@ def _extract(
 
 
 def _time(work: Callable[[], Any]) -> tuple[float, float]:
-    """Return the wall time and the processor time of some work, in seconds."""
+    """Return the wall time and the processor time of a function call, in seconds."""
     start, processors_start = time.perf_counter(), _processors_s()
     work()
     return time.perf_counter() - start, _processors_s() - processors_start

@@ -6,9 +6,9 @@ Example:
   python -m experiments.faults kill --times=5
 
 A training runs without interruption. Then the same training is killed
-(SIGKILL) at a random moment, and the same command resumes it. The two are
-identical if the weights and all numbers of metrics.csv, except for the seconds,
-are equal bit for bit. The exit code is 1 if one differs.
+(SIGKILL) at a random moment, and the same command resumes it. The two results
+are identical if the weights and all numbers of metrics.csv, except for the
+seconds, are equal bit for bit. The exit code is 1 if any result differs.
 """
 
 import csv
@@ -47,7 +47,7 @@ def start(run: pathlib.Path) -> Program:
 
 
 def train(run: pathlib.Path) -> str:
-    """Train to the end, and return the printed place where training resumed.
+    """Train to the end, and return where training resumed, as printed.
 
     Raises:
         UserError: If the training fails.
