@@ -22,7 +22,8 @@ class PositiveSamplePropagation(MaskedLayer):
 
         v1, v2, a1, a2 = dropout(relu(dense(v))), ..., without bias
         b = relu(v2 a1^T / sqrt(units))
-        G_va = rows of b divided by their sum, 0 up to the threshold, divided again
+        G_va = rows of b divided by their sum, 0 up to the threshold, and again divided
+            by their sum
         G_av = as G_va, with b^T in place of b
         v <- v + G_va a2,  a <- a + G_av v1
         v <- norm(dropout(relu(dense(v)))),  a likewise;  fused = (v + a) / 2
@@ -170,8 +171,8 @@ class PSPEncoder(MaskedLayer):
         units: Width of a and v, and of each LSTM in each direction; the first dense
             layers are twice as wide.
         threshold: As in `PositiveSamplePropagation`.
-        reduced: Boolean. True: the weakly supervised variant of PSP, with no dense
-            layers for audio, one with bias for visual features, and
+        reduced: Boolean. True: the weakly supervised variant of PSP: no dense layers
+            for audio, one dense layer with bias for visual features, and
             `PositiveSamplePropagation(reduced=True)`.
         audio_axis: As in `AudioGuidedAttention`.
         dropout: As in `PositiveSamplePropagation`.
@@ -270,8 +271,9 @@ class PSPEncoder(MaskedLayer):
             visual: As in the call.
 
         Returns:
-            `(batch, num_segments, width)` twice, and `(batch, num_segments, rows,
-            columns)`, which sum to 1 in every segment.
+            Audio and visual features, `(batch, num_segments, width)` each, and
+            attention weights, `(batch, num_segments, rows, columns)`, which sum to 1 in
+            every segment.
         """
         if not self.reduced:
             audio = self.audio_projection(self.audio_hidden(audio))
@@ -310,7 +312,7 @@ def similarity_losses(similarity: Any, is_event: Any, mask: Any = None) -> Any:
         y_t = 1 / (number of event segments) in event segments, else 0
 
     Args:
-        similarity: Cosine of the modalities, `(batch, num_segments)`.
+        similarity: Cosine similarity of the modalities, `(batch, num_segments)`.
         is_event: 1 where a segment is an event, else 0, of the same shape.
         mask: As in `SegmentClassifier.clip_losses`.
     """

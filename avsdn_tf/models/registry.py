@@ -1,4 +1,4 @@
-"""The registry of networks by the names that `Config.model` accepts."""
+"""The registry of networks, by their names in `Config.model`."""
 
 import dataclasses
 from collections.abc import Mapping

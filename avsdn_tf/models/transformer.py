@@ -20,8 +20,8 @@ def _attention(
             "Expected a width that is a multiple of num_heads. Received: "
             f"width={units}, num_heads={num_heads}"
         )
-    # PyTorch's range. Keras's initializer would count the heads as inputs, and draw
-    # smaller weights.
+    # Use PyTorch's range: Keras's default initializer counts the heads as inputs, and
+    # draws smaller weights.
     limit = math.sqrt(1.5 / units)
     layer = keras.layers.MultiHeadAttention(
         num_heads,
@@ -51,10 +51,10 @@ def built_dense(
 
 
 def repeat_single(memory: Any, mask: Any = None) -> tuple[Any, Any]:
-    """Repeat a memory of one entry, and its mask; return others unchanged.
+    """Repeat a memory with a single entry, and its mask; keep longer memories.
 
-    The result of attention is the same, without Keras's warning about a softmax over
-    one value.
+    This avoids Keras's warning about a softmax over one value, and doesn't change the
+    result of attention.
 
     Args:
         memory: `(..., memory_length, width)`.
@@ -83,7 +83,7 @@ class TransformerBlock(MaskedLayer):
     Args:
         num_heads: Number of attention heads.
         feed_forward: Width of the feed-forward network.
-        dropout: Dropout rate, also of the attention weights.
+        dropout: Dropout rate of features and of attention weights.
 
     Call arguments:
         query: `(batch, num_segments, width)`.
@@ -295,8 +295,8 @@ class CrossModalInteraction(MaskedLayer):
 
     Args:
         num_heads: Number of attention heads.
-        dropout: Dropout rate of the attention weights; that of the attended features
-            is always 0.1.
+        dropout: Dropout rate of the attention weights. The dropout rate of the attended
+            features is always 0.1.
 
     Call arguments:
         first: `(batch, num_segments, width)`.

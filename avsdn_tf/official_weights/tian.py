@@ -15,7 +15,7 @@ from avsdn_tf.models.avel import AVEL
 from avsdn_tf.models.dmrn import DMRN
 from avsdn_tf.official_weights.state import StateReader
 
-# Attributes of AVDLN by the names of layers in cmm_model_weights.h5.
+# Layers in cmm_model_weights.h5, and the attributes of AVDLN that hold these layers.
 _AVDLN_LAYERS = {
     "dense_1": "visual_hidden",
     "dense_2": "visual_head",
@@ -31,8 +31,8 @@ def load_official_weights(model: AVDLN, path: str | os.PathLike[str]) -> None:
     width 128. The network is unchanged if an error is raised.
 
     Args:
-        model: The network: `AVDLN(categories, audio_width=128, visual_shape=(512,))`,
-            or `visual_shape=(7, 7, 512)`.
+        model: An AVDLN with `audio_width=128`, and `visual_shape=(512,)` or `(7, 7,
+            512)`.
         path: The file, in Keras 2's layout.
 
     Raises:
@@ -81,8 +81,8 @@ def convert_avel(state: Mapping[str, Any], categories: Sequence[str]) -> AVEL:
     Args:
         state: `state_dict` of their `att_Net` (AV_att.pt, or its weakly supervised
             version); values are arrays that `numpy.asarray` accepts.
-        categories: Names of the event categories in the order of the program's classes,
-            which is that of `tfds_ave`, without background, the last class.
+        categories: Names of the event categories, without background, in the order of
+            the program's classes, which is also the order of `tfds_ave`.
 
     Returns:
         The model, for maps of 7 x 7. The softmax of its logits equals the program's
@@ -150,7 +150,7 @@ def attention_layers(attention: AudioGuidedAttention) -> dict[str, Any]:
 
 
 def map_side(reader: StateReader, name: str) -> int:
-    """Return the height and width of the maps, from a matrix with a row per cell."""
+    """Return the side of square maps; `name` is of a matrix with a row per cell."""
     return round(reader.matrix_shape(name)[0] ** 0.5)
 
 

@@ -1,6 +1,7 @@
 """Write the prediction of one video as JSON, CSV (events) and WebVTT (subtitles).
 
-All times are player times in seconds, from `VideoPrediction.start_s` on.
+All times are in seconds, as video players show them: the first segment starts at
+`VideoPrediction.start_s`.
 """
 
 import csv
@@ -16,7 +17,8 @@ from avsdn_tf.files import write_json, write_text
 from avsdn_tf.report.scores import percent
 from avsdn_tf.text import csv_cell, printable, short_name
 
-# 32 MiB of JSON: ten hours with AVE's classes, three minutes with 10,000 classes.
+# 32 MiB of JSON: with segments of 1 s, 20 hours of AVE's 29 classes, or 3 minutes of
+# 10,000 classes.
 MAX_PROBABILITIES = 2**21
 _NUM_KEPT_CLASSES = 5
 
@@ -29,11 +31,11 @@ def write_event_files(
     The disclaimer is a member of the JSON, a column of the CSV, and a subtitle at the
     top of the picture throughout the video. Members of the JSON:
 
-    * `probabilities`: row i is the segment from `start_s + i * segment_s` on. The last
-      class is background, unless `multi_label` is true.
-    * `most_probable` instead of more than `MAX_PROBABILITIES` probabilities: per
-      segment, the five most probable classes as pairs of index and probability.
-    * `thresholds`, if `multi_label`: probability from which each class is active.
+    * `probabilities`: a row per segment; segment i starts at `start_s + i * segment_s`.
+      The last class is background, unless `multi_label` is true.
+    * `most_probable`: replaces `probabilities` of more than `MAX_PROBABILITIES` values
+      by the five most probable classes per segment, as pairs of index and probability.
+    * `thresholds`, if `multi_label`: probability at which each class becomes active.
     * `heard_only`: categories that were detected by sound alone.
 
     Returns:
@@ -81,7 +83,7 @@ def _most_probable(probabilities: np.ndarray) -> list[list[tuple[int, float]]]:
 def _csv_text(prediction: VideoPrediction) -> str:
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    # A column, because CSV has no standard syntax for comments.
+    # The disclaimer is a column, because CSV has no standard syntax for comments.
     writer.writerow((*Event._fields, "disclaimer"))
     for event in prediction.events:
         times_s = round(event.start_s, 3), round(event.end_s, 3)

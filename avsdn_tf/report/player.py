@@ -20,7 +20,8 @@ from avsdn_tf.text import short_name
 # 32 MB in base64: the limit of data URLs in Firefox before version 136 (MDN).
 EMBEDDED_BYTES_MAX = 23 * 2**20
 
-# 11 MB in base64: a day of 7 x 7 maps, or 6 hours of 19 x 19 maps.
+# 11 MB in base64: with segments of 1 s, two days of 7 x 7 maps, or 6 hours of 19 x 19
+# maps.
 ATTENTION_CELLS_MAX = 8 * 2**20
 
 _NUM_SHOWN_CLASSES = 5
@@ -30,8 +31,8 @@ _MAX_LANES = 48
 # Steps of the attention's colour scale.
 _NUM_COLORS = 64
 
-# `mimetypes.guess_type` depends on the machine, and browsers refuse video/quicktime for
-# the .mov files of phones, which they play as MP4.
+# `mimetypes.guess_type` depends on the machine. Browsers refuse video/quicktime, but
+# play the .mov files of phones as video/mp4.
 _MIME_TYPES = {
     ".avi": "video/x-msvideo",
     ".m4v": "video/mp4",
@@ -46,8 +47,8 @@ _MIME_TYPES = {
 class _Lane(NamedTuple):
     """A row of the timeline.
 
-    `kind` is its CSS class, `paths` are pairs of a colour and an SVG path, and `mark`
-    is a remark beside the name.
+    `kind` is the row's CSS class, `paths` are pairs of a colour and an SVG path, and
+    `mark` is a remark beside the name.
     """
 
     name: str
@@ -65,9 +66,8 @@ def write_player_page(
     """Write the page of a video atomically. The page loads nothing over the network.
 
     Videos of at most `EMBEDDED_BYTES_MAX` bytes are embedded. Larger videos are linked
-    by a path relative to `folder`, the page's final folder (default: that of `path`).
-    Attention maps are embedded unless they have more than `ATTENTION_CELLS_MAX` cells;
-    the page then shows a note instead.
+    by a path relative to `folder`, the page's final folder (default: the folder of
+    `path`). A note replaces attention maps of more than `ATTENTION_CELLS_MAX` cells.
     """
     path, video = pathlib.Path(path), pathlib.Path(video)
     is_embedded = video.stat().st_size <= EMBEDDED_BYTES_MAX
@@ -104,20 +104,20 @@ def _embed(video: pathlib.Path) -> str:
 
 def _relative_url(video: pathlib.Path, folder: pathlib.Path) -> str:
     relative = pathlib.Path(os.path.relpath(video, folder)).as_posix()
-    # Quote bytes: a name need not be UTF-8. Quoting a colon keeps the text before it
-    # from being read as a URL scheme.
+    # Quote bytes, because a name need not be UTF-8. Without quoting, browsers would
+    # parse the text before a colon as a URL scheme.
     return urllib.parse.quote(os.fsencode(relative))
 
 
 def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, Any]:
-    """Return the data of player.js for JSON."""
+    """Return the JSON-ready data for player.js."""
     probabilities = np.asarray(prediction.probabilities, dtype=np.float64)
     num_shown, active = _NUM_SHOWN_CLASSES, np.zeros_like(probabilities, bool)
     if prediction.multi_label:
         active = active_categories(probabilities, prediction.thresholds)
         most = int(active.sum(axis=1).max())
         num_shown = max(num_shown, min(most, _MAX_SHOWN_CLASSES))
-    # Sort by segment: indices of all classes would double the memory.
+    # Sort one segment at a time: indices for all segments would double the memory.
     order = np.stack(
         [
             np.argsort(-p - is_active, kind="stable")[:num_shown]
@@ -147,10 +147,10 @@ def _script_data(prediction: VideoPrediction, colors: list[str]) -> dict[str, An
 
 
 def _attention_data(maps: np.ndarray) -> dict[str, Any]:
-    """Return the data of attention.js.
+    """Return the data for attention.js.
 
-    `levels` has the weights, scaled so that each map's strongest cell is 255, and
-    `percents` the weight of that cell in percent.
+    `levels` are the weights, scaled so that each map's largest weight is 255;
+    `percents` are the largest weights in percent.
     """
     _, rows, columns = maps.shape
     strongest = maps.max(axis=(1, 2), keepdims=True)
@@ -167,8 +167,8 @@ def _attention_data(maps: np.ndarray) -> dict[str, Any]:
 def _lanes(prediction: VideoPrediction, colors: list[str]) -> list[_Lane]:
     """Return a lane per category with events, and a lane of the most probable class.
 
-    The latter is omitted for multi-label predictions. Of more than `_MAX_LANES`
-    categories, those with the most events are shown.
+    Only the `_MAX_LANES` categories with the most events get a lane. Multi-label
+    predictions get no lane of the most probable class.
     """
     lanes = []
     events = collections.defaultdict(list)

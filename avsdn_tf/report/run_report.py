@@ -32,12 +32,12 @@ _DESCRIPTIONS = {
     "predicted ones. Their numbers are in predictions.npz",
     "attention": "The same clips, second by second: the weights that the network gives "
     "the cells of the picture",
-    "confusion": "Which classes were given to the true segments of others. The "
-    "numbers are in report.json",
+    "confusion": "Predicted classes of the true segments of each class. The numbers "
+    "are in report.json",
 }
-# 60,000 epochs.
+# Enough for 60,000 epochs.
 _MAX_METRICS_BYTES = 4 * 2**20
-# Tolerate rounding in sums of half a million float32.
+# Tolerate rounding errors in sums of half a million float32 values.
 _Fraction = Annotated[float, Field(ge=0, le=1.01)]
 
 
@@ -98,15 +98,15 @@ def write_run_report(
         command: Command that repeats the run.
         settings: Settings of the run.
         history: Metrics per epoch; see `read_history`.
-        scores: Result of `evaluation.evaluate` or `cross_modality.evaluate`, with
-            `dataset_hash`, the score that selected the epoch (`validation_accuracy` or
-            `validation_f1`) and that score's name as `selection` (default:
+        scores: Result of `evaluation.evaluate` or `cross_modality.evaluate`, plus
+            `dataset_hash`, the validation score (`validation_accuracy` or
+            `validation_f1`) and its name as `selection` (default:
             `validation_accuracy`).
         predictions: Predictions on the test split, for timelines and confusion matrix;
             None for cross-modality localization.
         categories: Names of the categories.
-        attention_of: Returns attention maps `(num_segments, rows, columns)` of clips,
-            given by their indices in `predictions`, or None.
+        attention_of: Function from indices of clips in `predictions` to the clips'
+            attention maps `(num_segments, rows, columns)`, or to None.
 
     Returns:
         The content of report.json.
@@ -128,7 +128,7 @@ def write_run_report(
             versions=folder.read_versions(),
         )
         write_text(folder.page, page)
-        # Last: a run with report.json is complete.
+        # Write report.json last: it marks the run as complete.
         write_json(folder.report, report)
     return report
 
@@ -236,7 +236,7 @@ def _draw_timelines(
 def _draw_lanes(
     report: Mapping[str, Any], predictions: Predictions, categories: Sequence[str]
 ) -> tuple[Figure, dict[int, str]]:
-    """Like `_draw_timelines`, for multi-label predictions."""
+    """Return timelines and titles of multi-label clips, as in `_draw_timelines`."""
     lanes = lanes_of(predictions, report["thresholds"])
     numerator, denominator = F1.of_segments(lanes).per_clip(len(predictions.row))
     f1 = numerator / np.maximum(denominator, 1)

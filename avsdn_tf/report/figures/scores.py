@@ -28,7 +28,7 @@ def learning_curves(
 
     Args:
         history: One dictionary per epoch, with `epoch` and any of `loss`, `accuracy`
-            and the validation score (fractions of 1).
+            and the validation score. Accuracy and score are in [0, 1].
         selected_epoch: The selected epoch.
         selection: Name of the validation score.
     """
@@ -56,7 +56,7 @@ def learning_curves(
             MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
         )
         axes.grid(axis="y", linewidth=0.6)
-        # A dictionary, because both panels have the line of the selected epoch.
+        # The dictionary keeps one entry for the selected epoch, which both panels mark.
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles[name] = handle
     figure.legend(
@@ -107,7 +107,7 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
         )
     totals = matrix.sum(axis=1)
     fractions = matrix / np.maximum(totals, 1)[:, np.newaxis]
-    # Size of the cells alone. Saving extends the figure by the names beside it.
+    # The size excludes the class names: saving extends the figure to include them.
     size_in = max(2.0, 0.27 * num_classes)
     figure = Figure(figsize=(size_in, size_in))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -123,7 +123,7 @@ def confusion(matrix: np.ndarray, categories: Sequence[str]) -> Figure:
     axes.tick_params(
         length=0, labelsize=8, top=True, labeltop=True, bottom=False, labelbottom=False
     )
-    # Grid lines between classes.
+    # Minor ticks draw the grid lines between classes.
     axes.set_xticks(np.arange(0.5, num_classes - 1), minor=True)
     axes.set_yticks(np.arange(0.5, num_classes - 1), minor=True)
     axes.tick_params(which="minor", length=0)
@@ -170,10 +170,10 @@ def most_confused(pairs: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _draw_cells(axes: Axes, fractions: np.ndarray) -> None:
-    """Draw a square for each fraction above 0, with its percentage from 1 % on."""
+    """Draw a square for each fraction above 0, and its percentage if at least 1."""
     for true, predicted in zip(*np.nonzero(fractions), strict=True):
         fraction = fractions[true, predicted]
-        # Opacity rather than a colour map, so that cells work on dark pages.
+        # Use opacity instead of a colour map, so that cells suit dark pages.
         cell = (predicted - 0.5, true - 0.5)
         axes.add_patch(Rectangle(cell, 1, 1, color=_CELL, alpha=fraction, linewidth=0))
         if round(100 * fraction) >= 1:

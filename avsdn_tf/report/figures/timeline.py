@@ -49,7 +49,7 @@ class TimelineClip:
     Attributes:
         title: Title above the rows.
         truth: True classes, `(num_segments,)`; -1 marks padding, which is not drawn.
-        predictions: Predicted classes, `(num_segments,)`, by the system's name.
+        predictions: Predicted classes of each system, `(num_segments,)`, by its name.
     """
 
     title: str
@@ -84,8 +84,8 @@ def choose_evenly(
 
     Args:
         scores: `(num_clips,)`.
-        is_candidate: Which clips to choose from, `(num_clips,)` bool. All clips, if
-            fewer than `count` are candidates.
+        is_candidate: Boolean `(num_clips,)`, True for clips to choose from. If fewer
+            than `count` are True, all clips are candidates.
         count: Number of indices.
     """
     candidates = np.flatnonzero(is_candidate)
@@ -191,7 +191,7 @@ def _draw_row(
     inches_per_s = _TRACK_IN / axes.get_xlim()[1]
     axes.barh(y, len(classes) * segment_s, height=0.8, color=TRACK)
     shortened = set()
-    # Subsample, since drawing many bars below the width of a pixel is slow.
+    # Subsample: bars narrower than a pixel take long to draw.
     step = -(-len(classes) // _MAX_SEGMENTS)
     classes, segment_s = classes[::step], segment_s * step
     for first, end in event_spans(classes, background=len(categories)):
