@@ -98,7 +98,7 @@ def cosine(one, other):
 
 @pytest.mark.parametrize("reduced", [False, True])
 def test_propagation_follows_its_equations(rng, reduced):
-    # Ten segments have shares on both sides of the threshold.
+    # Ten segments have normalized affinities on both sides of the threshold.
     layer = PositiveSamplePropagation(4, 0.15, reduced)
     audio, visual = rng.normal(size=(2, 2, 10, 4)).astype("float32")
     layer(audio, visual)

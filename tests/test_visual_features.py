@@ -49,8 +49,7 @@ def check(name, folder, rng):
 
 
 def test_vgg19_follows_the_recipe_of_ave(tmp_path, rng):
-    # AVE's 16 frames per second, of 3 s at 25 frames per second. Grey levels repeat
-    # every 28 frames.
+    # AVE picks 16 of the 25 frames of a second. Grey levels repeat every 28 frames.
     num_frames, num_seconds = 75, 3
     interval = int(num_frames / num_seconds)
     wanted = [
