@@ -32,7 +32,7 @@ _NOTICE = re.compile(
 def is_command_line() -> bool:
     """Return whether a command of this repository started this process.
 
-    The process that decodes videos counts as well: it needs no TensorFlow.
+    The process that decodes videos counts as a command: it needs no TensorFlow.
     """
     program = sys.argv[0] if sys.argv else ""
     # While `python -m` imports the package, argv[0] is "-m".
@@ -41,7 +41,7 @@ def is_command_line() -> bool:
             word == "-m" and module in _COMMANDS
             for word, module in itertools.pairwise(sys.orig_argv)
         )
-    # avsdn.py would be a user's own program.
+    # Compare the full name: avsdn.py would be a user's own program.
     return os.path.basename(program) in ("avsdn", "avsdn.exe", READER)
 
 
@@ -51,9 +51,9 @@ def quiet_startup() -> Iterator[None]:
 
     All other lines are printed when the block ends, also after an exception.
     """
-    # Level 1 hides information messages after the start, but no warnings or errors.
+    # Level 1 hides TensorFlow's later information messages, but no warnings or errors.
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    # The user asks for all messages by level 0. Some services close stderr.
+    # Level 0 requests all messages. `sys.stderr` is None in services that close it.
     if level == "0" or sys.stderr is None:
         yield
         return
@@ -92,10 +92,10 @@ def start_tensorflow() -> None:
 
 
 def check_backend() -> None:
-    """Check that Keras runs on TensorFlow; only networks and losses run on others too.
+    """Check that Keras runs on TensorFlow; other backends run networks and losses only.
 
     Raises:
-        UserError: If it runs on another backend.
+        UserError: If Keras runs on another backend.
     """
     # Imported late: importing Keras imports TensorFlow, which prints notices.
     try:

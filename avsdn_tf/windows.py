@@ -17,11 +17,12 @@ def stitch(
     length of the video.
 
     Args:
-        outputs_of: Function of the `"audio"` and `"visual"` features of one window,
-            `(1, window, ...)` each, that returns the outputs, `(1, window, ...)` each.
+        outputs_of: Function that receives the `"audio"` and `"visual"` features of one
+            window, and returns the outputs; all arrays are `(1, window, ...)`.
         chunks: Pairs of consecutive audio features `(n, audio_width)` and visual
             features `(n, ...)`; `n` may vary.
-        window: Segments a window, at least 1. Windows of 1 segment don't overlap.
+        window: Number of segments per window, at least 1. Windows of 1 segment don't
+            overlap.
 
     Returns:
         The outputs for all segments, `(num_segments, ...)` each.
@@ -54,7 +55,7 @@ def _windows(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield the first segment of every window, and its audio and visual features."""
     hop = max(1, window // 2)
-    # `audio` and `visual` buffer the segments from `kept_from` on.
+    # `audio` and `visual` are buffers, whose first segment is `kept_from`.
     kept_from, start, covered = 0, 0, 0
     audio = visual = None
     for more_audio, more_visual in chunks:
@@ -67,7 +68,8 @@ def _windows(
             at = start - kept_from
             yield start, audio[at : at + window], visual[at : at + window]
             covered, start = start + window, start + hop
-            # Keep a window: the last one ends with the video and may start early.
+            # Keep one window before `start`: the last window ends with the video, and
+            # may start before `start`.
             drop = max(0, start - window - kept_from)
             audio, visual, kept_from = audio[drop:], visual[drop:], kept_from + drop
     if audio is None or not len(audio):

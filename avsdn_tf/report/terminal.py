@@ -39,8 +39,8 @@ from avsdn_tf.text import printable, printable_lines, short_name
 def open_console(file: IO[str] | None = None) -> Console:
     """Return a console that shows progress bars on a real terminal only.
 
-    FORCE_COLOR, which Jupyter sets, makes rich take any output for a terminal: each
-    redrawn bar would become another line.
+    Jupyter sets FORCE_COLOR, so that rich treats any output as a terminal: each redrawn
+    bar would become another line.
 
     Args:
         file: The output. Default: `sys.stdout`.
@@ -112,7 +112,7 @@ def _empty_table(title: str) -> Table:
 
 
 def _with_disclaimer(table: Table, disclaimer: str | None) -> RenderableType:
-    """Return a table and, over the full width below it, a disclaimer."""
+    """Return a table with the disclaimer below it, in full width."""
     if not disclaimer:
         return table
     return Group(table, Text(printable_lines(disclaimer), style="bold yellow"))
@@ -134,8 +134,8 @@ def spinner(console: Console, name: str) -> contextlib.AbstractContextManager[An
 class TrainingProgress(keras.callbacks.Callback):
     """A progress bar with loss, accuracy and remaining time, shown on terminals only.
 
-    Use it as a context manager, which shows and removes the bar. The remaining time
-    ignores early stopping.
+    As a context manager, it shows and removes the bar. The remaining time ignores early
+    stopping.
     """
 
     def __init__(self, console: Console) -> None:
@@ -202,7 +202,7 @@ class TerminalHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_terminal(console: Console | None = None) -> Iterator[Console]:
-    """Print the package's log on the terminal inside the block; yield the terminal."""
+    """Print the package's log messages within a block; yield the console."""
     console, logger = console or open_console(), logging.getLogger("avsdn_tf")
     handler, before = TerminalHandler(console), (logger.level, logger.propagate)
     logger.addHandler(handler)
@@ -220,10 +220,10 @@ def logging_terminal(console: Console | None = None) -> Iterator[Console]:
 def extraction_progress(
     console: Console, num_videos: int
 ) -> Iterator[Callable[[pathlib.Path, str | None], None]]:
-    """Show the progress of videos: a bar on terminals, else a line per video.
+    """Show the progress of extraction: a bar on terminals, else a line per video.
 
     Failed videos always get a line. Yields a function to call after each video, with
-    its path and its error message or None.
+    the video's path and error message (or None).
     """
     with _bar(
         console,

@@ -26,9 +26,9 @@ _MAGIC = b"avsdn_tf checkpoint 1\n"
 _HEADER_BYTES = len(_MAGIC) + 2 * hashlib.sha256().digest_size + 1
 _READ_BYTES = 1 << 20
 _NUM_KEPT = 3
-# 100,000 epochs.
+# Enough for 100,000 epochs.
 _MAX_PROGRESS_BYTES = 16 * 2**20
-# Overhead of each array in an npz archive, at most.
+# Largest overhead of an array in an npz archive.
 _MEMBER_BYTES = 1024
 _NAMES = "epoch-[0-9]*-step-[0-9]*.ckpt"
 
@@ -51,9 +51,9 @@ class Progress:
     Attributes:
         epoch: The current epoch, from 1.
         step: Number of finished steps in this epoch.
-        totals: Sums over these steps; see `step.Steps`.
-        history: One dictionary for every finished epoch.
-        seconds: Wall time of this epoch so far.
+        totals: Sums over the finished steps; see `step.Steps`.
+        history: One dictionary per finished epoch.
+        seconds: Wall time of the current epoch so far.
     """
 
     epoch: int = 1
@@ -94,7 +94,7 @@ class Checkpoints:
         """Write a checkpoint, and remove all but the last three.
 
         Raises:
-            UserError: If it can't be written; earlier checkpoints are kept.
+            UserError: If the file can't be written. Earlier checkpoints are kept.
         """
         path = self.folder / f"epoch-{progress.epoch:05d}-step-{progress.step:06d}.ckpt"
         state = json.dumps(dataclasses.asdict(progress)).encode()
@@ -104,8 +104,8 @@ class Checkpoints:
             remove_temporary_files(self.folder, _NAMES)
             with atomic_write(path) as tmp_path, tmp_path.open("w+b") as file:
                 file.write(bytes(_HEADER_BYTES))
-                # savez writes one variable at a time: a copy of all variables would be
-                # the peak of training's memory.
+                # savez copies one variable at a time: copying all variables at once
+                # would raise training's peak memory.
                 np.savez(file, progress=np.frombuffer(state, np.uint8), **named)
                 checksum = _checksum(file)
                 file.seek(0)
@@ -202,7 +202,7 @@ def _check_history(progress: Progress, monitor: str) -> None:
 
 
 def _checksum(file: BinaryIO) -> bytes:
-    """Return the SHA-256 of the content behind the header, in hexadecimal."""
+    """Return the SHA-256 of the content after the header, in hexadecimal."""
     digest = hashlib.sha256()
     file.seek(_HEADER_BYTES)
     while content := file.read(_READ_BYTES):
@@ -211,13 +211,14 @@ def _checksum(file: BinaryIO) -> bytes:
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Saves the model of the best epoch, atomically.
+    """Callback that saves the model of the best epoch atomically.
 
     Args:
         path: The file.
-        progress: Its history ends with the epoch that has just been validated.
-        monitor: Name of the score in the history. The highest score wins; of equal
-            scores, the first.
+        progress: Progress of training, whose history ends with the last validated
+            epoch.
+        monitor: Name of the score in the history. The first epoch with the highest
+            score is the best.
         checkpoints: The run's checkpoints, for the message if saving fails.
     """
 
@@ -235,7 +236,7 @@ class SaveBest(keras.callbacks.Callback):
         self._checkpoints = checkpoints
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Save the model if no earlier epoch was as good."""
+        """Save the model if its score exceeds the scores of all earlier epochs."""
         del epoch, logs
         *earlier, value = [row[self._monitor] for row in self._progress.history]
         if value > max(earlier, default=float("-inf")):

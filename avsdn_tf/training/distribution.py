@@ -54,7 +54,7 @@ class Placement:
         return self.shard.num_workers > 1
 
     def describe(self) -> str:
-        """Return the number of workers and devices; "" for one device."""
+        """Return text with the numbers of workers and devices; "" for one device."""
         if self.has_peers:
             return (
                 f"{self.shard.num_workers} workers, "
@@ -83,14 +83,15 @@ class Placement:
             return
         with contextlib.suppress(*_LOST):
             self.wait_for_workers()
-        # Let all finish the collective operation, which needs the chief.
+        # Let all workers finish the collective operation, which needs the chief.
         time.sleep(_FAREWELL_S if self.is_chief else _FAREWELL_S / 4)
 
     @functools.cached_property
     def _sum(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function
         def sum_values(values: tf.Tensor) -> tf.Tensor:
-            # Copy the tensor to each replica: a shared one would count once a worker.
+            # Copy the tensor to each replica: a shared tensor would be counted once per
+            # worker.
             per_replica = self.strategy.run(lambda: tf.identity(values))
             return self.strategy.reduce("SUM", per_replica, axis=None)
 
@@ -150,7 +151,8 @@ def place(name: str) -> Placement:
 def names_others(text: str | None) -> bool:
     """Return whether a TF_CONFIG names several tasks, or can't be parsed.
 
-    Job managers also set it for a single task, with an empty cluster or only a chief.
+    Job managers also set TF_CONFIG for a single task, with an empty cluster or only a
+    chief.
     """
     try:
         cluster = json.loads((text or "").strip() or "{}").get("cluster") or {}

@@ -21,7 +21,7 @@ from avsdn_tf.training.signals import handle_signals
 # Time for workers to save and exit before they are killed.
 _GRACE_S = 30.0
 _POLL_S = 0.2
-# Environment variable of CUDA: the GPUs that a process may use.
+# CUDA's environment variable for the GPUs that a process may use.
 _GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -32,7 +32,7 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
     stopped. SIGTERM, SIGINT and SIGHUP are forwarded to all workers.
 
     Args:
-        arguments: The command line of every worker.
+        arguments: Command-line arguments of every worker.
         num_workers: Number of workers.
 
     Returns:
@@ -142,7 +142,7 @@ def _share_gpus(num_gpus: int, num_workers: int) -> list[dict[str, str]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return different free ports."""
+    """Return distinct free ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -157,7 +157,7 @@ def _show(index: int, stream: TextIO) -> None:
 
 
 def _wait(workers: Sequence["subprocess.Popen[str]"]) -> int | None:
-    """Return the first worker that failed, or None when all have succeeded."""
+    """Return the index of the first failed worker, or None if all have succeeded."""
     while True:
         codes = [worker.poll() for worker in workers]
         failed = [index for index, code in enumerate(codes) if code]

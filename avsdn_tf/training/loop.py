@@ -35,8 +35,8 @@ class Training:
     Attributes:
         model: The model of the selected epoch; in workers other than the chief, of the
             last epoch.
-        history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
-            the task's `selection`, `seconds`.
+        history: One dictionary per epoch, with `epoch` (from 1), `loss`, `accuracy`,
+            the score named by the task's `selection`, and `seconds`.
         selected_epoch: The epoch with the best validation score, from 1.
     """
 
@@ -55,16 +55,16 @@ def train(
 ) -> Training:
     """Train on the train split and select the epoch on the validation split.
 
-    Resumes from the run folder's last checkpoint, and writes the best model,
-    metrics.csv, TensorBoard logs and checkpoints into it. All workers must call this;
-    only the chief writes.
+    Training resumes from the last checkpoint in the run folder, and writes the best
+    model, metrics.csv, TensorBoard logs and checkpoints to the run folder. All workers
+    must call this; only the chief writes.
 
     Args:
         config: The settings.
         dataset: The data.
         folder: The run folder, which must exist.
         callbacks: Additional Keras callbacks, such as a progress bar.
-        placement: The devices; default: one.
+        placement: The devices. Default: one device.
         stop_request: Checked every few steps.
 
     Raises:
@@ -97,7 +97,7 @@ def precision_policy(name: str) -> Iterator[None]:
 
 
 class _Loop:
-    """A training. Checkpoints contain `progress` and `variables`."""
+    """The state of a training; checkpoints contain `progress` and `variables`."""
 
     def __init__(
         self,
@@ -131,10 +131,10 @@ class _Loop:
         tensorboard = TensorBoard(self.folder.tensorboard, how_to_resume)
         chief_callbacks = [save_best, tensorboard, *callbacks]
         callback_list = self._begin(chief_callbacks if self.placement.is_chief else ())
-        # The process may have been killed after a checkpoint, before saving the model.
+        # The process may have been killed between saving a checkpoint and the model.
         if self.progress.history and not self.progress.step:
             with self._averaged_weights():
-                # Chooses the thresholds, which checkpoints don't contain.
+                # Validation chooses the thresholds, which checkpoints don't contain.
                 self._validate()
                 if self.placement.is_chief:
                     save_best.on_epoch_end(self.progress.epoch - 2)
@@ -170,8 +170,8 @@ class _Loop:
             patience=self.config.patience,
             start_from_epoch=self.task.model.warmup_epochs,
         )
-        # Callbacks expect these attributes, which `fit` sets. No optimizer: the model
-        # file would contain its state.
+        # Callbacks expect the attributes that `fit` sets. Omit the optimizer, so that
+        # the model file doesn't contain the optimizer's state.
         self.task.model.stop_training = False
         self.task.model.optimizer = None
         callback_list = keras.callbacks.CallbackList(
@@ -218,7 +218,8 @@ class _Loop:
             progress.seconds = time.monotonic() - start
             if time.monotonic() - self.last_saved > 60 * self.config.checkpoint_minutes:
                 self._save()
-        # Validate and save the averaged weights; continue training with the last ones.
+        # Validate and save the averaged weights, but continue training with the last
+        # weights.
         with self._averaged_weights():
             logs = {**progress.means(), self.task.selection: self._validate()}
             seconds = time.monotonic() - start

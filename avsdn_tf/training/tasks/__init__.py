@@ -19,7 +19,7 @@ __all__ = ["CrossModalityTask", "SegmentTask", "Task", "build_task", "restore_ta
 
 
 def build_task(config: Config, dataset: Dataset) -> Task:
-    """Build the task of the settings' mode, with a new network.
+    """Build the task for `config.mode`, with a new network.
 
     Raises:
         UserError: If the settings contradict each other or the data.
@@ -30,7 +30,7 @@ def build_task(config: Config, dataset: Dataset) -> Task:
 
 
 def restore_task(model: keras.Model, config: Config, dataset: Dataset) -> Task:
-    """Build the task around a trained network.
+    """Build the task for `config.mode`, with a trained network.
 
     Raises:
         UserError: If categories or shapes of the data set and the network differ.

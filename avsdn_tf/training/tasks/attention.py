@@ -1,4 +1,4 @@
-"""Attention maps of a trained network in clips of a data set."""
+"""Compute the attention maps of a trained network for clips of a data set."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from avsdn_tf.windows import stitch
 def attention_of_clips(
     model: SegmentClassifier, dataset: Dataset, split: str, clips: Sequence[int]
 ) -> list[np.ndarray] | None:
-    """Return the attention maps of clips, or None without spatial attention.
+    """Return the attention maps of clips; None if the network has no attention maps.
 
     Args:
         model: The network.
@@ -24,7 +24,8 @@ def attention_of_clips(
 
     Returns:
         Weights of each clip, `(num_segments, rows, columns)`, which sum to 1 in every
-        segment. If lengths differ, they are averaged over windows like the logits.
+        segment. If the data set's clips differ in length, weights are averaged over
+        windows, like logits.
     """
     # Try one segment before reading the data, which may be large.
     segment = {

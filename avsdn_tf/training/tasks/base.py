@@ -45,17 +45,17 @@ class Task:
     def training_batches(
         self, epochs: Sequence[int] = (1,), shard: InputShard = ALL
     ) -> tf.data.Dataset:
-        """Return a worker's part of the batches of epochs."""
+        """Return a worker's shard of the batches of one or more epochs."""
         raise NotImplementedError
 
     def score_batch(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return loss and accuracy of each sample of a batch, `(batch,)` both."""
+        """Return loss and accuracy of each sample of a batch, `(batch,)` each."""
         raise NotImplementedError
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
-        """Return counts of a worker's part of the validation split.
+        """Return the counts of a worker's shard of the validation split.
 
-        `score_validation` receives their sum over all workers.
+        `score_validation` receives the sums of the counts over all workers.
         """
         raise NotImplementedError
 
@@ -77,7 +77,7 @@ class Task:
 
     @contextlib.contextmanager
     def _named(self, split: str) -> Iterator[None]:
-        """Convert ValueError to a UserError that names data set and split."""
+        """Convert a ValueError to a UserError that names the data set and the split."""
         try:
             yield
         except ValueError as error:
@@ -93,7 +93,7 @@ def collect(
 
     Args:
         scored: The batches.
-        outputs_of: Function that returns a batch's outputs, with one row a clip.
+        outputs_of: Function that returns a batch's outputs, with one row per clip.
         padding: Padding value of outputs whose number of segments varies, by name.
     """
     parts = [outputs_of(batch) for batch in scored]

@@ -19,11 +19,11 @@ from avsdn_tf.training.tasks.base import Batch, Task, collect
 
 
 class CrossModalityTask(Task):
-    """Trains the distance between audio and visual segments.
+    """Task that trains the distance between audio and visual segments.
 
-    A training pair is one segment's audio and visual feature; it matches if the segment
-    is an event. A pair is correct if its distance is below half the margin exactly when
-    it matches. Scores are those of `cross_modality.evaluate`.
+    A training pair is the audio and the visual feature of one segment, and matches if
+    the segment is an event. Its prediction is a match if the distance is below half the
+    margin. `cross_modality.evaluate` computes the scores of a split.
     """
 
     def __init__(self, model: AVDLN, config: Config, dataset: Dataset) -> None:
@@ -45,7 +45,7 @@ class CrossModalityTask(Task):
     def training_batches(
         self, epochs: Sequence[int] = (1,), shard: InputShard = ALL
     ) -> tf.data.Dataset:
-        """Return a worker's part of the batches of epochs."""
+        """Return a worker's shard of the batches of one or more epochs."""
         return pairs.segment_pairs(
             self._dataset,
             "train",
@@ -56,7 +56,7 @@ class CrossModalityTask(Task):
         )
 
     def score_batch(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return each pair's loss, and 1 if it is correct, else 0."""
+        """Return each pair's loss, and 1 if its prediction is correct, else 0."""
         target = batch["target"]
         inputs = {"audio": batch["audio"], "visual": batch["visual"]}
         distances = self.model(inputs, training=True)
@@ -87,9 +87,9 @@ class CrossModalityTask(Task):
 
 
 def make_measure(model: AVDLN) -> Callable[[tf.data.Dataset], Distances]:
-    """Return a function from batches of `scoring_clips` to distances.
+    """Return a function that computes distances from batches of `scoring_clips`.
 
-    They are between all audio and all visual segments of a clip.
+    Each clip has a distance between every audio and every visual segment.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
