@@ -406,7 +406,7 @@ def test_model_runs_in_mixed_precision(rng):
         CATEGORIES, audio_width=5, visual_shape=(7,), units=4, dtype="mixed_bfloat16"
     )
     assert model.decoder.compute_dtype == model.compute_dtype == "bfloat16"
-    # The logits are float32 under any dtype policy.
+    # Layers compute in bfloat16, but the logits are float32.
     logits = model(make_inputs(rng))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert all(w.dtype == "float32" for w in model.weights)

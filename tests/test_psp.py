@@ -341,7 +341,7 @@ def test_fit_and_train_minimize_the_same_loss(kind, weak, rng):
 
 
 def test_the_loss_without_outputs_of_a_call_is_finite(rng):
-    # Keras on PyTorch calls `compute_loss` so when it traces `fit`.
+    # Keras on PyTorch calls `compute_loss` like this to trace `fit`.
     for kind in (avsdn_tf.PSP, avsdn_tf.CPSP):
         model = make_model(kind, rng)
         model.compile("sgd", CROSSENTROPY)

@@ -175,7 +175,7 @@ def test_a_list_of_other_files_is_no_video(tmp_path, name):
 FILES = {
     "slow.flac": lambda file: file.write_bytes(flac(5)),
     "slower.flac": lambda file: file.write_bytes(flac(999)),
-    # The timestamps span 32 years, 28 hours and 34 years.
+    # Timestamps of these three files span 32 years, 28 hours and 34 years.
     "far.mkv": lambda file: write_packets(file, "mjpeg", jpeg(), [0, 10**9]),
     "days.mov": lambda file: write_packets(file, "mjpeg", jpeg(), [0, 100_000]),
     "past.nut": lambda file: write_packets(file, "mjpeg", jpeg(), [-(2**30), 0, 1]),
