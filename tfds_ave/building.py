@@ -87,7 +87,7 @@ def keep_previous(data_path: os.PathLike[str]) -> Iterator[None]:
 def remove_empty(downloads: str, *, is_default: bool) -> Iterator[None]:
     """Remove empty folders of downloads after the block.
 
-    A user's folder (not `is_default`) stays if it existed before.
+    A folder that existed before the block is kept, unless it is the default.
     """
     folders = [pathlib.Path(downloads) / "extracted", pathlib.Path(downloads)]
     removable = [folder for folder in folders if is_default or not folder.exists()]
