@@ -19,8 +19,8 @@ _NOISE = re.compile(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\} ?")
 class UserError(Exception):
     """A wrong argument, path, file or data set, which the caller can correct.
 
-    `str(error)` is the whole message. The command line, whose flags have other names
-    than the fields, calls `render` instead.
+    `str(error)` is the whole message. The command line calls `render("--")` instead, so
+    that the message names the flag.
 
     Args:
         message: What is wrong, what was expected, and what to do, in one or two

@@ -121,9 +121,11 @@ def _check_same(
 
 
 def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequence[str]:
-    """Return distinct names: of networks, or the words in which the paths differ.
+    """Return a distinct name for each run.
 
-    `experiments.run` puts all settings into the names of folders.
+    The names are the networks, or else the words that the paths don't share, because
+    `experiments.run` puts all settings into the names of folders. If these repeat, the
+    names are the paths.
     """
     words = [re.split(r"[/,]", folder.as_posix()) for folder in folders]
     shared = set.intersection(*map(set, words))

@@ -243,7 +243,7 @@ def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return the lines of the table as CSV, with fractions of 1 in four digits."""
+    """Return the lines of the table as CSV, with floats rounded to four decimals."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
@@ -295,7 +295,7 @@ def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Fi
 
 
 def _draw_line(axes: Axes, place: int, line: Mapping[str, Any]) -> None:
-    """Draw one row: the published accuracy, ours, and a note if it is missing."""
+    """Draw a row: the published accuracy, and ours, or a note if ours is missing."""
     if line["paper"] is not None:
         paper = {"color": _PAPER_COLOR, "markersize": 5, "label": "paper (AVE)"}
         axes.plot(100 * line["paper"], place, "D", **paper)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import SHARED
 
-# Seconds of each clip. A last 40 ms are dropped, the last 160 ms of the jump count.
+# Segments of each clip. A remainder below 0.1 s is dropped; long_jump_35s has 0.16 s.
 REAL_CLIPS = {
     "baby_01951.mp4": 10,
     "dog_02754.mp4": 10,

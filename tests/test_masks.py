@@ -78,7 +78,7 @@ def losses_and_gradients(model, losses, inputs, targets):
     ids=["short", "short multi-label", "long"],
 )
 @every_network
-def test_a_padded_batch_is_its_clips_alone(name, options, lengths, multi_label, rng):
+def test_a_padded_batch_equals_its_clips(name, options, lengths, multi_label, rng):
     model = make_model(name, multi_label=multi_label, **options)
     randomize(model, rng)
     inputs, losses = make_padded(rng, lengths), make_losses(multi_label)
@@ -113,7 +113,7 @@ def test_a_padded_batch_is_its_clips_alone(name, options, lengths, multi_label, 
 
 
 @every_network
-def test_fit_leaves_out_padding_as_clip_losses(name, options, rng):
+def test_evaluate_and_clip_losses_ignore_padding(name, options, rng):
     lengths = SHORT
     inputs = make_padded(rng, lengths)
     for multi_label in (False, True):
@@ -131,7 +131,7 @@ def test_fit_leaves_out_padding_as_clip_losses(name, options, rng):
             assert found == pytest.approx(np.mean(weight * wanted), rel=1e-5)
 
 
-def test_a_graph_of_free_length_leaves_out_padding(rng):
+def test_a_graph_for_any_length_ignores_padding(rng):
     model = make_model("avsdn", bidirectional=True)
     randomize(model, rng)
     model.compile("sgd", SoftmaxBinaryCrossentropy())
@@ -147,7 +147,7 @@ def test_a_graph_of_free_length_leaves_out_padding(rng):
     np.testing.assert_allclose(
         np.array(found)[mask], np.array(model(inputs))[mask], atol=1e-5
     )
-    # Every step of `fit` is a graph.
+    # `fit` runs its steps in a graph.
     assert np.isfinite(
         model.fit(inputs, np.zeros((3, 6), int), verbose=0).history["loss"]
     )

@@ -56,7 +56,7 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
-def test_a_download_goes_on_where_it_stopped(server, tmp_path):
+def test_an_interrupted_download_resumes(server, tmp_path):
     path, seen = tmp_path / "cache" / "file", []
     server.most = 3_000_000
     with pytest.raises(OSError, match=r"3,000,000 of 5,120,000 bytes"):
@@ -88,14 +88,14 @@ def test_another_version_is_downloaded_from_the_start(server, tmp_path, change):
     assert download(server.address, path).read_bytes() == CONTENT
 
 
-def test_a_part_that_is_whole_is_no_error(server, tmp_path):
+def test_a_complete_part_becomes_the_file(server, tmp_path):
     path = tmp_path / "file"
     path.with_name("file.part").write_bytes(CONTENT)
     path.with_name("file.part.version").write_text(server.tag)
     assert download(server.address, path).read_bytes() == CONTENT
 
 
-def test_a_server_without_lengths_is_believed(server, tmp_path):
+def test_a_download_without_content_length_is_accepted(server, tmp_path):
     server.has_length = False
     assert download(server.address, tmp_path / "file").read_bytes() == CONTENT
 

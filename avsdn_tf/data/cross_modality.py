@@ -120,7 +120,7 @@ def scoring_clips(
 def count_clips(dataset: Dataset) -> dict[str, int]:
     """Return the number of clips in each split of this task."""
     total: collections.Counter[str] = collections.Counter()
-    # Count the slices of `segment_pairs`, whose counts are cached.
+    # Count by slice: `segment_pairs` reads the same slices, and `_count` is cached.
     for split in _stored_splits(dataset):
         for name, _ in itertools.chain(*shard_slices(dataset, split)):
             total.update(_count(dataset, name))
@@ -150,7 +150,7 @@ def _stored_splits(dataset: Dataset) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _count(dataset: Dataset, split: str) -> dict[str, int]:
-    """Return the clips per split of the task in a stored split or slice."""
+    """Count the clips of each split of the task in a stored split or slice."""
     feature = dataset.builder.info.features["match_split"]
     counts = np.zeros(feature.num_classes, int)
     for batch in read(dataset, split, ("match_split",)).batch(1024):
@@ -161,7 +161,7 @@ def _count(dataset: Dataset, split: str) -> dict[str, int]:
 def _read_match_split(
     dataset: Dataset, split: str, match_split: str
 ) -> tf.data.Dataset:
-    """Return a stored split's or slice's examples that belong to the task's split."""
+    """Return the examples of one split of the task from a stored split or slice."""
     number = dataset.builder.info.features["match_split"].str2int(match_split)
 
     def is_in_split(example: Example) -> tf.Tensor:

@@ -18,7 +18,7 @@ _KERAS_WEIGHTS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 @dataclasses.dataclass(frozen=True)
 class Download:
-    """A network that commands download on first use.
+    """A network that the commands download on first use.
 
     Attributes:
         name: Name in `avsdn fetch`.

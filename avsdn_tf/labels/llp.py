@@ -5,7 +5,7 @@ event_labels, the categories of a video. AVVP_eval_audio.csv and AVVP_eval_visua
 have filename, onset, offset and event_labels, for validation and test. All are
 tab-separated, in https://github.com/YapengTian/AVVP-ECCV20 (`data`). The events here
 are LLP's audio-visual events: the intersections of audible and visible events. As in
-LLP's own evaluation, events that start and end in the same second are ignored.
+LLP's own evaluation, events of length zero are ignored.
 """
 
 import dataclasses

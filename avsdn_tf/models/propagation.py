@@ -22,9 +22,9 @@ class PositiveSamplePropagation(MaskedLayer):
 
         v1, v2, a1, a2 = dropout(relu(dense(v))), ..., without bias
         b = relu(v2 a1^T / sqrt(units))
-        G_va = rows of b divided by their sum, 0 up to the threshold, and again divided
-            by their sum
-        G_av = as G_va, with b^T in place of b
+        G_va = b, with three steps: divide each row by its sum; set entries up to
+            `threshold` to 0; divide each row by its sum again
+        G_av = the same steps on b^T
         v <- v + G_va a2,  a <- a + G_av v1
         v <- norm(dropout(relu(dense(v)))),  a likewise;  fused = (v + a) / 2
 
@@ -306,7 +306,7 @@ def default_threshold(weak: bool) -> float:
 
 
 def similarity_losses(similarity: Any, is_event: Any, mask: Any = None) -> Any:
-    """Return PSP's loss of the similarity of the two modalities, `(batch,)`.
+    """Return PSP's similarity loss of each clip, `(batch,)`.
 
         mean_t (p_t - y_t)^2,  p = relu(similarity) divided by its sum over the clip,
         y_t = 1 / (number of event segments) in event segments, else 0

@@ -1,4 +1,4 @@
-"""Colours, style, and output of figures as PNG files and SVG elements."""
+"""Colours, style, and output of figures as files and as SVG elements."""
 
 import colorsys
 import contextlib
@@ -80,9 +80,9 @@ def unknown_glyphs() -> Iterator[None]:
 
 
 def save(figure: Figure, path: pathlib.Path, disclaimer: str | None = None) -> None:
-    """Write a figure as a PNG atomically, with a disclaimer below it.
+    """Write a figure to a file atomically, with a disclaimer below the figure.
 
-    The call freezes the figure's layout.
+    The suffix of `path` selects the format. The call freezes the figure's layout.
     """
     with atomic_write(path) as tmp_path, unknown_glyphs():
         _fix_layout(figure)
