@@ -123,9 +123,8 @@ def _check_same(
 def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequence[str]:
     """Return a distinct name for each run.
 
-    The names are the networks, or else the words that the paths don't share, because
-    `experiments.run` puts all settings into the names of folders. If these repeat, the
-    names are the paths.
+    The names are the networks if these are distinct, else the words in which the paths
+    differ, else the paths. `experiments.run` puts all settings into a folder's name.
     """
     words = [re.split(r"[/,]", folder.as_posix()) for folder in folders]
     shared = set.intersection(*map(set, words))

@@ -16,7 +16,7 @@ from experiments.costs import count_macs, count_parameters
 from experiments.published import HEADS, STEPWISE, Row
 from experiments.runs import TRAIN_AGAIN, Run
 
-# Scores of systems that label segments, beside the accuracy.
+# Scores of systems that label segments, besides the accuracy.
 SEGMENT_SCORES = ("partial_clip_accuracy", "background_recall", "event_f1")
 
 
@@ -28,7 +28,7 @@ class Outcome:
         scores: Scores by name, as fractions of 1 or None if undefined, and `seconds`.
         trivial: Scores of the trivial systems of the task.
         disclaimer: Text that must accompany every result, or None.
-        dataset_hash: Hash of the data set of the scores, or None if unrecorded.
+        dataset_hash: Hash of the scored data set, or None if unrecorded.
         clips: Rows of the scored test clips in Annotations.txt, ascending.
         correct: Whether each sample is correct, `(num_clips, samples_per_clip)` bool.
     """
@@ -248,7 +248,7 @@ def _costs(result: Result) -> dict[str, Any]:
 
 
 def _comparisons(index: int, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the paired differences of the row with an index."""
+    """Return the paired differences of row `index`."""
     result = results[index]
     row = result.row
     avsdn = before = best = None

@@ -68,7 +68,7 @@ def test_files_of_a_multi_label_prediction(tmp_path):
     assert vtt_path.read_text().count("00:00:00.000 -->") == 2
 
 
-def test_csv_has_a_row_an_event(tmp_path):
+def test_csv_has_one_row_per_event(tmp_path):
     _, path, _ = write_event_files(tmp_path, "clip", _prediction('A "demo",\nreally.'))
     assert path.name == "clip.events.csv"
     with path.open(newline="", encoding="utf-8") as file:
@@ -103,7 +103,7 @@ def test_webvtt_shows_the_disclaimer_all_the_time(tmp_path):
     )
 
 
-def test_times_are_those_of_players(tmp_path):
+def test_times_include_the_start_of_the_video(tmp_path):
     # An event in the second segment of a video that starts at 2.976 s.
     event = Event(3.976, 4.976, CATEGORIES[0], 1.0)
     prediction = _prediction("A demo.", events=(event,), start_s=2.976)
@@ -126,7 +126,7 @@ def test_times_round_into_the_next_minute(tmp_path):
     assert "\n00:01:00.000 --> 100:00:00.000\n" in path.read_text()
 
 
-def test_files_are_replaced_and_nothing_is_left_aside(tmp_path):
+def test_files_are_replaced_and_no_temporary_file_remains(tmp_path):
     write_event_files(tmp_path, "clip.part", _prediction("old"))
     paths = write_event_files(tmp_path, "clip.part", _prediction("new"))
     assert sorted(tmp_path.iterdir()) == sorted(paths)
@@ -147,6 +147,6 @@ def test_files_are_replaced_and_nothing_is_left_aside(tmp_path):
         ({"events": (Event(0, 1, "Bark", 1.0),)}, r"Received: \['Bark'\]"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, message):
+def test_invalid_predictions_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         _prediction(**changes)

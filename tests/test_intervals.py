@@ -8,7 +8,7 @@ from avsdn_tf.intervals import bootstrap_interval, paired_interval
 
 def test_bootstrap_resamples_clips():
     # One of four clips is right: a resample has Binomial(4, 1/4) right clips.
-    # P(0) = 0.316, P(>= 3) = 0.051 and P(4) = 0.004, so 95 % reaches from 0 to 3 of 4.
+    # P(0) = 0.316, P(>= 3) = 0.051 and P(4) = 0.004, so the interval is 0 to 3 of 4.
     assert bootstrap_interval(np.array([1.0, 0, 0, 0])) == (0.0, 0.75)
     # Every resample of one clip is that clip.
     assert bootstrap_interval(np.array([0.3])) == (0.3, 0.3)
@@ -22,7 +22,7 @@ def test_bootstrap_agrees_with_the_normal_interval():
     assert high == pytest.approx(values.mean() + half, abs=half / 20)
 
 
-def test_bootstrap_repeats_and_listens_to_its_arguments():
+def test_bootstrap_is_deterministic_and_uses_its_arguments():
     values = np.random.default_rng(1).random(50)
     interval = bootstrap_interval(values)
     assert interval == bootstrap_interval(values, seed=0)
@@ -35,12 +35,12 @@ def test_bootstrap_repeats_and_listens_to_its_arguments():
 @pytest.mark.parametrize(
     ("values", "level"), [([], 0.95), ([[1.0]], 0.95), ([1.0], 0.0), ([1.0], 95)]
 )
-def test_bootstrap_refuses_what_has_no_interval(values, level):
+def test_bootstrap_refuses_invalid_arguments(values, level):
     with pytest.raises(ValueError, match="Received"):
         bootstrap_interval(np.array(values), level=level)
 
 
-def test_paired_interval_sees_what_unpaired_ones_hide():
+def test_paired_interval_shows_what_separate_intervals_hide():
     # Clips differ greatly in difficulty; A beats B by one segment in every clip.
     generator = np.random.default_rng(5)
     num_right = generator.integers(1, 11, size=200)
@@ -60,6 +60,6 @@ def test_paired_interval_of_a_system_with_itself_is_zero():
     assert paired_interval(correct, correct) == (0.0, 0.0)
 
 
-def test_paired_interval_wants_the_same_clips():
+def test_paired_interval_expects_the_same_clips():
     with pytest.raises(ValueError, match="same shape"):
         paired_interval(np.ones((3, 10)), np.ones((4, 10)))

@@ -195,7 +195,8 @@ def scoring_batches(
 def shard_slices(dataset: Dataset, split: str) -> list[list[tuple[str, int]]]:
     """Return the slices of each shard of a split, as pairs of name and size.
 
-    A slice has at least twice as many clips as its shuffle buffer.
+    A shard has several slices only if each is at least twice as large as the shard's
+    shuffle buffer.
     """
     num_clips = dataset.num_clips(split)
     count = num_clips // (2 * max(1, shuffle_clips(dataset)))

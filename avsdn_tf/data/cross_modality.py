@@ -120,7 +120,7 @@ def scoring_clips(
 def count_clips(dataset: Dataset) -> dict[str, int]:
     """Return the number of clips in each split of this task."""
     total: collections.Counter[str] = collections.Counter()
-    # Count by slice: `segment_pairs` reads the same slices, and `_count` is cached.
+    # Count by slice: `segment_pairs` counts the same slices, and `_count` is cached.
     for split in _stored_splits(dataset):
         for name, _ in itertools.chain(*shard_slices(dataset, split)):
             total.update(_count(dataset, name))

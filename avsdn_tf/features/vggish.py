@@ -128,8 +128,8 @@ def load_weights(network: keras.Sequential, path: str | os.PathLike[str]) -> Non
 
     Args:
         network: The result of `build_network`.
-        path: The folder of a SavedModel, or a checkpoint: `vggish_model.ckpt`, or its
-            name without `.index`.
+        path: The folder of a SavedModel, the file `vggish_model.ckpt`, or the path of a
+            checkpoint without the suffix `.index`.
 
     Raises:
         ValueError: If the file can't be read or has other weights.

@@ -263,8 +263,9 @@ def without_labels(
         )
         message = (
             f"{len(missing)} of {count(len(entries), 'clip')} without labels. "
-            "Expected an empty label file where nothing happens, or in this setting "
-            "what becomes of them, background or skip."
+            "Expected an empty label file for each clip without events, or this "
+            "setting: background uses clips without labels as background, skip omits "
+            "them."
         )
         problems.hints.append(UserError(message, field="unlabelled"))
     if unlabelled == "skip":

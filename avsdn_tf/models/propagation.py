@@ -22,9 +22,9 @@ class PositiveSamplePropagation(MaskedLayer):
 
         v1, v2, a1, a2 = dropout(relu(dense(v))), ..., without bias
         b = relu(v2 a1^T / sqrt(units))
-        G_va = b, with three steps: divide each row by its sum; set entries up to
-            `threshold` to 0; divide each row by its sum again
-        G_av = the same steps on b^T
+        G_va = b with each row divided by its sum, entries up to `threshold` set to 0,
+            and each row divided by its new sum
+        G_av = the same, computed from b^T
         v <- v + G_va a2,  a <- a + G_av v1
         v <- norm(dropout(relu(dense(v)))),  a likewise;  fused = (v + a) / 2
 

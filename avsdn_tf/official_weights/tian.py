@@ -150,7 +150,7 @@ def attention_layers(attention: AudioGuidedAttention) -> dict[str, Any]:
 
 
 def map_side(reader: StateReader, name: str) -> int:
-    """Return the side of square maps; `name` is of a matrix with a row per cell."""
+    """Return the side of square maps; the matrix `name` has a row per cell."""
     return round(reader.matrix_shape(name)[0] ** 0.5)
 
 
