@@ -90,7 +90,7 @@ def other_segment_label(folder):
 
 def other_clip_label(folder):
     labels = np.eye(29, dtype=np.float32)[np.arange(ROWS) % 28]
-    labels[7] = labels[8]  # The row without a segment of its event.
+    labels[7] = labels[8]  # Row 7 has no event segments.
     write(folder / "mil_labels.h5", labels)
 
 

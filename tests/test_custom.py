@@ -46,7 +46,7 @@ def test_categories_and_shapes_come_from_the_data(tmp_path, visual_shape):
     assert opened.disclaimer is None
     found = examples(opened.builder, "train")
     assert {e["video_id"].decode() for e in found.values()} == {r[0] for r in rows[:3]}
-    # From 0.5 to 2 s: the middles of segments 0 and 1 lie within.
+    # The event from 0.5 to 2 s covers the middles of segments 0 and 1.
     assert found[0]["segment_labels"].tolist() == [0, 0, 2, 2]
     assert found[1]["segment_labels"].tolist() == [1, 1, 2, 2]
     assert found[2]["segment_labels"].tolist() == [2, 2, 2, 2]
@@ -112,7 +112,7 @@ def test_a_clip_may_have_several_events(tmp_path):
         (0.7, 1.4, [1]),
         (3.6, 3.9, [3]),
         (2.5, 2.6, [2]),
-        # Beyond the end of a video that is cut off.
+        # The event ends after the clip.
         (3.8, 4.4, [3]),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_run_on_these_shapes_is_evaluated(trained):
 @pytest.mark.parametrize("field", ["categories", "audio_width"])
 def test_a_run_is_evaluated_on_its_own_categories_and_shapes(trained, tmp_path, field):
     rows = make_custom(tmp_path / "own")
-    if field == "categories":  # The same two, in the other order.
+    if field == "categories":  # Swap the two categories.
         (tmp_path / "own" / "categories.txt").write_text("Kettle\nDoor, slamming\n")
     else:
         for row in rows:

@@ -124,7 +124,7 @@ def test_a_picture_says_what_must_be_said_of_its_data(tmp_path, monkeypatch):
 
 
 def count_bands(path):
-    """Return the number of bands of a picture that white rows separate."""
+    """Count the bands of a picture, which white rows separate."""
     is_drawn = (image.imread(path)[..., :3] < 1).any(axis=(1, 2))
     return (np.diff(is_drawn.astype(int), prepend=0) == 1).sum()
 
@@ -244,7 +244,7 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions):
 
 
 def test_an_output_that_is_no_terminal_shows_no_bar(monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # As Jupyter sets it.
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Jupyter sets this variable.
     shown = io.StringIO()
     console = open_console(shown)
     with TrainingProgress(console) as progress:
@@ -385,7 +385,6 @@ def test_a_run_folder_gets_its_report(predictions, tmp_path):
     report = _write(folder, scores, predictions)
     assert json.loads(folder.report.read_text()) == report
     assert report["accuracy"] == 17 / 20
-    # The first of two epochs that are equally good.
     assert (report["selected_epoch"], report["epochs_run"]) == (2, 3)
     assert report["seconds"] == 61
     assert report["dataset_hash"] == "hash"
@@ -403,7 +402,7 @@ def test_a_run_folder_gets_its_report(predictions, tmp_path):
 
 @pytest.fixture
 def overlapping(rng):
-    """Predictions of three categories at once, in clips of 2 to 6 segments."""
+    """Return multi-label predictions for clips of 2 to 6 segments."""
     true = rng.integers(0, 2, (12, 6, 3))
     lengths = rng.integers(2, 7, 12)
     labels = np.where(np.arange(6)[:, None] < lengths[:, None, None], true, -1)
@@ -489,7 +488,7 @@ def test_lanes_hold_the_truth_above_the_prediction():
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["Violin, fiddle", "no event"]
     above, below = (c.get_paths()[0].get_extents() for c in axes.collections)
-    # In seconds, and without the fifth segment, which is padding.
+    # Bars are in seconds, and omit the fifth segment, which is padding.
     assert (above.x0, above.x1, below.x0, below.x1) == (0, 4, 2, 6)
     assert above.y1 < below.y0
     many = figures.LaneClip("row 7", 4, dict.fromkeys(range(30), (true, true)))

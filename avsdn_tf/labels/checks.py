@@ -16,7 +16,7 @@ from avsdn_tf.labels.media import Medium
 from avsdn_tf.text import count, normalize, printable, short_name, skeleton
 
 BACKGROUND = "Background"
-# Tools round lengths: an event that ends up to this long after its video is cut.
+# Tools round lengths: cut events that end up to this long after their video.
 MAX_SURPLUS_S = 1.0
 # A shorter last second of a video is no segment; see `features.video.reader`.
 MIN_SEGMENT_S = 0.1

@@ -166,7 +166,7 @@ class AudioVisualModel(keras.Model):
 
     @property
     def warmup_epochs(self) -> int:
-        """Number of initial epochs that early stopping ignores: the loss is partial."""
+        """Number of initial epochs that early stopping ignores, as a loss term is off."""
         return 0
 
     def begin_epoch(self, epoch: int) -> None:
