@@ -32,7 +32,8 @@ _NOTICE = re.compile(
 def is_command_line() -> bool:
     """Return whether a command of this repository started this process.
 
-    The process that decodes videos counts as a command: it needs no TensorFlow.
+    Commands import TensorFlow late. The process that decodes videos counts as a
+    command, because it needs no TensorFlow.
     """
     program = sys.argv[0] if sys.argv else ""
     # While `python -m` imports the package, argv[0] is "-m".
@@ -92,7 +93,7 @@ def start_tensorflow() -> None:
 
 
 def check_backend() -> None:
-    """Check that Keras runs on TensorFlow; other backends run networks and losses only.
+    """Check that Keras runs on TensorFlow, which the commands need.
 
     Raises:
         UserError: If Keras runs on another backend.

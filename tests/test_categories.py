@@ -52,7 +52,6 @@ def test_two_that_look_alike_are_shown_by_their_escapes(first, second):
     message = refusal("Kettle", first, second)
     assert "line 3" in message
     assert "line 2" in message
-    # Composed names compare equal, and all others show what differs.
     assert ascii(first) in message
 
 

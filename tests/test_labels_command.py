@@ -261,7 +261,6 @@ def test_predicted_events_are_labels(tmp_path, predictor):
     times = {c.key: [(e.start_s, e.end_s) for e in c.events] for c in manifest.clips}
     assert times == {**{key: [(1.0, 2.0)] for key in "abc"}, "quiet": []}
     assert {clip.split for clip in manifest.clips} == set(SPLITS)
-    # Raised before any video is read.
     with pytest.raises(UserError, match=r"manifest\.csv: exists"):
         avsdn(*words, f"--labels_to={own}")
     with pytest.raises(UserError, match="does not read --labels_to"):

@@ -118,7 +118,7 @@ def test_similar_segments_are_propagated():
     identity = np.eye(2)
     layer.set_weights([identity] * 4 + [np.ones(2), np.zeros(2)])
     _, seen, heard = layer(audio, visual)
-    # Before normalization: [2, 0] and [0, 0] visual, [0, 1] and [2, 0] audio.
+    # Before normalization, visual is [[2, 0], [0, 0]], and audio [[0, 1], [2, 0]].
     np.testing.assert_allclose(seen, [[[1, -1], [0, 0]]], atol=1e-5)
     np.testing.assert_allclose(heard, [[[-1, 1], [1, -1]]], atol=1e-5)
 

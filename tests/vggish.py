@@ -30,7 +30,7 @@ def mel_matrix():
 
 
 def numpy_log_mel(waveform):
-    """The front end in plain NumPy: `(patches, 96, 64)`."""
+    """Compute the front end's patches, `(patches, 96, 64)`, in plain NumPy."""
     f = FRONT_END
     count = 1 + (len(waveform) - f.window_samples) // f.hop_samples
     starts = f.hop_samples * np.arange(count)
@@ -61,7 +61,7 @@ def network():
 
 
 class VGGish(tf.Module):
-    """Waveform `(samples,)` to `(patches, 128)`, before the ReLU."""
+    """Features `(patches, 128)`, before the ReLU, of a waveform `(samples,)`."""
 
     def __init__(self, model):
         super().__init__()

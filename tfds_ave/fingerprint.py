@@ -107,8 +107,9 @@ def find_changes(
     Args:
         fingerprint: The fingerprint of a built data set.
         folder: The folder to compare. Default: the fingerprint's folder, if it exists.
-        read_data: Whether to compare checksums of features and videos, and to report
-            missing files. Otherwise only the sizes of existing files are compared.
+        read_data: True: compare checksums of features and videos, and report missing
+            files. False: compare only sizes of features and videos, and ignore missing
+            files. Hashes of other files are always compared.
     """
     if folder is not None and not folder.is_dir():
         return [f"{folder} is missing"]

@@ -284,7 +284,7 @@ def _explain_match(
 
     Args:
         video: The labels.
-        matches: The media.
+        matches: The media that match.
         names: Names to search for a similar name.
     """
     where = next((event.where for event in video.events), video.source)

@@ -163,7 +163,7 @@ def _command(args: argparse.Namespace) -> str:
 def _write(
     folder: pathlib.Path, header: Mapping[str, Any], found: Sequence[Comparison]
 ) -> None:
-    """Write the page, its figures as JSON, and the figure."""
+    """Write the page, its numbers as JSON, and the picture."""
     with explain_unwritable(folder, "Choose another folder by --out."):
         folder.mkdir(parents=True, exist_ok=True)
         measured = {**header, "comparisons": [each.to_json() for each in found]}

@@ -1,4 +1,4 @@
-"""Measure programs that do the same work in turns, each in its own process."""
+"""Measure programs in turns, each in its own process, on the same work."""
 
 import contextlib
 import dataclasses
