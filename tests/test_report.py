@@ -385,6 +385,7 @@ def test_a_run_folder_gets_its_report(predictions, tmp_path):
     report = _write(folder, scores, predictions)
     assert json.loads(folder.report.read_text()) == report
     assert report["accuracy"] == 17 / 20
+    # Epochs 2 and 3 have equal scores: the first counts.
     assert (report["selected_epoch"], report["epochs_run"]) == (2, 3)
     assert report["seconds"] == 61
     assert report["dataset_hash"] == "hash"

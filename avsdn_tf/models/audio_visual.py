@@ -166,7 +166,7 @@ class AudioVisualModel(keras.Model):
 
     @property
     def warmup_epochs(self) -> int:
-        """Number of initial epochs, with a partial loss, that early stopping ignores."""
+        """Number of initial epochs, with partial loss, that early stopping ignores."""
         return 0
 
     def begin_epoch(self, epoch: int) -> None:
