@@ -256,7 +256,7 @@ def test_importing_the_package_changes_nothing_of_a_process():
 def test_no_module_needs_a_library_of_unix_alone():
     for package in ("avsdn_tf", "tfds_ave"):
         for path in (ROOT / package).rglob("*.py"):
-            # Functions may import these modules after a check of the platform.
+            # Only module-level imports: functions may check the platform first.
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.Import):
                     names = {alias.name for alias in node.names}

@@ -225,7 +225,7 @@ def test_a_file_that_a_killed_process_left_is_no_feature(tmp_path):
 
 def test_features_of_another_precision_are_of_another_kind(tmp_path):
     half = BACKBONES.override(visual_precision="mixed_bfloat16")
-    # Version 0.1.0 doesn't record the precision.
+    # Features without a recorded precision are float32.
     old = BACKBONES.to_dict()
     del old["visual_precision"]
     (tmp_path / "extract.json").write_text(json.dumps(old))
@@ -293,7 +293,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path, monkeypatch):
     begun, chunks_of = threading.Event(), {"0": 0, "1": 0}
 
     class Waiting(Extractor):
-        """The second video is in its first chunk when the first one is done."""
+        """Hold the second video in its first chunk until the interruption."""
 
         def stream(self, path):
             for chunk in super().stream(path):

@@ -68,7 +68,7 @@ def check_run_folder(args: argparse.Namespace) -> None:
     from avsdn_tf.run_folder import RunFolder
 
     check_out(args, "run")
-    # Workers share a folder, which holds the files of the chief.
+    # Don't check in workers: the chief may have written to their shared folder.
     if args.run and "TF_CONFIG" not in os.environ:
         RunFolder(args.run).check_startable(args.resume)
 
@@ -93,12 +93,12 @@ def _check_dataset(name: str, data_dir: str | None) -> None:
         message = f"Expected tfds_ave/CONFIG, with a config of {', '.join(DATASETS)}."
         message += did_you_mean(config or package, DATASETS, "tfds_ave/")
         raise UserError(message, field="dataset", value=name)
-    # TFDS opens URLs.
     data_dir = find_data_dir(data_dir)
     if os.path.exists(data_dir) and not os.path.isdir(data_dir):
         message = "Not a folder. Expected TFDS's folder of data sets."
         raise UserError(message, field="data_dir", value=data_dir)
     folder = os.path.join(data_dir, package, config)
+    # URLs can't be checked here: TFDS opens them.
     is_simulated = config in ("", DATASETS[0])
     if not (is_simulated or "://" in data_dir or os.path.isdir(folder)):
         raise UserError(
@@ -157,7 +157,7 @@ def check_out(args: argparse.Namespace, field: str) -> None:
     """Check that an output folder is a folder, or can become one.
 
     Raises:
-        UserError: If it is or lies below a file, or is a URL.
+        UserError: If the path is a file, is below a file, or is a URL.
     """
     out = getattr(args, field, None)
     path = pathlib.Path(out) if out else None

@@ -36,7 +36,7 @@ class Contender(Program):
         self.name = f"{module}.{work}"
 
     def take_turn(self, seconds: float = 0, least: int = 1) -> list[float]:
-        """Run one turn, and return the seconds of every repetition.
+        """Run one turn, and return each call's seconds per unit of work.
 
         The arguments are those of `turns.take_turn`.
 
@@ -76,7 +76,7 @@ def compete(
             first repetition, which is slow after a pause.
 
     Returns:
-        Seconds of every repetition in every turn, by name.
+        Seconds per unit of work of each call in each turn, by name.
     """
     with contextlib.ExitStack() as stack:
         turns = {}

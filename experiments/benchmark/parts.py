@@ -43,13 +43,13 @@ from experiments.published import load_table
 # Names of the programs in tables. A comma separates a variant.
 _EAGER, _COMPILED, _FUSED = "PyTorch", "PyTorch, torch.compile", "PyTorch, fused Adam"
 _PLAIN, _OURS, _XLA = "plain Keras, fit", "avsdn_tf", "avsdn_tf, --xla=step"
-# Both keep their weights in float32.
+# Both programs in bfloat16 keep their weights in float32.
 _EAGER_HALF = "PyTorch, autocast to bfloat16"
 _OURS_HALF = "avsdn_tf, --precision=mixed_bfloat16"
 _HALF = {"precision": "mixed_bfloat16"}
 _CLIPS = "clips a second"
 _AVSDN = Batch("avsdn", VISUAL_SHAPES["avsdn"])
-# Enough calls for a 99th percentile below the two slowest calls.
+# Of 200 calls, the third slowest determines the 99th percentile.
 _LATENCY_CALLS = 200
 _FEATURES_NOTE = (
     "PyTorch holds all features in float32, as the published programs do, and "
@@ -104,7 +104,7 @@ def measure_step(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
-    """Measure a training step of each newer network, and on maps its peak memory."""
+    """Measure a step of each newer network, and peak memory if features are maps."""
     others = ("avel_att", "dmrn", "avsdn")
     rows = [row for row in load_table("heads") if row.model not in others]
     with contextlib.ExitStack() as stack:
@@ -123,7 +123,7 @@ def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
                 _EAGER: (TORCH_HEADS, "training", clip_norm),
                 _OURS: (OURS, "step", ours),
             }
-            # One call suffices: a step takes seconds, and avsdn_tf makes eight a call.
+            # One call suffices: steps take seconds, and avsdn_tf runs eight per call.
             turns = compete(programs, batch, args.repeats, args.seconds, 1)
             speeds = {
                 n: [batch.size / s for s in medians(of)] for n, of in turns.items()
