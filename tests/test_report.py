@@ -194,7 +194,7 @@ def test_the_legend_of_a_video_names_every_curve():
 
 def test_clips_are_chosen_by_rule():
     labels = np.full((6, 10), 3)
-    labels[:5, :5] = 0  # The last clip is background throughout: not partial.
+    labels[:5, :5] = 0  # The last clip is all background, and no candidate.
     predicted = labels.copy()
     for clip, wrong in enumerate([3, 0, 1, 4, 2]):
         predicted[clip, :wrong] = 1
