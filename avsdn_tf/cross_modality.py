@@ -2,8 +2,8 @@
 
 A2V is given an event's audio segments and searches the visual ones; V2A is given the
 visual segments and searches the audio. A window as long as the event slides over the
-other modality. The window of the smallest summed distance wins, the earliest of equal
-ones. It is correct if it starts exactly where the event starts.
+other modality. The window with the smallest summed distance wins; of equal windows,
+the earliest. The window is correct if it starts exactly where the event starts.
 
 Only clips with exactly one event, shorter than the clip, are scored: an event as long
 as the clip has a single window, and one window can't find several events. All 402 clips

@@ -362,7 +362,7 @@ def test_versions_that_a_resumed_run_has_are_noted(folder, monkeypatch):
 
 def test_a_data_set_that_was_built_again_has_the_same_hash(dataset, tmp_path):
     again = open_dataset("tfds_ave/synthetic", str(tmp_path))
-    # Compare two builds, whose files differ.
+    # Make sure that these are two builds.
     assert again.builder.data_path != dataset.builder.data_path
     assert again.content_hash() == dataset.content_hash()
 
@@ -417,7 +417,7 @@ def test_a_directory_of_files_that_was_changed_is_refused(
 ):
     path = tmp_path / "copied.keras"
     content = bytearray((finished / "model.keras").read_bytes())
-    # Flags or method of every entry of the zip's central directory.
+    # An entry has its flags at offset 8 and its compression method at offset 10.
     for entry in re.finditer(rb"PK\x01\x02", bytes(content)):
         content[entry.start() + offset] = value
     path.write_bytes(content)

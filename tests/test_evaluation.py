@@ -87,7 +87,7 @@ def test_background_recall():
 
 
 def test_partial_clip_accuracy():
-    # Only the first clip holds both, with 3 of 4 segments right.
+    # Only the first clip has event and background; 3 of its 4 segments are right.
     assert evaluation.partial_clip_accuracy(LABELS, PREDICTED, BACKGROUND) == 3 / 4
     np.testing.assert_array_equal(
         evaluation.partial_clips(LABELS, BACKGROUND), [True, False, False]

@@ -1,4 +1,4 @@
-"""The builder: its examples and metadata read back, by TFDS and by `tfds build`."""
+"""Build data sets by TFDS and `tfds build`, and read examples and metadata back."""
 
 import dataclasses
 import os

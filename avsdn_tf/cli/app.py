@@ -78,9 +78,9 @@ class _Parser(argparse_flags.ArgumentParser):
         raise UserError(f"{message[:1].upper()}{message[1:]}.")
 
     def with_values(self, words: Sequence[str]) -> list[str]:
-        """Return words with `--flag=true` for `--flag` before another argument.
+        """Add `=true` to each boolean flag before a word that is not a boolean.
 
-        argparse would read a video after `--zero_shot` as the flag's value.
+        argparse would read the video after `--zero_shot` as the flag's value.
         """
         words = list(words)
         for i, (word, following) in enumerate(itertools.pairwise(words)):

@@ -36,7 +36,7 @@ FEATURES = (
     Flag("visual_hop_s", "Seconds per row of visual features.", float, shown_default=1),
     Flag(
         "tolerance_s",
-        "Largest difference of the two lengths, in seconds.",
+        "Largest difference of audio and visual lengths, in seconds.",
         *(float, None, (), 1),
     ),
 )
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         Flag(
             "ticks_per_s",
-            "Ticks of the labels' time unit per second, such as 1000.",
+            "Units of the labels' times per second: 1000 for milliseconds.",
             *(float, 1.0),
         ),
     ):
@@ -71,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag in (
         Flag(
             "splits",
-            "Use splits of the labels (file), random ones, or random ones where labels "
-            "have none (auto).",
+            "Splits of the labels (file), random splits (random), or random splits "
+            "where labels have none (auto).",
             *(str, "auto", ("auto", "file", "random")),
         ),
         Flag(

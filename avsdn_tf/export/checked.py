@@ -15,7 +15,7 @@ from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.models import SegmentClassifier
 
-# Largest allowed difference from Keras, relative to the largest value if above 1.
+# Largest allowed difference from Keras; if values exceed 1, relative to the largest.
 BOUND = 1e-5
 
 
