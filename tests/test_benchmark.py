@@ -197,7 +197,7 @@ def test_every_other_round_goes_backwards():
 
 
 def test_peak_memory_excludes_the_parent_process():
-    # Allocate more than the program: Linux includes a parent's peak in its child's.
+    # Allocate more memory than the child: Linux may report the parent's peak.
     held = np.ones(40_000_000)
     for code, low, high in (
         ("pass", 1e6, 100e6),
