@@ -96,14 +96,14 @@ def test_a_file_without_rows_is_refused(tmp_path, content):
         (0, 0, [28] * 10),
     ],
 )
-def test_segments_from_start_until_before_end_are_the_event(start_s, end_s, expected):
+def test_an_event_covers_segments_from_start_to_before_end(start_s, end_s, expected):
     labels = segment_labels(3, start_s, end_s, num_segments=10, background=28)
     assert labels.dtype == np.int64
     assert labels.tolist() == expected
 
 
 @needs_official
-def test_the_official_file_gives_the_released_labels_in_full():
+def test_the_official_annotations_give_the_released_labels():
     rows = read(OFFICIAL / "Annotations.txt")
     assert len(rows) == 4143
     assert tuple(dict.fromkeys(row.category for row in rows)) == AVE_CATEGORIES
@@ -128,7 +128,7 @@ def test_the_official_file_gives_the_released_labels_in_full():
 
 
 @needs_official
-def test_ids_repeat_and_cross_splits_as_the_data_card_states():
+def test_repeated_ids_equal_the_data_card():
     rows = read(OFFICIAL / "Annotations.txt")
     splits = {
         split: {rows[i].video_id for i in official_array(f"{split}_order.h5", "order")}
@@ -141,7 +141,7 @@ def test_ids_repeat_and_cross_splits_as_the_data_card_states():
 
 
 @needs_official
-def test_checksums_are_those_of_the_official_bytes():
+def test_checksums_equal_the_checksums_of_the_official_files():
     path = Path(__file__).parents[1] / "tfds_ave" / "checksums.tsv"
     lines = [line.split("\t") for line in path.read_text().splitlines()]
     assert {url for url, *_ in lines} == {u for u in URLS.values() if "github" in u}

@@ -140,7 +140,7 @@ def expected_target(label, multi_label, many, one):
 @pytest.mark.parametrize(
     "label", ["segment_labels", "segment_label_mean", "clip_label"]
 )
-def test_training_batches_hold_every_window_padded(recordings, label, multi_label):
+def test_training_batches_contain_every_window_padded(recordings, label, multi_label):
     clips, dataset = recordings
     expected = {window[2].tobytes(): window for window in windows(clips)}
     found = batches.training_batches(
@@ -173,7 +173,7 @@ def test_training_batches_hold_every_window_padded(recordings, label, multi_labe
 
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_scoring_batches_hold_whole_clips_padded(recordings, split, multi_label):
+def test_scoring_batches_contain_whole_clips_padded(recordings, split, multi_label):
     clips, dataset = recordings
     rows = []
     for batch in batches.scoring_batches(
@@ -212,7 +212,7 @@ def test_batches_of_long_clips_are_small(recordings, monkeypatch):
         assert max(sizes) == most
 
 
-def test_cross_modality_localization_needs_one_length(recordings):
+def test_cross_modality_localization_needs_clips_of_equal_length(recordings):
     _, dataset = recordings
     for read in (cross_modality.segment_pairs, cross_modality.scoring_clips):
         with pytest.raises(UserError, match="one length") as error:

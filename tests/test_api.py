@@ -113,7 +113,7 @@ def start():
 
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_docstring_runs(name, start, rng):
+def test_docstring_examples_run(name, start, rng):
     text = inspect.getdoc(EXAMPLES[name])
     assert "Example:\n" in text, "the docstring has no example"
     head = name.rpartition("convert_")[2]

@@ -103,13 +103,13 @@ def test_a_video_has_maps_if_its_network_has_spatial_attention(cells, tmp_path):
     assert predict_video(make_avel(attention=False), cells, path).attention is None
 
 
-def test_half_precision_has_maps(cells, tmp_path):
+def test_maps_in_half_precision_are_returned_in_float32(cells, tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 2)
     found = predict_video(make_avel(dtype="mixed_bfloat16"), cells, path)
     assert found.attention.dtype == np.float32
 
 
-def test_where_there_is_no_picture_nothing_was_looked_at(cells, tmp_path):
+def test_a_video_without_picture_has_no_maps(cells, tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 2, picture=False)
     assert predict_video(make_avel(), cells, path).attention is None
 
@@ -126,7 +126,7 @@ def test_where_there_is_no_picture_nothing_was_looked_at(cells, tmp_path):
     ],
     ids=["short", "one", "no cell", "half", "nan", "negative"],
 )
-def test_maps_that_are_no_attention_are_refused(maps):
+def test_invalid_maps_are_refused(maps):
     with pytest.raises(ValueError, match="attention"):
         make_prediction(maps)
 
@@ -144,7 +144,7 @@ def data_of(page):
     return json.loads(page[start : page.index("</script>", start)])
 
 
-def test_the_page_has_a_switch_and_a_byte_a_cell(tmp_path):
+def test_the_page_has_a_switch_and_stores_a_byte_per_cell(tmp_path):
     page = write_page(tmp_path, make_prediction())
     switch = '<label><input type="checkbox" role="switch" id="look"'
     assert page.count(switch) == 1
@@ -159,16 +159,14 @@ def test_the_page_has_a_switch_and_a_byte_a_cell(tmp_path):
     )
 
 
-def test_without_maps_the_page_has_nothing_of_them(tmp_path):
+def test_a_page_without_maps_has_no_switch(tmp_path):
     page = write_page(tmp_path, make_prediction(None))
     assert "attention" not in data_of(page)
     for word in ("canvas", "switch", "look", "percents"):
         assert word not in page
 
 
-def test_maps_of_a_very_long_video_are_left_out_and_the_page_says_so(
-    tmp_path, monkeypatch
-):
+def test_the_page_omits_maps_of_a_very_long_video_with_a_notice(tmp_path, monkeypatch):
     monkeypatch.setattr(player, "ATTENTION_CELLS_MAX", MAPS.size - 1)
     page = write_page(tmp_path, make_prediction())
     assert "attention" not in data_of(page)
@@ -180,7 +178,7 @@ def test_maps_of_a_very_long_video_are_left_out_and_the_page_says_so(
     assert "too long" not in page
 
 
-def test_other_files_are_the_same_with_and_without_maps(tmp_path):
+def test_event_files_are_equal_with_and_without_maps(tmp_path):
     texts = [
         [path.read_text() for path in write_event_files(tmp_path, "clip", found)]
         for found in (make_prediction(), make_prediction(None))
@@ -236,7 +234,7 @@ document.title = JSON.stringify(result);
 """
 
 
-def test_the_overlay_in_a_browser(tmp_path):
+def test_the_overlay_works_in_a_browser(tmp_path):
     page = write_page(tmp_path, make_prediction(), "clip.avi")
     page = page.replace("</body>", f"{VISIT}</body>")
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
@@ -264,7 +262,7 @@ def test_the_overlay_in_a_browser(tmp_path):
     assert not result["sideways"]
 
 
-def test_a_figure_has_a_map_a_segment_and_a_bar_a_true_event():
+def test_a_figure_shows_a_map_per_segment_and_a_bar_per_true_event():
     rng = np.random.default_rng(0)
     clips = []
     for length in (4, 24):
@@ -294,7 +292,7 @@ def own_data(request, tmp_path_factory):
     return builder, str(folder / "data")
 
 
-def test_maps_of_test_clips_are_those_of_the_network(own_data):
+def test_maps_of_test_clips_equal_the_maps_of_the_network(own_data):
     builder, data_dir = own_data
     dataset = open_dataset("tfds_ave/custom", data_dir)
     keras.utils.set_random_seed(1)
@@ -315,7 +313,7 @@ def test_maps_of_test_clips_are_those_of_the_network(own_data):
     [(True, "avel_att", True), (False, "avel", False)],
     indirect=["own_data"],
 )
-def test_the_report_shows_where_a_network_looks(own_data, model, looks, tmp_path):
+def test_the_report_shows_attention_maps(own_data, model, looks, tmp_path):
     _, data_dir = own_data
     settings = {"dataset": "tfds_ave/custom", "data_dir": data_dir, "model": model}
     avsdn_tf.train(run=tmp_path / "run", epochs=1, units=4, **settings)

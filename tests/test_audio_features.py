@@ -78,7 +78,7 @@ def test_a_folder_may_have_any_name(saved, tmp_path):
     )
 
 
-def test_the_width_is_read_from_the_module(tmp_path):
+def test_the_feature_width_is_read_from_the_module(tmp_path):
     small = keras.Sequential(
         [
             keras.Input((96, 64, 1)),
@@ -109,7 +109,7 @@ assert "tensorflow_hub" in sys.modules and "pkg_resources" not in sys.modules
 
 
 @pytest.mark.parametrize("setuptools", ["hide", "show"])
-def test_all_versions_of_setuptools_work(saved, setuptools):
+def test_a_module_loads_with_every_version_of_setuptools(saved, setuptools):
     # setuptools 82 has no pkg_resources; in earlier versions, importing it warns.
     ended = subprocess.run(
         [sys.executable, "-c", _WITHOUT_PKG_RESOURCES, str(saved[0]), setuptools],
@@ -148,7 +148,7 @@ def test_yamnet_features_depend_on_a_single_second(tmp_path):
     np.testing.assert_allclose(embeddings(seconds[2:3])[0, 0], 6, rtol=1e-5)
 
 
-def test_features_of_other_modules_are_means_over_a_seconds_patches(tmp_path):
+def test_features_of_other_modules_are_means_over_patches_of_a_second(tmp_path):
     class Patches(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
         def __call__(self, waveform):

@@ -180,7 +180,7 @@ def test_bad_input_is_explained_and_builds_nothing(tmp_path, damage):
     assert not list((tmp_path / "data").rglob("*.tfrecord*"))
 
 
-def test_a_feature_beyond_float16_is_explained(tmp_path):
+def test_a_feature_beyond_the_float16_range_is_explained(tmp_path):
     folder = make_ave(tmp_path / "ave", "vgg19", noisy=False)
     set_value(folder / "visual_feature.h5", (19, 3, 6, 6, 511), 70000)
     with pytest.raises(DatasetError, match=r"row 19, segment 3.*float16.*70000"):
@@ -196,7 +196,7 @@ def test_agreeing_label_files_are_accepted(tmp_path):
     assert build(folder, tmp_path / "data").is_prepared()
 
 
-def test_an_error_leaves_other_configs_and_foreign_files_alone(tmp_path):
+def test_a_failed_build_keeps_other_configs_and_foreign_files(tmp_path):
     data = tmp_path / "data"
     build(make_ave(tmp_path / "ave", noisy=False), data)
     (data / "mine.txt").write_text("mine")
@@ -227,7 +227,7 @@ def test_missing_files_are_downloaded(tmp_path, downloads):
     assert build(folder, tmp_path / "data").is_prepared()
 
 
-def test_background_comes_along_with_a_downloaded_visual_file(tmp_path, downloads):
+def test_background_is_built_from_a_downloaded_visual_file(tmp_path, downloads):
     folder = make_ave(tmp_path / "ave", "vgg19")
     for name in ("visual_feature.h5", "visual_feature_noisy.h5"):
         (folder / name).rename(downloads / name)

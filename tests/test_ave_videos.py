@@ -105,7 +105,7 @@ def test_missing_videos_are_named(tmp_path, ave_folder, loaded):
     assert loaded == []
 
 
-def test_a_broken_video_is_named_and_the_features_of_others_are_kept(
+def test_a_damaged_video_is_named_and_other_features_are_kept(
     tmp_path, ave_folder, loaded, clip
 ):
     broken = ave_folder / "AVE" / "-id00000003.mp4"
@@ -138,7 +138,7 @@ def test_damaged_features_are_named(tmp_path, ave_folder, loaded):
     assert f"{file}: NaN" in refusal(ave_folder, tmp_path / "data2")
 
 
-def test_videos_of_another_length_are_named(tmp_path, ave_folder, loaded):
+def test_videos_of_the_wrong_length_are_named(tmp_path, ave_folder, loaded):
     write_clip(ave_folder / "AVE" / "-id00000021.mp4", 8)
     message = refusal(ave_folder, tmp_path / "data")
     assert "1 of 30" in message
@@ -215,7 +215,7 @@ def test_an_encrypted_video_is_one_message(tmp_path):
 @pytest.mark.parametrize(
     ("network", "shape"), [("vgg19", "(7, 7, 512)"), ("resnet152_maps", "(7, 7, 2048)")]
 )
-def test_a_network_of_another_shape_is_refused_before_any_work(
+def test_a_network_of_another_shape_is_refused_before_extraction(
     tmp_path, ave_archive, loaded, network, shape
 ):
     (ave_archive / "features.json").write_text(json.dumps({"visual_network": network}))

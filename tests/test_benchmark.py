@@ -143,7 +143,7 @@ def test_the_plain_keras_network_equals_ours(batch):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_turn_lasts_for_its_time_and_least_number_of_calls(monkeypatch):
+def test_a_turn_lasts_for_a_minimum_time_and_number_of_calls(monkeypatch):
     calls = []
     assert len(turns.take_turn(lambda: calls.append(1), 0.0)) == len(calls) == 1
     assert len(turns.take_turn(lambda: calls.append(1), 0.0, least=4)) == 4
@@ -189,7 +189,7 @@ def test_contenders_take_turns_and_report_their_memory(tmp_path, monkeypatch):
         programs.run_command(["--epochs=0"])
 
 
-def test_every_other_round_goes_backwards():
+def test_every_other_round_runs_in_reverse_order():
     calls = []
     work = {name: lambda name=name: calls.append(name) or 1 for name in "ab"}
     assert contenders.alternate(work, 2) == {"a": [1, 1], "b": [1, 1]}
@@ -221,7 +221,7 @@ def test_a_program_that_hangs_is_killed():
     assert program.process.returncode
 
 
-def test_the_feature_file_holds_the_data_set(data_dir, feature_file):
+def test_the_feature_file_contains_the_data_set(data_dir, feature_file):
     dataset = open_dataset("tfds_ave/synthetic", data_dir)
     with h5py.File(feature_file) as file:
         assert file["visual"].dtype == np.float32
@@ -254,7 +254,7 @@ def test_ratios_above_one_are_better():
     assert start.ratios["avsdn_tf"] == pytest.approx(0.032)
 
 
-def test_a_result_holds_machine_versions_and_disclaimer():
+def test_a_result_contains_machine_versions_and_disclaimer():
     header = {
         "command": "python -m experiments.benchmark",
         "parts": ["step", "start"],
@@ -369,7 +369,7 @@ def test_equal_settings_record_equal_commands(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["keras", "graph", "xla", "savedmodel"])
-def test_our_program_predicts(how):
+def test_our_program_runs_a_prediction(how):
     our_program.inference(AVSDN_BATCH, how)()
 
 

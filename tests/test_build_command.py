@@ -47,7 +47,7 @@ def parsed(*words):
         (["resnet152", "--manual_dir=empty"], ("resnet152", "empty")),
     ],
 )
-def test_the_config_that_a_person_means(own, words, expected):
+def test_build_resolves_the_name_or_folder_of_a_config(own, words, expected):
     assert parsed(*words) == expected
 
 
@@ -66,23 +66,23 @@ def test_the_config_that_a_person_means(own, words, expected):
         (["synthetic", "--manual_dir=empty"], ["manual_dir", "simulated"]),
     ],
 )
-def test_a_wrong_word_is_told(own, words, parts):
+def test_an_unknown_config_or_folder_is_explained(own, words, parts):
     with pytest.raises(UserError) as error:
         parsed(*words)
     assert all(part in str(error.value) for part in parts)
 
 
-def test_missing_data_are_told_before_tensorflow_starts(own, monkeypatch):
+def test_missing_data_are_reported_before_tensorflow_starts(own, monkeypatch):
     monkeypatch.setattr(build, "start", pytest.fail)
     with pytest.raises(UserError, match=r"--manual_dir=DIR.*manifest\.csv"):
         avsdn("build", "custom", "--data_dir=data")
 
 
-def test_the_command_knows_all_configs():
+def test_the_build_command_lists_all_configs():
     assert set(DATASETS) == set(Builder.builder_configs)
 
 
-def test_a_user_s_own_data_are_built_and_described(own, capsys):
+def test_custom_data_are_built_and_described(own, capsys):
     assert (
         avsdn("build", "--config=custom", "--manual_dir=my_data", "--data_dir=d") == 0
     )
@@ -151,7 +151,7 @@ def test_warnings_are_in_the_summary(own, capsys):
         assert part in printed
 
 
-def test_a_changed_source_is_built_again_if_told(own, capsys):
+def test_a_changed_source_is_rebuilt_with_overwrite(own, capsys):
     avsdn("build", "my_data", "--data_dir=d")
     (own / "categories.txt").write_text("Kettle\nDoor, slamming\n")
     # Without a folder, the data set's source folder is compared.
@@ -162,7 +162,7 @@ def test_a_changed_source_is_built_again_if_told(own, capsys):
     assert open_dataset("tfds_ave/custom", "d").categories[0] == "Kettle"
 
 
-def test_wrong_data_are_one_error_of_a_user(own):
+def test_invalid_data_are_a_user_error(own):
     (own / "categories.txt").unlink()
     with pytest.raises(UserError, match=r"categories\.txt is missing"):
         avsdn("build", "my_data", "--data_dir=d")
@@ -170,7 +170,7 @@ def test_wrong_data_are_one_error_of_a_user(own):
         avsdn("build", "resnet152", "--manual_dir=empty", "--data_dir=d")
 
 
-def test_options_of_the_pipeline_are_handed_on(own):
+def test_pipeline_options_are_passed_to_beam(own):
     words = ("--manual_dir=my_data", "--beam_pipeline_options=a=1,runner=Own")
     config = build._download_config(app.parse(["build", "custom", *words]))
     assert isinstance(config.beam_options, PipelineOptions)
@@ -179,7 +179,7 @@ def test_options_of_the_pipeline_are_handed_on(own):
     assert not config.download_mode.overwrite_dataset
 
 
-def test_it_runs_anywhere_and_in_few_lines(own, tmp_path):
+def test_build_runs_in_any_folder_and_prints_few_lines(own, tmp_path):
     for words, code in ((["custom", "--manual_dir=my_data"], 0), (["nope"], 2)):
         done = subprocess.run(
             [sys.executable, "-m", "avsdn_tf.main", "build", *words, "--data_dir=d"],
@@ -194,7 +194,7 @@ def test_it_runs_anywhere_and_in_few_lines(own, tmp_path):
         assert len((done.stdout + done.stderr).splitlines()) <= 15
 
 
-def test_training_on_a_manifest_builds_the_windows_that_it_names(own, capsys):
+def test_training_on_a_manifest_builds_the_requested_windows(own, capsys):
     def window_s():
         return open_dataset("tfds_ave/custom", "d").builder.info.metadata["window_s"]
 
@@ -209,7 +209,7 @@ def test_training_on_a_manifest_builds_the_windows_that_it_names(own, capsys):
     assert window_s() == 10
 
 
-def test_the_next_command_fits_clips_without_times(own, capsys):
+def test_the_printed_next_command_trains_on_clips_without_times(own, capsys):
     rows = make_custom(own.parent / "my weak data")
     rows[0][3:5] = ["", ""]
     write_manifest(own.parent / "my weak data", rows)

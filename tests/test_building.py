@@ -75,7 +75,7 @@ def test_programs_that_build_at_once_build_one_data_set(tmp_path):
     assert opened.num_clips("train") == 480
 
 
-def test_a_second_build_waits_and_uses_what_the_first_has_built(tmp_path):
+def test_a_second_build_waits_for_the_data_set_of_the_first(tmp_path):
     make_custom(tmp_path / "own")
     build(tmp_path / "own", tmp_path / "other", "custom")
     folder = tmp_path / "data" / "tfds_ave" / "custom"
@@ -99,7 +99,7 @@ def test_a_second_build_waits_and_uses_what_the_first_has_built(tmp_path):
     assert len(examples(waiting, "train")) == 3
 
 
-def test_reading_takes_no_lock(tmp_path):
+def test_reading_needs_no_lock(tmp_path):
     make_custom(tmp_path / "own")
     folder = pathlib.Path(build(tmp_path / "own", tmp_path, "custom").data_path)
     with lock(folder.parent):
@@ -108,7 +108,7 @@ def test_reading_takes_no_lock(tmp_path):
         build(tmp_path / "own", tmp_path, "custom")
 
 
-def test_what_killed_builds_left_is_removed(tmp_path, loaded):
+def test_leftovers_of_killed_builds_are_removed(tmp_path, loaded):
     rows = make_custom_videos(tmp_path / "own")
     config, features = tmp_path / "data/tfds_ave/custom", tmp_path / "own/features"
     for path in (
@@ -127,7 +127,7 @@ def test_what_killed_builds_left_is_removed(tmp_path, loaded):
     assert not [name for name in names(features) if name.startswith(".")]
 
 
-def test_another_build_of_the_same_features_keeps_its_files(tmp_path, loaded):
+def test_a_build_keeps_files_of_another_running_build(tmp_path, loaded):
     make_custom_videos(tmp_path / "own")
     results = tmp_path / "own" / "features" / ".failures-abc"
     results.mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_another_build_of_the_same_features_keeps_its_files(tmp_path, loaded):
 
 
 @pytest.mark.parametrize("is_new_there", [False, True])
-def test_a_data_set_that_a_killed_build_replaced_comes_back(tmp_path, is_new_there):
+def test_a_data_set_is_restored_after_a_killed_build(tmp_path, is_new_there):
     make_custom(tmp_path / "own")
     folder = pathlib.Path(build(tmp_path / "own", tmp_path, "custom").data_path)
     replaced = folder.with_name("replaced.1.3.0")
@@ -158,7 +158,7 @@ def test_a_data_set_that_a_killed_build_replaced_comes_back(tmp_path, is_new_the
         tf.errors.ResourceExhaustedError(None, None, "No space left on device"),
     ],
 )
-def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, error):
+def test_a_full_disk_is_one_message_and_leaves_no_files(tmp_path, monkeypatch, error):
     def fail(config, split):
         yield from list(generate(config, split))[:3]
         raise error
@@ -175,7 +175,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, er
     assert names(tmp_path) == ["tfds_ave"]
 
 
-def test_too_little_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_too_little_space_is_reported_before_writing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
     monkeypatch.setattr(look.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DatasetError, match=r"too little space\. .*0\.06 GB.* 0\.01 GB"):
@@ -183,13 +183,13 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path, monkeypat
     assert names(tmp_path / "tfds_ave" / "synthetic") == []
 
 
-def test_a_folder_that_can_not_be_made_is_one_message(tmp_path):
+def test_a_folder_that_cannot_be_created_is_one_message(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file.*can't be built"):
         open_dataset("tfds_ave/synthetic", str(tmp_path / "file"))
 
 
-def test_a_folder_without_a_data_set_is_not_taken_for_one(tmp_path):
+def test_a_folder_without_a_data_set_is_one_message(tmp_path):
     make_custom(tmp_path / "own")
     folder = tmp_path / "data" / "tfds_ave" / "custom" / "1.3.0"
     folder.mkdir(parents=True)
@@ -206,7 +206,7 @@ def refusal(folder, data_dir):
     return str(error.value)
 
 
-def test_all_that_is_wrong_is_named_before_the_first_feature(tmp_path, loaded):
+def test_all_errors_are_named_before_the_first_feature_is_extracted(tmp_path, loaded):
     """Wrong lengths of features, no sound, no video, and an event past the end."""
     folder = tmp_path / "own"
     rows = make_custom_videos(folder, (3, 3, 3, 3, 3, 3, 3))
@@ -228,7 +228,9 @@ def test_all_that_is_wrong_is_named_before_the_first_feature(tmp_path, loaded):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
-def test_lengths_of_every_container_are_known_before(tmp_path, loaded, suffix):
+def test_lengths_of_every_container_are_read_before_extraction(
+    tmp_path, loaded, suffix
+):
     folder = tmp_path / "own"
     rows = make_custom_videos(folder, (1, 1, 1))
     for index, row in enumerate(rows):
@@ -242,13 +244,13 @@ def test_lengths_of_every_container_are_known_before(tmp_path, loaded, suffix):
     assert loaded == []
 
 
-def test_lengths_near_a_bound_are_left_to_the_reader():
+def test_lengths_near_a_bound_are_not_refused():
     # A container may state up to half a second more than it holds.
     stated_s = {"a": 10.0, "b": 10.05, "c": 11.45, "d": 8.7, "e": 12.0, "f": 7.9}
     assert look.find_wrong_lengths(stated_s, 10) == ["e 12", "f 8"]
 
 
-def test_the_same_video_in_two_splits_is_told_and_recorded(tmp_path, loaded):
+def test_a_video_in_two_splits_is_reported_and_recorded(tmp_path, loaded):
     folder = tmp_path / "own"
     make_custom_videos(folder)
     shutil.copy(folder / "0.mp4", folder / "2.mp4")
@@ -268,7 +270,7 @@ def test_the_same_video_in_two_splits_is_told_and_recorded(tmp_path, loaded):
     assert all(any(w in text for text in said) for w in (shared, gaps, cut))
 
 
-def test_ids_in_two_splits_and_progress_of_ave(tmp_path):
+def test_building_ave_reports_ids_in_two_splits_and_progress(tmp_path):
     folder = make_ave(tmp_path / "ave", noisy=False)
     lines = (folder / "Annotations.txt").read_text().splitlines()
     lines[21] = lines[21].replace("-id00000021", "-id00000020")
@@ -284,7 +286,7 @@ def test_ids_in_two_splits_and_progress_of_ave(tmp_path):
     assert stages[-1] == ("writing clips", 30, 30)
 
 
-def test_the_citation_of_ave_is_not_on_a_user_s_own_data(tmp_path):
+def test_custom_data_do_not_cite_ave(tmp_path):
     make_custom(tmp_path / "own")
     info = build(tmp_path / "own", tmp_path / "data", "custom").info
     assert "tian" not in (info.citation or "").lower()
@@ -311,7 +313,7 @@ def test_unfinished_downloads_are_removed(tmp_path, monkeypatch):
     assert not downloads.exists()
 
 
-def test_downloads_of_a_person_s_own_folder_stay(tmp_path):
+def test_downloads_in_a_user_folder_are_kept(tmp_path):
     (tmp_path / "mine").mkdir()
     builder = Builder(data_dir=tmp_path / "data")
     builder.download_and_prepare(download_dir=tmp_path / "mine")

@@ -48,7 +48,7 @@ def test_a_comment_begins_with_a_number_sign_and_a_space():
         ("Door", "Door"),
     ],
 )
-def test_two_that_look_alike_are_shown_by_their_escapes(first, second):
+def test_categories_that_look_alike_are_shown_with_escapes(first, second):
     message = refusal("Kettle", first, second)
     assert "line 3" in message
     assert "line 2" in message
@@ -58,7 +58,7 @@ def test_two_that_look_alike_are_shown_by_their_escapes(first, second):
 @pytest.mark.parametrize(
     "name", ["Background", "background", "Back\u200bground", "\u200b", "a\x00b", "a\tb"]
 )
-def test_background_and_names_that_show_nothing_are_refused(name):
+def test_background_and_invisible_names_are_refused(name):
     assert "line 1" in refusal(name, "Kettle")
 
 
@@ -92,7 +92,7 @@ def test_a_category_that_begins_with_a_number_sign_is_built(tmp_path, folder):
 @pytest.mark.parametrize(
     ("listed", "used"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)]
 )
-def test_composed_and_decomposed_are_the_same_category(folder, listed, used):
+def test_composed_and_decomposed_names_are_the_same_category(folder, listed, used):
     rename(folder, make_custom(folder), used, listed)
     manifest = read_manifest(folder)
     assert manifest.categories == (COMPOSED, "Kettle")
@@ -115,7 +115,7 @@ def test_an_unknown_category_is_explained(folder, listed, used, parts):
     assert all(part in str(error.value) for part in parts)
 
 
-def test_a_comment_without_a_space_is_no_silent_category(folder):
+def test_a_comment_without_a_space_is_explained(folder):
     make_custom(folder)
     (folder / "categories.txt").write_text("#ours\nDoor, slamming\nKettle\n")
     with pytest.raises(DatasetError, match=r"'#ours' names no clip\..*'# '"):

@@ -64,7 +64,7 @@ def without_seconds(history):
 
 
 @pytest.mark.parametrize("num_calls", [1, 3, 4])
-def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
+def test_resumed_and_uninterrupted_training_give_equal_weights(
     dataset, tmp_path, monkeypatch, num_calls
 ):
     # An epoch of 8 steps takes two calls.
@@ -92,7 +92,7 @@ def test_a_resumed_training_ends_in_the_weights_of_an_unbroken_one(
         np.testing.assert_array_equal(one, two)
 
 
-def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path):
+def test_killed_and_uninterrupted_runs_give_equal_weights(data_dir, tmp_path):
     # An epoch has 60 steps, more than a call.
     flags = ("--epochs=6", "--units=8", "--dropout=0.2", "--batch_size=8")
     flags = (*flags, f"--data_dir={data_dir}")
@@ -123,7 +123,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(data_dir, tmp_path)
         np.testing.assert_array_equal(one, two)
 
 
-def test_a_checkpoint_is_saved_within_an_epoch_too(dataset, folder, monkeypatch):
+def test_checkpoints_are_also_saved_within_an_epoch(dataset, folder, monkeypatch):
     class Dies(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch > 2:
@@ -143,7 +143,7 @@ def make_variables(shape=(3, 2)):
     return [keras.Variable(np.arange(6.0).reshape(shape)), keras.Variable(7)]
 
 
-def test_a_checkpoint_holds_variables_and_progress(tmp_path):
+def test_a_checkpoint_contains_variables_and_progress(tmp_path):
     saved = Checkpoints(tmp_path)
     progress = Progress(3, 2, [1.0, 2.5, 3.0], [{"epoch": 1, "loss": 0.1}], 9.5)
     saved.save(progress, make_variables())
@@ -153,7 +153,7 @@ def test_a_checkpoint_holds_variables_and_progress(tmp_path):
     assert int(variables[1]) == 7
 
 
-def test_the_last_three_are_kept(tmp_path):
+def test_the_last_three_checkpoints_are_kept(tmp_path):
     saved = Checkpoints(tmp_path / "new")
     assert saved.restore([]) == Progress()
     for epoch, step in itertools.product((1, 2, 11), (0, 8)):
@@ -166,7 +166,7 @@ def test_the_last_three_are_kept(tmp_path):
     assert len(list(saved.folder.iterdir())) == 3
 
 
-def test_any_changed_byte_is_refused(tmp_path):
+def test_a_checkpoint_with_a_changed_byte_is_refused(tmp_path):
     saved = Checkpoints(tmp_path)
     path = saved.save(Progress(), make_variables())
     content = path.read_bytes()
@@ -203,7 +203,7 @@ def fill_disk(monkeypatch):
     return full.add
 
 
-def test_a_training_whose_folder_was_moved_writes_nowhere_else(dataset, tmp_path):
+def test_training_in_a_moved_folder_writes_to_no_other_folder(dataset, tmp_path):
     folder = RunFolder(tmp_path / "run")
     other = RunFolder(tmp_path / "run")
 
@@ -224,7 +224,7 @@ def test_a_training_whose_folder_was_moved_writes_nowhere_else(dataset, tmp_path
     assert [path.name for path in moved][-1] == "epoch-00003-step-000000.ckpt"
 
 
-def test_what_a_killed_process_began_is_removed(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / ".tmp-abc").mkdir()
     (tmp_path / ".tmp-abc" / "epoch-00001-step-000007.ckpt").touch()
     path = Checkpoints(tmp_path).save(Progress(2, 0), make_variables())
@@ -333,7 +333,7 @@ def test_a_run_is_not_resumed_on_another_data_set(dataset, tmp_path):
         prepare_folder(folder, config, other)
 
 
-def test_scores_on_another_data_set_are_told(finished, tmp_path, capsys):
+def test_evaluate_reports_another_data_set(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     commands.evaluate(run)
@@ -346,7 +346,7 @@ def test_scores_on_another_data_set_are_told(finished, tmp_path, capsys):
     assert json.loads((run / "report.json").read_text())["dataset_hash"] == real
 
 
-def test_versions_that_a_resumed_run_has_are_noted(folder, monkeypatch):
+def test_library_versions_of_a_resumed_run_are_recorded(folder, monkeypatch):
     now = run_folder.versions()
     folder.add_versions()
     assert folder.read_versions() == now
@@ -360,7 +360,7 @@ def test_versions_that_a_resumed_run_has_are_noted(folder, monkeypatch):
     assert not folder.matches_dataset("another")
 
 
-def test_a_data_set_that_was_built_again_has_the_same_hash(dataset, tmp_path):
+def test_a_rebuilt_data_set_has_the_same_hash(dataset, tmp_path):
     again = open_dataset("tfds_ave/synthetic", str(tmp_path))
     # Make sure that these are two builds.
     assert again.builder.data_path != dataset.builder.data_path
@@ -396,7 +396,7 @@ def test_a_model_with_a_changed_byte_is_refused(finished, tmp_path):
         folder.load_model()
 
 
-def test_load_compares_a_run_with_its_checksum(finished, tmp_path):
+def test_load_verifies_the_checksum_of_a_run(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     for path in (run, run / "model.keras"):
@@ -412,9 +412,7 @@ def test_load_compares_a_run_with_its_checksum(finished, tmp_path):
 @pytest.mark.parametrize(
     ("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "compressed"]
 )
-def test_a_directory_of_files_that_was_changed_is_refused(
-    finished, tmp_path, offset, value
-):
+def test_a_changed_directory_of_files_is_refused(finished, tmp_path, offset, value):
     path = tmp_path / "copied.keras"
     content = bytearray((finished / "model.keras").read_bytes())
     # An entry has its flags at offset 8 and its compression method at offset 10.
@@ -425,13 +423,13 @@ def test_a_directory_of_files_that_was_changed_is_refused(
         avsdn_tf.load(path)
 
 
-def test_a_folder_that_workers_do_not_share_is_one_message(tmp_path):
+def test_an_unshared_run_folder_of_workers_is_one_message(tmp_path):
     with pytest.raises(UserError, match="all workers share") as error:
         check_settings(RunFolder(tmp_path), Config())
     assert error.value.field == "run"
 
 
-def test_a_folder_without_settings_is_not_left(dataset, tmp_path, monkeypatch):
+def test_a_folder_without_settings_is_removed(dataset, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
@@ -453,7 +451,7 @@ def test_settings_of_wrong_types_are_one_message(finished, tmp_path, content):
         commands.evaluate(run)
 
 
-def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
+def test_nonfinite_logits_of_the_test_split_are_one_message(
     finished, dataset, tmp_path, monkeypatch
 ):
     run = tmp_path / "run"
@@ -473,12 +471,12 @@ def test_logits_of_the_test_split_that_are_not_finite_are_one_message(
         commands.evaluate(str(run))
 
 
-def test_a_package_without_metadata_is_absent():
+def test_a_missing_package_has_the_version_absent():
     assert run_folder.package_version("numpy") == np.__version__
     assert run_folder.package_version("no such package") == "absent"
 
 
-def test_signals_that_are_ignored_stay_so():
+def test_ignored_signals_stay_ignored():
     heard = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -535,7 +533,7 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path, split, damage):
     assert run.exists() == is_read
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
+def test_a_nonfinite_loss_stops_training_and_names_step_and_rows(dataset, folder):
     config = Config(epochs=3, units=4, learning_rate=1e38)
     with pytest.raises(UserError, match=r"Epoch 1, step \d: .* infinite") as error:
         train(config, dataset, folder)
@@ -544,7 +542,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rows(dataset, folder):
     assert "There is no checkpoint yet" in str(error.value)
 
 
-def test_rows_of_background_clips_are_named_apart(dataset, folder, monkeypatch):
+def test_the_error_names_rows_of_background_clips_separately(
+    dataset, folder, monkeypatch
+):
     poison_features(monkeypatch)
     config = Config(mode="weak", weak_label="mil_background", epochs=1, units=4)
     with pytest.raises(UserError, match=r"of train and \[.*\] of background") as error:
@@ -552,7 +552,7 @@ def test_rows_of_background_clips_are_named_apart(dataset, folder, monkeypatch):
     assert "features are not finite" in str(error.value)
 
 
-def test_an_update_that_breaks_the_weights_is_never_saved(dataset, folder):
+def test_nonfinite_weights_are_never_saved(dataset, folder):
     # The epoch's only batch has a finite loss, but the update breaks the weights.
     config = Config(epochs=3, units=4, learning_rate=1e39, batch_size=480)
     with pytest.raises(UserError, match="Epoch 1, step 1: "):
@@ -579,13 +579,13 @@ def poison_features(monkeypatch):
     monkeypatch.setattr(batches, "training_batches", poisoned)
 
 
-def test_features_that_are_not_finite_are_blamed(dataset, folder, monkeypatch):
+def test_the_error_names_nonfinite_features(dataset, folder, monkeypatch):
     poison_features(monkeypatch)
     with pytest.raises(UserError, match=r"step 1: .*features are not finite"):
         train(Config(epochs=1, units=4), dataset, folder)
 
 
-def test_gradients_are_cut_to_a_norm():
+def test_gradients_are_clipped_to_a_norm():
     weight = keras.Variable([3.0, 4.0])
     moments = []
     for clip_norm in (0.0, 1.0):
@@ -598,7 +598,7 @@ def test_gradients_are_cut_to_a_norm():
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_trains_and_saves_what_loads_anywhere(
+def test_models_trained_in_mixed_precision_load_in_any_precision(
     dataset, folder, precision
 ):
     config = Config(epochs=2, units=8, learning_rate=0.01, precision=precision)
@@ -623,7 +623,7 @@ def test_large_batches_stay_within_half_precision(dataset, folder):
     train(config, dataset, folder)
 
 
-def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
+def test_xla_compilation_does_not_change_the_loss(dataset, tmp_path):
     losses = []
     for xla in ("none", "step"):
         folder = RunFolder(tmp_path / xla)
@@ -634,7 +634,7 @@ def test_compiling_more_or_less_changes_no_loss(dataset, tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
-def test_settings_of_a_run_are_part_of_its_folder(finished):
+def test_a_run_folder_contains_its_settings(finished):
     settings = json.loads((finished / "config.json").read_text())["config"]
     assert settings["strategy"] == "auto"
     assert Checkpoints(finished / "checkpoints").paths()

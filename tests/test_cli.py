@@ -51,7 +51,7 @@ def refuse(capsys):
 @pytest.mark.parametrize(
     "program", [["-m", "avsdn_tf"], ["-m", "avsdn_tf.main"], ["avsdn"]]
 )
-def test_each_way_to_start(program):
+def test_every_entry_point_prints_the_version(program):
     if program == ["avsdn"]:
         program = [pathlib.Path(sys.executable).parent / "avsdn"]
         if not program[0].exists():
@@ -76,13 +76,13 @@ def test_each_way_to_start(program):
         ("--verbosity=-1 --mode=weak", {"mode": "weak"}),
     ],
 )
-def test_every_form_of_a_setting(words, expected):
+def test_settings_are_parsed_in_every_form(words, expected):
     args = app.parse(words.split())
     assert args.command == "train"
     assert args.config == Config(**expected)
 
 
-def test_settings_become_flags_and_settings_again():
+def test_a_config_converted_to_flags_is_parsed_unchanged():
     for config in (
         Config(),
         Config(mode=CROSS_MODAL, epochs=300),
@@ -92,7 +92,7 @@ def test_settings_become_flags_and_settings_again():
     assert Config(units=3).to_flags() == ["--mode=supervised", "--units=3"]
 
 
-def test_the_command_may_follow_its_flags_and_videos_may_stand_anywhere():
+def test_commands_flags_and_videos_are_accepted_in_any_order():
     args = app.parse(["--run=r", "evaluate", "--data_dir", "d"])
     assert (args.command, args.run, args.data_dir) == ("evaluate", "r", "d")
     args = app.parse(["predict", "a.mp4", "--run=r", "b.mp4", "--out", "o", "c.mp4"])
@@ -122,7 +122,7 @@ def documented():
 
 
 @pytest.mark.parametrize("words", sorted(set(documented())))
-def test_documented_command_lines_are_understood(words):
+def test_documented_command_lines_are_parsed(words):
     if words.endswith("--help"):
         return
     assert app.parse(shlex.split(words)).command in app.COMMANDS
@@ -180,7 +180,7 @@ def test_a_run_by_processes_and_its_model_in_a_program(data_dir, tmp_path):
     assert (tmp_path / "model.keras").exists()
 
 
-def test_folders_that_hold_no_run_or_cant_be_written(refuse, data_dir, tmp_path):
+def test_missing_runs_and_unwritable_folders_are_named(refuse, data_dir, tmp_path):
     assert "config.json" in refuse("evaluate", f"--run={tmp_path}")
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -215,7 +215,7 @@ def test_workers_get_the_settings_and_one_run_folder(monkeypatch):
     assert app.parse(other_words).run.startswith("runs/avsdn-supervised-synthetic-")
 
 
-def test_importing_the_package_changes_nothing_of_a_process():
+def test_importing_the_package_keeps_the_settings_of_the_process():
     program = """if True:
     import os, signal, sys, threading, warnings
     # Importing these libraries changes the process.
@@ -253,7 +253,7 @@ def test_importing_the_package_changes_nothing_of_a_process():
     assert done.returncode == 0, done.stderr
 
 
-def test_no_module_needs_a_library_of_unix_alone():
+def test_no_module_imports_a_unix_only_library():
     for package in ("avsdn_tf", "tfds_ave"):
         for path in (ROOT / package).rglob("*.py"):
             # Only module-level imports: functions may check the platform first.
@@ -276,13 +276,13 @@ def test_no_module_needs_a_library_of_unix_alone():
         ("", ["python"], False),
     ],
 )
-def test_other_programs_are_no_command_line(monkeypatch, program, words, expected):
+def test_is_command_line_recognizes_the_program(monkeypatch, program, words, expected):
     monkeypatch.setattr(sys, "argv", [program])
     monkeypatch.setattr(sys, "orig_argv", words)
     assert startup.is_command_line() is expected
 
 
-def test_it_starts_where_standard_error_is_closed():
+def test_tensorflow_starts_with_a_closed_standard_error():
     program = f"{sys.executable} -c 'import avsdn_tf.startup as s;"
     program += " s.start_tensorflow(); print(42)' 2>&-"
     done = subprocess.run(
@@ -291,7 +291,7 @@ def test_it_starts_where_standard_error_is_closed():
     assert (done.returncode, done.stdout) == (0, "42\n")
 
 
-def test_quiet_startup_drops_notices_alone(capfd):
+def test_quiet_startup_drops_only_notices(capfd):
     def start():
         with startup.quiet_startup():
             os.write(2, b"I0000 00:00 cpu_feature_guard.cc\nE0000 00:00 a failure\n")
@@ -302,7 +302,7 @@ def test_quiet_startup_drops_notices_alone(capfd):
     assert capfd.readouterr().err == "E0000 00:00 a failure\n"
 
 
-def test_it_starts_where_no_file_can_be_made(monkeypatch, capfd):
+def test_quiet_startup_works_without_temporary_files(monkeypatch, capfd):
     def fail():
         raise FileNotFoundError("No usable temporary directory found")
 

@@ -53,7 +53,7 @@ def refuse(capsys):
     return refuse
 
 
-def test_wrong_words_are_told_before_tensorflow_starts():
+def test_wrong_arguments_are_reported_before_tensorflow_starts():
     program = """if True:
     import sys
     sys.argv[0] = "avsdn"
@@ -104,7 +104,7 @@ def test_wrong_words_are_told_before_tensorflow_starts():
         ("fly", "train, evaluate, predict, extract, export"),
     ],
 )
-def test_a_wrong_word_gets_a_hint(refuse, words, expected):
+def test_a_wrong_argument_gets_a_hint(refuse, words, expected):
     message = refuse(*words.split())
     assert expected in message
     assert message.count("\n") == 1
@@ -129,7 +129,7 @@ def test_a_wrong_word_gets_a_hint(refuse, words, expected):
         ("--pooling=max", "--pooling=max"),
     ],
 )
-def test_flags_that_would_not_be_read_are_refused(refuse, words, expected):
+def test_unused_flags_are_refused(refuse, words, expected):
     assert expected in refuse(*words.split())
 
 
@@ -210,7 +210,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("words", "expected"), MISSING)
-def test_what_is_missing_is_one_message(refuse, folders, words, expected):
+def test_a_missing_input_is_one_message(refuse, folders, words, expected):
     before = set(folders.rglob("*"))
     message = refuse(*words.split())
     assert expected in message
@@ -218,7 +218,7 @@ def test_what_is_missing_is_one_message(refuse, folders, words, expected):
     assert set(folders.rglob("*")) == before
 
 
-def test_what_is_missing_is_told_before_tensorflow_starts(folders):
+def test_missing_inputs_are_reported_before_tensorflow_starts(folders):
     program = """if True:
     import sys
     sys.argv[0] = "avsdn"
@@ -237,7 +237,7 @@ def test_what_is_missing_is_told_before_tensorflow_starts(folders):
     assert "Traceback" not in done.stderr
 
 
-def test_names_that_are_checked_at_once_are_those_of_the_registries():
+def test_names_checked_without_tensorflow_equal_the_registries():
     for registry in (flags.MODELS, flags.FORMATS):
         assert registry.names == tuple(registry.entries())
     assert tfds_ave.Builder.builder_configs.keys() == set(DATASETS)

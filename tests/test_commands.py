@@ -40,7 +40,7 @@ def save_with(run_folder, **config):
     RunFolder(run_folder).write_checksums()
 
 
-def test_predict_writes_what_players_and_programs_read(
+def test_predict_writes_files_for_players_and_programs(
     tmp_path, run_folder, extractor, call
 ):
     save_with(run_folder, num_segments=4)
@@ -93,7 +93,7 @@ def test_flags_replace_the_recorded_backbones(
     assert loaded == [(None, {}), ("audio", {"visual_weights": "w"})]
 
 
-def test_the_demo_finds_what_is_seen_and_heard_at_once(tmp_path, monkeypatch, call):
+def test_the_demo_finds_events_seen_and_heard_at_once(tmp_path, monkeypatch, call):
     # A path with a colon is not a URL.
     monkeypatch.chdir(tmp_path)
     out = pathlib.Path("demo:1")
@@ -107,7 +107,9 @@ def test_the_demo_finds_what_is_seen_and_heard_at_once(tmp_path, monkeypatch, ca
     assert demo.DISCLAIMER in (out / "demo.html").read_text()
 
 
-def test_predict_goes_on_whatever_one_video_is_called(tmp_path, run_folder, call):
+def test_predict_continues_after_failures_and_unusual_file_names(
+    tmp_path, run_folder, call
+):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "title [dQw4w9WgXcQ].mp4").write_bytes(b"no video")
     names = [
@@ -136,9 +138,7 @@ def test_predict_goes_on_whatever_one_video_is_called(tmp_path, run_folder, call
     assert "\N{REPLACEMENT CHARACTER}" in text
 
 
-def test_a_large_video_is_linked_whatever_it_is_called(
-    tmp_path, run_folder, monkeypatch, call
-):
+def test_a_large_video_of_any_name_is_linked(tmp_path, run_folder, monkeypatch, call):
     monkeypatch.setattr(player, "EMBEDDED_BYTES_MAX", 0)
     video = write_clip(tmp_path / os.fsdecode(b"caf\xe9.mp4"), 2)
     out = tmp_path / "out"
@@ -147,7 +147,7 @@ def test_a_large_video_is_linked_whatever_it_is_called(
     assert 'src="../caf%E9.mp4"' in path.read_text()
 
 
-def test_predict_refuses_a_run_that_labels_no_segments(tmp_path, run_folder, call):
+def test_predict_refuses_a_cross_modality_run(tmp_path, run_folder, call):
     settings = {"config": {"mode": CROSS_MODAL}, "versions": {}}
     (run_folder / "config.json").write_text(json.dumps(settings))
     out = tmp_path / "out"
@@ -193,7 +193,7 @@ def test_inverted_channels_are_reported_once(tmp_path, run_folder, call, command
     assert printed.replace("\n", " ").count("channels is silent") == 1
 
 
-def test_an_interrupted_extraction_says_how_to_resume(monkeypatch, capsys, call):
+def test_an_interrupted_extraction_prints_how_to_resume(monkeypatch, capsys, call):
     def interrupt(_):
         raise KeyboardInterrupt
 

@@ -52,13 +52,13 @@ def test_defaults_depend_on_the_mode():
     assert (config.model, config.epochs, config.batch_size) == ("avsdn", 300, 64)
 
 
-def test_every_default_has_its_fields_type():
+def test_every_default_has_the_type_of_its_field():
     kinds = typing.get_type_hints(Config)
     for name, value in dataclasses.asdict(Config()).items():
         assert isinstance(value, kinds[name]), name
 
 
-def test_settings_survive_json():
+def test_settings_are_equal_after_conversion_to_json():
     config = Config(mode="weak", units=7)
     assert Config.from_dict(config.to_dict()) == config
     for settings in ({"spin": 1}, {"epochs": "many"}, {"seed": []}):

@@ -52,7 +52,7 @@ def make_inputs(rng, *leading, visual_shape=(7,)):
 
 @pytest.mark.parametrize("leading", [(3,), (2, 6)])
 @pytest.mark.parametrize("visual_shape", [(7,), (2, 3, 7)])
-def test_the_network_equals_its_equations(rng, leading, visual_shape):
+def test_the_network_follows_its_equations(rng, leading, visual_shape):
     model = AVDLN(audio_width=5, visual_shape=visual_shape)
     model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
     inputs = make_inputs(rng, *leading, visual_shape=visual_shape)
@@ -225,7 +225,7 @@ def test_scores_by_hand():
     json.dumps(report, allow_nan=False)
 
 
-def test_a_clip_of_several_events_is_left_out():
+def test_a_clip_of_several_events_is_not_scored():
     labels = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]])
     assert evaluation.is_scored(labels).tolist() == [False, True, False]
     distances = np.random.default_rng(0).random((3, 4, 4))
@@ -260,7 +260,7 @@ def test_distances_save_and_load(rng, tmp_path):
         Distances.load(tmp_path / "d.npz")
 
 
-def test_baselines_of_ave(official):
+def test_trivial_baselines_of_ave(official):
     with h5py.File(official / "labels_closs.h5") as file:
         labels = file["avadataset"][...]
 
@@ -325,7 +325,7 @@ def test_a_run_learns_and_writes_its_folder(data_dir, dataset, tmp_path):
     assert json.loads(run.report.read_text()) == report
 
 
-def test_a_task_counts_its_batches_and_a_seed_decides_its_weights(dataset):
+def test_a_task_counts_batches_and_equal_seeds_give_equal_weights(dataset):
     config = Config(mode=CROSS_MODAL, seed=3)
     weights = []
     for _ in range(2):

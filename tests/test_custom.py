@@ -74,7 +74,7 @@ def test_changed_labels_change_the_hash_of_the_data_set(tmp_path):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_load_returns_what_was_built(tmp_path):
+def test_load_returns_the_built_data_set(tmp_path):
     make_custom(tmp_path / "own")
     build(tmp_path / "own", tmp_path / "data", "custom")
     loaded, info = tfds.load(
@@ -170,7 +170,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_a_run_on_these_shapes_is_evaluated(trained):
+def test_a_run_on_custom_shapes_is_evaluated(trained):
     commands.evaluate(trained / "run")
     report = json.loads((trained / "run" / "report.json").read_text())
     assert report["disclaimer"] is None
@@ -215,7 +215,7 @@ def test_a_clip_without_times_trains_by_its_category_alone(tmp_path):
     commands.train(Config(**weak), tmp_path / "run")
 
 
-def test_clips_of_several_events_are_left_out_of_cross_modality_scores(tmp_path):
+def test_clips_of_several_events_have_no_cross_modality_score(tmp_path):
     rows = make_custom(tmp_path / "own")
     again = [[*rows[index][:3], 3, 4, *rows[index][5:]] for index in (0, 3, 6)]
     write_manifest(tmp_path / "own", [*rows, *again])
@@ -227,7 +227,7 @@ def test_clips_of_several_events_are_left_out_of_cross_modality_scores(tmp_path)
     assert (report["num_clips"], report["num_clips_left_out"]) == (1, 2)
 
 
-def test_the_example_of_the_page_is_built_and_trained(tmp_path, monkeypatch):
+def test_the_example_on_the_page_is_built_and_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(EXAMPLE.read_text(), {})
     build(tmp_path / "mydata", tmp_path / "data", "custom")

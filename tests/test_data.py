@@ -39,7 +39,7 @@ def rows(*args, **options):
     return [kept(batch)["row"].tolist() for batch in training(*args, **options)]
 
 
-def test_a_data_set_describes_itself(dataset):
+def test_a_data_set_has_categories_shapes_and_disclaimer(dataset):
     assert len(dataset.categories) == 28
     assert (dataset.categories[0], dataset.categories[-1]) == (
         "Church bell",
@@ -52,7 +52,7 @@ def test_a_data_set_describes_itself(dataset):
     assert dataset.clip_bytes == 10 * (128 + 2048) * 4
 
 
-def test_the_hash_is_of_the_content_and_not_of_the_place(dataset):
+def test_the_hash_depends_on_the_content_and_not_on_the_folder(dataset):
     again = open_dataset(
         dataset.name, str(dataset.builder.data_dir).split("/tfds_ave")[0]
     )
@@ -62,7 +62,7 @@ def test_the_hash_is_of_the_content_and_not_of_the_place(dataset):
         assert other.content_hash() != dataset.content_hash()
 
 
-def test_training_holds_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
+def test_training_reads_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
     def order(seed, epoch):
         return list(itertools.chain(*rows(dataset, seed=seed, epochs=[epoch])))
 
@@ -73,7 +73,7 @@ def test_training_holds_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
     assert first != order(1, 1)
 
 
-def test_epochs_differ_where_few_clips_fit_the_shuffle_buffers(dataset, monkeypatch):
+def test_epochs_differ_with_small_shuffle_buffers(dataset, monkeypatch):
     # 8 of 480 clips, as with large feature maps.
     monkeypatch.setattr(batches, "_SHUFFLE_BYTES", 8 * dataset.clip_bytes)
     first, second = (
@@ -87,7 +87,9 @@ def test_epochs_differ_where_few_clips_fit_the_shuffle_buffers(dataset, monkeypa
 
 
 @pytest.mark.parametrize(("num_workers", "few"), [(2, False), (3, True), (8, False)])
-def test_workers_share_the_batches_of_one(dataset, num_workers, few, monkeypatch):
+def test_workers_split_the_batches_of_one_worker(
+    dataset, num_workers, few, monkeypatch
+):
     if few:
         monkeypatch.setattr(batches, "_SHUFFLE_BYTES", 8 * dataset.clip_bytes)
     options = {"splits": ("train", "background"), "label": "clip_label"}
@@ -107,7 +109,7 @@ def test_workers_share_the_batches_of_one(dataset, num_workers, few, monkeypatch
         assert sorted(found) == sorted(batch)
 
 
-def test_a_worker_reads_its_own_shards_alone(dataset, monkeypatch):
+def test_a_worker_reads_only_its_own_shards(dataset, monkeypatch):
     used = []
     shuffled = batches.Shard.shuffled
 
@@ -121,7 +123,7 @@ def test_a_worker_reads_its_own_shards_alone(dataset, monkeypatch):
     assert set(used) == {1, 4, 7}
 
 
-def test_padding_is_zero_and_weighs_nothing(dataset):
+def test_padding_is_zero_and_has_weight_zero(dataset):
     found = list(training(dataset, batch_size=100))
     weights = np.stack([batch["weight"].numpy() for batch in found])
     assert weights.shape == (5, 100)
@@ -131,7 +133,7 @@ def test_padding_is_zero_and_weighs_nothing(dataset):
         assert not found[4][name][80:].numpy().any()
 
 
-def test_targets_are_the_label_that_is_asked_for(dataset):
+def test_targets_are_the_requested_label(dataset):
     scored = {
         int(row): (labels, clip_label)
         for batch in batches.scoring_batches(dataset, "train")
@@ -152,7 +154,7 @@ def test_targets_are_the_label_that_is_asked_for(dataset):
             np.testing.assert_allclose(target, target_of(*scored[int(row)]), atol=1e-6)
 
 
-def test_one_category_a_segment_may_be_read_as_several(dataset):
+def test_single_label_data_are_read_as_multi_label(dataset):
     one = scored(dataset)
     many = scored(dataset, multi_label=True)
     assert many.dtype == np.int8
@@ -199,7 +201,7 @@ def test_background_clips_are_spread_evenly_over_an_epoch(dataset):
         assert abs(target[:, 28].sum() - expected) <= 3
 
 
-def test_scoring_keeps_the_stored_order_and_workers_share_it(dataset):
+def test_scoring_keeps_the_stored_order_with_any_number_of_workers(dataset):
     whole = [b["row"].numpy() for b in batches.scoring_batches(dataset, "test")]
     parts = [
         batch["row"].numpy()
@@ -209,7 +211,7 @@ def test_scoring_keeps_the_stored_order_and_workers_share_it(dataset):
     np.testing.assert_array_equal(np.concatenate(whole), np.concatenate(parts))
 
 
-def test_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
+def test_pairs_are_simultaneous_segments_with_event_targets(dataset):
     found = list(cross_modality.segment_pairs(dataset, "train", seed=1))
     assert len(found) == 4800 / 8
     assert found[0]["audio"].shape == (8, 128)
@@ -234,7 +236,7 @@ def test_pairs_are_simultaneous_and_know_whether_they_are_events(dataset):
     assert not expected
 
 
-def test_pairs_come_in_an_order_of_seed_and_epoch(dataset):
+def test_pairs_are_in_an_order_of_seed_and_epoch(dataset):
     def order(seed, epoch):
         found = cross_modality.segment_pairs(
             dataset, "validation", seed=seed, epochs=[epoch]
@@ -281,7 +283,7 @@ def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):
     assert error.value.field == "dataset"
 
 
-def test_two_at_once_build_the_data_set_once(tmp_path):
+def test_two_simultaneous_processes_build_the_data_set_once(tmp_path):
     program = (
         "import sys; from avsdn_tf.data.dataset import open_dataset; "
         "print(open_dataset('tfds_ave/synthetic', sys.argv[1]).num_clips('test'))"
@@ -302,7 +304,7 @@ def test_two_at_once_build_the_data_set_once(tmp_path):
     assert sum("Building tfds_ave/synthetic" in text for text in output) == 1
 
 
-def test_a_split_smaller_than_its_shards_is_read_too(tmp_path, monkeypatch):
+def test_a_split_with_fewer_clips_than_shards_is_read(tmp_path, monkeypatch):
     monkeypatch.setitem(ORDERS, "train", list(range(5)))
     monkeypatch.setitem(ORDERS, "validation", [*range(5, 20), *range(20, 30, 2)])
     build(make_ave(tmp_path / "ave"), tmp_path / "data")
@@ -312,7 +314,7 @@ def test_a_split_smaller_than_its_shards_is_read_too(tmp_path, monkeypatch):
     assert sorted(itertools.chain(*rows(dataset, batch_size=2))) == list(range(5))
 
 
-def test_a_name_with_a_version_opens_the_same_data(dataset, data_dir):
+def test_a_name_with_a_version_opens_the_same_data_set(dataset, data_dir):
     version = tfds_ave.Builder.VERSION
     named = open_dataset(f"tfds_ave/synthetic:{version}", data_dir)
     assert named.content_hash() == dataset.content_hash()

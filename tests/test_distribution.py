@@ -59,7 +59,7 @@ def single(data_dir, tmp_path_factory):
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("mode", MODES_AND_SLOW)
-def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path, mode):
+def test_two_devices_and_one_device_give_equal_losses(data_dir, single, tmp_path, mode):
     settings = {**COMMON, **TASKS[mode], "data_dir": data_dir, "strategy": "mirrored"}
     code, output = processes.run(
         *Config(**settings).to_flags(),
@@ -75,7 +75,7 @@ def test_two_devices_give_the_losses_of_one(data_dir, single, tmp_path, mode):
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("mode", MODES_AND_SLOW)
-def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
+def test_two_workers_and_one_worker_give_equal_losses(data_dir, single, tmp_path, mode):
     flags = {**COMMON, **TASKS[mode], "data_dir": data_dir, "run": tmp_path / "run"}
     code, output = processes.run(
         "--strategy=multi_worker",
@@ -95,7 +95,7 @@ def test_two_workers_give_the_losses_of_one(data_dir, single, tmp_path, mode):
 
 
 @pytest.mark.distributed
-def test_a_lost_worker_stops_the_others_and_all_resume_later(data_dir, tmp_path):
+def test_a_lost_worker_stops_all_workers_and_the_run_resumes(data_dir, tmp_path):
     run = tmp_path / "run"
     command = (
         "--local_workers=2",
@@ -266,7 +266,7 @@ ONE_TASK = {
         json.dumps(ONE_TASK),
     ],
 )
-def test_one_device_is_the_default_where_there_is_no_gpu(monkeypatch, cluster):
+def test_one_device_is_the_default_without_a_gpu(monkeypatch, cluster):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if cluster is not None:
         monkeypatch.setenv("TF_CONFIG", cluster)
@@ -306,7 +306,7 @@ def test_one_device_is_the_default_where_there_is_no_gpu(monkeypatch, cluster):
         ),
     ],
 )
-def test_the_default_refuses_a_cluster_that_it_cant_join(monkeypatch, cluster):
+def test_the_default_strategy_refuses_an_unusable_cluster(monkeypatch, cluster):
     monkeypatch.setenv("TF_CONFIG", cluster)
     with pytest.raises(UserError, match=r"TF_CONFIG: expected.*strategy single"):
         distribution.place("auto")

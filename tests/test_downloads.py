@@ -65,7 +65,7 @@ def server(archive, tmp_path, monkeypatch):
     running.server_close()
 
 
-def test_the_next_source_is_tried_and_what_failed_is_said_once(
+def test_a_failed_source_is_logged_once_and_the_next_is_tried(
     server, monkeypatch, caplog
 ):
     address, asked = server
@@ -85,7 +85,7 @@ def test_the_next_source_is_tried_and_what_failed_is_said_once(
 
 
 @pytest.mark.parametrize("name", ["forbidden", "missing", "page", "half"])
-def test_what_can_not_be_had_is_one_message_and_leaves_nothing(server, tmp_path, name):
+def test_a_failed_download_is_one_message_and_leaves_no_folder(server, tmp_path, name):
     address, _ = server
     with pytest.raises(UserError, match="can't be loaded") as caught:
         AudioNetwork(f"{address}/{name}", "hub")
@@ -99,11 +99,11 @@ def test_a_module_from_an_address_is_loaded(server):
     assert network(np.ones((2, 16_000), np.float32)).shape == (2, 5)
 
 
-def test_the_command_knows_all_downloads():
+def test_the_fetch_command_lists_all_downloads():
     assert tuple(known.name for known in downloads.downloads()) == fetch.NETWORKS
 
 
-def test_fetch_says_what_is_there_and_what_failed(server, monkeypatch, capsys):
+def test_fetch_reports_finished_and_failed_downloads(server, monkeypatch, capsys):
     address, _ = server
     made = [
         downloads.Download(
@@ -126,7 +126,7 @@ def test_fetch_says_what_is_there_and_what_failed(server, monkeypatch, capsys):
         avsdn("fetch", "other")
 
 
-def test_doctor_names_a_remedy(server, monkeypatch, capsys):
+def test_doctor_names_the_command_that_fetches_a_download(server, monkeypatch, capsys):
     address, _ = server
     made = downloads.Download(
         "whole", "predict", (f"{address}/forbidden",), lambda: None, print
@@ -138,9 +138,7 @@ def test_doctor_names_a_remedy(server, monkeypatch, capsys):
     assert "501" in shown
 
 
-def test_the_error_of_missing_downloads_names_the_command_that_fetches_them(
-    server, monkeypatch
-):
+def test_the_error_of_missing_downloads_names_the_fetch_command(server, monkeypatch):
     def fail(field):
         raise UserError("no connection", field=field)
 

@@ -25,7 +25,7 @@ class _Reshape(tf.Module):
         return tf.reshape(x, (-1, 7))
 
 
-def test_the_first_line_says_why_a_graph_failed(tmp_path):
+def test_the_first_line_states_why_a_graph_failed(tmp_path):
     module = _Reshape()
     assert "10 values" in message_of(module, tf.zeros(10))
     assert "Expected less than 3" in message_of(module, tf.fill(7, 5.0))
@@ -37,7 +37,7 @@ def test_the_first_line_says_why_a_graph_failed(tmp_path):
     assert "divisible by 7" in message
 
 
-def test_the_first_line_says_why_a_layer_failed():
+def test_the_first_line_states_why_a_layer_failed():
     message = message_of(_Add(), np.zeros((2, 3)))
     assert "[2,3] vs. [7]" in message
     assert "\x1b" not in message
@@ -52,7 +52,7 @@ def test_the_first_line_says_why_a_layer_failed():
         (ValueError("Graph execution error:\n"), "ValueError"),
     ],
 )
-def test_the_first_line_of_any_error(error, expected):
+def test_the_first_line_of_any_error_states_its_cause(error, expected):
     assert first_line(error) == expected
 
 
@@ -70,7 +70,7 @@ def test_all_functions_are_called_before_the_first_failure_is_raised():
     assert raised.value.field == "a"
 
 
-def test_all_backbones_that_cant_be_loaded_are_named_at_once(tmp_path):
+def test_all_unloadable_backbones_are_named_in_one_error(tmp_path):
     with pytest.raises(CombinedUserError) as raised:
         build_extractor(
             vggish=str(tmp_path / "no_vggish"),

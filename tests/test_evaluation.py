@@ -104,15 +104,19 @@ def test_event_f1():
 @pytest.mark.parametrize(
     ("true", "predicted", "expected"),
     [
-        pytest.param([0, 0, 0, 0, 2], [0, 0, 2, 2, 2], 1.0, id="half is enough"),
-        pytest.param([0, 0, 0, 0, 2], [0, 2, 2, 2, 2], 0.0, id="a quarter is not"),
+        pytest.param([0, 0, 0, 0, 2], [0, 0, 2, 2, 2], 1.0, id="IoU 1/2"),
+        pytest.param([0, 0, 0, 0, 2], [0, 2, 2, 2, 2], 0.0, id="IoU 1/4"),
         pytest.param([0, 0, 0, 0, 2], [1, 1, 1, 1, 2], 0.0, id="another category"),
-        pytest.param([0, 0, 2, 2, 2], [0, 0, 0, 0, 0], 0.0, id="far too long"),
-        pytest.param([0, 0, 0, 0, 0], [0, 0, 0, 2, 0], 2 / 3, id="two for one"),
-        pytest.param([0, 2, 0, 2, 0], [0, 2, 0, 2, 0], 1.0, id="three of a category"),
+        pytest.param([0, 0, 2, 2, 2], [0, 0, 0, 0, 0], 0.0, id="too long"),
+        pytest.param(
+            [0, 0, 0, 0, 0], [0, 0, 0, 2, 0], 2 / 3, id="two predictions of one event"
+        ),
+        pytest.param(
+            [0, 2, 0, 2, 0], [0, 2, 0, 2, 0], 1.0, id="three events of a category"
+        ),
         pytest.param([2, 2, 2, 2, 2], [2, 2, 2, 2, 0], 0.0, id="a false alarm"),
         pytest.param([0, 2, 2, 2, 2], [2, 2, 2, 2, 2], 0.0, id="a miss"),
-        pytest.param([2, 2, 2, 2, 2], [2, 2, 2, 2, 2], None, id="no event at all"),
+        pytest.param([2, 2, 2, 2, 2], [2, 2, 2, 2, 2], None, id="no event"),
     ],
 )
 def test_event_f1_case_by_case(true, predicted, expected):
@@ -127,7 +131,7 @@ def test_events_of_different_clips_never_match():
 
 
 @pytest.mark.parametrize("iou", [0.5, 0.6, 0.75, 1.0])
-def test_event_f1_is_that_of_a_plain_loop(random_split, iou):
+def test_event_f1_equals_a_plain_loop(random_split, iou):
     labels, predicted, _ = random_split
     assert evaluation.event_f1(labels, predicted, 4, iou) == pytest.approx(
         f1_by_loop(labels, predicted, 4, iou)
@@ -149,7 +153,7 @@ def test_trivial_baselines():
     }
 
 
-def test_per_category():
+def test_per_category_scores():
     assert evaluation.per_category(LABELS, PREDICTED, ["Bark", "Violin, fiddle"]) == [
         # Bark: 2 segments, predicted in 3, once right.
         {
@@ -179,7 +183,7 @@ def test_per_category():
     ]
 
 
-def test_ratios_over_nothing_are_none():
+def test_ratios_with_a_zero_denominator_are_none():
     labels, predicted = np.array([[0, 0]]), np.array([[0, 0]])
     bark, violin, background = evaluation.per_category(labels, predicted, CATEGORIES)
     assert bark["f1"] == 1.0
@@ -226,7 +230,7 @@ def test_undefined_scores_are_none_and_json_ready():
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_two_unequal_batches_score_as_the_whole(random_split):
+def test_two_unequal_batches_score_like_the_whole_split(random_split):
     whole = predictions_of(*random_split, num_classes=5)
     batches = [
         predictions_of(*(array[clips] for array in random_split), num_classes=5)
@@ -246,7 +250,7 @@ def test_two_unequal_batches_score_as_the_whole(random_split):
     assert np.mean(scores) != pytest.approx(expected["accuracy"])
 
 
-def test_evaluate_agrees_with_a_plain_loop(random_split):
+def test_evaluate_equals_a_plain_loop(random_split):
     labels, predicted, clip_labels = random_split
     result = evaluation.evaluate(
         predictions_of(labels, predicted, clip_labels, num_classes=5),
@@ -275,14 +279,14 @@ def test_evaluate_agrees_with_a_plain_loop(random_split):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_logits_name_their_row(value):
+def test_errors_about_invalid_logits_name_the_row(value):
     predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
     predictions.logits[1, 2, 0] = value
     with pytest.raises(ValueError, match=r"1 of 3 clips, first in row 101$"):
         evaluation.evaluate(predictions, CATEGORIES)
 
 
-def test_evaluate_refuses_what_does_not_fit():
+def test_evaluate_refuses_mismatched_predictions_and_categories():
     predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
     with pytest.raises(ValueError, match=r"4 classes.*Received: 3"):
         evaluation.evaluate(predictions, [*CATEGORIES, "Flute"])
@@ -296,7 +300,7 @@ def test_evaluate_refuses_what_does_not_fit():
         )
 
 
-def test_predictions_survive_the_file(tmp_path):
+def test_predictions_are_saved_and_loaded(tmp_path):
     path = tmp_path / "predictions.npz"
     predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
     path.write_text("an older file")
@@ -313,7 +317,7 @@ def test_predictions_survive_the_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["predictions.npz"]
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "predictions.npz"
     predictions = predictions_of(LABELS, PREDICTED, CLIP_LABELS)
     predictions.save(path)
@@ -378,12 +382,12 @@ def test_broken_files_are_named(tmp_path, spoil):
     assert "\n" not in str(caught.value)
 
 
-def test_predictions_refuse_shapes_that_do_not_fit():
+def test_predictions_refuse_mismatched_shapes():
     with pytest.raises(ValueError, match=r"labels \(N, T\).* labels \(3, 3\)"):
         Predictions(np.arange(3), as_logits(PREDICTED), LABELS[:, :3], CLIP_LABELS)
 
 
-def test_multi_label_predictions_survive_the_file(tmp_path):
+def test_multi_label_predictions_are_saved_and_loaded(tmp_path):
     labels = np.array([[[0, 1], [1, 1], [-1, -1]]])
     predictions = Predictions([7], np.zeros((1, 3, 2)), labels, [0])
     assert predictions.multi_label

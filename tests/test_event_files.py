@@ -25,7 +25,7 @@ def _prediction(disclaimer=None, **changes):
     return VideoPrediction(**(values | changes))
 
 
-def test_json_holds_everything(tmp_path):
+def test_json_contains_the_whole_prediction(tmp_path):
     path, _, _ = write_event_files(tmp_path, "clip", _prediction("A demo."))
     assert path.name == "clip.events.json"
     assert json.loads(path.read_text()) == {
@@ -48,7 +48,7 @@ def test_json_holds_everything(tmp_path):
     }
 
 
-def test_files_of_a_multi_label_prediction(tmp_path):
+def test_files_of_a_multi_label_prediction_contain_overlapping_events(tmp_path):
     found = _prediction(
         probabilities=np.array([[0.75, 0.4], [0.2, 0.9]]),
         events=(Event(0, 1, CATEGORIES[0], 0.75), Event(0, 2, CATEGORIES[1], 0.65)),
@@ -81,7 +81,7 @@ def test_csv_has_one_row_per_event(tmp_path):
     ]
 
 
-def test_webvtt_is_escaped_and_passes_an_hour(tmp_path):
+def test_webvtt_is_escaped_and_has_times_past_an_hour(tmp_path):
     _, _, path = write_event_files(tmp_path, "clip", _prediction())
     assert path.name == "clip.vtt"
     assert path.read_bytes().decode() == (

@@ -36,7 +36,7 @@ def test_a_run_of_one_category_is_one_event():
     ]
 
 
-def test_neighbouring_categories_and_gaps_part_events():
+def test_category_changes_and_gaps_separate_events():
     probabilities = one_hot([0, 1, 1, 2, 1])
     events = events_from_probabilities(probabilities, CATEGORIES)
     assert [(event.start_s, event.end_s, event.category) for event in events] == [
@@ -50,12 +50,12 @@ def test_neighbouring_categories_and_gaps_part_events():
     ("classes", "expected"),
     [([2, 2, 2], []), ([0, 0, 0], [Event(0.0, 3.0, "Bark", 1.0)]), ([], [])],
 )
-def test_clips_of_one_class(classes, expected):
+def test_a_clip_of_one_class_has_one_event_or_none(classes, expected):
     probabilities = one_hot(classes)
     assert events_from_probabilities(probabilities, CATEGORIES) == expected
 
 
-def test_score_is_the_mean_over_the_event_alone():
+def test_score_is_the_mean_probability_within_the_event():
     # Bark has 0.6 and 0.9 in the event's two segments, 0.3 in the background one.
     probabilities = np.array([[0.6, 0.3, 0.1], [0.9, 0.1, 0.0], [0.3, 0.1, 0.6]])
     (event,) = events_from_probabilities(probabilities, CATEGORIES)
@@ -88,7 +88,7 @@ def test_softmax_by_hand():
     )
 
 
-def test_number_events_never_joins_two_clips():
+def test_number_events_never_merges_events_of_two_clips():
     # The first clip ends, and the second begins, with the same category.
     classes = np.array([[2, 0, 1, 1], [1, 2, 2, 1], [2, 2, 2, 2], [0, 0, 0, 0]])
     np.testing.assert_array_equal(
@@ -104,7 +104,7 @@ def test_wrong_shapes_are_refused(shape):
 
 
 @pytest.mark.parametrize("value", [-0.5, 4.0, np.nan])
-def test_what_is_no_probability_is_refused(value):
+def test_invalid_probabilities_are_refused(value):
     probabilities = one_hot([0, 1])
     probabilities[1, 0] = value
     with pytest.raises(ValueError, match="events_from_logits"):
@@ -112,12 +112,12 @@ def test_what_is_no_probability_is_refused(value):
 
 
 @pytest.mark.parametrize("shape", [(3,), (10, 2), (1, 10, 3)])
-def test_wrong_shapes_of_logits_are_called_logits(shape):
+def test_errors_about_shapes_of_logits_name_logits(shape):
     with pytest.raises(ValueError, match=r"logits .*\(num_segments, 3\).*Received"):
         events_from_logits(np.zeros(shape), CATEGORIES)
 
 
-def test_broken_logits_are_refused():
+def test_invalid_logits_are_refused():
     with pytest.raises(ValueError, match="finite"):
         events_from_logits(np.full((4, 3), np.nan), CATEGORIES)
 
@@ -149,7 +149,7 @@ def test_localize_gives_each_clip_its_own_events():
     ]
 
 
-def test_localize_knows_several_categories_a_segment_and_padding():
+def test_localize_accepts_multi_label_networks_and_padding():
     class Network:
         categories = CATEGORIES
         multi_label = True
@@ -176,7 +176,7 @@ def test_localize_knows_several_categories_a_segment_and_padding():
     ("audio", "visual"),
     [((2, 10, 128), (3, 10, 8)), ((10, 128), (10, 8)), ((2, 9, 128), (2, 10, 8))],
 )
-def test_localize_wants_both_modalities_alike(audio, visual):
+def test_localize_refuses_mismatched_modalities(audio, visual):
     with pytest.raises(ValueError, match=r"audio \(batch, num_segments"):
         avsdn_tf.localize(
             EchoModel(), {"audio": np.zeros(audio), "visual": np.zeros(visual)}
@@ -213,7 +213,7 @@ class PositionNetwork:
 
 @pytest.mark.parametrize("num_segments", [1, 9, 10, 11, 14, 15, 20, 23, 35])
 @pytest.mark.parametrize("chunk", [1, 4, 16])
-def test_long_videos_are_seen_in_overlapping_windows(num_segments, chunk):
+def test_long_videos_are_processed_in_overlapping_windows(num_segments, chunk):
     audio = np.arange(num_segments, dtype=float)[:, None]
     visual = np.zeros((num_segments, 2))
     chunks = [
@@ -233,7 +233,7 @@ def test_long_videos_are_seen_in_overlapping_windows(num_segments, chunk):
     np.testing.assert_allclose(logits[:, 2], places)
 
 
-def test_windows_of_one_segment():
+def test_windows_of_one_segment_do_not_overlap():
     class CountingNetwork(PositionNetwork):
         num_windows = 0
 
@@ -249,7 +249,7 @@ def test_windows_of_one_segment():
     np.testing.assert_array_equal(logits, [[t, 1, 0] for t in range(5)])
 
 
-def test_a_window_holds_a_segment():
+def test_a_window_must_contain_a_segment():
     chunks = [(np.zeros((3, 1)), np.zeros((3, 2)))]
     for window in (0, -3):
         with pytest.raises(ValueError, match=f"1 or more. Received: window={window}"):
@@ -282,7 +282,7 @@ def test_memory_does_not_grow_with_the_video():
     ("audio", "visual"),
     [((2, 9, 64), (2, 9, 8)), ((2, 9, 128), (2, 9, 7)), ((2, 0, 128), (2, 0, 8))],
 )
-def test_localize_wants_the_shapes_of_the_network(audio, visual):
+def test_localize_refuses_features_of_other_shapes(audio, visual):
     model = avsdn_tf.AVSDN(CATEGORIES, 128, (8,), units=2)
     wanted = r"segments, 128\) and visual \(batch, num_segments, 8\), of one"
     with pytest.raises(ValueError, match=wanted):
@@ -291,12 +291,12 @@ def test_localize_wants_the_shapes_of_the_network(audio, visual):
         avsdn_tf.localize(model, {"audio": np.zeros(audio)})
 
 
-def test_a_network_that_is_absent_is_one_message(tmp_path):
+def test_a_missing_network_is_one_message(tmp_path):
     with pytest.raises(avsdn_tf.UserError, match="nowhere"):
         avsdn_tf.load(tmp_path / "nowhere")
 
 
-def test_a_network_that_matches_localizes_nothing():
+def test_localize_refuses_a_cross_modality_network():
     with pytest.raises(ValueError, match=r"labels segments\. Received: AVDLN"):
         avsdn_tf.localize(avsdn_tf.AVDLN(), "video.mp4")
 
@@ -310,7 +310,7 @@ def test_a_video_without_segments_has_no_logits():
 
 
 @pytest.mark.parametrize("thresholds", [None, (0.7, 0.2)])
-def test_multi_label_events_overlap_and_come_in_order_of_time(thresholds):
+def test_multi_label_events_overlap_and_are_sorted_by_time(thresholds):
     probabilities = np.array([[0.6, 0.5], [0.8, 0.4], [0.1, 0.6], [0.9, 0.1]])
     events = events_from_probabilities(
         probabilities, CATEGORIES, multi_label=True, thresholds=thresholds
@@ -341,14 +341,14 @@ def test_multi_label_scores_are_means_of_their_own_category():
 
 
 @pytest.mark.parametrize("thresholds", [(0.5,), (0.0, 0.5), (0.5, 1.0), (0.5, np.nan)])
-def test_thresholds_are_one_a_category(thresholds):
+def test_the_number_of_thresholds_must_equal_the_number_of_categories(thresholds):
     with pytest.raises(ValueError, match="thresholds to be 2 numbers"):
         events_from_logits(
             np.zeros((1, 2)), CATEGORIES, multi_label=True, thresholds=thresholds
         )
 
 
-def test_padding_is_no_event():
+def test_padding_contains_no_event():
     classes = np.array([[0, 0, -1], [2, -1, -1]])
     np.testing.assert_array_equal(
         number_events(classes, BACKGROUND), [[0, 0, -1], [-1, -1, -1]]

@@ -41,7 +41,7 @@ def trained(data_dir, tmp_path_factory):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_programs_run(example, data_dir, trained):
+def test_example_programs_run(example, data_dir, trained):
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", example],
         cwd=trained,

@@ -49,7 +49,7 @@ def plan_one(row, *words):
     return planned
 
 
-def test_every_row_is_a_command_that_the_program_takes():
+def test_every_row_is_a_valid_command():
     for row in EVERY_RECIPE:
         planned = plan_one(row)
         assert planned.command()[:3] == ["python", "-m", "avsdn_tf.main"]
@@ -58,14 +58,14 @@ def test_every_row_is_a_command_that_the_program_takes():
         assert args.run == str(planned.folder)
 
 
-def test_published_files_hold_the_command_of_the_papers_recipe():
+def test_published_files_contain_the_command_of_the_papers_recipe():
     for row in ROWS:
         file = pathlib.Path(published.__file__).parent / f"published/{row.name}.json"
         command = json.loads(file.read_text())["command"]
         assert shlex.split(command) == plan_one(row).command()
 
 
-def test_tables_hold_the_published_rows():
+def test_tables_contain_the_published_rows():
     assert [row.paper for row in load_table("table3")] == [70.2, 70.9, 72.6, 74.2]
     assert [row.order for row in load_table("table1")] == list(range(1, 9))
     assert load_table("table1")[-1].model == "avsdn"
@@ -159,7 +159,7 @@ def test_rows_of_the_same_training_share_its_run():
 
 
 @pytest.mark.parametrize("table", CHANGES)
-def test_changes_lead_from_the_papers_recipe_to_the_best(table):
+def test_changes_turn_the_papers_recipe_into_the_best_recipe(table):
     rows = load_table(table)
     mode = rows[0].mode
     best = {k: v for change in best_changes(mode) for k, v in change.items()}
@@ -183,7 +183,7 @@ def names_that_fit(table, dataset):
     return {row.name for row in load_table(table) if row.fits(dataset)}
 
 
-def test_rows_fit_data_sets_with_their_features():
+def test_rows_match_data_sets_by_their_features():
     assert names_that_fit("table1", "tfds_ave/vgg19") == {
         "table1_avel_audio",
         "table1_avel_visual_vgg19",
@@ -198,14 +198,14 @@ def test_rows_fit_data_sets_with_their_features():
         assert names_that_fit("table1", f"tfds_ave/{dataset}") == pooled
 
 
-def test_a_version_keeps_its_runs_apart():
+def test_runs_on_a_data_set_version_have_their_own_folder():
     row = load_row("table1_avsdn")
     folder = plan_one(row, "--dataset=tfds_ave/resnet152:1.1.0").folder
     assert folder.parent.name == "resnet152-1.1.0"
     assert plan_one(row).folder.parent.name == "resnet152"
 
 
-def test_a_run_whose_encoders_were_trained_again_has_failed(tmp_path):
+def test_a_run_fails_if_its_encoders_were_trained_again(tmp_path):
     planned = plan_one(load_row("tian_dmrn"), f"--runs={tmp_path}")
     checksums = RunFolder(planned.source).checksums
     planned.source.mkdir(parents=True)
@@ -274,9 +274,7 @@ def test_comparison_draws_the_same_clips_of_every_run(two_runs, tmp_path, capsys
         (["missing"], "missing: expected the folder of a finished run"),
     ],
 )
-def test_a_comparison_that_can_not_be_drawn_is_one_line(
-    words, message, two_runs, capsys
-):
+def test_an_impossible_comparison_is_a_one_line_error(words, message, two_runs, capsys):
     with pytest.raises(SystemExit) as stop:
         compare.main([two_runs[0], *words])
     assert stop.value.code == 2
@@ -292,7 +290,7 @@ def test_a_cross_modal_run_is_not_compared(two_runs):
         compare.compare(two_runs, 1, pathlib.Path("x.png"))
 
 
-def test_runs_are_named_by_what_differs():
+def test_runs_are_named_by_their_different_settings():
     def names(*folders, models=("avel", "avel")):
         return compare._name_runs(list(map(pathlib.Path, folders)), models)
 
@@ -314,7 +312,7 @@ CHECKED_IN = [
 
 
 @pytest.mark.parametrize("path", CHECKED_IN, ids=lambda path: path.stem)
-def test_commands_of_the_results_make_them_again(path, monkeypatch):
+def test_commands_in_the_results_reproduce_the_results(path, monkeypatch):
     monkeypatch.chdir(RESULTS.parents[1])
     (command,) = re.findall(
         "^ *python -m experiments.run (.*)$", path.read_text(), re.M
@@ -331,7 +329,7 @@ def test_commands_of_the_results_make_them_again(path, monkeypatch):
     assert trained == set(args.dataset)
 
 
-def test_trials_do_not_replace_a_table(tmp_path, monkeypatch):
+def test_trials_do_not_overwrite_a_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def folder(*words):

@@ -75,7 +75,7 @@ def make_clips(model, rng, num_segments=5, count=3):
         ("keras", "half"),
     ],
 )
-def test_an_artefact_computes_what_keras_computes(tmp_path, rng, name, kind):
+def test_an_artefact_and_keras_compute_equal_logits(tmp_path, rng, name, kind):
     if name not in WRITABLE:
         pytest.skip("Keras 3.12, the last one for Python 3.10, writes no LiteRT")
     model = small_models()[kind]
@@ -113,7 +113,7 @@ def test_an_artefact_computes_what_keras_computes(tmp_path, rng, name, kind):
 
 
 @pytest.mark.parametrize("name", export.FORMATS)
-def test_an_artefact_takes_a_mask_on_request(tmp_path, rng, name):
+def test_an_artefact_accepts_a_mask_on_request(tmp_path, rng, name):
     if name not in WRITABLE:
         pytest.skip("Keras 3.12, the last one for Python 3.10, writes no LiteRT")
     model = small_models()["multi-label"]
@@ -133,7 +133,7 @@ def test_an_artefact_takes_a_mask_on_request(tmp_path, rng, name):
         )
 
 
-def test_litert_takes_clips_that_are_long(tmp_path, rng):
+def test_litert_accepts_long_clips(tmp_path, rng):
     if "litert" not in WRITABLE:
         pytest.skip("Keras 3.12, the last one for Python 3.10, writes no LiteRT")
     model = small_models()["both ways"]
@@ -144,7 +144,7 @@ def test_litert_takes_clips_that_are_long(tmp_path, rng):
 
 
 @pytest.mark.parametrize("kind", ["avsdn", "multi-label"])
-def test_a_savedmodel_says_the_events_of_localize(tmp_path, rng, kind):
+def test_a_savedmodel_returns_the_events_of_localize(tmp_path, rng, kind):
     model = small_models()[kind]
     for weight in model.weights:
         # An untrained network predicts one class everywhere.
@@ -207,9 +207,7 @@ def replace_run(monkeypatch):
     return replace
 
 
-def test_an_artefact_that_computes_something_else_is_not_kept(
-    tmp_path, rng, replace_run
-):
+def test_an_artefact_with_different_logits_is_not_kept(tmp_path, rng, replace_run):
     model = small_models()["avsdn"]
     clips = [make_clips(model, rng)]
     assert np.abs(model.predict_on_batch(clips[0])).max() < 1
@@ -228,7 +226,7 @@ def test_an_artefact_that_computes_something_else_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_exported_is_one_message(tmp_path, rng, monkeypatch):
+def test_an_impossible_export_is_one_message(tmp_path, rng, monkeypatch):
     model = small_models()["avsdn"]
     clips = [make_clips(model, rng)]
     (tmp_path / "model.keras").touch()
@@ -296,7 +294,9 @@ def test_the_scripts_of_the_page_need_no_avsdn_tf(run, number):
     assert "avsdn_tf" not in scripts[number].replace("avsdn_tf.json", "")
 
 
-def test_the_command_checks_on_real_and_random_clips(run, data_dir, tmp_path, capsys):
+def test_the_export_command_checks_real_and_random_clips(
+    run, data_dir, tmp_path, capsys
+):
     out = tmp_path / "out"
     avsdn("export", f"--run={run}", "--format=keras", "--mask", f"--out={out}")
     printed = capsys.readouterr().out
@@ -323,7 +323,7 @@ def test_the_command_checks_on_real_and_random_clips(run, data_dir, tmp_path, ca
         command._clips_to_check(model, config, str(tmp_path))
 
 
-def test_the_command_refuses_what_differs_on_real_clips_alone(
+def test_the_export_command_refuses_differences_on_real_clips(
     run, data_dir, tmp_path, replace_run
 ):
     opened = dataset.open_dataset("tfds_ave/synthetic", data_dir)
@@ -379,7 +379,9 @@ def test_an_export_builds_no_data(run, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_maps_in_half_precision_are_checked_in_whole(run, data_dir, monkeypatch):
+def test_feature_maps_in_half_precision_are_checked_in_float32(
+    run, data_dir, monkeypatch
+):
     scoring_batches = batches.scoring_batches
 
     def in_half(*args):
@@ -435,7 +437,7 @@ def small_network(include_top, weights, pooling, input_shape):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_sound_and_pictures_become_events_in_one_savedmodel(
+def test_an_end_to_end_savedmodel_localizes_events(
     tmp_path, rng, monkeypatch, multi_label
 ):
     recipe = VisualRecipe(small_network, lambda x: x / 255.0, "avg", (4,), 2, "")
@@ -475,7 +477,7 @@ def test_sound_and_pictures_become_events_in_one_savedmodel(
         predict(waveform=tf.zeros(6 * 16_000), frames=frames)
 
 
-def test_what_goes_end_to_end_computes_in_float32(run, tmp_path, monkeypatch):
+def test_an_end_to_end_export_computes_in_float32(run, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(
         videos, "extractor_for", lambda model, **given: loaded.append(given)
@@ -485,7 +487,7 @@ def test_what_goes_end_to_end_computes_in_float32(run, tmp_path, monkeypatch):
     assert loaded == [{"vggish": str(tmp_path), "visual_precision": "float32"}]
 
 
-def test_networks_that_make_other_features_do_not_go_end_to_end(tmp_path, monkeypatch):
+def test_an_end_to_end_export_refuses_mismatched_backbones(tmp_path, monkeypatch):
     monkeypatch.setattr(AudioNetwork, "__init__", lambda self: None)
     monkeypatch.setattr(VisualNetwork, "__init__", lambda self: None)
     audio, visual = AudioNetwork(), VisualNetwork()
@@ -525,7 +527,7 @@ def test_a_full_disk_is_one_message(tmp_path, rng, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_only_networks_with_a_graph_go_end_to_end(tmp_path):
+def test_an_end_to_end_export_refuses_custom_networks(tmp_path):
     extractor = Extractor(audio=mlp(2, 2), visual=mlp(2, 2))
     model = small_models()["avsdn"]
     with pytest.raises(UserError, match="AudioNetwork"):
@@ -533,7 +535,7 @@ def test_only_networks_with_a_graph_go_end_to_end(tmp_path):
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 10])
-def test_the_graph_takes_the_same_windows(window, rng):
+def test_the_graph_and_stitch_logits_use_equal_windows(window, rng):
     model = avsdn_tf.AVSDN(CATEGORIES, 6, (4,), units=4)
     audio, visual = (rng.random((7, width), np.float32) for width in (6, 4))
     found = end_to_end._stitch(model, tf.constant(audio), tf.constant(visual), window)
@@ -557,7 +559,7 @@ for clips, segments in ((0, 5), (0, 0), (2, 0), (2, 3)):
 """
 
 
-def test_a_batch_of_no_clips_does_not_end_the_process(tmp_path, rng):
+def test_an_empty_batch_does_not_crash_the_process(tmp_path, rng):
     pytest.importorskip("onnxruntime")
     model = small_models()["both ways"]
     clips = [make_clips(model, rng)]

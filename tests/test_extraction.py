@@ -65,7 +65,7 @@ def test_features_and_their_backbones_are_returned(folder, loaded):
     assert loaded == [{**expected, "empty": None}]
 
 
-def test_features_of_another_or_a_changed_video_are_made_again(folder, loaded):
+def test_features_of_replaced_and_changed_videos_are_extracted_again(folder, loaded):
     before = extract(folder)[0]
     kept = before["c2"][0].stat().st_mtime_ns
     (folder / "1.mp4").write_bytes((folder / "0.mp4").read_bytes())
@@ -79,7 +79,7 @@ def test_features_of_another_or_a_changed_video_are_made_again(folder, loaded):
     assert loaded == []
 
 
-def test_a_video_that_fails_is_named_and_the_others_are_kept(folder, loaded):
+def test_a_failed_video_is_named_and_other_features_are_kept(folder, loaded):
     whole = (folder / "0.mp4").read_bytes()
     (folder / "0.mp4").write_bytes(b"no video")
     with pytest.raises(DatasetError, match="1 of 3 videos failed") as error:
@@ -91,7 +91,7 @@ def test_a_video_that_fails_is_named_and_the_others_are_kept(folder, loaded):
     extract(folder)
 
 
-def test_a_pipeline_that_fails_leaves_nothing_behind(folder, loaded, monkeypatch):
+def test_a_failed_pipeline_leaves_no_files(folder, loaded, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Loudness, "__call__", lambda self, seconds: 1 / 0)
         with pytest.raises(Exception, match="division by zero"):
@@ -108,7 +108,7 @@ def test_a_pipeline_that_fails_leaves_nothing_behind(folder, loaded, monkeypatch
     ("member", "module", "value"),
     [("vggish", None, "mine"), ("visual_weights", Loudness, "mine")],
 )
-def test_what_can_not_be_loaded_is_one_message_about_features_json(
+def test_unloadable_backbones_in_features_json_are_one_message(
     folder, monkeypatch, member, module, value
 ):
     if module:
@@ -155,7 +155,7 @@ def test_a_clip_without_sound_or_picture_is_accepted_on_request(folder, loaded, 
         ({"visual_weights": "/gone"}, "visual_weights"),
     ],
 )
-def test_what_is_wrong_in_features_json_is_named(folder, loaded, content, member):
+def test_invalid_members_of_features_json_are_named(folder, loaded, content, member):
     (folder / "features.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError) as error:
         extract(folder)

@@ -41,7 +41,7 @@ def extract_quietly(extractor, videos, out, on_done=None):
     )
 
 
-def test_features_come_second_by_second_however_long_the_video(tmp_path, extractor):
+def test_features_of_a_long_video_are_streamed_in_chunks(tmp_path, extractor):
     path = write_clip(tmp_path / "a b's ünï.mp4", seconds=19)
     chunks = list(extractor.stream(path))
     assert [len(chunk.audio) for chunk in chunks] == [16, 3]
@@ -53,7 +53,7 @@ def test_features_come_second_by_second_however_long_the_video(tmp_path, extract
 
 
 @pytest.mark.parametrize("empty", ["audio", "visual"])
-def test_a_missing_modality_is_refused_or_zero(tmp_path, extractor, empty):
+def test_a_missing_modality_is_refused_or_replaced_by_zeros(tmp_path, extractor, empty):
     path = write_clip(
         tmp_path / "half.mp4", 2, sound=empty != "audio", picture=empty != "visual"
     )
@@ -84,7 +84,7 @@ def test_a_missing_modality_is_refused_or_zero(tmp_path, extractor, empty):
     )
 
 
-def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, extractor):
+def test_extraction_resumes_and_names_failed_videos(tmp_path, extractor):
     folder = tmp_path / "videos"
     (folder / "deep").mkdir(parents=True)
     write_clip(folder / "one.mp4", 2)
@@ -150,9 +150,7 @@ def test_extraction_goes_on_where_it_stopped_and_names_what_failed(tmp_path, ext
             find_videos(paths)
 
 
-def test_another_video_of_the_same_name_is_refused_and_none_is_lost(
-    tmp_path, extractor
-):
+def test_a_second_video_of_the_same_name_is_refused(tmp_path, extractor):
     for name, seconds in (("a", 2), ("b", 3)):
         (tmp_path / name).mkdir()
         write_clip(tmp_path / name / "same.mp4", seconds)
@@ -170,7 +168,7 @@ def test_another_video_of_the_same_name_is_refused_and_none_is_lost(
     assert not extract_quietly(extractor, [copy], out)
 
 
-def test_of_one_name_the_first_that_can_be_read_has_the_files(tmp_path, extractor):
+def test_the_first_readable_video_of_a_name_is_extracted(tmp_path, extractor):
     for name in "abcd":
         (tmp_path / name).mkdir()
     missing, broken, good, late = (tmp_path / name / "same.mp4" for name in "abcd")
@@ -196,9 +194,7 @@ def test_of_one_name_the_first_that_can_be_read_has_the_files(tmp_path, extracto
     assert np.load(tmp_path / "out" / "same.audio.npy").shape == (2, 3)
 
 
-def test_a_folder_is_not_taken_from_a_process_that_has_not_finished_a_video(
-    tmp_path, extractor
-):
+def test_a_folder_claimed_by_another_process_is_refused(tmp_path, extractor):
     video = write_clip(tmp_path / "a.mp4", 2)
     out = tmp_path / "out"
     other = small_extractor(backbones=BACKBONES.override(vggish="other"))
@@ -216,14 +212,14 @@ def test_a_folder_is_not_taken_from_a_process_that_has_not_finished_a_video(
     assert read_source(out, "b") is None
 
 
-def test_a_file_that_a_killed_process_left_is_no_feature(tmp_path):
+def test_unfinished_files_of_a_killed_process_are_not_features(tmp_path):
     claim_folder(tmp_path, BACKBONES)
     (tmp_path / ".tmp-0.npy").touch()
     (tmp_path / "a.audio.npy").touch()
     claim_folder(tmp_path, BACKBONES.override(vggish="other"))
 
 
-def test_features_of_another_precision_are_of_another_kind(tmp_path):
+def test_a_folder_refuses_features_of_another_precision(tmp_path):
     half = BACKBONES.override(visual_precision="mixed_bfloat16")
     # Features without a recorded precision are float32.
     old = BACKBONES.to_dict()
@@ -238,7 +234,7 @@ def test_features_of_another_precision_are_of_another_kind(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"[1]", b'"x"', b"\xff", b'{"a":', b'{"a": "b"}'])
-def test_damaged_settings_of_features_are_one_message(tmp_path, content):
+def test_a_damaged_record_of_backbones_is_one_message(tmp_path, content):
     claim_folder(tmp_path, BACKBONES)
     (tmp_path / "a.source.json").touch()
     (tmp_path / "extract.json").write_bytes(content)
@@ -255,7 +251,7 @@ def test_paths_are_compared_as_absolute_and_names_are_kept(tmp_path, monkeypatch
     assert backbones.audio_weights == str(tmp_path / "vggish")
 
 
-def test_features_that_are_not_whole_are_made_again(tmp_path, extractor):
+def test_incomplete_features_are_extracted_again(tmp_path, extractor):
     video = write_clip(tmp_path / "a.mp4", 2)
     out = tmp_path / "out"
     extract_quietly(extractor, [video], out)
@@ -268,7 +264,7 @@ def test_features_that_are_not_whole_are_made_again(tmp_path, extractor):
         assert read_source(out, "a") == Source.of(video)
 
 
-def test_a_folder_is_of_one_kind(tmp_path, extractor):
+def test_a_folder_refuses_features_of_other_backbones(tmp_path, extractor):
     silent = write_clip(tmp_path / "silent.mp4", 2, sound=False)
     loud = write_clip(tmp_path / "loud.mp4", 2)
     out = tmp_path / "out"
@@ -288,7 +284,7 @@ def test_a_folder_is_of_one_kind(tmp_path, extractor):
     assert not np.load(out / "silent.audio.npy").any()
 
 
-def test_ctrl_c_ends_at_once_and_keeps_what_is_finished(tmp_path, monkeypatch):
+def test_ctrl_c_stops_at_once_and_keeps_finished_features(tmp_path, monkeypatch):
     interrupted = threading.Event()
     begun, chunks_of = threading.Event(), {"0": 0, "1": 0}
 
@@ -345,9 +341,7 @@ def model_of(backbones, audio_width=3, visual_shape=(3,)):
         ({"backbones": None}, None),
     ],
 )
-def test_features_fit_by_the_name_of_their_backbones_and_by_their_shape(
-    extractor, model, field
-):
+def test_check_fits_compares_backbones_and_shapes(extractor, model, field):
     model = model_of(**model)
     if field is None:
         extractor.check_fits(model)
@@ -391,7 +385,7 @@ def test_the_backbones_of_a_model_are_loaded(monkeypatch, extractor):
         (None, {"visual_network": "resnet50"}, (2048,)),
     ],
 )
-def test_what_does_not_fit_is_refused_before_weights_are_loaded(
+def test_mismatched_features_are_refused_before_weights_are_loaded(
     monkeypatch, backbones, given, shape
 ):
     monkeypatch.setattr(extractor_module, "AudioNetwork", None)
@@ -409,7 +403,7 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(
         ("visual_precision", "bf16"),
     ],
 )
-def test_an_unknown_value_names_its_field(field, value):
+def test_the_error_of_an_unknown_value_names_its_field(field, value):
     with pytest.raises(UserError) as caught:
         build_extractor(**{field: value})
     assert (caught.value.field, caught.value.value) == (field, value)

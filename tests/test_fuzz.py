@@ -14,7 +14,7 @@ def test_a_copy_that_hangs_is_counted(tmp_path):
     assert (outcome.status, outcome.memory_mib) == ("hung", 0)
 
 
-def test_memory_growth_of_damaged_copies():
+def test_memory_growth_ignores_caches_and_single_peaks():
     def outcomes(memory_mib):
         return [fuzz.Outcome("cut", "ok", "1 s", 0.1, memory) for memory in memory_mib]
 
@@ -25,7 +25,7 @@ def test_memory_growth_of_damaged_copies():
     assert fuzz.memory_growth_mib(outcomes([7])) == 0
 
 
-def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
+def test_damaged_copies_are_read_or_refused(tmp_path):
     file = str(tmp_path / "video.mkv")
     images = [grey_image(index) for index in range(28)]
     write(file, images=images, waveform=click(2.25, 2.8, 44_100))
@@ -37,14 +37,14 @@ def test_damaged_copies_end_in_seconds_or_in_an_error(tmp_path):
     assert fuzz.memory_growth_mib(outcomes) < fuzz.LEAK_MIB
 
 
-def test_a_video_that_is_not_there_is_one_message(capsys):
+def test_a_missing_video_is_one_message(capsys):
     with pytest.raises(SystemExit) as stop:
         fuzz.main(["nowhere.mp4"])
     assert stop.value.code == 2
     assert "nowhere.mp4: no such file" in capsys.readouterr().err
 
 
-def test_damaged_copies_of_a_real_clip(tmp_path):
+def test_damaged_copies_of_a_real_clip_are_read_or_refused(tmp_path):
     outcomes = fuzz.fuzz(str(find_clip("dog_02754.mp4")), copies=20, seed=0, limit_s=60)
     assert len(outcomes) == 20
     assert {entry.status for entry in outcomes} <= {"ok", "refused"}

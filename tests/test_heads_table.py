@@ -123,7 +123,7 @@ def test_unsupported_modes_and_losses_are_refused(maps_dir):
         build_model(Config(model="cpsp", loss="soft_margin"), dataset)
 
 
-def test_heads_refuses_the_option_recipe(capsys):
+def test_the_heads_table_refuses_the_flag_recipe(capsys):
     with pytest.raises(SystemExit):
         run.main(["heads", "--recipe=best"])
     assert "--recipe=best: heads has recipes of its own" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_a_commands_help_lists_its_own_flags(show, command):
 
 
 @pytest.mark.parametrize("command", [None, *app.COMMANDS])
-def test_help_is_a_screen_that_begins_with_purpose_usage_and_examples(
+def test_help_fits_a_screen_and_starts_with_purpose_usage_examples(
     show, monkeypatch, command
 ):
     monkeypatch.setenv("COLUMNS", "80")
@@ -65,7 +65,7 @@ def test_help_is_a_screen_that_begins_with_purpose_usage_and_examples(
         assert (program, command or name, extras) == ("avsdn", name, [])
 
 
-def test_helpfull_explains_what_help_names(show, monkeypatch):
+def test_helpfull_explains_all_settings_and_models_in_help(show, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     short, full = (" ".join(show("train", f"--{word}").split()) for word in HELP)
     for name, entry in MODELS.items():
@@ -90,7 +90,7 @@ def test_helpfull_explains_what_help_names(show, monkeypatch):
     ],
     ids=lambda words: " ".join([words[0].__module__, *words[1:]]),
 )
-def test_help_of_the_experiments_is_a_screen(capsys, monkeypatch, words):
+def test_help_of_the_experiments_fits_a_screen(capsys, monkeypatch, words):
     monkeypatch.setenv("COLUMNS", "80")
     main, *words = words
     with pytest.raises(SystemExit) as stop:

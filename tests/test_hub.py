@@ -137,7 +137,7 @@ def run(data_dir, tmp_path_factory):
     return avsdn_tf.train(run=tmp_path_factory.mktemp("run"), **settings).folder
 
 
-def test_a_shared_run_comes_back_identical(server, run):
+def test_a_shared_run_is_downloaded_unchanged(server, run):
     assert avsdn("push", f"--run={run}", "hf://user/mine") == 0
     stored = server["user/mine"]
     for name in ("model.keras", "report.json", "config.json", "SHA256SUMS"):
@@ -160,7 +160,7 @@ def test_keras_loads_the_same_repository(server, run):
     assert isinstance(model, avsdn_tf.AVSDN)
 
 
-def test_a_model_that_was_changed_on_the_way_is_refused(server, run):
+def test_a_model_changed_during_the_download_is_refused(server, run):
     hub.push_run(run, "hf://user/mine")
     content = server["user/mine"]["run/model.keras"]
     server["user/mine"]["run/model.keras"] = content[:-1] + bytes([content[-1] ^ 1])
@@ -168,7 +168,7 @@ def test_a_model_that_was_changed_on_the_way_is_refused(server, run):
         avsdn_tf.load("hf://user/mine")
 
 
-def test_what_can_not_be_shared_or_had_is_one_message(server, run_folder, tmp_path):
+def test_failed_uploads_and_downloads_are_one_message(server, run_folder, tmp_path):
     for address in ("hf://user", "hf://user/../other", "hf://"):
         with pytest.raises(UserError, match="expected an address"):
             avsdn_tf.load(address)

@@ -76,7 +76,7 @@ def test_events_of_a_multi_label_network_overlap(tmp_path, extractor):
     ("suffix", "counts_from_zero"),
     [("mkv", False), ("webm", False), ("mp4", False), ("ts", True)],
 )
-def test_times_of_late_videos_equal_those_of_players(
+def test_times_of_late_videos_equal_player_times(
     tmp_path, extractor, always_bark, suffix, counts_from_zero, delay_s
 ):
     # Timestamps start at delay_s, which may exceed the video's length of 2.4 s. Players
@@ -127,7 +127,7 @@ class RandomGrid:
 
 
 @pytest.mark.parametrize(("name", "num_seconds"), REAL_CLIPS.items())
-def test_real_clips(name, num_seconds):
+def test_real_clips_are_localized(name, num_seconds):
     keras.utils.set_random_seed(0)
     model = avsdn_tf.AVSDN(["Bark", "Flute"], 8, (8,), units=4)
     kernel, bias = model.decoder.head.get_weights()
@@ -148,7 +148,7 @@ def test_real_clips(name, num_seconds):
     np.testing.assert_array_equal(from_events, classes)
 
 
-def test_models_of_keras_and_of_load_localize_the_same_events(
+def test_keras_and_load_give_models_that_localize_the_same_events(
     tmp_path, extractor, monkeypatch
 ):
     asked = []

@@ -90,7 +90,7 @@ def test_inputs_are_a_dictionary_a_pair_or_keywords(name, inputs):
     np.testing.assert_array_equal(model(pair, training=False), expected)
 
 
-def test_inputs_that_do_not_fit_are_one_message(inputs):
+def test_mismatched_inputs_are_one_message(inputs):
     model = make_model()
     with pytest.raises(ValueError, match=r"audio and visual.*Received: \['audio'\]"):
         model({"audio": inputs["audio"]})
@@ -106,7 +106,7 @@ def test_an_unused_input_may_be_missing(inputs):
 
 
 @every_network
-def test_what_a_model_knows_is_saved(name, inputs, tmp_path):
+def test_metadata_of_a_model_are_saved(name, inputs, tmp_path):
     model = make_model(name, **KNOWN)
     config = model.get_config()
     assert {key: config[key] for key in KNOWN} == KNOWN
@@ -127,14 +127,16 @@ def test_what_a_model_knows_is_saved(name, inputs, tmp_path):
 @pytest.mark.parametrize(
     "wrong", [{"num_segments": 0}, {"segment_s": -1.0}, {"audio_width": 0}]
 )
-def test_what_a_model_knows_is_checked(wrong):
+def test_metadata_of_a_model_are_validated(wrong):
     (field,) = wrong
     with pytest.raises(ValueError, match=field):
         avsdn_tf.AVSDN(CATEGORIES, **wrong)
 
 
 @some_networks
-def test_a_functional_model_around_ours_saves_and_loads(name, inputs, tmp_path):
+def test_a_functional_model_that_contains_a_network_saves_and_loads(
+    name, inputs, tmp_path
+):
     audio = keras.Input((None, 5), name="audio")
     visual = keras.Input((None, 2, 3, 4), name="visual")
     inner = make_model(name)
@@ -188,7 +190,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("name", ["avsdn_label_guided", "dmrn"])
-def test_fit_trains_what_clip_losses_is(name, kind, inputs, classes):
+def test_fit_minimizes_clip_losses(name, kind, inputs, classes):
     model, loss = make_model(name), LOSSES[kind]()
     target = np.eye(4, dtype="f")[classes]
     if kind.startswith("clips"):
@@ -216,7 +218,7 @@ def test_losses_of_half_precision_outputs_are_float32(dtype, inputs, classes):
     assert losses.dtype == "float32"
 
 
-def test_guides_add_their_losses_by_hand(inputs, classes):
+def test_label_guides_add_their_losses_by_hand(inputs, classes):
     model = make_model("avsdn_label_guided")
     target = np.eye(4, dtype="f")[classes]
     outputs = model.compute_outputs(inputs)
@@ -241,7 +243,7 @@ def test_guides_add_their_losses_by_hand(inputs, classes):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_sample_weights_weigh_the_guides_as_well(inputs, classes):
+def test_sample_weights_apply_to_label_guides(inputs, classes):
     model = make_model("avsdn_label_guided")
     loss = avsdn_tf.SoftmaxBinaryCrossentropy()
     target = np.eye(4, dtype="f")[classes]
@@ -279,7 +281,7 @@ def test_class_indices_are_targets(name, inputs, classes):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_targets_that_do_not_fit_are_one_message(inputs, classes):
+def test_mismatched_targets_are_one_message(inputs, classes):
     model = make_model()
     model.compile("sgd", avsdn_tf.SoftmaxBinaryCrossentropy())
     for target in (classes[:, 0], np.eye(4)[classes[:, 0]], classes[:, :3]):
@@ -294,7 +296,9 @@ def test_targets_that_do_not_fit_are_one_message(inputs, classes):
         guided.fit(inputs, np.eye(4)[classes], verbose=0)
 
 
-def test_names_resolve_and_a_compiled_model_loads(inputs, classes, tmp_path):
+def test_losses_and_metrics_resolve_by_name_and_the_model_loads(
+    inputs, classes, tmp_path
+):
     model = make_model("avsdn_label_guided")
     names = ["SegmentAccuracy", "BackgroundRecall", "EventF1"]
     model.compile(
@@ -321,7 +325,7 @@ def test_names_resolve_and_a_compiled_model_loads(inputs, classes, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["avsdn_label_guided", "dmrn"])
-def test_fine_tuning(name, inputs, rng, tmp_path):
+def test_a_model_is_fine_tuned_on_other_categories(name, inputs, rng, tmp_path):
     source = make_model(name, dropout=0.1, **KNOWN)
     source = save_and_load(source, tmp_path)
     model = source.with_categories(["Saw", "Drill"])
@@ -348,7 +352,7 @@ def test_fine_tuning(name, inputs, rng, tmp_path):
         assert {event.category for event in clip} <= {"Saw", "Drill"}
 
 
-def test_as_many_categories_get_a_new_head_as_well():
+def test_an_equal_number_of_categories_gets_a_new_head():
     source = make_model("avsdn_label_guided")
     source.trainable = False
     model = source.with_categories(["Saw", "Drill", "Hammer"])
@@ -394,7 +398,7 @@ def fit_one_step(model, inputs, classes, **options):
         ("dmrn", "jit_compile", 1e-5),
     ],
 )
-def test_settings_of_keras_give_the_same_results(
+def test_training_gives_equal_results_with_any_setting_of_keras(
     name, setting, atol, inputs, classes, tmp_path
 ):
     expected = fit_one_step(make_model(name), inputs, classes)

@@ -84,7 +84,7 @@ ONE_VIDEO = {
 
 
 @pytest.mark.parametrize("name", ONE_VIDEO)
-def test_labels_of_tools(tmp_path, name):
+def test_label_files_of_tools_are_recognized_and_read(tmp_path, name):
     write_features(tmp_path / "media", dog=10)
     write_all(tmp_path / "labels", ONE_VIDEO[name])
     (file,) = (tmp_path / "labels").iterdir()
@@ -155,7 +155,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_flags_of_ten_segments(tmp_path, name):
+def test_flags_of_ten_segments_are_read(tmp_path, name):
     # VGGSound's files are often named by video ID and start time.
     write_features(tmp_path / "media", abcdefghijk_000030=10, **{"-bcdefghijk": 10})
     write_all(tmp_path / "labels", PUBLISHED[name])
@@ -168,7 +168,7 @@ def test_flags_of_ten_segments(tmp_path, name):
     assert found.num_missing == 1
 
 
-def test_ave_pm(tmp_path):
+def test_ave_pm_labels_are_read(tmp_path):
     write_features(tmp_path / "media", **{"3": 10, "8": 10, "28": 7})
     files = {
         "class_name_mapping.csv": "class_id,class_name\n22,moving with forklift\n"
@@ -212,7 +212,7 @@ def test_llp_events_are_the_intersection_of_audio_and_visual_events(tmp_path):
     assert found.labels.formats == {"llp": 5}
 
 
-def test_unav_overlaps_and_splits(tmp_path):
+def test_overlaps_and_splits_of_unav_are_read(tmp_path):
     write_features(tmp_path / "media", **{"-Rjmgv0O_p0": 46})
     entry = {
         "duration": 46,
@@ -257,7 +257,7 @@ def test_labels_match_videos_in_folders_of_the_same_names(tmp_path):
     }
 
 
-def test_unreadable_videos_are_skipped_and_others_have_a_length(tmp_path):
+def test_unreadable_videos_are_skipped_and_readable_ones_measured(tmp_path):
     write_clip(tmp_path / "two.mp4", 2)
     write_clip(tmp_path / "three.mkv", 3)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -323,14 +323,14 @@ def test_a_corrected_file_overrides_other_files_of_its_prediction(tmp_path):
     ("value", "expected"),
     [("1.5", 1.5), (2, 2.0), ("01:02.5", 62.5), ("1:00:00", 3600.0), (" 3 ", 3.0)],
 )
-def test_times_are_numbers_or_clocks(value, expected):
+def test_times_are_read_as_numbers_and_clock_times(value, expected):
     assert parse_time(value) == expected
 
 
 @pytest.mark.parametrize(
     "value", ["1,5", "", "x", None, True, "nan", "1e999", [1], 10**400]
 )
-def test_other_times_are_refused(value):
+def test_invalid_times_are_refused(value):
     with pytest.raises(ValueError, match=r"no time|decimal comma"):
         parse_time(value)
 
@@ -358,7 +358,7 @@ def test_tables_without_times_are_weak_labels(tmp_path):
     }
 
 
-def test_splits_of_labels_are_kept_and_the_others_drawn(tmp_path):
+def test_given_splits_are_kept_and_missing_splits_drawn(tmp_path):
     names = [f"clip_{i}" for i in range(8)]
     write_features(tmp_path, **dict.fromkeys(names, 4))
     rows = [f"{name},0,2,Bark,{'val' if i < 2 else ''}" for i, name in enumerate(names)]

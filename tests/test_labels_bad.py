@@ -13,7 +13,7 @@ def refusal(folder, *label_paths, **options):
     return error.value.render("--").splitlines()
 
 
-def test_every_wrong_line_is_named_at_once(tmp_path):
+def test_all_wrong_lines_are_named_in_one_error(tmp_path):
     write_features(tmp_path, dog=10, cat=10)
     rows = [
         *("dog,1,2,Bark", "dog,5,4,Bark", "dog,9,12,Bark", "dog,-1,1,Bark"),
@@ -43,7 +43,7 @@ def test_times_in_another_unit_are_recognized_and_converted(tmp_path, per_s, fie
     assert [(e.start_s, e.end_s) for e in clip.events] == [(1.0, 3.0), (6.0, 8.0)]
 
 
-def test_a_time_beyond_the_video_is_no_other_unit(tmp_path):
+def test_a_time_beyond_the_video_is_not_read_in_another_unit(tmp_path):
     write_features(tmp_path, dog=10)
     write_all(tmp_path, {"dog.txt": "1\t3\tBark\n12\t14\tBark\n"})
     (line,) = refusal(tmp_path)
@@ -62,7 +62,7 @@ def test_decimal_commas_need_semicolons(tmp_path, text):
     assert "decimal" in line
 
 
-def test_audacity_with_decimal_commas(tmp_path):
+def test_audacity_labels_with_decimal_commas_are_refused(tmp_path):
     write_features(tmp_path, dog=10)
     write_all(tmp_path, {"dog.txt": "0,5\t1,5\tBark\n2,0\t3,0\tBark\n"})
     lines = refusal(tmp_path)
@@ -70,7 +70,7 @@ def test_audacity_with_decimal_commas(tmp_path):
     assert all("decimal comma" in line for line in lines)
 
 
-def test_labels_of_two_tools(tmp_path):
+def test_two_label_files_of_one_video_are_refused(tmp_path):
     write_features(tmp_path, dog=10, cat=10)
     write_all(
         tmp_path,
@@ -86,7 +86,7 @@ def test_labels_of_two_tools(tmp_path):
     assert clip.medium.key == "dog"
 
 
-def test_a_category_that_is_spelt_two_ways(tmp_path):
+def test_two_spellings_of_a_category_are_refused(tmp_path):
     write_features(tmp_path, dog=10, cat=10)
     write_all(
         tmp_path,
@@ -102,7 +102,7 @@ def test_a_category_that_is_spelt_two_ways(tmp_path):
     assert all("write 'Dog bark'" in line for line in lines)
 
 
-def test_clips_without_labels(tmp_path):
+def test_clips_without_labels_are_named(tmp_path):
     write_features(tmp_path, dog=10, cat=10, cow=10)
     write_all(tmp_path, {"dog.txt": "1\t2\tBark\n"})
     *lines, hint = refusal(tmp_path)
@@ -113,7 +113,7 @@ def test_clips_without_labels(tmp_path):
     assert sum(not clip.events for clip in found.clips) == 2
 
 
-def test_a_split_without_a_category(tmp_path):
+def test_a_category_missing_from_a_split_is_named(tmp_path):
     write_features(tmp_path, a=4, b=4, c=4, d=4)
     rows = ("a,0,1,Bark,train", "b,0,1,Bark,val", "c,0,1,Bark,test", "d,0,1,Meow,test")
     text = "\n".join(["file,onset,offset,label,split", *rows])
@@ -124,7 +124,7 @@ def test_a_split_without_a_category(tmp_path):
     assert len(collect(tmp_path).warnings) == 1
 
 
-def test_a_group_in_two_splits_and_unknown_splits(tmp_path):
+def test_groups_in_two_splits_and_unknown_splits_are_refused(tmp_path):
     write_features(tmp_path, a_1=4, a_2=4, b_1=4)
     rows = ("a_1,0,1,Bark,train", "a_2,0,1,Bark,test", "b_1,0,1,Bark,holdout")
     text = "\n".join(["file,onset,offset,label,split", *rows])
@@ -152,7 +152,7 @@ def test_a_group_in_two_splits_and_unknown_splits(tmp_path):
         ("dog.txt", "Bark from one second on\n"),
     ],
 )
-def test_a_file_of_a_videos_name_without_labels(tmp_path, name, content):
+def test_a_file_named_like_a_video_must_contain_labels(tmp_path, name, content):
     write_features(tmp_path, dog=10)
     write_all(tmp_path, {name: content})
     (line,) = refusal(tmp_path)
@@ -171,7 +171,7 @@ def test_a_file_of_a_videos_name_without_labels(tmp_path, name, content):
         {"dog": {"annotations": [{"segment": 5, "label": "a"}]}},
     ],
 )
-def test_json_of_another_shape(tmp_path, database):
+def test_json_of_another_structure_is_refused(tmp_path, database):
     write_features(tmp_path, dog=10)
     write_all(tmp_path, {"all.json": {"database": database}})
     assert refusal(tmp_path)[0].startswith("all.json, dog")
@@ -184,7 +184,7 @@ def test_json_of_another_shape(tmp_path, database):
         *({"label": [0, "1"]}, {"label": [{}]}),
     ],
 )
-def test_flags_of_another_shape(tmp_path, entry):
+def test_flags_of_another_structure_are_refused(tmp_path, entry):
     write_features(tmp_path, dog=10, cat=10)
     good = {"category": "Meow", "label": [0, 1]}
     bad = {"category": "Bark", **entry} if isinstance(entry, dict) else entry
@@ -192,7 +192,7 @@ def test_flags_of_another_shape(tmp_path, entry):
     assert refusal(tmp_path)[0].startswith("all.json, dog")
 
 
-def test_text_that_is_not_utf_8_and_files_that_are_no_labels(tmp_path):
+def test_non_utf_8_text_and_files_without_labels_are_refused(tmp_path):
     write_features(tmp_path, dog=10)
     (tmp_path / "dog.txt").write_bytes("1\t2\tChi\u00ean\n".encode("latin-1"))
     (line,) = refusal(tmp_path)
@@ -203,7 +203,7 @@ def test_text_that_is_not_utf_8_and_files_that_are_no_labels(tmp_path):
     assert list(found.labels.ignored) == ["README.txt"]
 
 
-def test_published_labels_of_other_videos(tmp_path):
+def test_published_labels_of_other_videos_are_refused(tmp_path):
     write_features(tmp_path, dog=10)
     entry = {"category": "Bark", "label": [1] * 10}
     write_all(tmp_path, {"all.json": {"abcdefghijk": entry}})
@@ -212,7 +212,7 @@ def test_published_labels_of_other_videos(tmp_path):
     assert "dog" in first
 
 
-def test_nothing_to_read(tmp_path):
+def test_missing_videos_labels_and_events_are_reported(tmp_path):
     with pytest.raises(UserError, match="at least one video"):
         collect(tmp_path)
     write_features(tmp_path, dog=10)
@@ -223,7 +223,7 @@ def test_nothing_to_read(tmp_path):
         collect(tmp_path)
 
 
-def test_lengths_of_feature_files_that_differ(tmp_path):
+def test_feature_files_of_different_lengths_are_unreadable(tmp_path):
     import numpy as np
 
     write_features(tmp_path, dog=10, cat=10)
@@ -235,7 +235,7 @@ def test_lengths_of_feature_files_that_differ(tmp_path):
     assert "12 s" in reason
 
 
-def test_ten_thousand_categories_and_wrong_lines(tmp_path):
+def test_ten_thousand_categories_are_read_and_wrong_lines_reported(tmp_path):
     write_features(tmp_path, dog=10)
     rows = [f"dog,0,{1 + i % 9},category {i}" for i in range(10_000)]
     text = "\n".join(["file,onset,offset,label", *rows])
@@ -256,16 +256,14 @@ def test_ten_thousand_categories_and_wrong_lines(tmp_path):
         ("file,onset,offset,label,label", "one column label"),
     ],
 )
-def test_columns_of_times_that_are_not_read_do_not_make_weak_labels(
-    tmp_path, header, named
-):
+def test_unread_time_columns_are_refused(tmp_path, header, named):
     write_features(tmp_path, dog=10)
     row = ",".join(["dog", "1", "2", "Bark", "Bark"][: header.count(",") + 1])
     write_all(tmp_path, {"all.csv": f"{header}\n{row}\n"})
     assert named in "\n".join(refusal(tmp_path))
 
 
-def test_labels_of_one_clip_have_times_or_none(tmp_path):
+def test_a_clip_must_not_mix_labels_with_and_without_times(tmp_path):
     write_features(tmp_path, dog=10)
     write_all(tmp_path, {"all.csv": "file,start,end,label\ndog,1,2,a\ndog,,,b\n"})
     (line,) = refusal(tmp_path)
@@ -285,7 +283,7 @@ def test_a_clip_that_lacks_a_feature_file_is_named(tmp_path):
     assert "cat.audio.npy" in reasons["cat"]
 
 
-def test_a_table_that_nobody_can_read_is_one_mistake(tmp_path):
+def test_an_unreadable_table_is_one_error(tmp_path):
     write_features(tmp_path, dog=10, cat=10)
     write_all(tmp_path, {"all.csv": "onset,offset,label\n1,2,a\n"})
     (line,) = refusal(tmp_path)

@@ -185,7 +185,7 @@ def test_summary_of_clips():
     assert (summary.length_s, summary.num_overlapping) == (35.0, 1)
 
 
-def test_a_picture_of_many_categories_with_hostile_names(tmp_path):
+def test_the_summary_figure_accepts_many_hostile_category_names(tmp_path):
     names = [f"$\\frac{{{i}}} \u202e<b>{'x' * 200}" for i in range(100)]
     clips = [
         make_clip(str(i), (name, 0, 1), split=SPLITS[i % 3])
@@ -197,7 +197,7 @@ def test_a_picture_of_many_categories_with_hostile_names(tmp_path):
     assert (tmp_path / "manifest.png").stat().st_size > 0
 
 
-def test_names_like_options_formulas_and_paths_are_read_unchanged(tmp_path):
+def test_names_like_flags_formulas_and_paths_are_read_unchanged(tmp_path):
     folder = tmp_path / "own"
     names = ["-Rjmgv0O_p0", "=1+1", "~root"]
     folder.mkdir()
@@ -210,7 +210,7 @@ def test_names_like_options_formulas_and_paths_are_read_unchanged(tmp_path):
     assert set(found) == set(names)
 
 
-def test_the_printed_summary(tmp_path, capsys):
+def test_the_summary_is_printed(tmp_path, capsys):
     label(tmp_path, ["a", "b", "c"], **{"quiet.txt": "", "README.txt": "Hello\n"})
     write_features(tmp_path, quiet=4)
     (tmp_path / "broken.audio.npy").write_bytes(b"x")
@@ -250,7 +250,7 @@ def predictor(monkeypatch):
     monkeypatch.setattr(runs, "open_predictor", lambda *_, **__: predict)
 
 
-def test_predicted_events_are_labels(tmp_path, predictor):
+def test_predicted_events_are_read_as_labels(tmp_path, predictor):
     folder, own = tmp_path / "videos", tmp_path / "own"
     folder.mkdir()
     for name in ("a", "b", "c", "quiet"):
@@ -274,7 +274,7 @@ def test_predictions_without_events_are_refused(tmp_path, predictor):
         avsdn(*words, f"--labels_to={tmp_path / 'own'}")
 
 
-def test_real_clips(tmp_path):
+def test_labels_of_real_clips_are_summarized(tmp_path):
     """Summarize hand-written labels of real clips."""
     texts = {
         "baby_01951": "0\t10\tBaby cry\n",
@@ -337,7 +337,7 @@ def test_the_commands_of_the_labels_page_run(tmp_path, predictor, monkeypatch):
     assert len(read_manifest(tmp_path / "second").clips) == 5
 
 
-def test_the_default_pattern_of_audio_features():
+def test_audio_features_have_a_default_pattern():
     assert FeatureFiles().audio == "*.audio.npy"
 
 

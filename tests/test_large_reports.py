@@ -87,7 +87,7 @@ def test_a_report_of_many_categories_is_small(tmp_path, num_categories):
         assert _height(tmp_path / f"{name}.png") < 2500
 
 
-def test_scores_of_many_categories_take_little_memory():
+def test_scores_of_many_categories_need_little_memory():
     predictions, categories = _predictions(10_000), list(map(str, range(10_000)))
     tracemalloc.start()
     evaluation.evaluate(predictions, categories)
@@ -96,7 +96,7 @@ def test_scores_of_many_categories_take_little_memory():
     tracemalloc.stop()
 
 
-def test_long_clips_and_long_names_make_a_report(tmp_path):
+def test_reports_accept_long_clips_and_long_names(tmp_path):
     shape = {"num_clips": 2, "num_segments": 4000}
     folder = _report(tmp_path, 30, "Category {}" + "x" * 6000, **shape)
     assert folder.page.stat().st_size < 2_000_000

@@ -12,7 +12,7 @@ from avsdn_tf.losses import (
 from tests.numpy_networks import softmax
 
 
-def test_binary_crossentropy_is_its_definition():
+def test_binary_crossentropy_equals_its_definition():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (5, 6, 7))
     target = rng.dirichlet(np.ones(7), (5, 6))
@@ -59,7 +59,7 @@ def test_clip_loss_pools_logits_before_the_loss():
         ClipLoss(inner, "sum")
 
 
-def test_clip_loss_survives_its_config():
+def test_clip_loss_is_restored_from_its_config():
     loss = ClipLoss(SoftmaxBinaryCrossentropy(), "max")
     again = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(loss)
@@ -84,7 +84,7 @@ def test_contrastive_loss_by_hand():
         ContrastiveLoss(margin=0)
 
 
-def test_contrastive_loss_survives_its_config():
+def test_contrastive_loss_is_restored_from_its_config():
     again = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(ContrastiveLoss(0.5))
     )
@@ -92,7 +92,7 @@ def test_contrastive_loss_survives_its_config():
     assert again.margin == 0.5
 
 
-def test_soft_margin_is_its_definition():
+def test_soft_margin_equals_its_definition():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (5, 6, 7))
     target = np.eye(7)[rng.integers(0, 7, (5, 6))]

@@ -78,7 +78,9 @@ def losses_and_gradients(model, losses, inputs, targets):
     ids=["short", "short multi-label", "long"],
 )
 @every_network
-def test_a_padded_batch_equals_its_clips(name, options, lengths, multi_label, rng):
+def test_padded_and_single_clips_have_equal_outputs(
+    name, options, lengths, multi_label, rng
+):
     model = make_model(name, multi_label=multi_label, **options)
     randomize(model, rng)
     inputs, losses = make_padded(rng, lengths), make_losses(multi_label)
@@ -198,7 +200,7 @@ def test_any_nonzero_value_marks_a_segment(rng):
         model({**inputs, "mask": inputs["mask"][..., None]})
 
 
-def test_a_mask_of_ones_changes_nothing(rng):
+def test_a_mask_of_ones_does_not_change_outputs(rng):
     model = make_model("avel", multi_label=True)
     inputs = make_inputs(rng, visual_shape=SHAPE)
     expected = np.asarray(model(inputs))

@@ -52,7 +52,7 @@ def softmax(logits):
 @every_metric
 @pytest.mark.parametrize("form", ["indices", "one-hot", "distribution", "last axis 1"])
 @pytest.mark.parametrize("scale", [lambda x: x, softmax], ids=["logits", "softmax"])
-def test_unequal_batches_give_the_score_of_the_report(kind, form, scale, split):
+def test_metrics_over_unequal_batches_equal_the_report(kind, form, scale, split):
     labels, logits = split
     expected = METRICS[kind](labels, logits.argmax(-1))
     y_true = {
@@ -72,7 +72,7 @@ def test_unequal_batches_give_the_score_of_the_report(kind, form, scale, split):
 
 
 @every_metric
-def test_weights_count_clips_several_times(kind, split):
+def test_integer_weights_equal_repeated_clips(kind, split):
     labels, logits = split
     times = np.arange(30) % 3
     repeated = kind()
@@ -113,7 +113,7 @@ def test_counts_of_events_by_hand():
 
 
 @every_metric
-def test_a_metric_survives_its_config_and_its_name(kind):
+def test_a_metric_is_restored_from_its_config_and_name(kind):
     metric = EventF1(iou=0.75) if kind is EventF1 else kind(name="own")
     config = keras.saving.serialize_keras_object(metric)
     again = keras.saving.deserialize_keras_object(config)
@@ -124,7 +124,7 @@ def test_a_metric_survives_its_config_and_its_name(kind):
     assert isinstance(keras.metrics.get({"class_name": name, "config": {}}), kind)
 
 
-def test_what_does_not_fit_is_refused(split):
+def test_mismatched_shapes_and_arguments_are_refused(split):
     labels, logits = split
     with pytest.raises(ValueError, match="iou"):
         EventF1(iou=0.4)
@@ -147,7 +147,7 @@ def padded(labels, logits, padding):
 
 @every_metric
 @pytest.mark.parametrize("form", ["index -1", "zero rows", "weight 0", "clip weights"])
-def test_padding_counts_nowhere(kind, form, split):
+def test_padding_does_not_change_metrics(kind, form, split):
     labels, logits = split
     one_hot = np.eye(4)[labels]
     # Events that end with their clip would grow into padding.
@@ -165,7 +165,7 @@ def test_padding_counts_nowhere(kind, form, split):
     assert float(metric.result()) == pytest.approx(expected)
 
 
-def test_events_of_short_clips_count_as_much_as_those_of_long_ones():
+def test_events_of_short_and_long_clips_count_equally():
     # The event in the first clip's only real segment is found, the second clip's isn't.
     labels = np.array([[0, 0, 0, 0], [0, 2, 2, 2]])
     logits = 5 * np.eye(3)[[[0, 0, 0, 0], [2, 2, 2, 2]]]
@@ -189,7 +189,9 @@ def test_segment_f1_averages_by_hand():
 
 @pytest.mark.parametrize("average", ["micro", "macro"])
 @pytest.mark.parametrize("padding", ["none", "-1", "weights"])
-def test_multi_label_scores_are_those_of_each_category_alone(average, padding, rng):
+def test_multi_label_scores_equal_the_scores_of_single_categories(
+    average, padding, rng
+):
     shape = (20, 10, 3)
     y_true = rng.integers(0, 2, shape)
     logits = 2 * (y_true - 0.5) + rng.normal(size=shape)
@@ -222,7 +224,7 @@ def test_multi_label_scores_are_those_of_each_category_alone(average, padding, r
     assert 0 < float(probabilities.result()) < 1
 
 
-def test_multi_label_metrics_refuse_what_does_not_fit():
+def test_multi_label_metrics_refuse_mismatched_shapes():
     metric = SegmentF1(multi_label=True)
     with pytest.raises(ValueError, match="multi-hot"):
         metric.update_state(np.zeros((2, 4), int), np.zeros((2, 4, 3)))
@@ -244,7 +246,7 @@ def test_fit_updates_metrics_of_every_category():
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_padding_that_the_mask_hides_counts_nowhere_in_fit(multi_label, rng):
+def test_fit_excludes_masked_padding_from_metrics(multi_label, rng):
     keras.utils.set_random_seed(0)
     model = avsdn_tf.AVSDN(["a", "b", "c"], 4, (3,), units=2, multi_label=multi_label)
     mask = np.arange(6) < rng.integers(2, 7, 8)[:, None]

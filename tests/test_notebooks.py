@@ -104,7 +104,7 @@ def test_the_first_cell_installs_the_checkout_or_the_package(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dog", "clock"])
-def test_the_zero_shot_notebook(name, tmp_path, monkeypatch):
+def test_the_zero_shot_notebook_runs(name, tmp_path, monkeypatch):
     if not (SHARED / "networks").is_dir():
         pytest.skip("trained classifiers are not at hand")
     if name == "dog":
@@ -125,7 +125,7 @@ def test_the_zero_shot_notebook(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_training_notebook(tmp_path, monkeypatch):
+def test_the_training_notebook_runs(tmp_path, monkeypatch):
     texts, num_pictures = execute("train", tmp_path, monkeypatch)
     assert "epoch   8/8" in texts[1]
     accuracy = re.search(r"test accuracy (\d+\.\d)%", texts[2])
@@ -136,7 +136,7 @@ def test_the_training_notebook(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_labels_notebook(tmp_path, monkeypatch):
+def test_the_labels_notebook_runs(tmp_path, monkeypatch):
     texts, num_pictures = execute("own_labels", tmp_path, monkeypatch)
     assert re.search(r"\d+\t\d+\t(Bell|Engine|Bird)\n", texts[1])
     assert "(20, 64) (20, 64)" in texts[2]

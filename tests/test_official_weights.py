@@ -109,7 +109,7 @@ def inputs(rng):
     }
 
 
-def test_converted_avel_computes_what_the_program_does(rng, inputs, tmp_path):
+def test_converted_avel_equals_the_program(rng, inputs, tmp_path):
     state = avel_state(rng)
     heard, seen = run_encoders(state, **inputs)
     joined = np.maximum(np.concatenate([heard, seen], -1), 0)
@@ -121,7 +121,7 @@ def test_converted_avel_computes_what_the_program_does(rng, inputs, tmp_path):
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
 
 
-def test_converted_dmrn_computes_what_the_program_does(rng, inputs):
+def test_converted_dmrn_equals_the_program(rng, inputs):
     state = dmrn_state(rng)
     heard, seen = run_encoders(state, **inputs)
 
@@ -134,7 +134,7 @@ def test_converted_dmrn_computes_what_the_program_does(rng, inputs):
     np.testing.assert_allclose(model(inputs), apply(state, "L2", fused), atol=1e-4)
 
 
-def test_a_state_that_does_not_fit_is_one_message(rng):
+def test_a_mismatched_state_is_one_message(rng):
     state = avel_state(rng)
     with pytest.raises(ValueError, match=r"'L2.weight' of shape \(2, 64\).*\(3, 64\)"):
         convert_avel(state, CATEGORIES[:1])
@@ -183,7 +183,7 @@ class att_Net(nn.Module):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="without PyTorch")
-def test_the_page_converts_a_module_that_was_pickled_in_2018(tmp_path):
+def test_the_code_on_the_page_converts_a_module_pickled_in_2018(tmp_path):
     def run(program):
         return subprocess.run(
             [sys.executable, "-c", program],

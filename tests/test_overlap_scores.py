@@ -95,7 +95,7 @@ def runs(active):
     return [{i for i, _ in group} for is_event, group in groups if is_event]
 
 
-def test_llp_scores_are_those_of_a_plain_loop(split):
+def test_llp_scores_equal_a_plain_loop(split):
     true, found, _ = split
     lanes = lanes_of(predictions_of(true, found))
     segments = F1.of_segments(lanes).mean_over_clips(len(true))
@@ -104,7 +104,7 @@ def test_llp_scores_are_those_of_a_plain_loop(split):
     assert events == pytest.approx(plain_llp(true, found, 0.5))
 
 
-def test_thresholds_of_each_category():
+def test_each_category_has_its_own_threshold():
     probabilities = np.array([[[0.2, 0.6], [0.3, 0.8]]])
     logits = np.log(probabilities / (1 - probabilities))
     true = np.array([[[0, 0], [1, 1]]])
@@ -117,7 +117,7 @@ def test_thresholds_of_each_category():
         evaluation.evaluate(predictions, names, [0.5])
 
 
-def test_one_class_a_segment_scores_as_its_categories_do(rng):
+def test_single_and_multi_label_scores_of_equal_events_are_equal(rng):
     labels = rng.integers(-1, 4, (30, 8))
     logits = rng.normal(size=(30, 8, 4)).astype("f") + 2 * np.eye(4)[labels]
     one = Predictions(np.arange(30), logits, labels, np.zeros(30))
@@ -169,7 +169,7 @@ def test_padding_changes_no_score_of_classes(rng):
     assert wrong == (labels != guesses)[real].sum()
 
 
-def test_nothing_true_and_nothing_found():
+def test_scores_without_any_event_are_none_or_one():
     zeros = np.zeros((2, 3, 3), int)
     report = evaluation.evaluate(predictions_of(zeros, zeros), CATEGORIES)
     assert report["segment_f1"] is report["event_f1"] is report["map"]["mean"] is None
@@ -214,14 +214,14 @@ def category(rng):
     return edges, predicted, rng.random(len(predicted))
 
 
-def test_average_precision_is_that_of_a_plain_loop(category):
+def test_average_precision_equals_a_plain_loop(category):
     expected = plain_precisions(*category)
     np.testing.assert_allclose(average_precision(*category), expected)
     assert 0 < expected[-1] < expected[0] < 1
 
 
 @pytest.mark.filterwarnings("ignore:The behavior of DataFrame:FutureWarning")
-def test_average_precision_is_that_of_a_published_evaluator(category):
+def test_average_precision_equals_a_published_evaluator(category):
     published = pytest.importorskip("mean_average_precision")
     true, predicted, scores = category
     # The evaluator's boxes include their last pixel, so the last segment is end - 1.
@@ -253,7 +253,7 @@ def test_mean_average_precision_by_hand():
     assert report["map"]["mean"] == pytest.approx(7 / 9 / 4)
 
 
-def test_a_better_score_comes_first():
+def test_average_precision_sorts_predictions_by_score():
     # A false event with a higher score halves the precision of the right one.
     true, predicted = np.array([[0, 4]]), np.array([[0, 4], [10, 12]])
     assert set(average_precision(true, predicted, np.array([0.9, 0.8]))) == {1.0}

@@ -22,7 +22,9 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
-def test_the_page_walks_from_own_networks_to_events(tmp_path, monkeypatch, capsys):
+def test_the_code_on_the_page_runs_from_own_networks_to_events(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     for folder in ("videos", "own"):
         (tmp_path / folder).mkdir()
@@ -101,14 +103,14 @@ def write_rows(folder, num_audio, num_visual, **columns):
         ((1, 1), {"tolerance_s": 0.5}),  # The event ends after the clip.
     ],
 )
-def test_hops_that_contradict_the_files_are_told(tmp_path, shapes, columns):
+def test_hops_that_contradict_the_files_are_refused(tmp_path, shapes, columns):
     write_rows(tmp_path / "own", *shapes, **columns)
     with pytest.raises(DatasetError, match=r"manifest\.csv, line 2"):
         build(tmp_path / "own", tmp_path / "data", "custom")
     assert not (tmp_path / "data" / "tfds_ave" / "custom" / "1.3.0").exists()
 
 
-def test_axes_in_another_order_are_told(tmp_path):
+def test_swapped_axes_are_refused(tmp_path):
     write_rows(tmp_path / "own", 10, 10)
     np.save(tmp_path / "own" / "a.npy", np.zeros((3, 10)))
     with pytest.raises(DatasetError, match="3 s, and its visual features 10 s"):

@@ -150,6 +150,6 @@ except avsdn_tf.UserError as error:
 """
 
 
-def test_only_videos_need_the_extra_video():
+def test_only_reading_videos_needs_the_extra_video():
     output = call(sys.executable, "-c", WITHOUT_VIDEO, cwd=ROOT)
     assert "avsdn_tf[video]" in output

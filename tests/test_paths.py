@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_addresses_and_unknown_users_stay(home):
+def test_addresses_and_unknown_users_are_not_expanded(home):
     assert expand_user("~/x") == str(home / "x")
     assert expand_user(pathlib.Path("~/x")) == str(home / "x")
     for path in ("https://example.org/~x", "gs://bucket/~", "~nobody here/x", "a/~/b"):
@@ -46,7 +46,7 @@ def test_a_tilde_of_an_unknown_user_is_one_message(home):
         avsdn_tf.load("~nobody here/run")
 
 
-def test_models_and_runs(home, run_folder):
+def test_tildes_in_paths_of_models_and_runs_are_expanded(home, run_folder):
     for path in ("~/run", "~/run/model.keras"):
         assert list(avsdn_tf.load(path).categories) == ["Bark", "Flute"]
     assert RunFolder("~/run").path == home / "run"
@@ -56,7 +56,7 @@ def test_models_and_runs(home, run_folder):
     assert path == home / "out" / "model.keras"
 
 
-def test_videos_and_features(home, monkeypatch):
+def test_tildes_in_paths_of_videos_and_features_are_expanded(home, monkeypatch):
     write_clip(home / "a.mp4", 2)
     assert find_videos(["~/a.mp4"]) == [home / "a.mp4"]
     (home / "weights.h5").write_bytes(b"1")
@@ -68,7 +68,7 @@ def test_videos_and_features(home, monkeypatch):
     assert made.backbones.visual_weights == str(home / "weights.h5")
 
 
-def test_settings_of_features(home):
+def test_tildes_in_features_json_are_expanded(home):
     (home / "vggish").mkdir()
     (home / "own").mkdir()
     (home / "own" / "features.json").write_text('{"vggish": "~/vggish"}')
@@ -76,20 +76,20 @@ def test_settings_of_features(home):
     assert read_settings(home / "own", config)[0].audio_weights == str(home / "vggish")
 
 
-def test_data_sets(home):
+def test_tildes_in_paths_of_data_sets_are_expanded(home):
     make_custom(home / "own")
     build("~/own", "~/data", "custom")
     assert open_dataset("tfds_ave/custom", "~/data").num_clips("train") == 3
 
 
-def test_every_flag_of_a_path(home):
+def test_tildes_in_path_flags_are_expanded(home):
     flag = flags.Flag("out", "", flags.PATH)
     assert flag("~/x") == str(home / "x")
     names = {f.name for f in flags.SETTINGS if f.kind is flags.PATH}
     assert names == {"data_dir", "encoders"}
 
 
-def test_pathlib_does_not_expand_what_a_person_gives():
+def test_only_one_function_calls_pathlib_expanduser():
     """`Path.expanduser` raises for unknown users, and `Path` damages URLs."""
     for path in (ROOT / "avsdn_tf").rglob("*.py"):
         found = re.findall(r"\.expanduser\(", path.read_text())

@@ -100,7 +100,7 @@ def test_page_without_disclaimer_has_no_banner(write):
     assert 'class="disclaimer"' not in write(_prediction())
 
 
-def test_page_asks_nothing_of_the_network(write):
+def test_page_sends_no_network_requests(write):
     page = write(_prediction())
     assert not re.findall(r"(?:https?:)?//\w+\.", page)
     assert "http://" not in page
@@ -140,7 +140,7 @@ def _overlapping(**changes):
     return VideoPrediction(**values, events=tuple(found))
 
 
-def test_categories_that_overlap_have_a_lane_each_and_no_most_probable_class(write):
+def test_overlapping_categories_have_a_lane_each_and_no_most_probable_class(write):
     page = write(_overlapping())
     elements = _Elements(page)
     assert [path["d"] for path in elements.named("path")] == [
@@ -164,7 +164,7 @@ def test_a_multi_label_page_without_events_has_an_empty_lane(write):
     assert "No event was found." in page
 
 
-def test_all_categories_that_are_active_at_once_are_listed(write):
+def test_simultaneously_active_categories_are_listed(write):
     data = {}
     for num_categories in (7, 30):
         probabilities = np.full((2, num_categories), 0.9)
@@ -188,7 +188,7 @@ def test_lanes_draw_runs_in_segments(write):
     assert elements.named("path") == [first, first]
 
 
-def test_a_late_video_has_its_own_times(write):
+def test_a_page_of_a_late_video_shows_player_times(write):
     page = write(_prediction([0, 3, 0, 0], start_s=5007.976))
     elements = _Elements(page)
     # The lanes begin at 0; the times are player times.
@@ -201,14 +201,14 @@ def test_a_late_video_has_its_own_times(write):
     assert "<td>1:23:27.98</td>" in page
 
 
-def test_table_names_times_past_an_hour(write):
+def test_table_shows_times_past_an_hour(write):
     page = write(_prediction([3] * 3600 + [0] * 65))
     (row,) = [row for row in _Elements(page).named("tr") if row]
     assert row == {"data-start": "3600.0", "data-end": "3665.0"}
     assert "<td>1:00:00</td><td>1:01:05</td>" in page
 
 
-def test_page_without_events_says_so(write):
+def test_page_without_events_states_that_none_was_found(write):
     assert "No event was found." in write(_prediction([3, 3]))
 
 
@@ -423,7 +423,7 @@ def title_in_chromium(page, profile):
         ("unplayable", 7),
     ],
 )
-def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
+def test_page_works_in_a_browser(kind, start_s, tmp_path, monkeypatch):
     if kind == "referenced":
         monkeypatch.setattr(player, "EMBEDDED_BYTES_MAX", 0)
     name = {"unplayable": "clip.avi", "mp4": "clip.mp4"}.get(kind, "a: <b>&#%20?.webm")
@@ -469,7 +469,7 @@ def test_page_in_a_browser(kind, start_s, tmp_path, monkeypatch):
             assert state["brightness"] == pytest.approx(60 * time_s, abs=16)
 
 
-def test_a_page_of_overlapping_categories_in_a_browser(tmp_path):
+def test_a_page_of_overlapping_categories_works_in_a_browser(tmp_path):
     video = tmp_path / "clip.avi"
     video.write_bytes(b"RIFF")
     path = tmp_path / "page.html"
@@ -497,7 +497,7 @@ def test_a_page_of_overlapping_categories_in_a_browser(tmp_path):
     assert len(set(result["heights"])) == 1
 
 
-def test_page_goes_on_when_a_video_turns_out_longer(tmp_path):
+def test_page_keeps_playing_a_video_longer_than_expected(tmp_path):
     video = tmp_path / "clip.avi"
     video.write_bytes(b"RIFF")
     path = tmp_path / "page.html"

@@ -157,7 +157,7 @@ def test_cpsp_follows_its_equations(rng, weak):
     np.testing.assert_array_equal(np.argmax(model(inputs), -1), classes)
 
 
-def test_networks_have_as_many_weights_as_the_program():
+def test_networks_have_the_number_of_weights_of_the_program():
     categories = [str(k) for k in range(28)]
     attention = 129 * 512 + 513 * 512 + 2 * 512 * 49 + 49
     dense = 128 * 256 + 512 * 256 + 2 * 256 * 128

@@ -63,7 +63,7 @@ HISTORY = [
 ]
 
 
-def test_scores_come_with_their_baselines(report):
+def test_scores_are_printed_with_their_baselines(report):
     scores = {score.name: score for score in list_scores(report)}
     assert scores["Accuracy"].value == 17 / 20
     assert scores["Accuracy"].interval == report["interval"]
@@ -104,7 +104,7 @@ def test_curves_show_both_accuracies_and_the_selected_epoch():
     assert any(list(line.get_xdata()) == [2, 2] for line in accuracy.lines)
 
 
-def test_a_picture_says_what_must_be_said_of_its_data(tmp_path, monkeypatch):
+def test_a_figure_shows_its_disclaimer(tmp_path, monkeypatch):
     written = []
     write_png = Figure.savefig
 
@@ -130,7 +130,7 @@ def count_bands(path):
 
 
 @pytest.mark.parametrize("kind", ["curves", "video"])
-def test_what_is_said_of_the_data_covers_no_legend(tmp_path, kind):
+def test_the_disclaimer_of_a_figure_covers_no_legend(tmp_path, kind):
     if kind == "curves":
         figure = figures.learning_curves(HISTORY, selected_epoch=2)
     else:
@@ -148,7 +148,7 @@ def test_what_is_said_of_the_data_covers_no_legend(tmp_path, kind):
     assert again == bare
 
 
-def test_timelines_draw_an_event_as_one_bar_where_it_is():
+def test_timelines_draw_an_event_as_one_bar_at_its_time():
     truth = np.array([3, 3, 0, 0, 0, 3])
     predicted = np.array([0, 0, 0, 0, 1, 1])
     clip = figures.TimelineClip("row 7", truth, {"avsdn": predicted})
@@ -163,7 +163,7 @@ def test_timelines_draw_an_event_as_one_bar_where_it_is():
         figures.timelines([], CATEGORIES)
 
 
-def test_a_long_name_leaves_place_for_the_timeline(tmp_path):
+def test_a_long_name_leaves_space_for_the_timeline(tmp_path):
     truth = np.array([3, 3, 0, 0])
     clip = figures.TimelineClip("row 7", truth, {f"first{200 * 'x'}last": truth})
     figure = figures.timelines([clip], CATEGORIES)
@@ -192,7 +192,7 @@ def test_the_legend_of_a_video_names_every_curve():
     assert [text.get_text() for text in legend.get_texts()] == ["_hum", "Background"]
 
 
-def test_clips_are_chosen_by_rule():
+def test_clips_of_timelines_are_chosen_by_accuracy():
     labels = np.full((6, 10), 3)
     labels[:5, :5] = 0  # The last clip is all background, and no candidate.
     predicted = labels.copy()
@@ -207,7 +207,7 @@ def test_confusion_refuses_another_number_of_classes():
         figures.confusion(np.zeros((3, 3)), CATEGORIES)
 
 
-def test_page_needs_nothing_else_and_escapes_names(report, predictions):
+def test_page_is_self_contained_and_escapes_names(report, predictions):
     predicted = predictions.logits.argmax(-1)
     drawn = {
         "learning_curves": figures.learning_curves(HISTORY, 2),
@@ -243,7 +243,7 @@ def test_page_needs_nothing_else_and_escapes_names(report, predictions):
     assert "@import" not in text
 
 
-def test_an_output_that_is_no_terminal_shows_no_bar(monkeypatch):
+def test_no_progress_bar_is_shown_without_a_terminal(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # Jupyter sets this variable.
     shown = io.StringIO()
     console = open_console(shown)
@@ -273,7 +273,7 @@ def test_a_terminal_shows_loss_accuracy_and_the_time_left():
     assert re.search(r"2/8 loss 0\.1235  accuracy 50\.0% .* at most .* left", text)
 
 
-def test_names_that_the_font_lacks_warn_nobody(tmp_path):
+def test_names_missing_from_the_font_give_no_warning(tmp_path):
     categories = ["犬", "Violin"]
     matrix = np.eye(3, dtype=int)
     drawn = figures.confusion(matrix, categories)
@@ -285,7 +285,7 @@ def test_names_that_the_font_lacks_warn_nobody(tmp_path):
         figures.to_svg(figures.timelines([clip], categories), "timelines", "")
 
 
-def test_the_picture_of_a_video_that_starts_late_is_in_the_players_time():
+def test_the_figure_of_a_late_video_shows_player_times():
     found = VideoPrediction(
         name="late.mp4",
         categories=("Bark",),
@@ -303,7 +303,7 @@ def test_the_picture_of_a_video_that_starts_late_is_in_the_players_time():
     assert bars.get_paths()[0].get_extents().x0 == 3
 
 
-def test_a_figure_survives_a_disclaimer_wider_than_itself(tmp_path):
+def test_a_figure_accepts_a_disclaimer_wider_than_the_figure(tmp_path):
     figure = figures.confusion(np.eye(2, dtype=int), ["Bark"])
     figures.save(figure, tmp_path / "bare.png")
     figures.save(figure, tmp_path / "told.png", 40 * "simulated " + "\nand more")
@@ -346,7 +346,7 @@ def test_templates_escape_and_refuse_missing_values(name):
 @pytest.mark.parametrize(
     "path", sorted(templating.STATIC.iterdir()), ids=lambda p: p.name
 )
-def test_static_files_fit_into_a_page(path):
+def test_static_files_can_be_embedded_in_a_page(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"</(script|style)|url\(|@import", text)
     node = shutil.which("node")
@@ -436,7 +436,7 @@ def test_a_multi_label_run_gets_its_report(overlapping, tmp_path):
     assert "Segment F1" in console.file.getvalue()
 
 
-def test_a_report_shows_where_the_network_looks_in_the_clips_of_its_timelines(
+def test_a_report_shows_attention_maps_of_the_clips_of_its_timelines(
     overlapping, tmp_path, monkeypatch
 ):
     folder = _run_folder(tmp_path)
@@ -470,7 +470,7 @@ def test_a_report_shows_where_the_network_looks_in_the_clips_of_its_timelines(
     assert "Where it looked" not in folder.page.read_text(encoding="utf-8")
 
 
-def test_padding_is_drawn_nowhere():
+def test_padding_is_not_drawn():
     truth = np.array([0, 0, 3, -1, -1])
     clip = figures.TimelineClip("row 7", truth, {"avsdn": np.array([0, 1, 1, 1, 1])})
     (axes,) = figures.timelines([clip], CATEGORIES).axes
@@ -479,7 +479,7 @@ def test_padding_is_drawn_nowhere():
     assert "1/3" in [text.get_text() for text in axes.texts]
 
 
-def test_lanes_hold_the_truth_above_the_prediction():
+def test_lanes_draw_the_truth_above_the_prediction():
     true, predicted = np.array([1, 1, 0, 0, 1]), np.array([0, 1, 1, 0, 1])
     clips = [
         figures.LaneClip("row 7", 4, {1: (true, predicted)}),
@@ -500,7 +500,7 @@ def test_lanes_hold_the_truth_above_the_prediction():
         figures.lane_timelines([], CATEGORIES, "avsdn")
 
 
-def test_the_picture_of_a_multi_label_video_has_thresholds_and_no_background():
+def test_the_figure_of_a_multi_label_video_shows_thresholds():
     probabilities = np.array([[0.9, 0.4], [0.2, 0.8]])
     values = ("a.mp4", ("Hum", "Bark"), probabilities, 1.0)
     events = (Event(0.0, 1.0, "Hum", 0.9), Event(0.0, 2.0, "Bark", 0.6))
@@ -517,7 +517,7 @@ def test_the_picture_of_a_multi_label_video_has_thresholds_and_no_background():
     assert [text.get_text() for text in legend.get_texts()] == ["Hum"]
 
 
-def test_a_report_of_an_earlier_version_has_fewer_lines(report):
+def test_scores_missing_from_an_earlier_report_are_not_listed(report):
     new = ("segment_f1", "segment_f1_macro", "map", "intervals", "multi_label")
     older = {name: value for name, value in report.items() if name not in new}
     names = [score.name for score in list_scores(report)]
@@ -541,9 +541,7 @@ def test_a_cross_modality_run_gets_its_report(tmp_path):
     assert "Confusion" not in text
 
 
-def test_no_report_says_that_a_run_has_ended_if_a_file_fails(
-    predictions, tmp_path, monkeypatch
-):
+def test_no_report_is_written_if_another_file_fails(predictions, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("No space left")
 
@@ -564,7 +562,7 @@ def test_no_report_says_that_a_run_has_ended_if_a_file_fails(
         "epoch,loss,accuracy,seconds\n1,0.5,0.5,1\n",
     ],
 )
-def test_a_broken_history_is_an_error_of_the_user(text, tmp_path):
+def test_a_damaged_history_is_a_user_error(text, tmp_path):
     folder = RunFolder(tmp_path)
     if text is not None:
         folder.metrics.write_text(text)
@@ -580,7 +578,7 @@ def test_extraction_prints_a_line_per_video_without_a_terminal():
     assert console.file.getvalue() == "1/2 [b]1.mp4\n2/2 2.mp4: failed\n"
 
 
-def test_one_clip_has_no_interval(predictions):
+def test_scores_of_one_clip_have_no_interval(predictions):
     one = evaluation.Predictions(
         *(getattr(predictions, name)[1:] for name in predictions.DTYPES)
     )

@@ -30,7 +30,7 @@ def trained(data_dir, tmp_path_factory):
     return avsdn_tf.train(run=tmp_path_factory.mktemp("run"), **settings)
 
 
-def test_train_returns_what_the_folder_holds(trained):
+def test_train_returns_the_contents_of_the_run_folder(trained):
     folder = RunFolder(trained.folder)
     assert folder.read_report() == trained.report
     assert [row["epoch"] for row in trained.history] == [1, 2]
@@ -72,7 +72,7 @@ def test_evaluate_returns_the_report(trained):
     assert folder.report.is_file()
 
 
-def test_predict_returns_a_prediction_a_video(run_folder, tmp_path):
+def test_predict_returns_a_prediction_per_video(run_folder, tmp_path):
     videos_folder = tmp_path / "videos"
     videos_folder.mkdir()
     for seconds in (5, 3):
@@ -83,14 +83,14 @@ def test_predict_returns_a_prediction_a_video(run_folder, tmp_path):
     assert list(tmp_path.glob("**/*.html")) == []
 
 
-def test_predict_writes_files_where_it_is_told(run_folder, tmp_path):
+def test_predict_writes_files_into_out(run_folder, tmp_path):
     video = write_clip(tmp_path / "a.mp4", 2)
     (found,) = avsdn_tf.predict(str(run_folder), str(video), out=tmp_path / "out")
     written = json.loads((tmp_path / "out" / "a.events.json").read_text())
     np.testing.assert_allclose(written["probabilities"], found.probabilities, atol=1e-6)
 
 
-def test_a_video_that_fails_raises_or_is_left_out(run_folder, tmp_path, caplog):
+def test_a_failed_video_raises_or_is_skipped(run_folder, tmp_path, caplog):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     both = [broken, write_clip(tmp_path / "a.mp4", 2)]
@@ -101,7 +101,7 @@ def test_a_video_that_fails_raises_or_is_left_out(run_folder, tmp_path, caplog):
     assert "broken.mp4" in caplog.text
 
 
-def test_events_of_a_lower_score_are_left_out(extractor, tmp_path):
+def test_events_below_min_score_are_left_out(extractor, tmp_path):
     model = avsdn_tf.AVSDN(["Bark", "Flute"], 3, (3,), units=4, num_segments=4)
     # All segments get the same probabilities: Bark 2/3.
     for weight in model.trainable_variables:
@@ -113,7 +113,7 @@ def test_events_of_a_lower_score_are_left_out(extractor, tmp_path):
         assert [event.category for event in found.events] == expected
 
 
-def test_a_network_of_simulated_data_says_that_it_saw_no_real_feature(
+def test_predictions_of_a_network_of_simulated_data_have_a_disclaimer(
     trained, tmp_path, monkeypatch
 ):
     seen = []
@@ -127,7 +127,7 @@ def test_a_network_of_simulated_data_says_that_it_saw_no_real_feature(
 
 
 @pytest.mark.parametrize("name", ["movie.vtt", "movie.png", "movie.html"])
-def test_predict_overwrites_nothing_of_a_persons(run_folder, tmp_path, name):
+def test_predict_overwrites_no_user_files(run_folder, tmp_path, name):
     video = write_clip(tmp_path / "movie.mp4", 2)
     own = tmp_path / name
     own.write_text("mine")
@@ -146,7 +146,7 @@ def test_predict_overwrites_no_input(run_folder, tmp_path, suffix):
     assert video.read_bytes() == content
 
 
-def test_predict_leaves_a_runs_report_alone(run_folder, tmp_path):
+def test_predict_keeps_the_report_of_a_run(run_folder, tmp_path):
     page = run_folder / "report.html"
     page.write_text("the run's")
     video = write_clip(tmp_path / "report.mp4", 2)
@@ -155,9 +155,7 @@ def test_predict_leaves_a_runs_report_alone(run_folder, tmp_path):
     assert page.read_text() == "the run's"
 
 
-def test_predict_replaces_its_own_files_unless_a_person_edited_them(
-    run_folder, tmp_path
-):
+def test_predict_overwrites_only_unedited_predictions(run_folder, tmp_path):
     video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
     for _ in range(2):
         avsdn_tf.predict(run_folder, video, out=out)
@@ -168,7 +166,7 @@ def test_predict_replaces_its_own_files_unless_a_person_edited_them(
     assert "0,1,Bark" in events.read_text()
 
 
-def test_videos_of_one_name_keep_their_files_apart(run_folder, tmp_path):
+def test_videos_of_equal_names_have_separate_files(run_folder, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     first = write_clip(tmp_path / "one" / "a.mp4", 2)
@@ -183,7 +181,7 @@ def test_videos_of_one_name_keep_their_files_apart(run_folder, tmp_path):
     avsdn_tf.predict(run_folder, second, out=out)
 
 
-def test_what_may_not_be_written_is_told_before_a_video_is_read(
+def test_unwritable_outputs_are_reported_before_a_video_is_read(
     run_folder, tmp_path, monkeypatch
 ):
     video = write_clip(tmp_path / "a.mp4", 2)
@@ -193,7 +191,7 @@ def test_what_may_not_be_written_is_told_before_a_video_is_read(
         avsdn_tf.predict(run_folder, video, out=tmp_path)
 
 
-def test_a_link_is_not_followed(run_folder, tmp_path):
+def test_a_link_in_the_output_folder_is_not_followed(run_folder, tmp_path):
     video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
     out.mkdir()
     victim = tmp_path / "victim"
@@ -213,7 +211,7 @@ def test_a_video_whose_name_is_not_utf8_is_predicted_again(run_folder, tmp_path)
         avsdn_tf.predict(run_folder, other, out=tmp_path / "out")
 
 
-def test_a_killed_predict_owns_no_file_that_a_person_edits(
+def test_an_edited_file_of_a_killed_predict_is_not_overwritten(
     run_folder, tmp_path, monkeypatch
 ):
     video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
@@ -239,7 +237,9 @@ def test_a_killed_predict_owns_no_file_that_a_person_edits(
         avsdn_tf.predict(run_folder, video, out=out)
 
 
-def test_a_stopped_predict_may_be_repeated(run_folder, tmp_path, monkeypatch):
+def test_predict_can_be_repeated_after_an_interruption(
+    run_folder, tmp_path, monkeypatch
+):
     video, out = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out"
     (found,) = avsdn_tf.predict(run_folder, video)
 
@@ -253,7 +253,7 @@ def test_a_stopped_predict_may_be_repeated(run_folder, tmp_path, monkeypatch):
     assert write_prediction(out, video, found).is_file()
 
 
-def test_importing_the_package_imports_no_data_sets():
+def test_importing_the_package_does_not_import_tensorflow_datasets():
     program = (
         "import sys, avsdn_tf; assert 'tensorflow_datasets' not in sys.modules; "
         "assert callable(avsdn_tf.train); assert 'tensorflow_datasets' in sys.modules"

@@ -23,7 +23,7 @@ def read(path):
     return read_json(path, Example, "an example")
 
 
-def test_a_file_of_the_schema(path):
+def test_a_valid_file_is_read(path):
     path.write_text('\ufeff{"count": 3, "share": 1, "names": ["é", ""]}', "utf-8")
     assert read(path) == Example(count=3, share=1.0, names=("é", ""))
 
@@ -57,7 +57,7 @@ def test_a_file_of_the_schema(path):
     ],
     ids=lambda value: str(value)[:30] if isinstance(value, bytes) else "",
 )
-def test_any_other_content_is_one_message(path, content, named):
+def test_invalid_content_is_one_message(path, content, named):
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         read(path)
@@ -68,7 +68,7 @@ def test_any_other_content_is_one_message(path, content, named):
     assert len(message) < len(str(path)) + 500
 
 
-def test_a_file_that_never_ends_or_is_none(path, tmp_path):
+def test_missing_and_special_files_are_refused(path, tmp_path):
     for name in ("nothing", "a\0b", ""):
         with pytest.raises(UserError, match="expected an example"):
             read(tmp_path / name)

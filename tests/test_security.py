@@ -85,7 +85,7 @@ def foreign_models():
     yield "Functional", around
 
 
-def test_a_model_is_one_of_our_networks(tmp_path):
+def test_models_of_other_classes_are_refused(tmp_path):
     for name, model in foreign_models():
         path = tmp_path / f"{name}.keras"
         model.save(path)
@@ -109,7 +109,7 @@ def test_a_model_is_one_of_our_networks(tmp_path):
     ids=lambda value: str(value)[:30],
 )
 @pytest.mark.parametrize("place", ["units", "dtype", "categories", "new", "backbones"])
-def test_a_model_config_has_only_plain_values(tmp_path, members, place, value):
+def test_objects_in_a_model_config_are_refused(tmp_path, members, place, value):
     config = json.loads(members["config.json"])
     config["config"][place] = value
     changes = {"config.json": json.dumps(config)}
@@ -117,7 +117,7 @@ def test_a_model_config_has_only_plain_values(tmp_path, members, place, value):
 
 
 @pytest.mark.parametrize("name", ["avsdn_tf>Attention", "keras>Dense", "os>system", ""])
-def test_a_model_is_of_a_registered_network(tmp_path, members, name):
+def test_unregistered_networks_are_refused(tmp_path, members, name):
     config = json.loads(members["config.json"])
     config.update(registered_name=name, module="os", class_name="system")
     changes = {"config.json": json.dumps(config)}
@@ -187,7 +187,9 @@ HDF5_CHANGES = (external_storage, external_link, soft_link, virtual, loop, text,
     "change",
     [*HDF5_CHANGES, compressed, never_written],
 )
-def test_weights_are_stored_in_the_model_file(tmp_path, members, monkeypatch, change):
+def test_weights_outside_the_model_file_are_refused(
+    tmp_path, members, monkeypatch, change
+):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("secret").write_bytes(bytes(10_000))
     with h5py.File("secret.h5", "w") as file:
@@ -211,7 +213,7 @@ def test_a_model_unpacks_to_a_limited_size(tmp_path, members):
     refused(path, "unpacked from")
 
 
-def test_a_model_has_no_other_members(tmp_path, members):
+def test_unexpected_members_of_a_model_are_refused(tmp_path, members):
     path = tmp_path / "m.keras"
     for name in ("assets/x/vocabulary.txt", "../../x", "/etc/x", "model.weights.npz"):
         refused(write_model(path, members, {name: b"x"}), "other members")
@@ -231,9 +233,9 @@ def test_a_model_has_no_other_members(tmp_path, members):
         {"categories": ["a"] * 10_000},
         {"num_segments": 10**9},
     ],
-    ids=["more", "absurd", "categories", "segments"],
+    ids=["more units", "huge units", "categories", "segments"],
 )
-def test_a_network_takes_no_more_memory_than_its_weights(tmp_path, members, change):
+def test_a_network_allocates_no_more_memory_than_its_weights(tmp_path, members, change):
     config = json.loads(members["config.json"])
     config["config"].update(change)
     changes = {"config.json": json.dumps(config)}
@@ -243,7 +245,7 @@ def test_a_network_takes_no_more_memory_than_its_weights(tmp_path, members, chan
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20
 
 
-def test_only_a_keras_file_is_a_model(tmp_path, members):
+def test_only_keras_files_are_loaded_as_models(tmp_path, members):
     for name in ("model.h5", "model.hdf5", "model", "model.npz"):
         refused(write_model(tmp_path / name, members), "expected a model")
     for address in ("gs://bucket/m.keras", "https://x.org/m.keras"):
@@ -272,7 +274,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_an_array_is_as_large_as_its_file(tmp_path, header):
+def test_arrays_larger_than_their_file_are_refused(tmp_path, header):
     path = tmp_path / "a.npy"
     path.write_bytes(npy(header, bytes(16)))
     with pytest.raises(ValueError, match=r"header|elements"):
@@ -285,7 +287,7 @@ def test_an_array_is_as_large_as_its_file(tmp_path, header):
         Predictions.load(predictions)
 
 
-def test_arrays_are_read_as_numpy_reads_them(tmp_path, rng):
+def test_open_npy_equals_numpy_load(tmp_path, rng):
     path = tmp_path / "a.npy"
     for array in (rng.random((3, 4)), rng.random((3, 4)).T, np.float32(3), np.eye(0)):
         np.save(path, array)
@@ -298,7 +300,7 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path, rng):
         open_npy(path)
 
 
-def test_an_archive_of_arrays_is_as_large_as_its_file(tmp_path):
+def test_arrays_that_unpack_far_beyond_their_archive_are_refused(tmp_path):
     path = tmp_path / "predictions.npz"
     arrays = {"row": [0], "logits": [[[0.0, 1.0]]], "labels": [[0]], "clip_labels": [0]}
     arrays = {n: np.array(v, Predictions.DTYPES[n]) for n, v in arrays.items()}
@@ -359,7 +361,7 @@ def test_a_checkpoint_with_wrong_progress_is_refused(tmp_path, monkeypatch, prog
         saved.restore(variables, "validation_accuracy")
 
 
-def test_json_takes_limited_memory(tmp_path):
+def test_reading_json_allocates_limited_memory(tmp_path):
     class Names(Schema):
         names: list[Text]
 
@@ -388,7 +390,7 @@ def large_chunks(group, name, array):
     "change",
     [*HDF5_CHANGES, never_written_rows, large_chunks],
 )
-def test_an_hdf5_array_is_stored_in_its_file(tmp_path, monkeypatch, change):
+def test_hdf5_arrays_outside_their_file_are_refused(tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     if change is large_chunks:
         monkeypatch.setattr("avsdn_tf.arrays._MAX_CHUNK_BYTES", 1000)
@@ -410,7 +412,7 @@ def test_an_hdf5_array_is_stored_in_its_file(tmp_path, monkeypatch, change):
             open_hdf5(file, "good/more")
 
 
-def test_a_video_of_an_archive_unpacks_to_a_limited_size(tmp_path):
+def test_a_video_in_an_archive_unpacks_to_a_limited_size(tmp_path):
     path = tmp_path / "AVE_Dataset.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.mp4", bytes(2**24))
@@ -572,7 +574,7 @@ def test_a_discarded_run_keeps_other_files(tmp_path):
     assert {str(path.relative_to(folder.path)) for path in left} == set(own)
 
 
-def test_a_run_that_was_moved_writes_nothing_into_another_folder(tmp_path):
+def test_a_moved_run_writes_nothing_into_another_folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.write_config({}, "hash")
     with folder.lock():
@@ -630,7 +632,7 @@ def network(**backbones):
         "\x1b[2Jx",
     ],
 )
-def test_a_backbone_that_a_file_names_is_not_loaded(loaded, field, name, value):
+def test_backbones_named_in_files_are_not_loaded(loaded, field, name, value):
     with pytest.raises(UserError, match="not loaded without asking") as error:
         extractor_for(network(**{field: value}))
     assert not loaded
@@ -644,16 +646,14 @@ def test_a_backbone_that_a_file_names_is_not_loaded(loaded, field, name, value):
 
 @pytest.mark.parametrize("modality", ["audio", "visual"])
 @pytest.mark.parametrize("value", ["https://example.org/x/1", "/home/me/x", "./x"])
-def test_a_network_that_a_file_names_by_its_address_is_not_loaded(
-    loaded, modality, value
-):
+def test_networks_named_by_address_in_files_are_not_loaded(loaded, modality, value):
     recorded = network(**{f"{modality}_network": value, f"{modality}_weights": None})
     with pytest.raises(UserError, match="not loaded without asking"):
         extractor_for(recorded)
     assert not loaded
 
 
-def test_known_backbones_are_loaded_by_their_names(loaded):
+def test_known_backbones_are_loaded_by_name(loaded):
     for recorded in (network(), network(audio_weights=None, visual_weights=None)):
         with pytest.raises(UserError, match="built"):
             extractor_for(recorded)
@@ -698,7 +698,7 @@ def test_a_passed_backbone_must_match_the_recorded_checksum(loaded, tmp_path):
         extractor_for(network(audio_weights="elsewhere"), vggish=str(copy))
 
 
-def test_an_address_that_a_run_names_is_not_opened(tmp_path):
+def test_an_address_in_a_run_is_not_opened(tmp_path):
     from avsdn_tf.data.dataset import NotBuiltError, open_dataset_of_run
 
     for address in ("gs://bucket/data", "https://example.org", "s3://a", "hf://a/b"):
@@ -866,14 +866,16 @@ def collect_labels(folder, files):
 
 
 @pytest.mark.parametrize("name", ["../victim", "../victim.mp4", "..\\victim", "/etc/x"])
-def test_labels_name_only_files_of_their_folder(tmp_path, name):
+def test_labels_may_name_only_files_in_their_folder(tmp_path, name):
     write_features(tmp_path, victim=10)
     folder = tmp_path / "own"
     with pytest.raises(UserError, match="no video or features of the name"):
         collect_labels(folder, {"all.csv": f"file,start,end,label\n{name},1,2,Bark\n"})
 
 
-def test_a_record_of_predictions_names_only_files_of_its_folder(tmp_path, monkeypatch):
+def test_a_record_of_predictions_may_name_only_files_in_its_folder(
+    tmp_path, monkeypatch
+):
     (tmp_path / "victim").write_text("precious")
     entry = {"video": "dog.mp4", "sha256": [None]}
     absolute = urllib.parse.quote(str(tmp_path / "victim"))
@@ -935,7 +937,7 @@ def similar_categories():
     ],
     ids=["tags", "events", "names", "categories"],
 )
-def test_labels_take_limited_time(tmp_path, files):
+def test_reading_labels_takes_limited_time(tmp_path, files):
     if "all.csv" in files:
         write_features(tmp_path, **dict.fromkeys(similar_names()[0], 10))
     begin_s = time.monotonic()
@@ -960,7 +962,7 @@ def test_labels_take_limited_time(tmp_path, files):
         },
     ],
 )
-def test_times_in_labels_are_finite(tmp_path, files):
+def test_times_in_labels_must_be_finite(tmp_path, files):
     with pytest.raises(UserError, match=r"no time|no number of JSON"):
         collect_labels(tmp_path, files)
 
@@ -1003,7 +1005,7 @@ def test_a_manifest_has_limited_size(tmp_path, monkeypatch, name):
         read_manifest(tmp_path)
 
 
-def test_a_manifest_holds_no_formula(tmp_path):
+def test_a_manifest_contains_no_formula(tmp_path):
     names = ["=HYPERLINK(0)", "+1+1", "-2+3", "@SUM(A1)", "'=1+1", "''@A", "Bark"]
     rows = [f"{i}\t{i + 1}\t{name}" for i, name in enumerate(names)]
     write_features(tmp_path, **{"=1+1": 10, "-2+3": 10, "'=1+1": 10})
@@ -1019,10 +1021,10 @@ def test_a_manifest_holds_no_formula(tmp_path):
     assert all(set(clip.categories) == set(names) for clip in clips)
 
 
-def test_the_page_names_these_tests():
+def test_the_security_page_names_every_test():
     page = pathlib.Path(__file__).parents[1] / "docs" / "security.md"
     named = re.findall(r"`(test_\w+)`", page.read_text("utf-8"))
     assert len(named) == len(set(named))
     known = {name for name in globals() if name.startswith("test_")}
-    known.remove("test_the_page_names_these_tests")
+    known.remove("test_the_security_page_names_every_test")
     assert known <= set(named) <= known | set(vars(video_tests))

@@ -44,13 +44,13 @@ def test_every_public_name_has_an_anchor(built):
     assert private == []
 
 
-def test_a_page_requests_nothing_from_others(built):
+def test_pages_request_nothing_from_other_sites(built):
     request = re.compile(r'<(?:script|img|iframe)[^>]* src="?https?:|<link[^>]*https?:')
     for page in built[0].rglob("*.html"):
         assert not request.search(page.read_text("utf-8")), page
 
 
-def test_search_works_from_disk(built):
+def test_search_works_without_a_server(built):
     index = (built[0] / "search" / "search_index.js").read_text("utf-8")
     assert index.startswith("var __index = {")
     home = (built[0] / "index.html").read_text("utf-8")

@@ -80,7 +80,7 @@ def test_files_sizes_and_checksums_are_recorded(own):
         assert (entry.sha256 is not None, entry.crc32 is None) == (is_small, is_small)
 
 
-def test_the_same_files_are_not_built_again(own, tmp_path):
+def test_unchanged_files_are_not_rebuilt(own, tmp_path):
     info = opened(own).builder.data_path / "dataset_info.json"
     before = info.stat().mtime
     build(own, tmp_path / "data", "custom")
@@ -92,11 +92,11 @@ def test_the_same_files_are_not_built_again(own, tmp_path):
 
 
 @pytest.mark.parametrize("change", [change_feature, change_manifest, change_categories])
-def test_a_build_of_changed_files_names_them(own, change):
+def test_a_build_names_changed_files(own, change):
     assert f"{change(own)} has changed" in refusal(own)
 
 
-def test_a_build_of_other_or_missing_files_names_them(own, tmp_path):
+def test_a_build_names_unexpected_or_missing_files(own, tmp_path):
     make_custom(tmp_path / "other", num_segments=5)
     message = refusal(own, tmp_path / "other")
     assert "clip 0.a.npy has changed" in message
@@ -106,7 +106,7 @@ def test_a_build_of_other_or_missing_files_names_them(own, tmp_path):
     assert f"{tmp_path / 'gone'} is missing" in refusal(own, tmp_path / "gone")
 
 
-def test_a_data_set_without_a_record_is_not_taken_for_another(own):
+def test_a_data_set_without_a_record_has_an_unknown_source(own):
     (opened(own).builder.data_path / "source.json").unlink()
     assert opened(own).source is None
     assert "unknown" in opened(own).describe_source()
@@ -120,7 +120,7 @@ def settings(own):
 
 
 @pytest.mark.parametrize("change", [change_manifest, change_categories])
-def test_training_refuses_a_source_that_changed(own, change):
+def test_training_refuses_a_changed_source(own, change):
     name = change(own)
     with pytest.raises(UserError) as error:
         commands.train(settings(own), own.parent / "run")
@@ -133,19 +133,19 @@ def test_training_refuses_a_source_that_changed(own, change):
     assert (own.parent / "run" / "report.json").is_file()
 
 
-def test_training_goes_on_without_its_source(own):
+def test_training_works_after_its_source_is_deleted(own):
     shutil.rmtree(own)
     commands.train(settings(own), own.parent / "run")
 
 
-def test_training_says_what_it_learns_from(own, capsys):
+def test_training_prints_its_data_set(own, capsys):
     commands.train(settings(own), own.parent / "run")
     first = capsys.readouterr().out.splitlines()[0]
     for part in ("tfds_ave/custom", str(own), "9 clips", "2 categories", "Kettle"):
         assert part in first
 
 
-def test_a_run_goes_on_only_with_the_same_features(own):
+def test_changed_features_change_the_content_hash(own):
     before = opened(own).content_hash()
     build_again(own)
     assert opened(own).content_hash() == before
@@ -159,7 +159,7 @@ def build_again(own, **options):
     return build(own, own.parent / "data", "custom", download_mode=mode, **options)
 
 
-def test_what_replaces_a_data_set_knows_nothing_of_it(own):
+def test_a_replacing_data_set_keeps_nothing_of_the_replaced_one(own):
     rows = make_custom(own.parent / "other", num_segments=5)
     (own.parent / "other" / "categories.txt").write_text("Kettle\nDoor, slamming\n")
     rows[0][3:5] = ["", ""]
@@ -173,7 +173,7 @@ def test_what_replaces_a_data_set_knows_nothing_of_it(own):
     assert found.source.folder == str(own.parent / "other")
 
 
-def test_a_build_that_fails_keeps_what_was_built(own):
+def test_a_failed_build_keeps_the_existing_data_set(own):
     before = opened(own).content_hash()
     np.save(own / "clip 8.a.npy", np.full((4, 5), np.nan))
     with pytest.raises(DatasetError, match=r"clip 8\.a\.npy: NaN"):
@@ -188,7 +188,7 @@ def find_visible(builder):
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def test_files_of_ave_are_recorded_too(tmp_path):
+def test_files_of_ave_are_recorded(tmp_path):
     folder = make_ave(tmp_path / "ave", noisy=False)
     builder = build(folder, tmp_path / "data")
     source = read_fingerprint(builder.data_path)
@@ -226,7 +226,7 @@ def test_a_damaged_record_is_one_message(own, content):
         opened(own).check_source()
 
 
-def test_a_builder_reads_a_data_set_of_the_same_folder_by_a_tilde(
+def test_a_builder_reads_a_data_set_whose_folder_starts_with_a_tilde(
     own, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -14,7 +14,7 @@ def train():
     return list(generate_clips(SYNTHETIC, "train"))
 
 
-def test_the_same_clips_come_every_time(train):
+def test_clips_are_equal_in_every_build(train):
     again = list(generate_clips(SYNTHETIC, "train"))
     assert [clip.row for clip in train] == list(range(480))
     for first, second in zip(train, again, strict=True):
@@ -32,7 +32,7 @@ def test_splits_share_no_row_and_no_feature(train):
     assert sorted(rows) == list(range(480 + 96 + 96))
 
 
-def test_shapes_types_and_range(train):
+def test_features_have_the_documented_shapes_types_and_range(train):
     for clip in train[:5]:
         assert clip.audio.shape == (10, 128)
         assert clip.visual.shape == (10, 2048)
@@ -41,7 +41,7 @@ def test_shapes_types_and_range(train):
         assert clip.audio.std() > 0.1
 
 
-def test_each_modality_alone_leaves_four_categories_and_both_leave_one():
+def test_one_modality_matches_four_categories_and_both_match_one():
     pairs = {(audio_kind(k), visual_kind(k)) for k in range(28)}
     assert len(pairs) == 28
     assert set(collections.Counter(a for a, _ in pairs).values()) == {4}

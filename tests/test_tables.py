@@ -114,7 +114,7 @@ def change(path, **values):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_table_that_can_not_be_filled_is_one_message(words, message, capsys):
+def test_an_impossible_table_is_one_message(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
         run.main(words)
     assert stop.value.code == 2
@@ -189,7 +189,9 @@ def test_weak_tables_name_the_training_labels(fake_training, fill):
     assert "unequal" not in text
 
 
-def test_labels_compares_both_systems_on_equal_ones(tmp_path, fake_training, fill):
+def test_the_labels_table_compares_both_systems_on_equal_labels(
+    tmp_path, fake_training, fill
+):
     text = fill("labels")
     lines = read_lines(tmp_path, "labels")
     avel, same, own = lines[:3]
@@ -206,7 +208,7 @@ def test_labels_compares_both_systems_on_equal_ones(tmp_path, fake_training, fil
     assert {config.model for config in fake_training} == {"avel_audio", "avel_visual"}
 
 
-def test_a_damaged_run_costs_its_row_alone(tmp_path, fake_training, fill, capsys):
+def test_a_damaged_run_fails_only_its_own_row(tmp_path, fake_training, fill, capsys):
     fill("table1", "--recipe=paper")
     fake_training.clear()
     folders = {
@@ -283,7 +285,7 @@ def with_disclaimers(monkeypatch, disclaimers):
     return opened
 
 
-def test_a_row_takes_the_first_data_set_that_has_its_features(
+def test_a_row_uses_the_first_data_set_with_its_features(
     tmp_path, fake_training, fill, monkeypatch
 ):
     names = ["tfds_ave/synthetic", "tfds_ave/vgg19"]
@@ -302,7 +304,9 @@ def test_a_row_takes_the_first_data_set_that_has_its_features(
     assert text.count("not run: needs tfds_ave/resnet152_maps") == 1
 
 
-def test_data_of_two_kinds_do_not_fill_one_table(fake_training, capsys, monkeypatch):
+def test_a_table_refuses_both_ave_and_simulated_data(
+    fake_training, capsys, monkeypatch
+):
     kinds = {"tfds_ave/resnet152": "Stand-in", "tfds_ave/vgg19": None}
     with_disclaimers(monkeypatch, kinds)
     with pytest.raises(SystemExit) as stop:
@@ -313,7 +317,7 @@ def test_data_of_two_kinds_do_not_fill_one_table(fake_training, capsys, monkeypa
     assert not fake_training
 
 
-def test_a_run_fails_with_the_one_whose_encoders_it_needs(
+def test_a_run_fails_if_the_run_with_its_encoders_failed(
     tmp_path, fake_training, fill, monkeypatch
 ):
     with_disclaimers(monkeypatch, {"tfds_ave/vgg19": None})
@@ -331,7 +335,7 @@ def test_a_run_fails_with_the_one_whose_encoders_it_needs(
     assert "holds a run with epochs 5, not 60" in read_table(tmp_path, "tian")
 
 
-def test_where_everything_fails_there_still_is_a_table(tmp_path, fake_training, fill):
+def test_a_table_is_written_if_all_runs_fail(tmp_path, fake_training, fill):
     fake_training.failing = ("avel_audio", "avel_visual", "avel", "avsdn")
     with pytest.raises(SystemExit, match=r"8 run\(s\) failed"):
         fill("table1", "--recipe=paper")
@@ -355,7 +359,7 @@ def heard_signals():
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
 )
-def test_a_signal_ends_all_trainings(
+def test_a_signal_stops_all_training_processes(
     number, code, monkeypatch, fill, capsys, heard_signals
 ):
     class Endless(FakeProcess):
@@ -383,7 +387,7 @@ def test_a_signal_ends_all_trainings(
     assert signal.getsignal(number) == before
 
 
-def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
+def test_a_killed_table_resumes(tmp_path, data_dir, capsys, heard_signals):
     words = [
         "table1",
         "--recipe=paper",
@@ -437,7 +441,7 @@ def test_a_killed_table_goes_on(tmp_path, data_dir, capsys, heard_signals):
     assert re.search(origin, text)
 
 
-def test_best_recipe_departs_only_where_a_model_has_the_option(fake_training, fill):
+def test_best_recipe_changes_only_options_of_the_model(fake_training, fill):
     text = fill("table1", "--seeds=1")
     best = [config for config in fake_training if config.ema]
     assert len(fake_training) == 2 * len(best) == 8
@@ -504,7 +508,7 @@ def two_tasks():
     return summary.summarize(results), summary.trivial_scores(results)
 
 
-def test_two_tasks_keep_their_trivial_baselines_apart(two_tasks):
+def test_two_tasks_have_separate_trivial_baselines(two_tasks):
     lines, trivial = two_tasks
     text = tables.to_markdown("Title", None, "command", lines, trivial, [], "a.png")
     text = re.sub(" +", " ", text)
@@ -516,7 +520,7 @@ def test_two_tasks_keep_their_trivial_baselines_apart(two_tasks):
     assert ["avsdn_minus" in line for line in lines] == [True, *[False] * 4]
 
 
-def test_figure_keeps_words_apart_from_data(two_tasks):
+def test_figure_text_does_not_overlap_data(two_tasks):
     figure = tables.draw("Title", *two_tasks)
     (axes,) = figure.axes
     assert figure.get_suptitle() == "Title"

@@ -44,12 +44,12 @@ def test_text_becomes_printable(text, shown):
     printable(text).encode()
 
 
-def test_lines_stay_lines():
+def test_printable_lines_keeps_line_breaks():
     assert printable_lines("first\nse\x1bcond") == "first\nse\\x1bcond"
 
 
 @pytest.mark.parametrize("name", ["x" * 6000, "\x1b" * 6000, "first" + "é" * 90])
-def test_a_long_name_loses_its_middle(name):
+def test_a_long_name_is_shortened_in_the_middle(name):
     short = short_name(name)
     assert len(short) <= 60
     assert "…" in short
@@ -75,7 +75,7 @@ def test_a_long_name_loses_its_middle(name):
         (3, 3),
     ],
 )
-def test_a_cell_is_no_formula(value, cell):
+def test_csv_cells_are_not_formulas(value, cell):
     assert csv_cell(value) == cell
 
 
@@ -85,7 +85,7 @@ def _prediction(category, name="clip.mp4", disclaimer=None):
     return VideoPrediction(name, (category,), probabilities, 1.0, events, disclaimer)
 
 
-def test_no_file_of_a_video_holds_what_commands_a_terminal(tmp_path):
+def test_files_of_a_video_contain_no_control_characters(tmp_path):
     found = _prediction(HOSTILE, printable(HOSTILE), f"by {HOSTILE}")
     paths = write_event_files(tmp_path, "clip", found)
     (tmp_path / "clip.mp4").write_bytes(b"")
@@ -97,14 +97,14 @@ def test_no_file_of_a_video_holds_what_commands_a_terminal(tmp_path):
     assert not RAW & set("".join(text.get_text() for text in texts))
 
 
-def test_a_category_is_no_formula_in_csv(tmp_path):
+def test_a_category_is_not_a_formula_in_csv(tmp_path):
     _, path, _ = write_event_files(tmp_path, "clip", _prediction("=1+1"))
     (row,) = csv.DictReader(io.StringIO(path.read_text()))
     assert row["category"] == "'=1+1"
     assert (float(row["start_s"]), float(row["score"])) == (0.0, 0.75)
 
 
-def test_no_print_commands_the_terminal(capsys):
+def test_printed_text_contains_no_control_characters(capsys):
     shown = io.StringIO()
     console = Console(file=shown, width=200)
     console.print(events_table(_prediction(HOSTILE, HOSTILE, HOSTILE)))
@@ -140,7 +140,7 @@ def test_no_print_commands_the_terminal(capsys):
     assert printed.count("dog") == 9
 
 
-def test_a_long_category_makes_no_wide_table():
+def test_a_long_category_does_not_widen_a_table():
     console = Console(file=io.StringIO(), width=100)
     console.print(events_table(_prediction("x" * 6000)))
     assert len(console.file.getvalue().splitlines()) < 8

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("visual_dtype", [np.float32, np.float64])
-def test_resnet152_reads_back_what_the_files_hold(tmp_path, visual_dtype):
+def test_resnet152_examples_equal_the_source_files(tmp_path, visual_dtype):
     folder = make_ave(tmp_path / "ave", visual_dtype=visual_dtype)
     builder = build(folder, tmp_path / "data")
     names = builder.info.features["clip_label"].names
@@ -93,7 +93,7 @@ def test_without_both_noisy_files_there_is_no_background_split(tmp_path, missing
     assert set(builder.info.splits) == {"train", "validation", "test"}
 
 
-def test_synthetic_is_the_default_and_reads_back(tmp_path):
+def test_the_default_config_is_synthetic_and_is_read_back(tmp_path):
     builder = Builder(data_dir=tmp_path)
     builder.download_and_prepare()
     assert builder.builder_config.name == "synthetic"
@@ -115,7 +115,7 @@ def test_synthetic_is_the_default_and_reads_back(tmp_path):
     np.testing.assert_allclose(example["segment_label_mean"].sum(), 1, rtol=1e-6)
 
 
-def test_only_the_default_is_built_unasked_and_all_can_be_had_by_name(tmp_path):
+def test_only_synthetic_is_listed_and_every_config_opens_by_name(tmp_path):
     assert [config.name for config in Builder.BUILDER_CONFIGS] == ["synthetic"]
     for config in CONFIGS:
         builder = tfds.builder(f"tfds_ave/{config.name}", data_dir=tmp_path)
@@ -126,7 +126,7 @@ def test_only_the_default_is_built_unasked_and_all_can_be_had_by_name(tmp_path):
 
 # TFDS asks protobuf for a field's deprecated `label` when it reads a dataset_info.json.
 @pytest.mark.filterwarnings("ignore:label.. is deprecated:DeprecationWarning")
-def test_load_finds_what_was_built_by_config_and_version(tmp_path):
+def test_load_opens_a_data_set_by_config_and_version(tmp_path):
     build(make_ave(tmp_path / "ave", noisy=False), tmp_path / "data")
     for name in ("tfds_ave/resnet152", f"tfds_ave/resnet152:{Builder.VERSION}"):
         dataset, info = tfds.load(
@@ -140,7 +140,7 @@ def test_load_finds_what_was_built_by_config_and_version(tmp_path):
         assert info.features["clip_label"].names[-1] == "Background"
 
 
-def test_an_unknown_config_is_one_line_with_the_known_ones(tmp_path):
+def test_the_error_of_an_unknown_config_lists_the_known_configs(tmp_path):
     for make in (
         lambda: Builder(config="resnet", data_dir=tmp_path),
         lambda: tfds.builder("tfds_ave/resnet", data_dir=tmp_path),
@@ -191,7 +191,7 @@ def test_metadata_and_features_of_every_config(tmp_path, config):
 
 
 @pytest.mark.parametrize("split", ["train", "background"])
-def test_audio_below_zero_makes_a_stand_in(tmp_path, split):
+def test_negative_audio_features_mark_a_stand_in(tmp_path, split):
     folder = make_ave(tmp_path / "ave")
     name = "audio_feature.h5" if split == "train" else "audio_feature_noisy.h5"
     set_value(folder / name, (2, 3, 4), -0.5)
@@ -200,7 +200,7 @@ def test_audio_below_zero_makes_a_stand_in(tmp_path, split):
     assert builder.info.metadata["disclaimer"] == STAND_IN
 
 
-def test_a_stand_in_of_one_build_does_not_mark_the_next(tmp_path):
+def test_a_stand_in_does_not_mark_the_next_build(tmp_path):
     folder = make_ave(tmp_path / "ave", "vgg19", noisy=False)
     audio = read(folder / "audio_feature.h5")
     for sign, disclaimer in ((-1, STAND_IN), (1, None)):
@@ -226,7 +226,7 @@ def test_metadata_of_custom_data_hold_a_hash_of_the_labels(tmp_path):
     assert metadata["backbones"] == {"audio_network": None, "visual_network": None}
 
 
-def test_shapes_follow_the_config(tmp_path, monkeypatch):
+def test_feature_shapes_follow_the_config(tmp_path, monkeypatch):
     """Only the configs define AVE's shapes."""
     config = dataclasses.replace(
         CONFIGS[0],

@@ -38,7 +38,7 @@ def test_each_category_gets_the_threshold_of_its_best_f1():
     assert score == pytest.approx(f1_of(probabilities, active, np.array(chosen)))
 
 
-def test_counts_of_workers_add_up_to_those_of_one():
+def test_counts_of_workers_add_up_to_the_counts_of_all_clips():
     logits, labels = random_clips()
     parts = [
         thresholds.count(logits[part], labels[part]) for part in (..., [0], [1, 2])
@@ -47,7 +47,7 @@ def test_counts_of_workers_add_up_to_those_of_one():
     np.testing.assert_array_equal(parts[0], parts[1] + parts[2] + rest)
 
 
-def test_ties_and_categories_without_an_event_keep_a_half():
+def test_ties_and_categories_without_events_get_threshold_one_half():
     logits = logit(np.array([[[0.9, 0.9], [0.2, 0.1]]]))
     labels = np.array([[[1, 0], [0, 0]]], np.int8)
     chosen, score = thresholds.choose(thresholds.count(logits, labels))
@@ -56,13 +56,13 @@ def test_ties_and_categories_without_an_event_keep_a_half():
     assert score == pytest.approx(2 / 3)
 
 
-def test_nothing_to_score_has_no_score():
+def test_clips_without_events_have_no_score():
     labels = np.zeros((1, 2, 3), np.int8)
     counts = thresholds.count(np.zeros((1, 2, 3)), labels)
     assert thresholds.choose(counts) == ([0.5] * 3, None)
 
 
-def test_a_probability_at_a_threshold_passes_it():
+def test_a_probability_equal_to_the_threshold_is_active():
     counts = thresholds.count(np.zeros((1, 1, 1)), np.ones((1, 1, 1), np.int8))
     passed = np.searchsorted(thresholds.GRID, 0.5, side="right")
     assert counts[0, 1].nonzero()[0].tolist() == [passed]

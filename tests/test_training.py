@@ -48,7 +48,7 @@ def folder(new_folder):
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_training_selects_on_validation_and_saves_that_epoch(dataset, folder, ema):
+def test_training_saves_the_epoch_with_the_best_validation_score(dataset, folder, ema):
     config = Config(epochs=4, units=16, learning_rate=0.003, ema=ema)
     result = train(config, dataset, folder)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
@@ -79,7 +79,7 @@ def test_epoch_loss_is_the_mean_over_clips_not_over_batches(dataset, new_folder)
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_same_seed_same_weights(dataset, new_folder):
+def test_equal_seeds_give_equal_weights(dataset, new_folder):
     def weights(seed):
         config = Config(epochs=2, units=8, seed=seed, dropout=0.2)
         return train(config, dataset, new_folder()).model.get_weights()
@@ -90,7 +90,7 @@ def test_same_seed_same_weights(dataset, new_folder):
     assert any((one != two).any() for one, two in zip(first, other, strict=True))
 
 
-def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
+def test_a_deterministic_run_enables_determinism_of_tensorflow(data_dir, tmp_path):
     # Determinism is a setting of a process: use a new process.
     program = (
         "import sys; from tests.commands import avsdn; "
@@ -109,7 +109,7 @@ def test_a_deterministic_run_tells_tensorflow(data_dir, tmp_path):
     assert done.stdout.splitlines()[-1:] == ["False True"], done.stderr
 
 
-def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, new_folder):
+def test_averaged_weights_are_saved_but_not_used_for_training(dataset, new_folder):
     def run(ema):
         config = Config(epochs=2, units=8, ema=ema)
         result = train(config, dataset, new_folder())
@@ -120,7 +120,7 @@ def test_averaged_weights_are_saved_and_the_last_ones_train_on(dataset, new_fold
     assert any((one != two).any() for one, two in zip(plain, averaged, strict=True))
 
 
-def test_smoothed_labels_are_what_is_learnt_and_not_what_is_scored(dataset):
+def test_labels_are_smoothed_for_the_loss_but_not_for_accuracy(dataset):
     config = Config(units=4, label_smoothing=0.3, loss="categorical_crossentropy")
     task = build_task(config, dataset)
     batch = next(iter(task.training_batches()))
@@ -194,9 +194,7 @@ def test_early_stopping_waits_for_patience(dataset, folder):
     assert result.selected_epoch == 1
 
 
-def test_early_stopping_ignores_epochs_without_the_whole_loss(
-    dataset, folder, monkeypatch
-):
+def test_early_stopping_ignores_warmup_epochs(dataset, folder, monkeypatch):
     monkeypatch.setattr(AVSDN, "warmup_epochs", 4)
     config = Config(epochs=50, units=4, learning_rate=1e-12, patience=2)
     result = train(config, dataset, folder)
@@ -213,7 +211,7 @@ def test_weak_training_learns_from_clip_labels(dataset, folder, weak_label):
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_a_run_can_be_read_repeated_and_evaluated_again(data_dir, tmp_path):
+def test_a_run_is_read_repeated_and_evaluated_again(data_dir, tmp_path):
     config = Config(epochs=2, units=8, data_dir=data_dir)
     run = tmp_path / "run with space"
     commands.train(config, str(run))
@@ -271,7 +269,7 @@ def test_a_network_records_the_data_that_it_learns_from(dataset):
     assert model.backbones == dataset.backbones.to_dict()
 
 
-def test_settings_that_a_network_or_data_set_lacks_name_their_field(dataset):
+def test_the_error_of_an_unsupported_setting_names_the_setting(dataset):
     for settings, field in (
         ({"model": "avel", "bidirectional": True}, "bidirectional"),
         ({"model": "avel_att"}, "model"),
@@ -295,7 +293,7 @@ def test_missing_background_clips_are_one_message(dataset, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["supervised", "weak"])
-def test_label_guides_learn_the_clips_label_with_weight_one(dataset, rng, mode):
+def test_label_guides_learn_clip_labels_with_weight_one(dataset, rng, mode):
     config = Config(
         mode=mode, model="avsdn_label_guided", units=4, loss="categorical_crossentropy"
     )

@@ -77,7 +77,7 @@ def test_an_interrupted_download_resumes(server, tmp_path):
 @pytest.mark.parametrize(
     "change", [{"tag": '"2"'}, {"has_ranges": False}, {"tag": 'W/"1"'}]
 )
-def test_another_version_is_downloaded_from_the_start(server, tmp_path, change):
+def test_a_changed_file_is_downloaded_from_the_start(server, tmp_path, change):
     path = tmp_path / "file"
     server.most = 1000
     with pytest.raises(OSError, match="1,000 of"):
@@ -88,7 +88,7 @@ def test_another_version_is_downloaded_from_the_start(server, tmp_path, change):
     assert download(server.address, path).read_bytes() == CONTENT
 
 
-def test_a_complete_part_becomes_the_file(server, tmp_path):
+def test_a_complete_partial_file_is_renamed(server, tmp_path):
     path = tmp_path / "file"
     path.with_name("file.part").write_bytes(CONTENT)
     path.with_name("file.part.version").write_text(server.tag)

@@ -50,7 +50,7 @@ def test_layers_are_rebuilt_from_their_config(layer, shapes, rng):
 
 
 @pytest.mark.parametrize("layer", [TransformerBlock(2, 6), UnscaledAttention(4)])
-def test_padding_of_the_memory_is_not_read(layer, rng):
+def test_attention_ignores_padding_of_the_memory(layer, rng):
     query, memory = rng.normal(size=(2, 3, 5, 8)).astype("float32")
     layer(query, memory)
     randomize(layer, rng)
@@ -62,18 +62,18 @@ def test_padding_of_the_memory_is_not_read(layer, rng):
         np.testing.assert_allclose(found[index : index + 1], wanted, atol=1e-5)
 
 
-def test_attention_starts_as_wide_as_pytorchs():
+def test_initial_attention_weights_have_the_scale_of_pytorch():
     layer = TransformerBlock(4)
     layer.build((None, None, 256))
     kernel = layer.attention.query_dense.kernel
     assert np.std(kernel) == pytest.approx((2 / (4 * 256)) ** 0.5, rel=0.05)
 
 
-def test_heads_divide_the_width():
+def test_the_number_of_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="heads"):
         TransformerBlock(3).build((None, None, 8))
 
 
-def test_vectors_have_no_cells():
+def test_spatial_attention_refuses_feature_vectors():
     with pytest.raises(ValueError, match="feature maps"):
         ChannelSpatialAttention().build((None, None, 5), (None, None, 7))

@@ -61,7 +61,7 @@ def binary_crossentropy(y, p):
 
 
 @pytest.mark.parametrize("has_background", [False, True])
-def test_argmax_of_segment_logits_is_the_published_rule(rng, has_background):
+def test_argmax_of_segment_logits_equals_the_published_rule(rng, has_background):
     event = rng.normal(size=(50, 6)).astype("float32")
     event[0] = 0, -0.0, 1e-30, -1e-30, 80, -80
     category = rng.normal(size=(50, 3 + has_background)).astype("float32")
@@ -74,7 +74,7 @@ def test_argmax_of_segment_logits_is_the_published_rule(rng, has_background):
         np.testing.assert_allclose(best - logits[..., 3], event, atol=1e-6)
 
 
-def test_pooling_leaves_out_padding(rng):
+def test_pooling_excludes_padding(rng):
     x = rng.normal(size=(3, 6, 2)).astype("float32")
     padded = np.where(MASK[..., None], x, 100)
     for index, length in enumerate(LENGTHS):
@@ -105,7 +105,7 @@ def test_losses_of_the_heads_by_hand(rng):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_supervised_losses_are_their_equations(rng):
+def test_supervised_losses_follow_their_equations(rng):
     inputs, target = make_batch(rng), make_target(rng)
     labels = np.argmax(target, axis=-1)
     is_event = labels < 3
@@ -129,7 +129,7 @@ def test_supervised_losses_are_their_equations(rng):
             np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_loss_of_gates_is_finite_where_they_are_certain():
+def test_gate_losses_are_finite_for_certain_gates():
     target = np.eye(2, dtype=np.float32)[[[0, 1]]]
     for logit in (200.0, -200.0):
         logits = tf.fill((1, 2), logit)
@@ -157,7 +157,7 @@ def test_weak_losses_are_soft_margins_of_gated_categories(kind, rng):
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_weak_cmbs_finds_background_unless_it_is_as_published(rng, is_open):
+def test_weak_cmbs_predicts_background_except_as_published(rng, is_open):
     inputs = make_batch(rng)
     model = make_model(CMBS, rng, weak=True)
     # The mean of both gates decides; the bias opens or closes the audio gate.
@@ -178,7 +178,7 @@ def test_weak_cmbs_finds_background_unless_it_is_as_published(rng, is_open):
     )
 
 
-def test_contrast_is_its_equation(rng):
+def test_contrast_follows_its_equation(rng):
     features = rng.normal(size=(3, 2, 6, 5)).astype("float32")
     # A ReLU can output a vector of zeros.
     features[0, :, 1] = 0
@@ -250,7 +250,7 @@ def test_contrast_starts_in_its_epoch(rng):
     assert float(model.contrast.numpy()) == 0
 
 
-def test_train_tells_the_network_its_epochs(data_dir, tmp_path, monkeypatch):
+def test_train_calls_begin_epoch_for_each_epoch(data_dir, tmp_path, monkeypatch):
     epochs = []
     monkeypatch.setattr(
         avsdn_tf.AVSDN, "begin_epoch", lambda self, epoch: epochs.append(epoch)
@@ -263,7 +263,7 @@ def test_train_tells_the_network_its_epochs(data_dir, tmp_path, monkeypatch):
 
 
 @every_variant
-def test_a_padded_batch_is_its_clips_alone(kind, options, rng):
+def test_padded_and_single_clips_have_equal_outputs(kind, options, rng):
     model = make_model(kind, rng, **options)
     inputs, target = make_batch(rng), make_target(rng, model.weak)
     outputs = model.compute_outputs({**inputs, "mask": MASK.astype("float32")})
@@ -295,7 +295,7 @@ def test_a_clip_without_segments_has_finite_losses_and_gradients(kind, options, 
 
 
 @every_variant
-def test_fit_minimizes_what_train_minimizes_whatever_loss_is_given(kind, options, rng):
+def test_fit_minimizes_the_loss_of_train_with_any_compiled_loss(kind, options, rng):
     model = make_model(kind, rng, **options)
     inputs, target = make_batch(rng), make_target(rng, model.weak)
     weight = np.array([1, 2, 0], np.float32)
@@ -343,7 +343,7 @@ def test_options_and_contrast_are_saved(kind, options, rng, tmp_path):
 
 
 @every_variant
-def test_cells_that_a_network_looks_at(kind, options, rng):
+def test_attention_maps_sum_to_one(kind, options, rng):
     model = make_model(kind, rng, **options)
     maps = model.attention_maps(make_batch(rng))
     assert maps.shape == (3, 6, 2, 3)
@@ -351,7 +351,7 @@ def test_cells_that_a_network_looks_at(kind, options, rng):
 
 
 @pytest.mark.parametrize("kind", [avsdn_tf.AVEL, avsdn_tf.DMRN])
-def test_avels_attention_is_shown(kind, rng):
+def test_attention_maps_of_avel_equal_its_attention(kind, rng):
     model = kind(CATEGORIES, 5, SHAPE, attention=True, units=4)
     inputs = make_batch(rng)
     _, wanted = model.visual_pooling(inputs["audio"], inputs["visual"])
@@ -384,7 +384,7 @@ def test_wrong_arguments_are_refused(kind, options, message):
         kind(CATEGORIES, **{"audio_width": 5, "visual_shape": SHAPE, **options})
 
 
-def test_a_target_of_the_other_kind_is_refused(rng):
+def test_weak_and_supervised_targets_are_not_interchangeable(rng):
     inputs = make_batch(rng)
     for weak in (False, True):
         model = make_model(CMRAN, rng, weak=weak)

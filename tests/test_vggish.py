@@ -24,14 +24,14 @@ def seconds(rng):
     return (0.3 * rng.standard_normal((3, 16_000))).astype(np.float32)
 
 
-def test_the_front_end_is_that_of_plain_numpy(seconds):
+def test_the_front_end_equals_plain_numpy(seconds):
     ours = vggish.log_mel(tf.constant(seconds))[..., 0]
     for second, found in zip(seconds, ours, strict=True):
         expected = reference.numpy_log_mel(second)
         np.testing.assert_allclose(found, expected[0], atol=2e-5)
 
 
-def test_a_modules_weights_give_the_modules_embeddings(saved, seconds):
+def test_weights_of_a_module_reproduce_its_embeddings(saved, seconds):
     module, folder = saved
     network = vggish.build_network()
     vggish.load_weights(network, folder)
@@ -67,7 +67,7 @@ def test_googles_checkpoint_loads_by_name(saved, tmp_path, style):
         np.testing.assert_array_equal(ours.numpy(), array)
 
 
-def test_other_weights_are_refused(tmp_path):
+def test_invalid_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match="checkpoint"):
         vggish.load_weights(vggish.build_network(), tmp_path / "none")
     (tmp_path / "text.ckpt").write_text("no weights")
@@ -86,7 +86,7 @@ def test_other_weights_are_refused(tmp_path):
         ("dtype_policy", "mixed_bfloat16"),
     ],
 )
-def test_settings_of_keras_change_nothing(saved, seconds, setting, value):
+def test_settings_of_keras_do_not_change_embeddings(saved, seconds, setting, value):
     _, folder = saved
     found = []
     before = getattr(keras.config, setting)()

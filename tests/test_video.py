@@ -171,7 +171,7 @@ def refusal(file):
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
-def test_containers(tmp_path, suffix):
+def test_every_container_is_read(tmp_path, suffix):
     *codecs, rate = CONTAINERS[suffix]
     file = write(
         str(tmp_path / f"video.{suffix}"),
@@ -200,7 +200,7 @@ def test_containers(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("frames_per_second", [1, 2, 5, 16])
-def test_frames_a_second(tmp_path, frames_per_second):
+def test_several_frames_per_second_are_read(tmp_path, frames_per_second):
     images = [grey_image(index) for index in range(25)]
     file = write(str(tmp_path / "video.mkv"), images=images)
     expected = [
@@ -219,7 +219,7 @@ def test_frames_a_second(tmp_path, frames_per_second):
         video.read_seconds(file, 0)
 
 
-def test_a_frame_counts_from_its_timestamp_on(tmp_path):
+def test_a_frame_is_shown_from_its_timestamp(tmp_path):
     # Frame 2 starts exactly at the middle of second 0, frame 4 just after the middle of
     # second 1, and no frame in second 2.
     times_s = [0, 0.49, 0.5, 0.51, 1.501, 3.2]
@@ -229,7 +229,7 @@ def test_a_frame_counts_from_its_timestamp_on(tmp_path):
 
 
 @pytest.mark.parametrize(("frames_per_second", "fps"), [(5, 5), (5, 25), (16, 2)])
-def test_reordered_frames_in_avi(tmp_path, frames_per_second, fps):
+def test_reordered_frames_in_avi_are_read_in_order(tmp_path, frames_per_second, fps):
     # AVI has no timestamps, and FFmpeg's timestamps for H.264 are out of order.
     file = str(tmp_path / "video.avi")
     with av.open(file, "w") as container:
@@ -252,7 +252,7 @@ def test_reordered_frames_in_avi(tmp_path, frames_per_second, fps):
     assert levels(read(file, frames_per_second)) == expected
 
 
-def test_reordered_frames_in_avi_after_a_cut(tmp_path):
+def test_reordered_frames_in_avi_after_a_cut_are_read(tmp_path):
     # Packets before the first key frame can't be decoded, but have a duration.
     file = str(tmp_path / "video.avi")
     with av.open(file, "w") as container:
@@ -274,7 +274,7 @@ def test_reordered_frames_in_avi_after_a_cut(tmp_path):
     assert seconds[0].start_s == 1.8
 
 
-def test_picture_of_one_frame_a_second(tmp_path):
+def test_a_picture_of_one_frame_per_second_is_read(tmp_path):
     file = write(
         str(tmp_path / "video.mp4"),
         times_s=range(4),
@@ -341,7 +341,7 @@ LUMA = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}
         (48, 1, 2, 1),
     ],
 )
-def test_colors(tmp_path, lines, tag, color_range, matrix):
+def test_colors_are_converted_to_rgb(tmp_path, lines, tag, color_range, matrix):
     luma, *chroma = yuv = (100, 90, 160)
     file = str(tmp_path / "video.mp4")
     with av.open(file, "w") as container:
@@ -367,7 +367,7 @@ def test_colors(tmp_path, lines, tag, color_range, matrix):
     np.testing.assert_allclose(second.frames.mean(axis=(0, 1, 2)), expected, atol=3)
 
 
-def test_rotation_beside_unknown_side_data():
+def test_rotation_is_read_beside_unknown_side_data():
     class Frame:
         rotation = 90
 
@@ -380,7 +380,7 @@ def test_rotation_beside_unknown_side_data():
 
 
 @pytest.mark.parametrize("size", [(65, 49), (1, 1), (17, 3)])
-def test_odd_sizes(tmp_path, size):
+def test_frames_of_odd_sizes_are_read(tmp_path, size):
     file = str(tmp_path / "video.mkv")
     images = [grey_image(index, size) for index in range(10)]
     write(file, images=images, codecs=("ffv1", "flac"))
@@ -398,7 +398,7 @@ def test_large_frames_are_scaled_down(tmp_path, size, height):
     assert levels([second]) == [[3]]
 
 
-def test_size_that_changes_within_the_video(tmp_path):
+def test_a_frame_size_that_changes_is_read(tmp_path):
     parts = []
     for size in ((64, 48), (96, 32)):
         part = io.BytesIO()
@@ -413,7 +413,7 @@ def test_size_that_changes_within_the_video(tmp_path):
     assert levels([second]) == [[0, 5, 0, 5, 9]]
 
 
-def test_streams_without_timestamps(tmp_path):
+def test_streams_without_timestamps_are_read(tmp_path):
     file = str(tmp_path / "video.h264")
     images = [grey_image(index) for index in range(25)]
     write(file, images=images, fps=25, codecs=("libx264", None))
@@ -425,7 +425,7 @@ def test_streams_without_timestamps(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8)]
 )
-def test_channels_and_rates(tmp_path, rate, layout, channels):
+def test_channels_and_rates_are_converted(tmp_path, rate, layout, channels):
     file = str(tmp_path / "sound.wav")
     waveform = click(2.25, 3, rate, channels)
     waveform[:, rate : 3 * rate // 2] = 0.6
@@ -439,7 +439,7 @@ def test_channels_and_rates(tmp_path, rate, layout, channels):
     assert video.probe(file) == {"audio"}
 
 
-def test_the_mean_of_the_channels(tmp_path):
+def test_sound_is_the_mean_of_the_channels(tmp_path):
     file = str(tmp_path / "sound.wav")
     waveform = np.zeros((2, 44_100), np.float32)
     waveform[0] = 0.5
@@ -469,7 +469,7 @@ def write_channels(file, *channels, layout="stereo"):
         ("quad", (1, -1, 0, 0)),
     ],
 )
-def test_inverted_channels(tmp_path, caplog, layout, channels):
+def test_inverted_channels_are_detected(tmp_path, caplog, layout, channels):
     file = str(tmp_path / "sound.wav")
     write_channels(file, *(tone(0.5 * each) for each in channels), layout=layout)
     seconds = read(file)
@@ -494,7 +494,7 @@ def test_inverted_channels(tmp_path, caplog, layout, channels):
         (tone(0.5), tone(0.5, period=0.002)),
     ],
 )
-def test_other_channels_are_not_inverted(tmp_path, caplog, channels):
+def test_different_channels_are_not_called_inverted(tmp_path, caplog, channels):
     seconds = read(write_channels(str(tmp_path / "sound.wav"), *channels))
     assert [second.is_inverted for second in seconds] == [False] * 3
     expected = np.mean(channels, axis=0)
@@ -513,14 +513,14 @@ def test_loud_sound_is_clipped(tmp_path):
     assert np.abs(second.waveform).max() == 1
 
 
-def test_samples_that_are_not_numbers(tmp_path):
+def test_nonfinite_samples_are_refused(tmp_path):
     file = str(tmp_path / "sound.wav")
     waveform = np.full((1, 44_100), np.nan, np.float32)
     write(file, waveform=waveform, codecs=(None, "pcm_f32le"))
     assert "not finite numbers" in refusal(file)
 
 
-def test_picture_only(tmp_path):
+def test_a_video_without_sound_is_read(tmp_path):
     file = str(tmp_path / "video.mp4")
     write(file, images=[grey_image(index) for index in range(20)])
     seconds = read(file)
@@ -529,7 +529,7 @@ def test_picture_only(tmp_path):
     assert "audio" not in video.probe(file)
 
 
-def test_a_cover_is_no_picture(tmp_path):
+def test_a_cover_image_is_not_read_as_picture(tmp_path):
     file = str(tmp_path / "song.flac")
     with av.open(file, "w") as container:
         packets = sound_packets(
@@ -572,7 +572,7 @@ def test_sound_that_ends_early_is_padded(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_picture_that_starts_late(tmp_path, suffix):
+def test_a_picture_that_starts_late_is_read(tmp_path, suffix):
     file = str(tmp_path / f"video.{suffix}")
     write(
         file,
@@ -586,7 +586,7 @@ def test_picture_that_starts_late(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_sound_that_starts_late(tmp_path, suffix):
+def test_sound_that_starts_late_is_read(tmp_path, suffix):
     file = str(tmp_path / f"video.{suffix}")
     images = [grey_image(index) for index in range(28)]
     write(file, images=images, waveform=click(1.0, 1.5, 44_100), start_s=1.25)
@@ -624,7 +624,7 @@ def test_time_counts_from_the_first_timestamp(tmp_path):
 @pytest.mark.parametrize(
     ("first_s", "start_s"), [(0.0, 0.0), (0.1, 0.0), (0.12, 0.12), (2.976, 2.976)]
 )
-def test_a_short_delay_is_no_late_start(tmp_path, first_s, start_s):
+def test_start_s_ignores_a_short_delay(tmp_path, first_s, start_s):
     times_s = first_s + np.arange(20) / 10
     images = [grey_image(index) for index in range(20)]
     file = write(str(tmp_path / "video.mkv"), times_s=times_s, images=images)
@@ -634,7 +634,9 @@ def test_a_short_delay_is_no_late_start(tmp_path, first_s, start_s):
 @pytest.mark.parametrize(
     ("num_frames", "num_seconds"), [(1, 1), (5, 1), (10, 1), (11, 1), (12, 2), (20, 2)]
 )
-def test_number_of_seconds(tmp_path, num_frames, num_seconds):
+def test_the_number_of_seconds_follows_from_the_frames(
+    tmp_path, num_frames, num_seconds
+):
     # In a video of 1.1 s, the last 0.1 s may come from a container's rounding.
     images = [grey_image(index) for index in range(num_frames)]
     seconds = read(write(str(tmp_path / "video.mp4"), images=images))
@@ -642,7 +644,7 @@ def test_number_of_seconds(tmp_path, num_frames, num_seconds):
     assert len(seconds) == num_seconds
 
 
-def test_half_a_second_of_silence(tmp_path):
+def test_half_a_second_of_silence_is_one_second(tmp_path):
     file = str(tmp_path / "video.mp4")
     write(
         file,
@@ -657,13 +659,13 @@ def test_half_a_second_of_silence(tmp_path):
 @pytest.mark.parametrize(
     "name", ["a b.mp4", 'it\'s "so".mp4', "büro 犬.mp4", "c:d.mp4"]
 )
-def test_file_names(tmp_path, name):
+def test_special_file_names_are_read(tmp_path, name):
     file = write(str(tmp_path / "video.mp4"), images=[grey_image(0)] * 10)
     renamed = pathlib.Path(file).rename(tmp_path / name)
     assert len(read(renamed)) == 1
 
 
-def test_gap_and_overlap_in_the_sound(tmp_path):
+def test_a_gap_and_an_overlap_in_the_sound_are_read(tmp_path):
     # One second of constant sound at 0 s, at 1.5 s after a gap, and at 2.2 s, which
     # overlaps the sound before by 0.3 s.
     file = str(tmp_path / "sound.mkv")
@@ -710,7 +712,7 @@ def write_streamed(file, **arguments):
     return str(file)
 
 
-def test_timestamps_that_jump_far(tmp_path):
+def test_unstated_far_jumps_of_timestamps_are_refused(tmp_path):
     images = [grey_image(index) for index in range(4)]
     file = write_streamed(
         tmp_path / "video.mkv", times_s=[0, 0.5, 1, 1000], images=images
@@ -722,7 +724,7 @@ def test_timestamps_that_jump_far(tmp_path):
     assert levels([next(seconds) for _ in range(700)]) == [[1], *[[2]] * 699]
 
 
-def test_timestamps_that_jump_back(tmp_path):
+def test_timestamps_that_jump_back_are_refused(tmp_path):
     # Two recordings, one after the other in one transport stream.
     parts = []
     for start_s in (20, 10):
@@ -737,7 +739,9 @@ def test_timestamps_that_jump_back(tmp_path):
 
 @pytest.mark.parametrize("first", ["audio", "video"])
 @pytest.mark.parametrize("max_waiting_bytes", [1 << 26, 4000])
-def test_streams_apart_in_the_file(tmp_path, monkeypatch, first, max_waiting_bytes):
+def test_streams_far_apart_in_the_file_are_read(
+    tmp_path, monkeypatch, first, max_waiting_bytes
+):
     # All packets of one stream except the first precede the other stream. If too many
     # bytes would be buffered, the file is opened a second time.
     monkeypatch.setattr(packets, "_MAX_WAITING_BYTES", max_waiting_bytes)
@@ -759,7 +763,7 @@ def test_streams_apart_in_the_file(tmp_path, monkeypatch, first, max_waiting_byt
     assert len(opened) == (max_waiting_bytes == 4000)
 
 
-def test_picture_much_longer_than_the_sound(tmp_path):
+def test_a_picture_much_longer_than_the_sound_is_read(tmp_path):
     # The reader doesn't wait for sound that may follow.
     images = [grey_image(index) for index in range(28)]
     file = str(tmp_path / "video.mkv")
@@ -770,7 +774,7 @@ def test_picture_much_longer_than_the_sound(tmp_path):
     assert not any(second.waveform.any() for second in seconds[1:])
 
 
-def test_sound_that_pauses_for_long(tmp_path):
+def test_sound_with_a_long_pause_is_read(tmp_path):
     images = [grey_image(index) for index in range(28)]
     waveform = click(0.5, 100, 8_000) + click(95.5, 100, 8_000)
     file = str(tmp_path / "video.mkv")
@@ -790,7 +794,7 @@ def test_sound_that_pauses_for_long(tmp_path):
     assert levels(seconds) == [[second // 4] for second in range(108)]
 
 
-def test_picture_that_stands_still_for_long(tmp_path):
+def test_a_picture_with_a_long_pause_is_read(tmp_path):
     arguments = {
         "times_s": [0, 1, 2, 95, 96],
         "images": [grey_image(index) for index in range(5)],
@@ -807,7 +811,7 @@ def test_picture_that_stands_still_for_long(tmp_path):
     assert levels(seconds) == [[0], [1], *[[2]] * 93, *[[i] for i in range(3, 7)]]
 
 
-def test_streams_that_hold_nothing(tmp_path):
+def test_streams_without_packets_are_refused(tmp_path):
     # Headers without packets.
     file = str(tmp_path / "sound.wav")
     write(file, waveform=np.zeros((1, 1), np.float32), codecs=(None, "pcm_s16le"))
@@ -834,7 +838,7 @@ def test_streams_that_hold_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
-def test_a_stream_that_is_not_read_may_be_longer(tmp_path, suffix):
+def test_an_unused_stream_may_be_longer(tmp_path, suffix):
     file = str(tmp_path / f"video.{suffix}")
     codec = CONTAINERS[suffix][1]
     with av.open(file, "w") as container:
@@ -858,7 +862,7 @@ def test_a_stream_that_is_not_read_may_be_longer(tmp_path, suffix):
     assert heard_at(seconds) == pytest.approx(1, abs=0.002)
 
 
-def test_sound_that_starts_after_more_than_a_minute(tmp_path):
+def test_sound_that_starts_after_more_than_a_minute_is_read(tmp_path):
     images = [grey_image(index) for index in range(28)]
     file = str(tmp_path / "video.mkv")
     times_s = np.arange(28) * 4
@@ -870,14 +874,14 @@ def test_sound_that_starts_after_more_than_a_minute(tmp_path):
     assert heard_at(seconds[90:]) == pytest.approx(0.25, abs=0.002)
 
 
-def test_streams_that_start_too_far_apart(tmp_path):
+def test_streams_that_start_too_far_apart_are_refused(tmp_path):
     file = str(tmp_path / "video.mkv")
     images = [grey_image(index) for index in range(10)]
     write(file, images=images, waveform=click(0.5, 1, 44_100), start_s=700)
     assert "start over 600 s apart" in refusal(file)
 
 
-def test_sound_much_longer_than_the_picture(tmp_path):
+def test_sound_much_longer_than_the_picture_is_read(tmp_path):
     images = [grey_image(index) for index in range(8)]
     file = str(tmp_path / "video.mkv")
     write(file, images=images, waveform=click(90.5, 100, 8_000), rate=8_000)
@@ -886,7 +890,7 @@ def test_sound_much_longer_than_the_picture(tmp_path):
     assert heard_at(seconds) == pytest.approx(90.5, abs=0.002)
 
 
-def test_picture_that_starts_after_more_than_a_minute(tmp_path):
+def test_a_picture_that_starts_after_more_than_a_minute_is_read(tmp_path):
     images = [grey_image(index) for index in range(8)]
     file = str(tmp_path / "video.mkv")
     times_s = 80 + np.arange(8) / 10
@@ -903,7 +907,7 @@ def test_picture_that_starts_after_more_than_a_minute(tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "bframes"), [("mkv", 0), ("mkv", 3), ("mp4", 3)])
-def test_slides(tmp_path, suffix, bframes):
+def test_slides_are_read(tmp_path, suffix, bframes):
     # One frame in 100 s, only the first of them a key frame.
     file = str(tmp_path / f"video.{suffix}")
     with av.open(file, "w") as output:
@@ -924,7 +928,7 @@ def test_slides(tmp_path, suffix, bframes):
     assert heard_at(seconds) == pytest.approx(430, abs=0.002)
 
 
-def test_seconds_come_before_the_file_is_read_to_its_end(tmp_path):
+def test_seconds_are_returned_before_the_whole_file_is_read(tmp_path):
     file = tmp_path / "video.mkv"
     rng = np.random.default_rng(0)
     # Noise does not compress: the cut takes the last half of the time, too.
@@ -974,7 +978,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     assert peak < 2_000_000
 
 
-def test_what_is_no_video(tmp_path, capfd):
+def test_files_without_video_are_refused(tmp_path, capfd):
     folder = tmp_path / "folder.mp4"
     folder.mkdir()
     assert "is a folder" in refusal(folder)
@@ -997,7 +1001,7 @@ def test_what_is_no_video(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_image_is_no_video(tmp_path):
+def test_an_image_is_refused(tmp_path):
     file = tmp_path / "photo.png"
     part = io.BytesIO()
     frame = av.VideoFrame.from_ndarray(grey_image(3), "rgb24")
@@ -1009,7 +1013,7 @@ def test_an_image_is_no_video(tmp_path):
     assert "not a video" in refusal(file)
 
 
-def test_a_codec_that_nobody_knows(tmp_path):
+def test_an_unknown_codec_is_refused(tmp_path):
     file = tmp_path / "video.mp4"
     write(str(file), images=[grey_image(0)] * 10)
     file.write_bytes(file.read_bytes().replace(b"avc1", b"zzz9"))
@@ -1017,7 +1021,7 @@ def test_a_codec_that_nobody_knows(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
-def test_damage_in_the_middle(tmp_path, suffix, capfd):
+def test_a_file_damaged_in_the_middle_is_refused(tmp_path, suffix, capfd):
     file = tmp_path / f"video.{suffix}"
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(60)]
@@ -1034,7 +1038,7 @@ def test_damage_in_the_middle(tmp_path, suffix, capfd):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv"])
 @pytest.mark.parametrize("share", [0.5, 0.8])
-def test_files_that_are_cut_off(tmp_path, suffix, share):
+def test_cut_off_files_are_refused(tmp_path, suffix, share):
     file = tmp_path / f"video.{suffix}"
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(80)]
@@ -1047,7 +1051,7 @@ def test_files_that_are_cut_off(tmp_path, suffix, share):
     assert "cannot be read beyond" in refusal(file)
 
 
-def test_an_attachment_does_not_hide_that_a_file_is_cut_off(tmp_path):
+def test_a_cut_off_file_with_an_attachment_is_refused(tmp_path):
     # FFmpeg reports the container's duration for an attachment.
     file = tmp_path / "video.mkv"
     rng = np.random.default_rng(0)
@@ -1066,7 +1070,7 @@ def test_an_attachment_does_not_hide_that_a_file_is_cut_off(tmp_path):
     assert "cannot be read beyond" in refusal(tmp_path / "a.mkv")
 
 
-def test_a_file_that_states_no_length(tmp_path):
+def test_a_file_without_a_duration_is_read(tmp_path):
     # A streamed file. FFmpeg guesses a far too long duration from the bit rate.
     file = tmp_path / "video.mkv"
     rng = np.random.default_rng(0)
@@ -1082,7 +1086,7 @@ def test_a_file_that_states_no_length(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "flv"])
-def test_a_file_cut_between_two_packets(tmp_path, suffix):
+def test_a_file_cut_between_two_packets_is_refused(tmp_path, suffix):
     # No decoder fails; only the stated duration reveals the cut.
     file = tmp_path / f"video.{suffix}"
     rate = CONTAINERS[suffix][2]
@@ -1099,7 +1103,7 @@ def test_a_file_cut_between_two_packets(tmp_path, suffix):
     assert any("it states 2.8 s, but holds " in reason for reason in reasons)
 
 
-def test_a_part_that_is_missing_in_the_middle(tmp_path):
+def test_a_file_with_a_missing_middle_is_refused(tmp_path):
     # FFmpeg skips damaged bytes without an error.
     arguments = {
         "times_s": [*np.arange(20) / 10, *(4 + np.arange(20) / 10)],
@@ -1116,7 +1120,7 @@ def test_a_part_that_is_missing_in_the_middle(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "num_seconds"), REAL_CLIPS.items())
-def test_real_clips(name, num_seconds):
+def test_real_clips_are_read(name, num_seconds):
     file = find_clip(name)
     seconds = read(file)
     assert [second.start_s for second in seconds] == list(range(num_seconds))

@@ -164,7 +164,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_list_of_other_files_is_no_video(tmp_path, name):
+def test_a_list_of_other_files_is_refused(tmp_path, name):
     write(str(tmp_path / "video.mkv"), images=[grey_image(3)] * 10)
     (tmp_path / name).write_text(TEXTS[name])
     for read in (read_in_child, video.read_seconds):
@@ -196,7 +196,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_that_claim_too_much_are_refused(tmp_path, name):
+def test_files_that_declare_excessive_sizes_are_refused(tmp_path, name):
     file = tmp_path / name
     FILES[name](file)
     assert file.stat().st_size < 200_000
@@ -218,7 +218,7 @@ def test_a_rate_and_a_length_within_the_limits_are_read(tmp_path):
     assert [next(seconds).index for _ in range(700)] == list(range(700))
 
 
-def test_a_cover_image_takes_no_memory(tmp_path):
+def test_a_cover_image_allocates_no_memory(tmp_path):
     file = tmp_path / "sound.mp3"
     write_sound_with_cover(file, 16_200)
     limits = Limits(memory_bytes=300 << 20)
@@ -240,7 +240,7 @@ def assert_equal(seconds, expected):
                 np.testing.assert_array_equal(array, wanted)
 
 
-def test_the_child_and_this_process_read_the_same_seconds(tmp_path):
+def test_the_child_and_its_parent_read_equal_seconds(tmp_path):
     both = write_clip(tmp_path / "a b's ünï.mp4", 4)
     seen = write_clip(tmp_path / "seen.mkv", 2, sound=False)
     heard = write_clip(tmp_path / "heard.mkv", 2, picture=False)
@@ -263,7 +263,7 @@ def test_the_child_and_this_process_read_the_same_seconds(tmp_path):
     assert str(there.value) == str(here.value)
 
 
-def test_paths_are_relative_to_this_process(tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_parent_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "a.mp4", 1)
     assert len(list(read_in_child("a.mp4"))) == 1
@@ -294,7 +294,7 @@ def children(monkeypatch):
     assert all(child.returncode is not None for child in started)
 
 
-def test_one_child_reads_one_video_after_the_other(tmp_path, children):
+def test_one_child_reads_several_videos(tmp_path, children):
     videos = [write_clip(tmp_path / f"{index}.mp4", 2) for index in range(3)]
     for file in videos:
         describe_in_child(file)
@@ -308,7 +308,7 @@ def test_one_child_reads_one_video_after_the_other(tmp_path, children):
     assert len(children) == 2
 
 
-def test_a_child_without_work_ends(tmp_path, children, monkeypatch):
+def test_a_child_without_work_exits(tmp_path, children, monkeypatch):
     monkeypatch.setattr(process, "_IDLE_S", 0)
     describe_in_child(write_clip(tmp_path / "a.mp4", 1))
     (child,) = children
@@ -316,7 +316,7 @@ def test_a_child_without_work_ends(tmp_path, children, monkeypatch):
         time.sleep(0.01)
 
 
-def test_a_closed_reader_ends_its_child(tmp_path, children):
+def test_closing_a_reader_stops_its_child(tmp_path, children):
     seconds = read_in_child(write_clip(tmp_path / "a.mp4", 5))
     next(seconds)
     (child,) = children
@@ -428,7 +428,7 @@ def run_program(text, *args, **kwargs):
     return popen
 
 
-def test_a_program_from_standard_input_needs_no_guard(tmp_path):
+def test_a_program_from_standard_input_needs_no_main_guard(tmp_path):
     file = write_clip(tmp_path / "a.mp4", 2)
     program = run_program(
         """

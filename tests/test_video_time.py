@@ -74,7 +74,7 @@ PAUSE = [*range(11), 261, 262]
         ("flv", {}),
     ],
 )
-def test_a_pause_before_the_last_frames_is_no_duration(
+def test_a_pause_before_the_last_frames_does_not_lengthen_them(
     tmp_path, suffix, options, bframes
 ):
     file = str(tmp_path / f"video.{suffix}")
@@ -86,7 +86,7 @@ def test_a_pause_before_the_last_frames_is_no_duration(
     assert levels(seconds) == [*[[10]] * 10, [12]]
 
 
-def test_a_pause_does_not_hide_that_a_file_is_cut_off(tmp_path):
+def test_a_cut_off_file_with_a_pause_is_refused(tmp_path):
     # The cut leaves only the first frames of the last five seconds.
     file = tmp_path / "video.mp4"
     pts = [*range(11), *range(261, 386)]
@@ -105,7 +105,7 @@ def test_a_pause_does_not_hide_that_a_file_is_cut_off(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize(("duration", "num_seconds"), [(None, 1), (0, 1), (5, 5)])
-def test_a_single_frame(tmp_path, suffix, duration, num_seconds):
+def test_a_single_frame_lasts_for_its_duration(tmp_path, suffix, duration, num_seconds):
     file = str(tmp_path / f"video.{suffix}")
     with av.open(file, "w") as output:
         frames = encode(output, "libx264", [0])
@@ -129,7 +129,7 @@ def test_slides_last_as_long_as_the_file_states(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_padding_of_the_last_sound_frame_is_no_second(tmp_path, rate):
+def test_padding_of_the_last_sound_frame_adds_no_second(tmp_path, rate):
     # An AAC frame lasts 0.13 s at 8 kHz. The last packet states a shorter duration.
     file = str(tmp_path / "sound.mp4")
     with av.open(file, "w") as output:
@@ -169,7 +169,7 @@ def test_frames_are_shown_at_their_time(tmp_path, suffix, codec, bframes):
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "libx264"])
 @pytest.mark.parametrize("bframes", [0, 2])
-def test_avi_repeats_frames_by_empty_packets(tmp_path, codec, bframes):
+def test_empty_packets_in_avi_repeat_the_frame(tmp_path, codec, bframes):
     # Timestamps of a variable frame rate.
     pts = np.cumsum([0, 1, 1, *[1, 2, 1, 1, 4, 1, 3] * 3, 1, 1]).tolist()
     file = str(tmp_path / "video.avi")
@@ -197,7 +197,7 @@ def packed(packets):
     return [b"\0\0\1\xb2DivX503b1393p" + contents[0], *contents[1:]]
 
 
-def test_packed_frames_in_avi(tmp_path):
+def test_packed_frames_in_avi_are_read(tmp_path):
     file = str(tmp_path / "video.avi")
     with av.open(str(tmp_path / "unpacked.avi"), "w") as output:
         frames = encode(output, "mpeg4", range(51), 1)
@@ -241,7 +241,7 @@ def write_segments(folder, num_segments=4, codec="libx264", bframes=2, **options
 @pytest.mark.parametrize(
     ("codec", "bframes"), [("libx264", 0), ("libx264", 2), ("mpeg2video", 2)]
 )
-def test_joined_transport_streams_are_whole(tmp_path, codec, bframes):
+def test_joined_transport_streams_are_read_in_full(tmp_path, codec, bframes):
     file = tmp_path / "joined.ts"
     file.write_bytes(b"".join(write_segments(tmp_path, codec=codec, bframes=bframes)))
     with av.open(str(file)) as opened:

@@ -269,7 +269,7 @@ def test_an_image_module_gets_its_input_size_and_returns_probabilities(tmp_path)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-4)
 
 
-def test_a_network_of_keras_applications_by_name(tmp_path, rng):
+def test_a_network_of_keras_applications_is_loaded_by_name(tmp_path, rng):
     frames = [rng.integers(0, 256, (1, 50, 60, 3), np.uint8)]
     reference = keras.applications.MobileNetV2(weights=None)
     reference.save_weights(tmp_path / "top.weights.h5")

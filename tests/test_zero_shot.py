@@ -19,7 +19,7 @@ def fusion(**kwargs):
     return avsdn_tf.LateFusion(["Bark", "Speech"], 4, (3,), **(values | kwargs))
 
 
-def test_logits_are_those_of_the_equations():
+def test_logits_follow_their_equations():
     audio = np.array([[[0.1, 0.4, 0.9, 0.3], [0, 0, 0, 0]]], "float32")
     visual = np.array([[[0.5, 0.4, 0.1], [0.2, 0.3, 0.5]]], "float32")
     logits = fusion(temperature=0.5).predict_on_batch((audio, visual))
@@ -29,7 +29,7 @@ def test_logits_are_those_of_the_equations():
     assert np.isfinite(logits).all()
 
 
-def test_a_multi_label_network_has_the_decisions_of_the_background_level():
+def test_multi_label_logits_are_relative_to_the_background_logit():
     rng = np.random.default_rng(0)
     clips = (rng.random((2, 9, 4)), rng.random((2, 9, 3)))
     logits = fusion(temperature=0.5).predict_on_batch(clips)
@@ -67,7 +67,7 @@ def test_arguments_out_of_range_are_refused(wrong):
         fusion(**wrong)
 
 
-def test_the_table_holds_aves_categories_and_one_speech():
+def test_the_table_contains_aves_categories_with_speech_merged():
     from tfds_ave.configs import AVE_CATEGORIES
 
     table = zero_shot.read_table()
@@ -84,7 +84,7 @@ def test_the_table_holds_aves_categories_and_one_speech():
     assert bark.seen == tuple(range(151, 269))
 
 
-def test_the_classes_are_yamnets_in_order():
+def test_the_sound_classes_equal_yamnets_in_order():
     path = SHARED / "networks" / "yamnet_1" / "assets" / "yamnet_class_map.csv"
     if not path.is_file():
         pytest.skip("YAMNet is not available")
@@ -109,7 +109,7 @@ def test_the_classes_are_yamnets_in_order():
         ("", "a header"),
     ],
 )
-def test_a_wrong_table_names_its_line_and_what_was_meant(tmp_path, lines, names):
+def test_errors_in_the_table_name_the_line_and_a_suggestion(tmp_path, lines, names):
     path = tmp_path / "classes.csv"
     path.write_text(f"category,heard,seen\n{lines}\n")
     if names is None:
@@ -121,7 +121,7 @@ def test_a_wrong_table_names_its_line_and_what_was_meant(tmp_path, lines, names)
     assert raised.value.field == "classes"
 
 
-def test_a_table_that_is_no_text_is_one_message(tmp_path):
+def test_a_table_of_binary_data_is_one_message(tmp_path):
     path = tmp_path / "classes.csv"
     path.write_bytes(b"category,heard,seen\n\xff\xfe\x00")
     with pytest.raises(UserError, match="can't be read"):
@@ -150,7 +150,7 @@ CLIPS = {
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_real_clips_without_training(name):
+def test_real_clips_are_localized_without_training(name):
     networks = SHARED / "networks"
     if not networks.is_dir():
         pytest.skip(f"{networks} is not available")
