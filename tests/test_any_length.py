@@ -288,7 +288,7 @@ def test_audio_hop_s_affects_length_and_features(tmp_path):
     assert not (tmp_path / "data2/tfds_ave/custom/1.3.0").exists()
 
 
-def test_all_wrong_lines_are_named_and_nothing_is_built(tmp_path):
+def test_all_wrong_lines_are_named_before_the_build(tmp_path):
     make_recordings(tmp_path / "own")
     path = tmp_path / "own" / "manifest.csv"
     header, first, second, *rest = path.read_text().splitlines()
@@ -316,7 +316,7 @@ def test_an_example_too_large_for_a_file_is_named(tmp_path, monkeypatch):
     assert len(messages) == 2
 
 
-def test_overlapping_events_in_clips_of_one_length_need_no_padding(tmp_path):
+def test_overlapping_events_in_clips_of_equal_length_need_no_padding(tmp_path):
     rows = make_custom(tmp_path / "own")
     rows.append([*rows[0][:2], "Kettle", 1, 3, *rows[0][5:]])
     write_manifest(tmp_path / "own", rows)

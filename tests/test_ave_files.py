@@ -168,7 +168,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_bad_input_is_explained_and_builds_nothing(tmp_path, damage):
+def test_invalid_input_is_explained_and_not_built(tmp_path, damage):
     folder = make_ave(tmp_path / "ave")
     change, parts = DAMAGES[damage]
     change(folder)

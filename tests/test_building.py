@@ -50,7 +50,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
-def test_programs_that_build_at_once_build_one_data_set(tmp_path):
+def test_simultaneous_programs_build_one_data_set(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     tfds_build = (
         *("-m", "tensorflow_datasets.scripts.cli.main", "build", "tfds_ave"),

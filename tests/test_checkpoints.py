@@ -610,7 +610,7 @@ def test_models_trained_in_mixed_precision_load_in_any_precision(
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_large_batches_stay_within_half_precision(dataset, folder):
+def test_losses_of_large_batches_are_finite_in_half_precision(dataset, folder):
     # The gradient of a sum over 480 clips, scaled by 1,024, would overflow float16.
     config = Config(
         epochs=2,

@@ -156,7 +156,7 @@ def test_another_backend_is_one_message(monkeypatch, refuse):
     assert "KERAS_BACKEND=tensorflow" in refuse("--epochs=1")
 
 
-def test_a_run_by_processes_and_its_model_in_a_program(data_dir, tmp_path):
+def test_a_run_trained_by_the_command_loads_in_a_program(data_dir, tmp_path):
     run = tmp_path / "run"
     setting = ["--epochs=1", "--units=8", f"--data_dir={data_dir}", f"--run={run}"]
     done = python("-m", "avsdn_tf.main", "--mode=supervised", *setting)
@@ -200,7 +200,7 @@ def test_missing_runs_and_unwritable_folders_are_named(refuse, data_dir, tmp_pat
     assert not run.exists()
 
 
-def test_workers_get_the_settings_and_one_run_folder(monkeypatch):
+def test_workers_get_the_settings_and_the_same_run_folder(monkeypatch):
     started = []
     monkeypatch.setattr(
         launcher, "launch", lambda words, count: started.append((words, count)) or 7

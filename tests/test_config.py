@@ -83,7 +83,7 @@ def test_a_value_of_another_type_is_refused(name, value):
         Config(**{name: value})
 
 
-def test_numpy_numbers_become_python_numbers():
+def test_numpy_numbers_are_converted_to_python_numbers():
     config = Config(epochs=np.int64(3), dropout=np.float32(0.5), mode=np.str_("weak"))
     assert (config.epochs, config.dropout) == (3, 0.5)
     json.dumps(config.to_dict())

@@ -37,7 +37,7 @@ def settings(data_dir, **others):
 
 
 @pytest.mark.parametrize("visual_shape", [(6,), (2, 3, 4)])
-def test_categories_and_shapes_come_from_the_data(tmp_path, visual_shape):
+def test_categories_and_shapes_are_read_from_the_data(tmp_path, visual_shape):
     rows = make_custom(tmp_path / "own", visual_shape)
     opened = build_own(tmp_path / "own", tmp_path / "data")
     assert opened.categories == ("Door, slamming", "Kettle")
@@ -195,7 +195,7 @@ def test_a_run_is_evaluated_on_its_own_categories_and_shapes(trained, tmp_path, 
     assert (trained / "run" / "report.json").read_text() == report
 
 
-def test_a_clip_without_times_trains_by_its_category_alone(tmp_path):
+def test_a_clip_without_times_is_trained_on_its_category(tmp_path):
     rows = make_custom(tmp_path / "own")
     rows[0][3:5] = ["", ""]
     write_manifest(tmp_path / "own", rows)

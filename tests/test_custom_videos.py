@@ -86,7 +86,7 @@ def test_features_of_replaced_and_changed_videos_are_extracted_again(tmp_path, l
     assert loaded == []
 
 
-def test_a_module_that_cant_be_loaded_leaves_no_features_folder(tmp_path):
+def test_an_unloadable_module_leaves_no_features_folder(tmp_path):
     folder = tmp_path / "own"
     make_custom_videos(folder)
     (folder / "no module").mkdir()

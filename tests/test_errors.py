@@ -56,7 +56,7 @@ def test_the_first_line_of_any_error_states_its_cause(error, expected):
     assert first_line(error) == expected
 
 
-def test_all_functions_are_called_before_the_first_failure_is_raised():
+def test_call_all_calls_every_function_before_raising():
     def fail(field):
         raise UserError("no", field=field, value=1)
 

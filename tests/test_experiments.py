@@ -148,7 +148,7 @@ def test_every_network_trains_a_step_is_saved_and_loaded(config, shape, rng, tmp
     np.testing.assert_array_equal(loaded(inputs), task.model(inputs))
 
 
-def test_rows_of_the_same_training_share_its_run():
+def test_rows_with_equal_settings_share_a_run():
     args = run.parse(["table3", "--seeds=2"])
     avsdn = runs.plan(load_row("table2_avsdn"), args)
     assert runs.plan(load_row("table3_fusion"), args) == avsdn

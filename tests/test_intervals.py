@@ -40,7 +40,7 @@ def test_bootstrap_refuses_invalid_arguments(values, level):
         bootstrap_interval(np.array(values), level=level)
 
 
-def test_paired_interval_shows_what_separate_intervals_hide():
+def test_paired_interval_finds_differences_hidden_by_separate_intervals():
     # Clips differ greatly in difficulty; A beats B by one segment in every clip.
     generator = np.random.default_rng(5)
     num_right = generator.integers(1, 11, size=200)
@@ -60,6 +60,6 @@ def test_paired_interval_of_a_system_with_itself_is_zero():
     assert paired_interval(correct, correct) == (0.0, 0.0)
 
 
-def test_paired_interval_expects_the_same_clips():
+def test_paired_interval_refuses_unequal_numbers_of_clips():
     with pytest.raises(ValueError, match="same shape"):
         paired_interval(np.ones((3, 10)), np.ones((4, 10)))

@@ -61,7 +61,7 @@ def test_few_classes_keep_their_matrix():
     assert report["confusion_matrix"] is None
 
 
-def test_the_most_confused_pairs_come_first():
+def test_the_most_confused_pairs_are_listed_first():
     labels = np.array([[0, 0, 0, 1, 1, 2]])
     predicted = np.array([[1, 1, 0, 0, 1, 0]])
     assert evaluation.most_confused(labels, predicted, ["Bark", "Flute"]) == [

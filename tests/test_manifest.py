@@ -237,7 +237,7 @@ def test_repeated_columns_are_refused_and_unknown_columns_recorded(folder, rows)
     assert "one column category" in refusal(folder)
 
 
-def test_a_manifest_of_background_alone_is_refused(folder, rows):
+def test_a_manifest_with_only_background_is_refused(folder, rows):
     for row in rows:
         row[2:5] = ["Background", "", ""]
     assert "Background" in refusal(folder, rows)

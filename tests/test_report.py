@@ -174,7 +174,7 @@ def test_a_long_name_leaves_space_for_the_timeline(tmp_path):
     assert width_in < 1.5 * figure.get_size_inches()[0]
 
 
-def test_a_name_fits_its_bar_or_is_in_the_legend():
+def test_a_name_is_drawn_in_its_bar_or_in_the_legend():
     truth = np.array([1, 3, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3])
     clip = figures.TimelineClip("row 7", truth, {})
     (axes,) = figures.timelines([clip], ["Bark", "Violin, fiddle", "Frying"]).axes

@@ -38,7 +38,7 @@ def test_train_returns_the_contents_of_the_run_folder(trained):
     assert trained.model.num_segments == 10
 
 
-def test_a_config_and_its_fields_are_not_given_together():
+def test_a_config_and_its_fields_are_mutually_exclusive():
     with pytest.raises(TypeError, match="units"):
         avsdn_tf.train(avsdn_tf.Config(), units=3)
 

@@ -48,7 +48,7 @@ def test_one_modality_matches_four_categories_and_both_match_one():
     assert set(collections.Counter(v for _, v in pairs).values()) == {4}
 
 
-def test_features_depend_on_the_kind_alone(train):
+def test_features_depend_only_on_the_kind(train):
     """Audio depends on the audio kind alone, visual features on the visual kind."""
     for modality, kind in (("audio", audio_kind), ("visual", visual_kind)):
         means = {}

@@ -39,7 +39,7 @@ RAW = set("\x1b\u202e\u2069\r\x9b\x07")
         ("\ud800", "\ufffd"),
     ],
 )
-def test_text_becomes_printable(text, shown):
+def test_control_characters_are_escaped(text, shown):
     assert printable(text) == shown
     printable(text).encode()
 

@@ -66,7 +66,7 @@ def test_resnet152_examples_equal_the_source_files(tmp_path, visual_dtype):
     assert builder.info.features["match_split"].names == list(MATCH_ORDERS)
 
 
-def test_background_clips_come_from_the_noisy_files(tmp_path):
+def test_background_clips_are_read_from_the_noisy_files(tmp_path):
     folder = make_ave(tmp_path / "ave")
     builder = build(folder, tmp_path / "data")
     audio = read(folder / "audio_feature_noisy.h5").astype(np.float32)
@@ -210,7 +210,7 @@ def test_a_stand_in_does_not_mark_the_next_build(tmp_path):
         assert builder.info.metadata["backbones"]["visual_network"] == "vgg19"
 
 
-def test_metadata_of_custom_data_hold_a_hash_of_the_labels(tmp_path):
+def test_metadata_of_custom_data_contain_a_hash_of_the_labels(tmp_path):
     make_custom(tmp_path / "own", (2, 3, 4))
     build(tmp_path / "own", tmp_path / "data", "custom")
     builder = Builder(data_dir=tmp_path / "data", config="custom")
@@ -267,7 +267,7 @@ def tfds_command(*arguments, cwd):
     )
 
 
-def test_tfds_build_builds_the_synthetic_config_alone(tmp_path):
+def test_tfds_build_builds_only_the_synthetic_config(tmp_path):
     done = tfds_command("build", "tfds_ave", f"--data_dir={tmp_path}", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -232,7 +232,7 @@ def test_contrast_changes_event_logits_and_loss(rng):
     np.testing.assert_allclose(losses[1] - losses[0], wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_contrast_starts_in_its_epoch(rng):
+def test_contrast_starts_at_the_configured_epoch(rng):
     model = CACENet(CATEGORIES, 5, SHAPE, units=8, contrast_epoch=2)
     assert model.warmup_epochs == 2
     inputs, target = make_batch(rng), make_target(rng)

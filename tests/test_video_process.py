@@ -342,7 +342,7 @@ def test_no_child_is_left_after_extraction(tmp_path, children):
 
 
 @needs_linux
-def test_memory_is_limited_and_the_next_video_is_read(tmp_path, children):
+def test_memory_is_limited_per_video(tmp_path, children):
     large, size = tmp_path / "large.mkv", (7680, 4320)
     write_packets(large, "mjpeg", jpeg(size), [0, 0.1], size)
     small = write_clip(tmp_path / "small.mp4", 2)
@@ -355,7 +355,7 @@ def test_memory_is_limited_and_the_next_video_is_read(tmp_path, children):
     assert len(children) == 2
 
 
-def test_time_is_limited_and_the_next_video_is_read(tmp_path, children):
+def test_time_is_limited_per_video(tmp_path, children):
     file = write_clip(tmp_path / "a.mp4", 2)
     with pytest.raises(video.VideoError, match=r"a.mp4: takes more than 0 s"):
         list(read_in_child(file, limits=Limits(wait_s=0)))
@@ -365,7 +365,7 @@ def test_time_is_limited_and_the_next_video_is_read(tmp_path, children):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_child_that_dies_is_one_failed_video(tmp_path, children, number):
+def test_a_crashed_child_fails_only_its_own_video(tmp_path, children, number):
     file = write_clip(tmp_path / "a.mp4", 9)
     seconds = read_in_child(file, 16)
     next(seconds)

@@ -98,7 +98,7 @@ def test_a_real_clip_through_networks_of_the_true_architecture(tmp_path):
         np.testing.assert_allclose(found, seen, rtol=1e-3, atol=1e-4)
 
 
-def test_folded_network_predicts_the_same(rng):
+def test_folded_and_unfolded_networks_give_equal_features(rng):
     # Random normalization: the initial one is almost the identity.
     network = keras.applications.ResNet50(
         include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3)
@@ -220,7 +220,7 @@ def test_weights_of_another_network_are_one_message(tmp_path, monkeypatch):
         {"dtype_policy": "mixed_bfloat16"},
     ],
 )
-def test_global_settings_of_keras_change_nothing(
+def test_global_settings_of_keras_do_not_change_features(
     small_recipe, tmp_path, rng, keras_settings, settings
 ):
     network = small_recipe(include_top=False, weights=None, pooling="avg")
