@@ -231,6 +231,6 @@ def test_a_vggish_of_another_width_is_refused(
 ):
     monkeypatch.setattr(WideLoudness, "width", 64)
     message = refusal(ave_archive, tmp_path / "data")
-    for part in ("features.json", "vggish", "64", "128"):
+    for part in ("audio_network", "vggish", "64", "128"):
         assert part in message
     assert not (ave_archive / "features").exists()

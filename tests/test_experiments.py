@@ -251,7 +251,7 @@ def set_categories(folder, categories):
 def test_comparison_draws_the_same_clips_of_every_run(two_runs, tmp_path, capsys):
     out = tmp_path / "comparison.svg"
     compare.main([*two_runs, "--clips=3", f"--out={out}"])
-    assert "3 clips, by one" in capsys.readouterr().out
+    assert "3 clips, chosen by one" in capsys.readouterr().out
     assert out.read_text().count("not AVE") == 1
 
     set_categories(two_runs[1], ("c", "b", "Background"))
