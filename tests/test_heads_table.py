@@ -126,4 +126,4 @@ def test_unsupported_modes_and_losses_are_refused(maps_dir):
 def test_the_heads_table_refuses_the_flag_recipe(capsys):
     with pytest.raises(SystemExit):
         run.main(["heads", "--recipe=best"])
-    assert "--recipe=best: heads has recipes of its own" in capsys.readouterr().err
+    assert "--recipe=best: heads has fixed recipes" in capsys.readouterr().err
