@@ -11,12 +11,22 @@ TIMEOUT_S = 300
 
 
 @contextlib.contextmanager
-def started(*arguments, module="avsdn_tf.main", env=None):
-    """Start a command; yield its process, with stderr redirected to stdout."""
-    # Reset SIGINT: a shell starts background jobs with SIGINT ignored, and the command
-    # would inherit that.
+def sigint_reset():
+    """Reset SIGINT for child processes.
+
+    A shell starts background jobs with SIGINT ignored, and children inherit that.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def started(*arguments, module="avsdn_tf.main", env=None):
+    """Start a command; yield its process, with stderr redirected to stdout."""
+    with sigint_reset():
         process = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -24,8 +34,6 @@ def started(*arguments, module="avsdn_tf.main", env=None):
             text=True,
             env={**os.environ, **(env or {})},
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
     with process:
         try:
             yield process

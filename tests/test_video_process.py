@@ -26,6 +26,7 @@ from avsdn_tf.features.extractor import Chunk, Extractor, join
 from avsdn_tf.features.store import Source, claim_folder, extract_all, write_features
 from avsdn_tf.features.video import process
 from avsdn_tf.features.video.process import Limits, describe_in_child, read_in_child
+from tests.processes import sigint_reset
 from tests.small_videos import Brightness, Loudness, write_clip
 from tests.test_video import click, grey_image, write
 
@@ -414,15 +415,16 @@ def test_several_threads_read_in_their_own_children(tmp_path, children):
 
 def run_program(text, *args, **kwargs):
     """Start Python with a program on standard input."""
-    popen = subprocess.Popen(
-        [sys.executable, "-", *map(str, args)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=pathlib.Path(__file__).parents[1],
-        **kwargs,
-    )
+    with sigint_reset():
+        popen = subprocess.Popen(
+            [sys.executable, "-", *map(str, args)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=pathlib.Path(__file__).parents[1],
+            **kwargs,
+        )
     popen.stdin.write(textwrap.dedent(text))
     popen.stdin.close()
     return popen
