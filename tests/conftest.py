@@ -60,3 +60,22 @@ def run_folder(tmp_path):
     folder.report.write_text('{"disclaimer": "of no worth"}')
     folder.write_checksums()
     return folder.path
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Return a function that runs a failing command and returns its message."""
+    # Keep the command line out of tests that don't use it.
+    from avsdn_tf.cli import app
+    from tests.commands import call
+
+    def refuse(*words):
+        with pytest.raises(SystemExit) as stop:
+            app._exit_on_error(lambda _: call(*words), None)
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert message.startswith("avsdn_tf: ")
+        assert "Traceback" not in message
+        return message
+
+    return refuse

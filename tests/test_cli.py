@@ -17,35 +17,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.training import launcher
 from avsdn_tf.training.config import CROSS_MODAL, Config
 from avsdn_tf.training.signals import TrainingInterruptedError
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-def call(*words):
-    return app.main(app.parse(list(map(str, words))))
-
-
-def python(*words, **kwargs):
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        **{"cwd": ROOT, "capture_output": True, "text": True, "check": False, **kwargs},
-    )
-
-
-@pytest.fixture
-def refuse(capsys):
-    """Return a function that runs a failing command and returns its message."""
-
-    def refuse(*words):
-        with pytest.raises(SystemExit) as stop:
-            app._exit_on_error(lambda _: call(*words), None)
-        assert stop.value.code == 2
-        message = capsys.readouterr().err
-        assert message.startswith("avsdn_tf: ")
-        assert "Traceback" not in message
-        return message
-
-    return refuse
+from tests.commands import ROOT, call, python
 
 
 @pytest.mark.parametrize(

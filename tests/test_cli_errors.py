@@ -1,10 +1,7 @@
 """Messages about wrong command lines."""
 
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import keras
 import pytest
@@ -12,7 +9,7 @@ import pytest
 import tfds_ave
 from avsdn_tf import runs
 from avsdn_tf.backbones import HUB
-from avsdn_tf.cli import app, flags
+from avsdn_tf.cli import flags
 from avsdn_tf.cli.start import (
     AUDIO_NETWORKS,
     DATASETS,
@@ -22,35 +19,7 @@ from avsdn_tf.cli.start import (
 from avsdn_tf.errors import UserError
 from avsdn_tf.features import audio
 from avsdn_tf.features.visual import RECIPES
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-def call(*words):
-    return app.main(app.parse(list(map(str, words))))
-
-
-def python(*words, **kwargs):
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        **{"cwd": ROOT, "capture_output": True, "text": True, "check": False, **kwargs},
-    )
-
-
-@pytest.fixture
-def refuse(capsys):
-    """Return a function that runs a failing command and returns its message."""
-
-    def refuse(*words):
-        with pytest.raises(SystemExit) as stop:
-            app._exit_on_error(lambda _: call(*words), None)
-        assert stop.value.code == 2
-        message = capsys.readouterr().err
-        assert message.startswith("avsdn_tf: ")
-        assert "Traceback" not in message
-        return message
-
-    return refuse
+from tests.commands import python
 
 
 def test_wrong_arguments_are_reported_before_tensorflow_starts():

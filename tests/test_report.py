@@ -243,16 +243,21 @@ def test_page_is_self_contained_and_escapes_names(report, predictions):
     assert "@import" not in text
 
 
-def test_no_progress_bar_is_shown_without_a_terminal(monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # Jupyter sets this variable.
-    shown = io.StringIO()
-    console = open_console(shown)
+def show_training(console):
+    """Show the progress of a step on a console."""
     with TrainingProgress(console) as progress:
         progress.set_params({"epochs": 2, "steps": 4})
         progress.on_train_begin()
         progress.on_epoch_begin(0)
         progress.on_train_batch_end(1, {"loss": 0.12345, "accuracy": 0.5})
         progress._bar.refresh()
+
+
+def test_no_progress_bar_is_shown_without_a_terminal(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Jupyter sets this variable.
+    shown = io.StringIO()
+    console = open_console(shown)
+    show_training(console)
     with spinner(console, "dog.mp4"):
         pass
     with extraction_progress(console, 1) as on_done:
@@ -263,12 +268,7 @@ def test_no_progress_bar_is_shown_without_a_terminal(monkeypatch):
 def test_a_terminal_shows_loss_accuracy_and_the_time_left():
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=120)
-    with TrainingProgress(console) as progress:
-        progress.set_params({"epochs": 2, "steps": 4})
-        progress.on_train_begin()
-        progress.on_epoch_begin(0)
-        progress.on_train_batch_end(1, {"loss": 0.12345, "accuracy": 0.5})
-        progress._bar.refresh()
+    show_training(console)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.getvalue())
     assert re.search(r"2/8 loss 0\.1235  accuracy 50\.0% .* at most .* left", text)
 
