@@ -20,8 +20,8 @@ resumes a table. If a row fails, the others go on and the exit code is 1.
 If --dataset names several data sets, a row uses the first with its features.
 
 A table is written to experiments/results if seeds, epochs, patience and recipe
-are the defaults, or those of the table there; otherwise to `tables` beside the
-runs.
+are the defaults or match the table in experiments/results. Otherwise it is
+written to `tables` beside the runs.
 """
 
 import argparse

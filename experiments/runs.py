@@ -92,8 +92,8 @@ class Run:
         origin = self.read_origin()
         if origin and origin.get("source") != _checksum_of(self.source):
             raise UserError(
-                f"{self.folder}: {self.source}, which it started from, was trained "
-                "again after it."
+                f"{self.folder}: the run started from {self.source}, which was trained "
+                "again afterwards."
             )
 
     def command(self) -> list[str]:

@@ -165,8 +165,8 @@ def _notes(lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> dict[str, st
         "recipe": "`paper` is the published recipe",
         "paper": "as published, on AVE's released features",
         "reported": (
-            "what others got with the system's program. The papers of CMRAN, PSP, CMBS "
-            "and CACE-Net select on the test split"
+            "accuracy that other papers report for the network's released program. The "
+            "papers of CMRAN, PSP, CMBS and CACE-Net select on the test split"
         ),
         "accuracy": (
             "accuracy, "

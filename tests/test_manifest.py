@@ -172,6 +172,17 @@ def test_categories_are_unique_and_not_background(folder, rows):
     assert "categories.txt: missing" in refusal(folder)
 
 
+def test_events_need_not_be_in_order_of_time(folder, rows):
+    times = [(80, 90), (0, 20), (50, 60), (20, 50)]
+    events = [[*rows[0][:3], *each, *rows[0][5:]] for each in times]
+    write_manifest(folder, [*events, *rows[1:]])
+    first = read_manifest(folder).clips[0]
+    assert [(e.start_s, e.end_s) for e in first.events] == times
+    message = refusal(folder, [*events, [*rows[0][:3], 55, 85, *rows[0][5:]]])
+    assert "55.0 to 85.0" in message
+    assert "line 6" in message
+
+
 def test_events_of_several_categories_may_overlap(folder, rows):
     rows[0][3:5] = ["", ""]
     sets = [[*rows[0][:2], "Kettle", "", "", *rows[0][5:]]]

@@ -824,7 +824,7 @@ def test_streams_without_packets_are_refused(tmp_path):
     write(file, images=[], waveform=waveform, rate=48_000)
     assert "picture holds no frame" in refusal(file)
     assert "visual" not in video.probe(file)
-    # With `without`, the other stream can be read.
+    # `without` skips the damaged stream.
     (second,) = video.read_seconds(file, without="visual")
     assert second.frames is None
     assert second.waveform.any()

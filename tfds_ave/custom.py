@@ -12,7 +12,8 @@ import numpy as np
 
 from tfds_ave.clips import Clip, read_rows
 from tfds_ave.configs import BACKGROUND, SPLITS
-from tfds_ave.manifest import CustomClip, Manifest
+from tfds_ave.custom_clips import CustomClip
+from tfds_ave.manifest import Manifest
 from tfds_ave.segments import Span, cut_windows, have_overlap, make_span, to_segments
 
 WINDOW_S = 10

@@ -11,7 +11,8 @@ from tfds_ave.custom import WINDOW_S, CustomData
 from tfds_ave.errors import DatasetError, raise_errors, shorten
 from tfds_ave.fingerprint import Fingerprint, name_in
 from tfds_ave.look import TAIL_S, count_segments, find_gaps, find_shared
-from tfds_ave.manifest import CustomClip, Manifest
+from tfds_ave.custom_clips import CustomClip
+from tfds_ave.manifest import Manifest
 
 # Tolerance for inexact lengths in the metadata of videos.
 _UNSURE_S = 0.5
@@ -224,7 +225,7 @@ def _find_cuts(manifest: Manifest, facts: Mapping[str, _Facts]) -> Iterator[str]
     if uneven:
         yield (
             f"audio and visual features of {len(uneven)} of {num_clips} clips differ "
-            f"in length, and the shorter decides: {', '.join(shorten(uneven, 3))}"
+            f"in length, so the longer is cut: {', '.join(shorten(uneven, 3))}"
         )
     late = [
         f"{clip.key} (line {event.line})"

@@ -16,6 +16,7 @@ from avsdn_tf.schemas import read_bytes
 from avsdn_tf.text import normalize, unmark_formula
 from tfds_ave.categories import CATEGORIES, explain_unknown, read_categories
 from tfds_ave.configs import BACKGROUND, SEGMENT_S, SPLITS
+from tfds_ave.custom_clips import TOLERANCE_S, ClipLines, CustomClip, CustomEvent
 from tfds_ave.errors import DatasetError, raise_errors
 
 MANIFEST = "manifest.csv"
@@ -24,70 +25,10 @@ _COLUMNS = ("key", "split", "category", "start_s", "end_s")
 _FEATURE_COLUMNS = ("audio", "visual")
 _HOP_COLUMNS = ("audio_hop_s", "visual_hop_s")
 _KNOWN_COLUMNS = (*_COLUMNS, "video", *_FEATURE_COLUMNS, *_HOP_COLUMNS, "tolerance_s")
-_TOLERANCE_S = 1.0
 # A million lines, at 64 bytes a line.
 _MAX_BYTES = 64 * 2**20
 # File names have at most 255 bytes, and the longest is KEY.source.json.
 _MAX_KEY_BYTES = 240
-
-
-@dataclasses.dataclass(frozen=True)
-class CustomEvent:
-    """An event of a clip; `line` is its line in manifest.csv."""
-
-    category: str
-    start_s: float
-    end_s: float
-    line: int
-
-
-@dataclasses.dataclass(frozen=True)
-class CustomClip:
-    """One clip of the manifest, with either a video or an audio and a visual file.
-
-    Attributes:
-        row: Number of the clip, from 0.
-        key: Key of the clip.
-        line: Its first line in manifest.csv.
-        split: Name of the split.
-        categories: Categories of the events, without duplicates; empty for background.
-        events: Events with times, without overlaps in a category; empty for weak labels
-            and background.
-        video: Path of the video, or None.
-        features: Paths of audio and visual features, or None.
-        hops_s: Seconds per row of audio and of visual features.
-        tolerance_s: Largest difference in length of audio and visual features, and
-            largest time from the clip's end to an event's end, in seconds.
-    """
-
-    row: int
-    key: str
-    line: int
-    split: str
-    categories: tuple[str, ...]
-    events: tuple[CustomEvent, ...]
-    video: pathlib.Path | None
-    features: tuple[pathlib.Path, pathlib.Path] | None
-    hops_s: tuple[float, float] = (SEGMENT_S, SEGMENT_S)
-    tolerance_s: float = _TOLERANCE_S
-
-    @property
-    def files(self) -> tuple[pathlib.Path, ...]:
-        """The video, or the feature files."""
-        return self.features or (self.video,)
-
-    @property
-    def has_times(self) -> bool:
-        """Whether all events have a start and an end."""
-        return bool(self.events) or not self.categories
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the clip is one example, rather than cut into training windows.
-
-        Clips without times are not cut, because a window may lack the events.
-        """
-        return self.split != "train" or not self.has_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +83,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     path = folder / MANIFEST
     header, lines = _read_lines(path)
     known = {*categories, BACKGROUND}
-    clips: dict[str, CustomClip] = {}
+    lines_of: dict[str, ClipLines] = {}
     errors: list[str] = []
     for number, values in lines:
         where = f"{path}, line {number}"
@@ -158,21 +99,22 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
             if fields["category"] not in known:
                 explanation = explain_unknown(fields["category"], categories)
                 raise DatasetError(f"{where}: unknown category. {explanation}")
-            clip = _parse(fields, len(clips), number, where, folder)
-            if clip.key in clips:
-                clip = _add_event(clips[clip.key], clip, where)
+            clip = _parse(fields, len(lines_of), number, where, folder)
+            if clip.key in lines_of:
+                lines_of[clip.key].add(clip, where)
+            else:
+                lines_of[clip.key] = ClipLines.start(clip)
         except DatasetError as error:
             errors.append(str(error))
-            continue
-        clips[clip.key] = clip
     raise_errors(errors)
-    used_splits = {clip.split for clip in clips.values()}
+    clips = [lines.finish() for lines in lines_of.values()]
+    used_splits = {clip.split for clip in clips}
     if missing := [split for split in SPLITS if split not in used_splits]:
         raise DatasetError(
             f"{path}: no clip of split {', '.join(missing)}. Expected at least one "
             f"clip of each of {', '.join(SPLITS)}."
         )
-    used = {category for clip in clips.values() for category in clip.categories}
+    used = {category for clip in clips for category in clip.categories}
     if not used:
         raise DatasetError(
             f"{path}: every clip is {BACKGROUND}. Expected an event of at least one of "
@@ -187,7 +129,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         ]
     )
     unknown = tuple(name for name in header if name and name not in _KNOWN_COLUMNS)
-    return Manifest(path, categories, tuple(clips.values()), unknown)
+    return Manifest(path, categories, tuple(clips), unknown)
 
 
 def _read_text(path: pathlib.Path) -> str:
@@ -277,7 +219,7 @@ def _parse(
         video=video,
         features=features,
         hops_s=hops_s,
-        tolerance_s=seconds.get("tolerance_s", _TOLERANCE_S),
+        tolerance_s=seconds.get("tolerance_s", TOLERANCE_S),
     )
 
 
@@ -343,49 +285,3 @@ def _find_files(
                 f"{where}: {path} is missing. Expected paths relative to {folder}."
             )
     return (paths[0], None) if video else (None, (paths[0], paths[1]))
-
-
-def _add_event(first: CustomClip, other: CustomClip, where: str) -> CustomClip:
-    """Add the event of another line to a clip."""
-    prefix = f"{where}: key {other.key!r} also names line {first.line}"
-    shared = ("split", "video", "features", "hops_s", "tolerance_s")
-    if any(getattr(first, name) != getattr(other, name) for name in shared):
-        raise DatasetError(
-            f"{prefix}, with another split, file, hop or tolerance. Expected lines of "
-            "one clip to differ in category and times only. Give different clips "
-            "different keys."
-        )
-    if not (first.categories and other.categories):
-        raise DatasetError(
-            f"{prefix}. Expected one line for a clip of {BACKGROUND}, which has no "
-            "event."
-        )
-    if bool(first.events) != bool(other.events):
-        raise DatasetError(
-            f"{prefix}. Expected times in every line of a clip, or in none. Received "
-            "times in one of the two."
-        )
-    if not other.events and set(other.categories) <= set(first.categories):
-        raise DatasetError(
-            f"{prefix}, and {other.categories[0]!r} again. Expected each category of a "
-            "clip without times once."
-        )
-    for event in other.events:
-        for earlier in first.events:
-            if (
-                event.category == earlier.category
-                and event.start_s < earlier.end_s
-                and earlier.start_s < event.end_s
-            ):
-                raise DatasetError(
-                    f"{where}: overlapping times. Expected events of one category that "
-                    f"don't overlap. Received: {event.category!r} from {event.start_s} "
-                    f"to {event.end_s} s, and from {earlier.start_s} to "
-                    f"{earlier.end_s} s in line {earlier.line}."
-                )
-    categories = dict.fromkeys((*first.categories, *other.categories))
-    return dataclasses.replace(
-        first,
-        categories=tuple(categories),
-        events=(*first.events, *other.events),
-    )

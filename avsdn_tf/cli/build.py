@@ -20,7 +20,7 @@ SUMMARY = "Build a data set: your own, AVE, or the simulated one."
 USAGE = "[CONFIG] [FLAGS]"
 EXAMPLE = """avsdn build custom --manual_dir=my_videos
 avsdn build vgg19 --manual_dir=AVE_Dataset"""
-WHEN_STOPPED = " Features made so far are kept. Repeat the command to go on."
+WHEN_STOPPED = " Features made so far are kept. Repeat the command to resume."
 _MANIFEST, _CATEGORIES = "manifest.csv", "categories.txt"
 _SHOWN_CATEGORIES = 8
 OWN_DATA = "tfds_ave/custom"
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         Flag(
             "overwrite",
-            "Build again a data set that is built.",
+            "Replace a data set that exists.",
             *(flags.boolean, False),
         ),
         Flag(

@@ -30,7 +30,7 @@ class AVEL(SegmentClassifier):
         dropout: Dropout rate of features (the same in all segments of a clip) and of
             encoder outputs; 0 in the paper.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
-            `SegmentClassifier`, and those of `keras.Model`.
+            `SegmentClassifier`, and arguments of `keras.Model`.
 
     Call arguments:
         inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,

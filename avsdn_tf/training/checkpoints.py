@@ -198,7 +198,7 @@ def _check_history(progress: Progress, monitor: str) -> None:
     if epochs != list(range(1, progress.epoch)):
         raise ValueError(f"its history lacks {monitor} of an epoch")
     if progress.step and not progress.totals[-1] > 0:
-        raise ValueError("its sums are of no batch")
+        raise ValueError("its sums contain no batch")
 
 
 def _checksum(file: BinaryIO) -> bytes:
