@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from tfds_ave.clips import read_shape
 from tfds_ave.configs import SPLITS
 from tfds_ave.custom import WINDOW_S, CustomData
+from tfds_ave.custom_clips import CustomClip
 from tfds_ave.errors import DatasetError, raise_errors, shorten
 from tfds_ave.fingerprint import Fingerprint, name_in
 from tfds_ave.look import TAIL_S, count_segments, find_gaps, find_shared
-from tfds_ave.custom_clips import CustomClip
 from tfds_ave.manifest import Manifest
 
 # Tolerance for inexact lengths in the metadata of videos.

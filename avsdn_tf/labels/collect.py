@@ -239,7 +239,7 @@ def match(
             names = " and ".join(entry.sources)
             problems.lines.append(
                 f"{entry.medium.files[0].name}: labels in {names}. "
-                "Expected labels of one source: set label_format, or move the other files."
+                "Expected labels of one source: set label_format, or move other files."
             )
     if missing and not any(entry.labels for entry in entries.values()):
         problems.lines.append(
