@@ -8,7 +8,7 @@ RUN useradd --create-home --uid=1000 avsdn
 COPY . /src
 RUN pip install --no-cache-dir "/src[export]" && rm -rf /src
 
-# Data sets and runs belong into a volume that this user may write to.
+# Mount a volume at /work for data sets and runs, writable by the container's user.
 ENV TFDS_DATA_DIR=/work/tensorflow_datasets
 RUN mkdir /work && chown 1000 /work
 USER 1000

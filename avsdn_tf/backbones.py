@@ -14,7 +14,7 @@ from avsdn_tf.files import expand_user, hash_file
 VGGISH = "https://tfhub.dev/google/vggish/1"
 YAMNET = "https://tfhub.dev/google/yamnet/1"
 IMAGENET = "imagenet"
-# Name of the network for a TensorFlow Hub module or a SavedModel.
+# Network name of every TensorFlow Hub module and SavedModel.
 HUB = "hub"
 _AUDIO_SOURCES = {"vggish": VGGISH, "yamnet": YAMNET, "yamnet_scores": YAMNET}
 _MODALITIES = ("audio", "visual")
@@ -24,13 +24,13 @@ _MODALITIES = ("audio", "visual")
 class Backbones:
     """The networks that computed audio and visual features, and their weights.
 
-    Feature files, data sets, runs and saved models record these fields, to compare the
-    features that a model was trained on with those that it reads. None: not recorded.
+    Feature files, data sets, runs and saved models record these fields, so that
+    prediction uses the same networks as training. A field that is None is not recorded.
 
     Attributes:
         audio_network: A name of `features.audio.AUDIO_NETWORKS`, or `"hub"`.
         audio_weights: URL, file or folder of the audio network's weights.
-        visual_network: A name that `features.visual.recipe_of` knows, or `"hub"`.
+        visual_network: A name that `features.visual.recipe_of` accepts, or `"hub"`.
         visual_weights: `"imagenet"` or a weights file; for `"hub"`, a URL or folder.
         visual_precision: Keras dtype policy of the visual network, such as `"float32"`.
         audio_sha256: SHA-256 of local audio weights, as `checksum` returns it.
@@ -62,7 +62,8 @@ class Backbones:
     def known_source(self, modality: str) -> str | None:
         """Return the default weights of a modality's network, or None.
 
-        They come from known publishers, so they load without the caller's consent.
+        Default weights come from known publishers, so they load without the caller's
+        consent.
         """
         if modality == "visual":
             return None if self.visual_network == HUB else IMAGENET
@@ -124,16 +125,16 @@ class Backbones:
     def check_trusted(self, given: Mapping[str, str | None]) -> None:
         """Check that backbones recorded in a file are safe to load.
 
-        The file may be untrusted, and loading a module runs its code. Weights from
-        other sources than `known_source` must be passed by the caller.
+        The file may be untrusted, and loading a module runs the module's code. The
+        caller must pass all weights that don't come from `known_source`.
 
         Args:
             given: The caller's arguments, as for `override`.
 
         Raises:
-            UserError: If recorded weights come from another source and the caller
-                passes none, or if the checksum of passed weights differs from the
-                recorded one.
+            UserError: If recorded weights don't come from `known_source` and the caller
+                passes no weights, or if passed weights don't match the recorded
+                checksum.
         """
         fields = as_fields(**given)
         for modality in _MODALITIES:
@@ -170,13 +171,13 @@ class Backbones:
         return {name: v for name, v in fields if not name.endswith("_sha256")}
 
     def describe(self) -> str:
-        """Return networks and weights of sound and picture as a line for people."""
+        """Return a readable line with the networks and weights of both modalities."""
         texts = []
         for modality, label in zip(_MODALITIES, ("sound", "picture"), strict=True):
             network, weights = (
                 getattr(self, f"{modality}_{name}") for name in ("network", "weights")
             )
-            # A module has no name but its URL or folder.
+            # All modules share the name `HUB`: show only the URL or folder.
             names = [None if network == HUB else network, weights]
             if modality == "visual":
                 names.append(self.visual_precision)
@@ -214,8 +215,8 @@ class Backbones:
                 f"Expected strings named {', '.join(sorted(known))}. "
                 f"Received: {', '.join(wrong)}"
             )
-        # A URL or folder in place of a network's name must become weights, so that
-        # `check_trusted` checks it.
+        # If a network's name is a URL or folder, move it to the weights, which
+        # `check_trusted` checks.
         networks = {
             f"{each}_network": fields.get(f"{each}_network") for each in _MODALITIES
         }

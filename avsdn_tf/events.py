@@ -2,9 +2,9 @@
 
 An event is a maximal run of segments in which one category is active. With a softmax
 over the categories and background, only the most probable class of a segment is active;
-background, the last class, is never an event. With multi-label probabilities, one
-sigmoid a category, each category is active where its probability reaches its threshold:
-events of different categories may overlap.
+background, the last class, is never an event. Multi-label probabilities come from one
+sigmoid per category: a category is active where its probability reaches its threshold,
+so events of different categories may overlap.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class VideoPrediction:
     segment_s` to `start_s + (i + 1) * segment_s`.
 
     Attributes:
-        name: File name of the video, printable.
+        name: Printable file name of the video.
         categories: Names of the categories, without background.
         probabilities: `(num_segments, num_categories + 1)`, background last; if
             `multi_label`, `(num_segments, num_categories)`.
@@ -62,8 +62,8 @@ class VideoPrediction:
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
         attention: Attention weights of the picture's cells, `(num_segments, rows,
-            columns)`, row by row from the top left, which sum to 1 in every segment;
-            None for networks without spatial attention.
+            columns)`, from the top left. The weights of each segment sum to 1. None for
+            networks without spatial attention.
 
     Raises:
         ValueError: If there is no segment, the probabilities or thresholds don't fit
@@ -141,7 +141,7 @@ def _check_attention(maps: np.ndarray, num_segments: int) -> None:
             f"Expected attention of shape ({num_segments}, rows, columns). "
             f"Received: shape {shape}"
         )
-    # Rounding of half precision: sums differ from 1 by up to a hundredth.
+    # Half precision: rounding changes the sums by up to 0.01.
     sums = np.sum(maps, axis=(1, 2), dtype=np.float64)
     if not (np.min(maps) >= 0 and np.allclose(sums, 1, rtol=0, atol=0.02)):
         raise ValueError(
@@ -173,7 +173,8 @@ def check_thresholds(
     """Return the threshold of each category, `(num_categories,)` float64.
 
     Raises:
-        ValueError: If `thresholds` is neither None nor one number in (0, 1) a category.
+        ValueError: If `thresholds` is neither None nor one number in (0, 1) per
+            category.
     """
     if thresholds is None:
         return np.full(num_categories, 0.5)
@@ -274,8 +275,8 @@ def events_from_probabilities(
             active; None for 0.5 each.
 
     Returns:
-        The clip's events in order of start, then of `categories`; empty if all is
-        background.
+        The clip's events, sorted by start and then by position in `categories`; empty
+        if no category is active.
 
     Raises:
         ValueError: If the shape or the thresholds don't fit the categories, a
@@ -344,7 +345,7 @@ def events_from_logits(
         thresholds: As in `events_from_probabilities`.
 
     Returns:
-        The clip's events in order of time; empty if all is background.
+        The clip's events, sorted by start; empty if no category is active.
 
     Raises:
         ValueError: If the shape or the thresholds don't fit the categories, a logit is

@@ -1,4 +1,4 @@
-"""Checks of a command's arguments before TensorFlow starts, which takes seconds."""
+"""Check a command's arguments before the start of TensorFlow, which takes seconds."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from avsdn_tf.files import expand_user
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
-# Copies of registries that import TensorFlow; a test compares copy and registry.
+# Copies of the names in modules that import TensorFlow; a test compares them.
 AUDIO_NETWORKS = ("vggish", "yamnet", "yamnet_scores")
 VISUAL_NETWORKS = ("resnet152", "resnet152_maps", "vgg19")
 KERAS_NETWORKS = (
@@ -25,7 +25,8 @@ KERAS_NETWORKS = (
     *("NASNetMobile", "ResNet101", "ResNet101V2", "ResNet152", "ResNet152V2"),
     *("ResNet50", "ResNet50V2", "VGG16", "VGG19", "Xception"),
 )
-# Suffixes of network names: maps before pooling, probabilities of classes.
+# Suffixes of network names: `_maps` for feature maps before pooling, `_classes` for
+# class probabilities.
 _KINDS = ("_maps", "_classes")
 DATASETS = ("synthetic", "resnet152", "vgg19", "resnet152_maps", "videos", "custom")
 
@@ -50,7 +51,7 @@ def start(args: argparse.Namespace) -> None:
             message = "No such folder. Expected TFDS's folder of data sets."
             raise UserError(message, field="data_dir", value=data_dir)
     if getattr(args, "videos", ()):
-        # An optional dependency: reading videos needs the extra `video`.
+        # Import here: reading videos needs packages of the optional extra `video`.
         from avsdn_tf.features.video import find_videos
 
         find_videos(args.videos)
@@ -60,7 +61,7 @@ def start(args: argparse.Namespace) -> None:
 
 
 def check_run_folder(args: argparse.Namespace) -> None:
-    """Check that `args.run` is a folder where a training can begin or resume.
+    """Check that a training can begin or resume in the folder `args.run`.
 
     Raises:
         UserError: If no training can begin or resume in the folder.
@@ -135,11 +136,11 @@ def _check_networks(args: argparse.Namespace) -> None:
 
 
 def _check_backbones(args: argparse.Namespace) -> None:
-    """Check the paths of backbones and of their weights."""
+    """Check that local backbones and weights exist."""
     paths = ("audio_weights", "vggish")
     for name in (*paths, "audio_network", "visual_network", "visual_weights"):
         value = getattr(args, name, None)
-        # Values of the other flags may be names: without slash and suffix.
+        # The other flags also accept names, which have neither a slash nor a suffix.
         is_path = value and (
             name in paths or "/" in value or pathlib.Path(value).suffix
         )
@@ -149,12 +150,12 @@ def _check_backbones(args: argparse.Namespace) -> None:
 
 
 def _exists(path: str) -> bool:
-    """Return whether there is a file, a folder, or a checkpoint of several files."""
+    """Return whether the path is a file, a folder, or a checkpoint of several files."""
     return os.path.exists(path) or os.path.exists(f"{path}.index")
 
 
 def check_out(args: argparse.Namespace, field: str) -> None:
-    """Check that an output folder is a folder, or can become one.
+    """Check that an output path is a folder, or that a folder can be created there.
 
     Raises:
         UserError: If the path is a file, is below a file, or is a URL.

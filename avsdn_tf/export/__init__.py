@@ -59,12 +59,12 @@ def export_model(
             padding at a clip's end.
 
     Returns:
-        The path of the exported file or folder, and the largest absolute difference of
-        a real segment's logits from Keras.
+        The path of the exported file or folder, and the largest absolute difference
+        between its logits and the Keras model's, without padding.
 
     Raises:
         UserError: If the model doesn't label segments, packages are missing, the file
-            exists or can't be written, or its results differ from Keras.
+            exists or can't be written, or its logits differ from the Keras model's.
 
     Example:
         >>> from avsdn_tf.export import export_model

@@ -15,7 +15,8 @@ from avsdn_tf.errors import UserError, first_line
 from avsdn_tf.files import explain_unwritable
 from avsdn_tf.models import SegmentClassifier
 
-# Largest allowed difference from Keras; if values exceed 1, relative to the largest.
+# Largest allowed absolute difference from Keras's values. If a value exceeds 1, the
+# bound is relative to the largest value.
 BOUND = 1e-5
 
 
@@ -35,7 +36,7 @@ def check_labels_segments(model: keras.Model) -> None:
 
 @contextlib.contextmanager
 def write_temporary(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Yield the path and a temporary path, which is renamed when the block ends.
+    """Yield `path` and a temporary path, which becomes `path` when the block ends.
 
     After an error, the temporary file and all new folders are removed.
 
@@ -66,7 +67,7 @@ def explain_failure(path: pathlib.Path) -> Iterator[None]:
     """Convert errors of an exporter or runtime to `UserError`.
 
     Raises:
-        OSError: If the disk is full or can't be written.
+        OSError: If the disk is full, or a file can't be read or written.
         UserError: For other errors.
     """
     try:
@@ -86,7 +87,7 @@ def explain_failure(path: pathlib.Path) -> Iterator[None]:
 
 
 def compare(values: np.ndarray, expected: np.ndarray, path: pathlib.Path) -> float:
-    """Return the largest absolute difference from Keras.
+    """Return the largest absolute difference from `expected`, the values of Keras.
 
     Raises:
         UserError: If the difference exceeds `BOUND`.

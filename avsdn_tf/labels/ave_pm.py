@@ -1,8 +1,8 @@
 """AVE-PM: one event per clip, in train.csv, val.csv and test.csv.
 
-The columns are sample_id, onset, offset and label. The label is a class number, whose
-name is in class_name_mapping.csv (class_id, class_name). The files are in
-https://github.com/dzdydx/ave-pm (`dataset/AVE-PM`). A clip is SAMPLE_ID.mp4.
+The columns are sample_id, onset, offset and label. class_name_mapping.csv maps the
+labels, which are class numbers (class_id), to names (class_name). The files are in
+https://github.com/dzdydx/ave-pm (`dataset/AVE-PM`). Clips are named SAMPLE_ID.mp4.
 """
 
 from collections.abc import Sequence

@@ -2,10 +2,10 @@
 
 AVVP_train.csv, AVVP_val_pd.csv and AVVP_test_pd.csv have the columns filename and
 event_labels, the categories of a video. AVVP_eval_audio.csv and AVVP_eval_visual.csv
-have filename, onset, offset and event_labels, for validation and test. All are
-tab-separated, in https://github.com/YapengTian/AVVP-ECCV20 (`data`). The events here
-are LLP's audio-visual events: the intersections of audible and visible events. As in
-LLP's own evaluation, events of length zero are ignored.
+have filename, onset, offset and event_labels, for validation and test. All files are
+tab-separated, in https://github.com/YapengTian/AVVP-ECCV20 (`data`). This module
+returns LLP's audio-visual events: the intersections of audible and visible events. As
+in LLP's own evaluation, events of length zero are ignored.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from avsdn_tf.labels.files import (
     split_of_name,
 )
 
+# The events of each video by category.
 _Times = dict[str, dict[str, list[LabelledEvent]]]
 
 

@@ -1,9 +1,10 @@
-"""OV-AVE: ten flags and a category per video, and a table of splits.
+"""OV-AVE: a flag for each of a video's ten seconds, a category, and a table of splits.
 
 `released_ovavel_dataset_anno.json` holds `{VIDEO: {"category": ..., "label": "[0, 1,
 ...]"}}`, and `ovave_dataset_meta.csv` has the columns split, cls_name, cls_type and
-vid_name. Both files are in https://github.com/jasongief/OV-AVEL (`meta_anno_files`). As
-in that repository's loaders, a video whose flags are all 0 is background.
+vid_name. Both files are in https://github.com/jasongief/OV-AVEL (`meta_anno_files`). A
+flag is 1 if the event is audible and visible. As in that repository's loaders, a video
+whose flags are all 0 is background.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from avsdn_tf.labels.summary import Summary
 from avsdn_tf.report.figures import INK, LINES, MUTED, STYLE, VALIDATION
 from avsdn_tf.text import short_name
 
-# A figure of more categories is unreadable.
+# A figure with more categories is unreadable.
 _MAX_CATEGORIES = 30
 _LONGEST_NAME = 32
 _COLORS = {"train": "#9a8ad0", "validation": VALIDATION, "test": "#d98a3d"}

@@ -1,4 +1,4 @@
-"""AVSDN's decoder: from segment features and a clip state to segment logits."""
+"""AVSDN's decoder, which computes segment logits from features and a clip's state."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ class Decoder(MaskedLayer):
         logits = dense(y)
 
     Args:
-        num_classes: Number of logits a segment.
+        num_classes: Number of logits per segment.
         units: Width of the LSTM in each direction.
-        bidirectional: Boolean. Whether a second LSTM reads backwards; the states are
-            then `2 * units` wide.
-        append_state: Boolean. True: `hidden_state` is also appended to the input of
-            every segment.
+        bidirectional: Boolean. Whether a second LSTM reads backwards; `hidden_state`
+            and `cell_state` must then be `2 * units` wide.
+        append_state: Boolean. Whether to append `hidden_state` to the input of every
+            segment.
         dropout: Dropout rate of the LSTM's outputs.
 
     Call arguments:

@@ -24,10 +24,10 @@ class DMRN(AVEL):
         categories: As in AVEL.
         audio_width: As in AVEL.
         visual_shape: As in AVEL.
-        attention: As in AVEL; the authors use it.
+        attention: As in AVEL. The authors use attention.
         audio_axis: As in AVEL.
         units: As in AVEL.
-        dropout: Dropout rate of the features and of the fused outputs.
+        dropout: Dropout rate of the audio and visual features, and of the fused ones.
         **kwargs: As in AVEL.
 
     Call arguments:
@@ -72,7 +72,7 @@ class DMRN(AVEL):
         )
 
     def _create_head(self) -> int:
-        """Create the layers after the encoders; return the width of their input."""
+        """Create the layers after the encoders; return the width of the fused features."""
         self.fusion = DMRNFusion(
             shared_mlp=False, merge="mean", dtype=self.dtype_policy
         )
@@ -88,10 +88,11 @@ class DMRN(AVEL):
         """Copy the weights of attention and encoders from a trained AVEL.
 
         Args:
-            source: An AVEL with the same feature shapes, units and attention.
+            source: An AVEL for both modalities, with the same feature shapes, units and
+                attention.
 
         Raises:
-            ValueError: If `source` is not an AVEL, or has other options.
+            ValueError: If `source` is not an AVEL, or one of these options differs.
         """
         if not isinstance(source, AVEL):
             raise ValueError(f"Expected an AVEL. Received: {type(source).__name__}")

@@ -10,7 +10,7 @@ from avsdn_tf.models.attention import AudioGuidedAttention
 from avsdn_tf.models.lstm import SequenceLSTM
 from avsdn_tf.models.masking import MaskedLayer
 
-# As in the authors' code: just below 0.1, the uniform weight of ten segments.
+# Thresholds of the authors' code. If ten segments match equally, each has weight 0.1.
 THRESHOLD = 0.099
 WEAK_THRESHOLD = 0.095
 _EPSILON = 1e-8
@@ -31,8 +31,8 @@ class PositiveSamplePropagation(MaskedLayer):
     Args:
         units: Width of the inputs, of all projections and of the outputs.
         threshold: Weights in G_va and G_av up to this value are set to zero.
-        reduced: Boolean. True: the weakly supervised variant, without the second
-            division and the last dense layers.
+        reduced: Boolean. Whether to build the weakly supervised variant, which lacks
+            the second division and the last dense layers.
         dropout: Dropout rate after each dense layer.
 
     Call arguments:
@@ -171,9 +171,9 @@ class PSPEncoder(MaskedLayer):
         units: Width of a and v, and of each LSTM in each direction; the first dense
             layers are twice as wide.
         threshold: As in `PositiveSamplePropagation`.
-        reduced: Boolean. True: the weakly supervised variant of PSP: no dense layers
-            for audio, one dense layer with bias for visual features, and
-            `PositiveSamplePropagation(reduced=True)`.
+        reduced: Boolean. Whether to build the weakly supervised variant of PSP, which
+            has no dense layers for audio, one dense layer with bias for visual
+            features, and `PositiveSamplePropagation(reduced=True)`.
         audio_axis: As in `AudioGuidedAttention`.
         dropout: As in `PositiveSamplePropagation`.
 
@@ -272,8 +272,8 @@ class PSPEncoder(MaskedLayer):
 
         Returns:
             Audio and visual features, `(batch, num_segments, width)` each, and
-            attention weights, `(batch, num_segments, rows, columns)`, which sum to 1 in
-            every segment.
+            attention weights, `(batch, num_segments, rows, columns)`. The weights of
+            each segment sum to 1.
         """
         if not self.reduced:
             audio = self.audio_projection(self.audio_hidden(audio))
@@ -301,7 +301,7 @@ class PSPEncoder(MaskedLayer):
 
 
 def default_threshold(weak: bool) -> float:
-    """Return the threshold of the authors' code."""
+    """Return the authors' threshold for weakly or fully supervised training."""
     return WEAK_THRESHOLD if weak else THRESHOLD
 
 
@@ -313,7 +313,7 @@ def similarity_losses(similarity: Any, is_event: Any, mask: Any = None) -> Any:
 
     Args:
         similarity: Cosine similarity of the modalities, `(batch, num_segments)`.
-        is_event: 1 where a segment is an event, else 0, of the same shape.
+        is_event: `(batch, num_segments)`, 1 in event segments, else 0.
         mask: As in `SegmentClassifier.clip_losses`.
     """
     similarity, is_event = ops.relu(similarity), ops.cast(is_event, similarity.dtype)
@@ -332,11 +332,11 @@ def _normalize_rows(x: Any) -> Any:
 def normalized(x: Any) -> Any:
     """Scale vectors to length 1, in float32 or wider; zero vectors stay zero."""
     x = float32_or_wider(x)
-    # The gradient of the root is infinite at 0.
+    # Clamp: the gradient of the square root is infinite at 0.
     squares = ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-24)
     return x * ops.rsqrt(squares)
 
 
 def cosine(one: Any, other: Any) -> Any:
-    """Return the cosine of the angle between vectors on the last axis."""
+    """Return the cosine similarity of vectors on the last axis."""
     return ops.sum(normalized(one) * normalized(other), axis=-1)

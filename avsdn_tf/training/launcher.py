@@ -36,8 +36,8 @@ def launch(arguments: Sequence[str], num_workers: int) -> int:
         num_workers: Number of workers.
 
     Returns:
-        The exit code of the first worker that failed, or 0; 128 plus the signal's
-        number for a worker that a signal killed.
+        0, or the exit code of the first worker that failed. The exit code of a worker
+        that a signal killed is 128 plus the signal's number.
 
     Raises:
         UserError: If TF_CONFIG names several tasks, or there are too few GPUs.
@@ -101,7 +101,7 @@ def _start(arguments: Sequence[str], num_workers: int) -> list["subprocess.Popen
                     "TF_NUM_INTRAOP_THREADS": str(cores),
                     "PYTHONUNBUFFERED": "1",
                     **os.environ,
-                    # Hides TensorFlow's warning about distributed iterators.
+                    # Hide TensorFlow's warning about distributed iterators.
                     "TF_CPP_MIN_LOG_LEVEL": "2",
                     **gpus[index],
                     CLUSTER: json.dumps(cluster),
@@ -162,7 +162,7 @@ def _wait(workers: Sequence["subprocess.Popen[str]"]) -> int | None:
         codes = [worker.poll() for worker in workers]
         failed = [index for index, code in enumerate(codes) if code]
         if failed:
-            # A killed worker makes others fail: report the killed one.
+            # A killed worker makes others fail: report the killed worker.
             return min(failed, key=lambda index: (codes[index] > 0, index))
         if all(code == 0 for code in codes):
             return None
@@ -170,7 +170,12 @@ def _wait(workers: Sequence["subprocess.Popen[str]"]) -> int | None:
 
 
 def _end(workers: Sequence["subprocess.Popen[str]"], terminate: bool) -> None:
-    """Wait until all workers have exited; kill those that don't in time."""
+    """Wait until all workers have exited; kill them after `_GRACE_S`.
+
+    Args:
+        workers: The workers.
+        terminate: Whether to send SIGTERM first.
+    """
     if terminate:
         for worker in workers:
             if worker.poll() is None:

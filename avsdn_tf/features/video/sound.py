@@ -1,8 +1,8 @@
 """Resample the sound to 16 kHz mono and cut it into seconds.
 
-* A frame that starts within 0.05 s of the previous frame's end is continuous,
+* A frame that starts within 0.05 s of the previous frame's end counts as continuous,
   because containers round timestamps.
-* A longer gap becomes silence. Of overlapping sound, the earlier frame is kept.
+* A longer gap becomes silence. Where frames overlap, the earlier frame is kept.
 * Channels are averaged. If they cancel out in a loud second, as in stereo with one
   inverted channel, half their difference is used instead.
 """
@@ -22,9 +22,9 @@ SAMPLE_RATE_HZ = 16_000
 _LOWEST_RATE_HZ = 1_000
 _HIGHEST_RATE_HZ = 1_000_000
 _SAMPLE_FL = SECOND_FL // SAMPLE_RATE_HZ
-# A second is loud if half the channels' difference has more than this power (mean
-# square, -50 dB). The channels' mean is silent below this fraction of that power:
-# with lossy codecs, channels don't cancel out exactly.
+# Channels cancel out in a second if half their difference has more power (mean square)
+# than `_LOUD`, -50 dB, and their mean has less than `_SILENT` times the difference's
+# power. With lossy codecs, the mean of inverted channels isn't exactly zero.
 _LOUD = 1e-5
 _SILENT = 0.1
 # Resample in larger pieces than the codec's frames: each call has a fixed cost.
@@ -33,11 +33,11 @@ _CONTINUOUS_FL = SECOND_FL // 20
 
 
 class Sound:
-    """Resamples the sound, and buffers it until its second is complete.
+    """Resamples the sound, and buffers it until a second is complete.
 
     Attributes:
-        first_fl: First timestamp, the time of sample 0, or None.
-        next_fl: Start of the next frame if it is continuous.
+        first_fl: Timestamp of sample 0 in flicks; None before the first frame.
+        next_fl: End of the latest frame, where a continuous next frame starts.
         end_fl: End of the resampled sound.
     """
 
@@ -54,7 +54,11 @@ class Sound:
         self._resampler: av.AudioResampler | None = None
 
     def add(self, frame: av.AudioFrame, time_fl: int) -> None:
-        """Append a decoded frame that starts at `time_fl`."""
+        """Append a decoded frame that starts at `time_fl`, in flicks.
+
+        Raises:
+            ValueError: If the sample rate is unsupported, or samples are not finite.
+        """
         if self.first_fl is None:
             self.first_fl = self.next_fl = time_fl
         if not _LOWEST_RATE_HZ <= frame.sample_rate <= _HIGHEST_RATE_HZ:
@@ -88,9 +92,9 @@ class Sound:
             self._resampler = self._format = None
 
     def drop_padding(self, stated_end_fl: int | float) -> None:
-        """Set the end to the stated end if that is within the last frame.
+        """Set the end to the file's stated end if the last frame contains it.
 
-        Encoders pad the last frame, by up to 0.3 s.
+        Encoders pad the last frame by up to 0.3 s.
         """
         if self._last_fl < stated_end_fl < self.end_fl:
             self.end_fl = stated_end_fl
@@ -116,7 +120,7 @@ class Sound:
         """Return a second's waveform and remove it from the buffer.
 
         Args:
-            start_fl: Start of the second.
+            start_fl: Start of the second in flicks.
 
         Returns:
             The waveform, `(16000,)` float32, and whether it is the channels' difference

@@ -49,7 +49,7 @@ class TimelineClip:
     Attributes:
         title: Title above the rows.
         truth: True classes, `(num_segments,)`; -1 marks padding, which is not drawn.
-        predictions: Predicted classes of each system, `(num_segments,)`, by its name.
+        predictions: Predicted classes, `(num_segments,)`, by name of the system.
     """
 
     title: str
@@ -148,7 +148,7 @@ def _draw_clip(
     categories: Sequence[str],
     segment_s: float,
 ) -> set[int]:
-    """Draw the rows of one clip; return the categories whose name was shortened."""
+    """Draw the rows of one clip; return the categories whose names were shortened."""
     axes.text(0, top - 0.15, short_name(clip.title), size=10, va="baseline")
     truth = np.asarray(clip.truth)
     is_real = truth >= 0
@@ -168,7 +168,7 @@ def _draw_clip(
             va="center_baseline",
             annotation_clip=False,
         )
-    # Faint lines between segments.
+    # Faint lines between segments, unless the lines would be too dense.
     bottom = top + 1 + len(clip.predictions)
     seams = np.arange(1, len(truth)) * segment_s
     if len(truth) > _MAX_SEGMENTS // 10:
@@ -186,7 +186,7 @@ def _draw_row(
     categories: Sequence[str],
     segment_s: float,
 ) -> set[int]:
-    """Draw the events of one row; return the categories whose name was shortened."""
+    """Draw the events of one row; return the categories whose names were shortened."""
     colors = category_colors(len(categories))
     inches_per_s = _TRACK_IN / axes.get_xlim()[1]
     axes.barh(y, len(classes) * segment_s, height=0.8, color=TRACK)
