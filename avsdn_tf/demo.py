@@ -62,7 +62,7 @@ class DemoVisual:
     frames_per_second: int = 1
 
     def __call__(self, frames: list[np.ndarray]) -> np.ndarray:
-        """Return `(num_seconds, *shape)` features of an array of frames per second."""
+        """Return features `(num_seconds, *shape)`, given the frames of each second."""
         histograms = []
         for second in frames:
             levels = second[0].astype(int) * _LEVELS // 256
@@ -156,7 +156,7 @@ def train_network(audio: DemoAudio, visual: DemoVisual) -> AVSDN:
     labels = np.full(shape, len(CATEGORIES))
     for clip in range(_NUM_CLIPS):
         eyes = _draw_sequence(things, rng)
-        # Independent sequences rarely agree: 30 % of the clips match throughout.
+        # Independent sequences rarely agree, so let 30 % of the clips match throughout.
         ears = eyes if rng.random() < 0.3 else _draw_sequence(things, rng)
         for segment, (eye, ear) in enumerate(zip(eyes, ears, strict=True)):
             heard[clip, segment] = heard_of[ear][rng.integers(24)]

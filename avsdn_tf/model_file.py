@@ -36,7 +36,7 @@ _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
 # `avsdn export` adds avsdn_tf.json.
 _MEMBERS = {"metadata.json", _CONFIG, _WEIGHTS, "avsdn_tf.json"}
-# Reject unknown fields here: they would fail only when a video is read.
+# Reject unknown fields: they would raise an error later, when a video is read.
 _BackboneField = Literal[tuple(field.name for field in dataclasses.fields(Backbones))]
 
 
@@ -88,7 +88,7 @@ def load_model_file(path: pathlib.Path) -> AudioVisualModel:
 
 
 def _check(file: Any) -> None:
-    """Raise an error unless Keras could have saved the file from our network."""
+    """Raise an error unless the file can be a saved network of this package."""
     num_bytes = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()

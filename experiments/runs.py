@@ -191,7 +191,7 @@ def _identity(config: Config) -> dict[str, Any]:
 
 
 def plan(row: Row, args: argparse.Namespace) -> list[Run]:
-    """Return a row's runs, one per seed; none if no data set has its features."""
+    """Return a row's runs, one per seed; none if no data set has the row's features."""
     dataset = next((name for name in args.dataset if row.fits(name)), None)
     if dataset is None:
         return []

@@ -1,6 +1,6 @@
 """The authors' programs of PSP, CPSP, CMRAN, CMBS and CACE-Net in NumPy.
 
-States have the programs' names and shapes, unused modules included.
+A state contains all arrays of a program's checkpoint, also those of unused modules.
 """
 
 import numpy as np
@@ -61,7 +61,7 @@ class States:
         self.norm(f"{name}.norm2", UNITS)
 
     def transformers(self, modality, width, encoder, decoder):
-        """Draw an encoder and a decoder of a modality, and the unused templates."""
+        """Draw a modality's encoder and decoder, and the layers that they are copies of."""
         self.linear(f"{modality}_encoder.affine_matrix", UNITS, width)
         for part in ("encoder_layer", "encoder.layers.0", "encoder.layers.1"):
             self.block(f"{modality}_encoder.{part}", encoder)
@@ -292,7 +292,13 @@ class Program:
         return self.norm(f"{name}.norm1", product + attended)
 
     def cell_weights(self, cells, guide, names):
-        """Return attention weights. `names`: layers of cells, guide and score."""
+        """Return the attention weights of cells.
+
+        Args:
+            cells: Features of the cells.
+            guide: Features of the segments.
+            names: Names of the layers for cells, guide and scores.
+        """
         of_cells, of_guide, score = (f"spatial_channel_att.{name}" for name in names)
         products = relu(self.linear(of_cells, cells))
         products = products * relu(self.linear(of_guide, guide))[..., None, :]

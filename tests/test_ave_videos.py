@@ -87,7 +87,7 @@ def write_archive(folder, clips):
 
 
 def refusal(folder, data_dir):
-    """Return the error message of a build, which must fail."""
+    """Return the error message of a build that must fail."""
     with pytest.raises(DatasetError) as error:
         build(folder, data_dir, "videos")
     assert not Builder(data_dir=data_dir, config="videos").is_prepared()
@@ -196,7 +196,7 @@ def test_damaged_archives_and_members_are_named(tmp_path, ave_archive, loaded):
     assert f"{path}: damaged" in refusal(ave_archive, tmp_path / "data")
 
 
-def test_an_encrypted_video_is_one_message(tmp_path):
+def test_an_encrypted_video_fails_with_one_message(tmp_path):
     path = tmp_path / "AVE_Dataset.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.mp4", b"no matter what")

@@ -63,7 +63,8 @@ def test_background_and_invisible_names_are_refused(name):
 
 
 def test_names_of_other_scripts_are_kept():
-    # The zero-width non-joiner of Persian, and two letters that only look like Latin.
+    # A Persian name with a zero-width non-joiner, and a Cyrillic name that looks
+    # like Cat.
     names = ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0421\u0430\u0442")
     assert read(*names, "Cat", "H2O", "H\u2082O") == (*names, "Cat", "H2O", "H\u2082O")
 

@@ -123,7 +123,7 @@ def test_errors_become_exit_codes(monkeypatch, capsys, error, code, message):
     assert message in capsys.readouterr().err
 
 
-def test_another_backend_is_one_message(monkeypatch, refuse):
+def test_another_backend_fails_with_one_message(monkeypatch, refuse):
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     assert "KERAS_BACKEND=tensorflow" in refuse("--epochs=1")
 
@@ -190,7 +190,7 @@ def test_workers_get_the_settings_and_the_same_run_folder(monkeypatch):
 def test_importing_the_package_keeps_the_settings_of_the_process():
     program = """if True:
     import os, signal, sys, threading, warnings
-    # Importing these libraries changes the process.
+    # These libraries change the process themselves: import them first.
     import tensorflow, keras, av, h5py
 
     def state():
@@ -285,7 +285,7 @@ def test_quiet_startup_works_without_temporary_files(monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("backend", ["nonsense", "mxnet"])
-def test_a_backend_that_cant_be_imported_is_one_message(tmp_path, backend):
+def test_a_backend_that_cant_be_imported_fails_with_one_message(tmp_path, backend):
     done = python(
         *("-m", "avsdn_tf", "--epochs=1", f"--run={tmp_path / 'run'}"),
         env={**os.environ, "KERAS_BACKEND": backend},

@@ -1,4 +1,4 @@
-"""Converted checkpoints of published programs against these programs in NumPy."""
+"""Compare converted checkpoints with the published programs, written in NumPy."""
 
 import keras
 import numpy as np
@@ -87,7 +87,7 @@ def test_converted_cace_net_equals_the_program(rng, inputs):
     check_heads(model, inputs, *programs.run_cace(state, **inputs))
 
 
-def test_missing_and_unused_arrays_are_one_message(rng):
+def test_missing_and_unused_arrays_fail_with_one_message(rng):
     state = programs.cmran_state(rng)
     with pytest.raises(ValueError, match=r"'CAS_model|'audio_visual_rnn_layer|norm"):
         official_weights.convert_cmbs(state, CATEGORIES)

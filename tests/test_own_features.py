@@ -72,7 +72,7 @@ def test_the_description_of_feature_files_is_recorded(tmp_path):
 @pytest.mark.parametrize(
     "content", ['{"empty": "audio"}', '{"audio_network": 3}', '{"hop": "1"}', "[]"]
 )
-def test_a_wrong_description_is_one_message(tmp_path, content):
+def test_a_wrong_description_fails_with_one_message(tmp_path, content):
     folder = tmp_path / "own"
     make_custom(folder)
     (folder / "features.json").write_text(content)

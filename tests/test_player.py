@@ -184,7 +184,7 @@ def test_lanes_draw_runs_in_segments(write):
     first = elements.named("path")[0]
     assert elements.named("svg")[0]["viewbox"] == "0 0 4 1"
     assert first["d"] == "M0 0H1V1H0ZM2 0H4V1H2Z"
-    # One lane for the category, one for the most probable class; the same runs.
+    # The lane of the category and the lane of the most probable class are equal here.
     assert elements.named("path") == [first, first]
 
 
@@ -416,8 +416,8 @@ def title_in_chromium(page, profile):
         ("embedded", 0),
         ("referenced", 0),
         ("unplayable", 0),
-        # The first timestamp, 7 s, exceeds the duration of 4 s, which MP4 records and
-        # Matroska doesn't.
+        # The first timestamp is 7 s. The recorded duration is 11 s in Matroska, and 4 s
+        # in MP4.
         ("embedded", 7),
         ("mp4", 7),
         ("unplayable", 7),
@@ -447,7 +447,7 @@ def test_page_works_in_a_browser(kind, start_s, tmp_path, monkeypatch):
     assert result["plays"] == (kind != "unplayable")
     assert not result["sideways"]
     assert result["hovered"] == f"0:{start_s:02} to 0:{start_s + 1:02}"
-    # Two clicks in the timeline; End seeks the last second, the list an event.
+    # Two clicks in the timeline, the End key, and a click in the list of events.
     for action, time_s, category, events in (
         ("timeline", 2.5, "Bark", [True, False]),
         ("again", 1.5, "Bark", [True, False]),

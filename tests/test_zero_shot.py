@@ -14,7 +14,7 @@ from tests.small_videos import find_clip
 
 
 def fusion(**kwargs):
-    """Return a network of Bark, sounds 0 and 1, image 2, and Speech, sound 3."""
+    """Return a network for Bark (sounds 0 and 1, image 2) and Speech (sound 3)."""
     values = {"heard": [[0, 1], [3]], "seen": [[2], []], "background_level": 0.25}
     return avsdn_tf.LateFusion(["Bark", "Speech"], 4, (3,), **(values | kwargs))
 
@@ -121,7 +121,7 @@ def test_errors_in_the_table_name_the_line_and_a_suggestion(tmp_path, lines, nam
     assert raised.value.field == "classes"
 
 
-def test_a_table_of_binary_data_is_one_message(tmp_path):
+def test_a_table_of_binary_data_fails_with_one_message(tmp_path):
     path = tmp_path / "classes.csv"
     path.write_bytes(b"category,heard,seen\n\xff\xfe\x00")
     with pytest.raises(UserError, match="can't be read"):
@@ -138,7 +138,7 @@ def test_a_saved_network_loads_safely(tmp_path):
     assert len(model.categories) == 27
 
 
-# Category and seconds of the event, labelled by hand, and least number to find.
+# Category and seconds of the event, labelled by hand, and number of seconds to find.
 CLIPS = {
     "baby_01951.mp4": ("Baby cry, infant cry", set(range(10)), 8),
     "dog_02754.mp4": ("Bark", set(range(9)), 6),

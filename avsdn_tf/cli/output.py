@@ -9,7 +9,7 @@ from typing import Any, TextIO
 class Output:
     """A stream that drops all output after its first failure.
 
-    `| head -1` closes a stream that a training may write to for hours.
+    In `avsdn train | head -1`, the training continues after `head` closes the stream.
 
     Args:
         stream: Standard output or standard error.
@@ -27,7 +27,7 @@ class Output:
 
     @property
     def is_lost(self) -> bool:
-        """Whether output is lost for another reason than a closed reader."""
+        """Whether the stream failed for a reason other than a closed pipe."""
         return self.error is not None and self.error.errno != errno.EPIPE
 
     def write(self, text: str) -> int:
@@ -46,7 +46,7 @@ class Output:
             function(*args)
         except OSError as error:
             self.error = error
-            # Python flushes the stream again at exit.
+            # Python flushes the stream at exit: redirect it to prevent a second error.
             with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 

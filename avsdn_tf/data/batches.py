@@ -72,7 +72,7 @@ class Shard:
         return sum(size for _, size in self.slices)
 
     def shuffled(self, seed: tf.Tensor, buffer_size: int) -> tf.data.Dataset:
-        """Return the examples in the random order of a seed."""
+        """Return the examples in a random order, determined by `seed`."""
         datasets, sizes = zip(*self.slices, strict=True)
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(sizes), dtype=tf.int64), tf.stack([seed, 0])
@@ -102,7 +102,7 @@ def training_batches(
     shard: InputShard = ALL,
     multi_label: bool = False,
 ) -> tf.data.Dataset:
-    """Return the batches of epochs, each in the random order of (seed, epoch).
+    """Return the batches of all `epochs`; (seed, epoch) determines an epoch's order.
 
     Only the requested label is decoded: weak training can't read segment labels. The
     clips of each split are spread evenly over the epoch.
@@ -123,15 +123,18 @@ def training_batches(
         multi_label: Whether several categories may be active at once.
 
     Returns:
-        Dictionaries of `audio` `(batch, num_segments, audio_width)`, `visual` `(batch,
-        num_segments, *visual_shape)` in their stored dtype, `row` and `weight`
-        `(batch,)`; if lengths differ, `length` `(batch,)` int64, 0 for padding of the
-        batch; and `target`, a distribution over the classes: `(batch, num_segments,
-        num_classes)` for segment labels, else `(batch, num_classes)`. If a clip has
-        several categories, each has the same probability in a clip label. With
-        `multi_label`, `target` has no column for background. It is 1 for each active
-        category; with `"segment_label_mean"`, it is the fraction of segments in which
-        the category is active.
+        Dictionaries with these keys:
+
+        * `audio` `(batch, num_segments, audio_width)` and `visual` `(batch,
+          num_segments, *visual_shape)`, in their stored dtypes.
+        * `row` `(batch,)`: Number of the clip.
+        * `weight` `(batch,)`: 0 for padding of the batch, else 1.
+        * `length` `(batch,)` int64, if lengths differ: 0 for padding of the batch.
+        * `target`: `(batch, num_segments, num_classes)` for segment labels, else
+          `(batch, num_classes)`. A distribution over the classes; a clip label is
+          uniform over the clip's categories. With `multi_label`, without background:
+          1 for each active category, or with `"segment_label_mean"`, the fraction of
+          segments in which the category is active.
     """
     names = ("audio", "visual", "row", target_feature(dataset, label, multi_label))
     shards = [
@@ -234,7 +237,7 @@ def shuffled_batches(
     finish: Callable[[Example], Example] = dict,
     padded_shapes: Mapping[str, Sequence[int | None]] | None = None,
 ) -> tf.data.Dataset:
-    """Return a worker's part of the batches of epochs.
+    """Return a worker's part of the batches of all `epochs`.
 
     Args:
         shards: All shards of all workers.

@@ -47,7 +47,7 @@ def damage_error(paths: list[str]) -> UserError:
 
 
 def find_damaged_files(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """Return the files that can't be read, or don't hold their number of examples."""
+    """Return the unreadable files, and the files with a wrong number of examples."""
     damaged = []
     for split in builder.info.splits.values():
         for path, length in zip(split.filepaths, split.shard_lengths, strict=True):

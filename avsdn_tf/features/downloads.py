@@ -103,7 +103,7 @@ def find_missing(backbones: Backbones, modalities: Iterable[str]) -> list[str]:
         weights = getattr(backbones, f"{modality}_weights")
         if weights == backbones.known_source(modality):
             names.append(getattr(backbones, f"{modality}_network"))
-    # Networks with several outputs share their weights.
+    # The suffix selects an output of a network; all outputs share the weights.
     files = {name.removesuffix("_scores").removesuffix("_maps") for name in names}
     return [each.name for each in downloads() if each.name in files and not each.find()]
 

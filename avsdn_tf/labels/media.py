@@ -192,7 +192,10 @@ def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -
 def choose_keys(
     named_files: Sequence[tuple[str, tuple[pathlib.Path, ...]]], folder: pathlib.Path
 ) -> Mapping[str, tuple[str, tuple[pathlib.Path, ...]]]:
-    """Return names and files by key: the name, preceded by folders if it repeats."""
+    """Return names and files by key.
+
+    A key is the name, preceded by the folders if several files have the name.
+    """
     counts = collections.Counter(name for name, _ in named_files)
     keys: dict[str, tuple[str, tuple[pathlib.Path, ...]]] = {}
     problems = []

@@ -88,7 +88,7 @@ def summarize(clips: Sequence[Clip]) -> Summary:
 
 
 def _active_s(clip: Clip) -> tuple[float, float]:
-    """Return the time with one event in a clip, and with several events."""
+    """Return the time with one event and the time with several events, in seconds."""
     edges = sorted(
         edge for e in clip.events for edge in ((e.start_s, 1), (e.end_s, -1))
     )

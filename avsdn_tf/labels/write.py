@@ -154,7 +154,7 @@ def _time_text(time_s: float | None) -> str:
 def _path_text(path: pathlib.Path, out: pathlib.Path) -> str:
     """Return a path relative to the manifest's folder."""
     text = pathlib.Path(os.path.relpath(path, out)).as_posix()
-    # A path with ".." fails where a folder is a symbolic link.
+    # A path with ".." may lead elsewhere if a folder is a symbolic link.
     if not os.path.exists(out / text):
         text = os.path.abspath(path)
     # Reading a manifest expands a leading tilde.

@@ -36,9 +36,9 @@ class SegmentClassifier(AudioVisualModel):
         multi_label: Boolean. False: softmax over the categories and background, one
             class a segment. True: one sigmoid a category, so that events of several
             categories may overlap; there is no background class.
-        thresholds: For multi-label networks, the probability from which each category
-            is active, one number in (0, 1) a category; None: 0.5 each. The attribute
-            can be set later.
+        thresholds: For multi-label networks, one threshold in (0, 1) per category. A
+            category is active if its probability reaches the threshold. None: 0.5 each.
+            The attribute can be set later.
 
     Call arguments:
         inputs: Dictionary with `"audio"`, `(batch, num_segments, audio_width)`, and
@@ -163,7 +163,7 @@ class SegmentClassifier(AudioVisualModel):
     ) -> Any:
         """Return the training loss of every clip.
 
-        The loss is computed in float32 (in float64 if the logits are).
+        The loss is computed in float32, or in float64 if the logits are float64.
 
         Args:
             loss: A loss of segment logits, or a `ClipLoss`.
@@ -219,7 +219,7 @@ class SegmentClassifier(AudioVisualModel):
         """Return the loss of `fit`: the compiled loss plus `extra_losses`.
 
         Args:
-            x: Inputs. Segments outside their mask are ignored.
+            x: Inputs. Segments outside the mask are ignored.
             y: Target, as in `clip_losses`.
             y_pred: Segment logits of the preceding call.
             sample_weight: `(batch,)` or `(batch, num_segments)`.
@@ -260,7 +260,7 @@ class SegmentClassifier(AudioVisualModel):
         """Return the metrics of `fit` and `evaluate`.
 
         Args:
-            x: Inputs. Metrics of this package ignore segments outside their mask.
+            x: Inputs. Metrics of this package ignore segments outside the mask.
             y: Target.
             y_pred: Segment logits.
             sample_weight: `(batch,)` or `(batch, num_segments)`.
@@ -289,7 +289,7 @@ def _segment_weights(weight: Any, mask: Any, logits: Any) -> Any:
         logits: `(batch, num_segments, num_classes)`.
     """
     if weight is not None:
-        # Keras would broadcast `(batch,)` along the segments.
+        # Keras would apply weights `(batch,)` to segments instead of clips.
         weight = ops.convert_to_tensor(weight)
         weight = weight[:, None] if len(weight.shape) == 1 else weight
     if mask is None:
@@ -302,7 +302,7 @@ def _segment_weights(weight: Any, mask: Any, logits: Any) -> Any:
 
 
 def weigh_clips(losses: Any, sample_weight: Any, mask: Any = None) -> Any:
-    """Multiply losses `(batch,)` by sample weights, averaged over segments.
+    """Multiply each clip's loss by its weight, or by the mean weight of its segments.
 
     Args:
         losses: `(batch,)`.
@@ -343,7 +343,7 @@ def guide_losses(
     """Return the summed losses `(batch,)` of several clip logits.
 
     The target of the clip logits is the clip's target for a `ClipLoss`, else the mean
-    over the real segments.
+    target of the real segments.
 
     Args:
         loss: A loss of segment logits, or a `ClipLoss`.

@@ -61,7 +61,7 @@ class Score(NamedTuple):
 
     Attributes:
         name: Name of the score.
-        value: Fraction of 1, or None if it is undefined.
+        value: Score in [0, 1], or None if undefined.
         meaning: Explanation in one line.
         interval: 95 % interval, or None.
         is_baseline: Whether the score is that of a trivial system, not of the run.
@@ -80,7 +80,7 @@ def title_of(report: Mapping[str, Any]) -> str:
 
 
 def list_scores(report: Mapping[str, Any]) -> list[Score]:
-    """Return the lines of the results table: the run's scores and trivial systems'.
+    """Return the lines of the results table: scores of the run and of trivial systems.
 
     Args:
         report: The result of `evaluation.evaluate` or `cross_modality.evaluate`, with

@@ -1,4 +1,4 @@
-"""The child process of `process`, which decodes videos on request.
+"""Run in the child process that `process` starts: decode videos on request.
 
 Each line of standard input is a request. Each answer is a line of JSON, followed by the
 bytes of its arrays.

@@ -6,8 +6,9 @@ the file is opened again and read once per stream.
 
 A corrupt packet is an error, except in MPEG transport streams: FFmpeg also marks intact
 packets as corrupt where two streams were joined, because counters restart there. `next`
-marks these packets as doubtful. If bytes are really missing, timestamps have a gap, the
-decoder fails, or the frame of a doubtful packet is never output.
+marks these packets as doubtful. If bytes are really missing,
+there is a gap in the timestamps, the decoder fails, or the decoder outputs no frame for
+a doubtful packet.
 """
 
 import math
@@ -33,8 +34,8 @@ class Packets:
     """Reads and queues the packets of a source.
 
     Attributes:
-        others_end_fl: Latest end of the other streams, such as subtitles, as far as the
-            file was read; minus infinity if there are none.
+        others_end_fl: Latest end of the other streams, such as subtitles, in the part
+            of the file that was read; minus infinity if there are none.
     """
 
     def __init__(self, source: Source) -> None:

@@ -5,8 +5,8 @@ next, only chosen frames are converted to RGB, and a second is yielded as soon a
 streams have passed it.
 
 * A gap in the sound is silence; a gap in the picture repeats the frame before it.
-* The longer stream determines the number of seconds. A last second below 0.1 s is
-  dropped, because containers round their length up, unless it is the only one.
+* The longer stream determines the number of seconds. A last second that is shorter than
+  0.1 s is dropped unless it is the only second: containers round their length up.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ from avsdn_tf.text import printable
 
 _LOGGER = logging.getLogger(__name__)
 _DROPPED_TAIL_FL = SECOND_FL // 10
-# MPEG program and transport streams: their timestamps start anywhere.
+# MPEG program and transport streams: their timestamps may start at any time.
 _FORMATS_OF_ANY_START = {"mpeg", "mpegts"}
-# Encoders delay their first output. Players start such a video at 0.
+# Encoders may delay the first frame by up to this time; players still start at 0.
 _MAX_ENCODER_DELAY_FL = SECOND_FL // 10
 
 
@@ -50,8 +50,8 @@ class Second:
     Attributes:
         index: Number of the second, from 0.
         start_s: Start in player time, the time that video players show, in seconds:
-            `index`, plus the video's first timestamp if that is over 0.1 s, because
-            Chromium starts there. For MPEG transport and program streams it is `index`:
+            `index`, plus the video's first timestamp if the timestamp exceeds 0.1 s,
+            as in Chromium. In MPEG transport and program streams, always `index`:
             browsers don't play them, and other players start them at 0.
         end_s: End in player time: `start_s + 1`, or the end of the video.
         frames: `(frames_per_second, height, width, 3)` uint8 RGB, upright; None if the
@@ -164,7 +164,7 @@ class _Reader:
             ):
                 yield self._take()
         zero_fl, end_fl = self._clock.zero_fl, self._end_fl
-        # A packet's stated duration may exceed that of its content.
+        # A packet's stated duration may exceed the duration of its frames.
         ends_fl = [
             max(buffer.end_fl, self._packets.end_of(stream))
             for buffer, stream in (
@@ -300,16 +300,17 @@ class _Reader:
 
         Args:
             frame: The frame.
-            timestamp: Its timestamp in the stream's unit, or None.
-            stream: Its stream.
-            next_fl: Start of a frame without a timestamp; minus infinity for the first.
+            timestamp: The frame's timestamp in the stream's time base, or None.
+            stream: The frame's stream.
+            next_fl: Start of a frame without a timestamp; minus infinity for the
+                first frame.
             latest_fl: Start of the previous frame.
         """
         if frame.is_corrupt:
             raise ValueError(f"its {stream.type} stream is damaged")
         end_fl = self._end_fl
         if self._clock.zero_fl is not None:
-            # Use the last video frame's start: its end may lie beyond missing frames.
+            # Use the last video frame's start: the end may lie beyond missing frames.
             shown_fl = self._picture.shown_fl if self._picture else -math.inf
             reached_fl = max(shown_fl, self._sound.end_fl if self._sound else shown_fl)
             self._source.reached_s = (reached_fl - self._clock.zero_fl) / SECOND_FL

@@ -120,7 +120,7 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
         description: Text for screen readers.
     """
     target = io.StringIO()
-    # Draw text as paths, because its width was fitted to a font the reader may lack.
+    # Draw text as paths: the layout fits a font that the reader may not have.
     options = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
     with (
         mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "avsdn_tf"}),
@@ -129,7 +129,7 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
         _fix_layout(figure)
         figure.savefig(target, **options, **_CROPPED)
     svg = target.getvalue()
-    # HTML allows no XML declaration, and the metadata only refers to vocabularies.
+    # HTML allows no XML declaration, and the page doesn't need the RDF metadata.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Make ids unique in the page: Matplotlib numbers them per figure.

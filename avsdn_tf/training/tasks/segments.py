@@ -24,7 +24,7 @@ _WINDOWS_A_BATCH = 64
 
 
 class SegmentTask(Task):
-    """Trains the classes of every segment, from segment labels or from clip labels.
+    """Trains a network to classify every segment, from segment labels or clip labels.
 
     Scores are those of `evaluation.evaluate`. The thresholds of a multi-label network
     are chosen on the validation split.
@@ -59,7 +59,7 @@ class SegmentTask(Task):
     def training_batches(
         self, epochs: Sequence[int] = (1,), shard: InputShard = ALL
     ) -> tf.data.Dataset:
-        """Return a worker's part of the batches of epochs."""
+        """Return a worker's part of the batches of all `epochs`."""
         return batches.training_batches(
             self._dataset,
             self._splits,
@@ -102,7 +102,7 @@ class SegmentTask(Task):
         return losses.mean_over_segments(correct, mask)
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
-        """Count the correct and all segments of the validation split.
+        """Count the correct segments, and all segments, of the validation split.
 
         For a multi-label network, return the counts of `thresholds.count`.
         """
@@ -294,7 +294,7 @@ def _stitch(
 def window_starts(length: int, window: int) -> list[int]:
     """Return the first segments of windows that cover a clip and overlap by half.
 
-    The last window ends with the clip; a clip shorter than a window has one.
+    The last window ends with the clip; a clip shorter than a window has one window.
     """
     last = max(0, length - window)
     return [*range(0, last, max(1, window // 2)), last]
