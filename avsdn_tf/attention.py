@@ -13,7 +13,7 @@ def attention_maps(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray | No
     """Return the attention weights of a batch, or None without spatial attention.
 
     Args:
-        model: Any Keras model; those with a method `attention_maps` have maps.
+        model: A Keras model. Without a method `attention_maps`, the result is None.
         inputs: `"audio"` and `"visual"` features of a batch of clips.
 
     Returns:

@@ -93,8 +93,8 @@ def call_all(*functions: Callable[[], Any]) -> list[Any]:
 def first_line(error: BaseException) -> str:
     """Return the line of an error's message that states the cause, printable.
 
-    Skips headings and stack traces of TensorFlow and Keras. An error without a message
-    gives the name of its type.
+    Skips headings and stack traces of TensorFlow and Keras. Without a message, returns
+    the name of the error's type.
     """
     lines = [line.strip() for line in _NOISE.sub("", str(error)).splitlines()]
     lines = [line for line in lines if line]

@@ -28,7 +28,8 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
 
     Args:
         path: A run folder, a `.keras` file, or the address of a shared run,
-            `hf://USER/NAME`. The model of a run is checked against its SHA256SUMS.
+            `hf://USER/NAME`. The model of a run is checked against the run's
+            SHA256SUMS.
 
     Returns:
         The model, not compiled.
@@ -71,19 +72,19 @@ def localize(
             audio_width), "visual": (batch, num_segments, ...)}` or the pair `(audio,
             visual)`. An optional `"mask"`, `(batch, num_segments)`, is nonzero in real
             segments and 0 in padding.
-        segment_s: Length of a clip's segment in seconds; default: the model's, else 1.
-            Videos always have segments of 1 s.
+        segment_s: Length of a clip's segment in seconds; default: the model's
+            `segment_s`, else 1. Videos always have segments of 1 s.
         window: Number of segments of each window over a video; default: the length of
             the model's training clips, else 10.
         extractor: Computes the features of a video; default: the model's backbones,
-            loaded for this call. For many videos, build one with
+            loaded for this call. For many videos, build the extractor once with
             `avsdn_tf.features.extractor.build_extractor`.
 
     Returns:
         For a video, the list of its events in order of time. Times are in seconds, as
-        video players show them: they count from the first timestamp, which is 0 in most
-        videos. For clips, a list of events per clip. Events of a multi-label model may
-        overlap.
+        video players show them: they start at 0 in most videos, else at the video's
+        first timestamp. For clips, a list of events per clip. Events of a multi-label
+        model may overlap.
 
     Raises:
         ValueError: If the model doesn't label segments, the features don't fit the
@@ -108,7 +109,7 @@ def localize(
         from avsdn_tf.videos import extractor_for, predict_video
 
         path = pathlib.Path(expand_user(source))
-        # Check before loading the backbones, which may be a long download.
+        # Check before loading the backbones, which may need a long download.
         if not path.is_file():
             raise VideoError(f"{path}: no such file. Expected a video.")
         if extractor is None:

@@ -1,7 +1,7 @@
-"""Train, evaluate and predict: the functions behind the commands of these names.
+"""Train, evaluate and predict, as the commands of the same names do.
 
-They log to the logger `avsdn_tf`; `logging.getLogger("avsdn_tf").setLevel("INFO")`
-shows each epoch in a notebook.
+The functions log to the logger `avsdn_tf`. In a notebook,
+`logging.getLogger("avsdn_tf").setLevel("INFO")` shows each epoch.
 """
 
 import contextlib
@@ -52,8 +52,8 @@ class TrainedRun:
     Attributes:
         folder: The run folder.
         model: The model of the selected epoch.
-        history: One dictionary an epoch: `epoch` (from 1), `loss`, `accuracy`,
-            `validation_accuracy` (`validation_f1` of a multi-label network), `seconds`.
+        history: A dictionary per epoch: `epoch` (from 1), `loss`, `accuracy`,
+            `validation_accuracy` (multi-label: `validation_f1`) and `seconds`.
         report: Scores of the test split, as in report.json.
 
     Example:
@@ -93,9 +93,9 @@ def train(
     """Train a network, score the test split once, and write a run folder.
 
     Args:
-        config: The settings, or a dictionary of them; default: those of `settings`.
+        config: The settings, as a `Config` or a dictionary. Default: `settings`.
         run: The run folder; default: a new one below runs/.
-        resume: Whether to resume an interrupted run of the same settings.
+        resume: Whether to resume an interrupted run with the same settings.
         allow_stale_data: Whether to accept a data set whose source, such as
             manifest.csv, changed after it was built.
         callbacks: Additional Keras callbacks.
@@ -105,7 +105,7 @@ def train(
         The run. In multi-worker training, None in all workers but the chief.
 
     Raises:
-        UserError: If settings, data and folder don't fit, or a file can't be written.
+        UserError: If settings, data and folder don't match, or a file can't be written.
         TrainingInterruptedError: If a signal ended training; the run can be resumed.
         TypeError: If both `config` and `settings` are given.
 
@@ -209,14 +209,14 @@ def predict(
             events as JSON, CSV and subtitles. Default: write no files.
         min_score: Drop events of a lower score.
         empty: A modality that a video may lack, `"audio"` or `"visual"`.
-        skip_errors: Whether to log the error of a failed video and go on.
+        skip_errors: Whether to log the error of a failed video and continue.
         **backbones: Fields of `Backbones` to use instead of the recorded ones.
 
     Returns:
         The predictions in the order of the videos.
 
     Raises:
-        UserError: If run, backbones and videos don't fit, or a file can't be written.
+        UserError: If run, backbones and videos don't match, or a file can't be written.
         VideoError: If a video can't be read, or lacks a modality.
 
     Example:
@@ -254,7 +254,7 @@ def predict_to(
 ) -> tuple[VideoPrediction, pathlib.Path]:
     """Predict a video and write its files; return the prediction and the page's path.
 
-    Errors are those of `predict`.
+    Raises the errors of `predict`.
     """
     check_prediction(out, video)
     prediction = predictor(video)
@@ -274,8 +274,8 @@ def open_run(
         The folder, the settings and the model, not compiled.
 
     Raises:
-        UserError: If there is no such run, it can't be read, or its network doesn't
-            label segments although it must.
+        UserError: If the run is missing or can't be read, or if its network must label
+            segments but doesn't.
     """
     folder = RunFolder(fetch_run(run) if is_address(run) else run)
     folder.check_ended()
@@ -322,7 +322,7 @@ def open_predictor(
 def disclaimer_of(folder: RunFolder) -> str | None:
     """Return the text that must accompany all results of a run, or None."""
     report = folder.read_report()
-    # "notice": reports of version 0.1.0.
+    # Reports of early versions name the disclaimer "notice".
     return report.get("disclaimer") or report.get("notice")
 
 

@@ -38,7 +38,7 @@ _COLUMNS = {
     "parameters": "parameters",
     "macs": "MACs a clip",
 }
-# Formats of columns without percentages.
+# Formats of the columns that are not percentages.
 _UNITS = {
     "seconds": lambda value: f"{value:.0f}",
     "peak_bytes": lambda value: f"{value / 1e9:.1f}",
@@ -257,9 +257,10 @@ def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(title: str, lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> Figure:
-    """Draw published accuracies, and ours with intervals; see `to_markdown`.
+    """Draw the published accuracies, and ours with intervals.
 
-    Accuracies of trivial systems are dashed lines in the rows of their task.
+    Accuracies of trivial systems are dashed lines in the rows of their task. Arguments
+    are those of `to_markdown`.
     """
     figure = Figure(figsize=(9, 1.6 + 0.36 * len(lines)), layout="constrained")
     axes = figure.subplots()

@@ -6,7 +6,7 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Tests that run side by side would compete for all cores in every operation.
+    # By default, each operation uses all cores: parallel tests would compete for them.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
@@ -65,7 +65,7 @@ def run_folder(tmp_path):
 @pytest.fixture
 def refuse(capsys):
     """Return a function that runs a failing command and returns its message."""
-    # Keep the command line out of tests that don't use it.
+    # Import the command line only for the tests that use it.
     from avsdn_tf.cli import app
     from tests.commands import call
 

@@ -72,7 +72,9 @@ def maps_dir(tmp_path_factory):
     return folder / "data"
 
 
-def test_a_head_is_trained_and_compared_with_the_best(tmp_path, maps_dir, capsys):
+def test_the_heads_table_trains_a_network_and_compares_it_with_the_best(
+    tmp_path, maps_dir, capsys
+):
     words = [
         "heads",
         "--seeds=1",

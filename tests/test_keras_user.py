@@ -18,7 +18,7 @@ KNOWN = {
     "backbones": {"audio_weights": "weights", "visual_network": None},
 }
 every_network = pytest.mark.parametrize("name", MODELS)
-# With and without guides, attention, and the time axis.
+# A network with label guides, one with attention, and one without a time axis.
 some_networks = pytest.mark.parametrize(
     "name", ["avsdn_label_guided", "avel_att", "avdln"]
 )
@@ -196,7 +196,7 @@ def test_fit_minimizes_clip_losses(name, kind, inputs, classes):
     if kind.startswith("clips"):
         target = target.mean(axis=1)
     expected, gradients = gradients_of_clip_losses(model, loss, inputs, target)
-    # One step of plain descent at rate 1 subtracts the gradients.
+    # One SGD step with learning rate 1 subtracts the gradients.
     model.compile(keras.optimizers.SGD(1.0), loss)
     before = [variable.numpy() for variable in model.trainable_variables]
     history = model.fit(inputs, target, verbose=0).history
@@ -218,7 +218,7 @@ def test_losses_of_half_precision_outputs_are_float32(dtype, inputs, classes):
     assert losses.dtype == "float32"
 
 
-def test_label_guides_add_their_losses_by_hand(inputs, classes):
+def test_losses_of_label_guides_match_a_computation_by_hand(inputs, classes):
     model = make_model("avsdn_label_guided")
     target = np.eye(4, dtype="f")[classes]
     outputs = model.compute_outputs(inputs)
@@ -315,7 +315,7 @@ def test_losses_and_metrics_resolve_by_name_and_the_model_loads(
     assert set(found) == {"loss", "segment_accuracy", "background_recall", "event_f1"}
     assert found == pytest.approx(expected)
     loaded.fit(inputs, classes, verbose=0)
-    # Keras keeps the metrics of an earlier `compile`.
+    # Use a new model: Keras keeps the metrics of an earlier `compile`.
     model = make_model()
     loss = avsdn_tf.ClipLoss(avsdn_tf.SoftMarginLoss(), "max")
     model.compile("adam", loss, run_eagerly=True)

@@ -54,7 +54,7 @@ def _height(path):
     return image.imread(path).shape[0]
 
 
-def test_few_classes_keep_their_matrix():
+def test_reports_of_few_classes_keep_the_confusion_matrix():
     report = evaluation.evaluate(_predictions(47), [str(i) for i in range(47)])
     assert np.sum(report["confusion_matrix"]) == 200
     report = evaluation.evaluate(_predictions(48), [str(i) for i in range(48)])

@@ -115,16 +115,18 @@ def test_a_figure_shows_its_disclaimer(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", spy)
     figure = figures.learning_curves(HISTORY, selected_epoch=2)
     figures.save(figure, tmp_path / "bare.png")
-    figures.save(figure, tmp_path / "told.png", "Simulated $data$")
+    figures.save(figure, tmp_path / "marked.png", "Simulated $data$")
     assert written == ["", "Simulated $data$"]
     # The disclaimer is below the picture, and the figure is unchanged.
-    bare, told = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "told"))
-    assert told.shape[0] > bare.shape[0]
+    bare, marked = (
+        image.imread(tmp_path / f"{name}.png") for name in ("bare", "marked")
+    )
+    assert marked.shape[0] > bare.shape[0]
     assert not figure.texts
 
 
 def count_bands(path):
-    """Count the bands of a picture, which white rows separate."""
+    """Count the bands of a picture that are separated by white rows."""
     is_drawn = (image.imread(path)[..., :3] < 1).any(axis=(1, 2))
     return (np.diff(is_drawn.astype(int), prepend=0) == 1).sum()
 
@@ -139,12 +141,12 @@ def test_the_disclaimer_of_a_figure_covers_no_legend(tmp_path, kind):
         figure = figures.prediction(
             VideoPrediction("a.mp4", ("Bark",), probabilities, 1.0, events, None)
         )
-    for name, disclaimer in (("bare", None), ("told", "Simulated"), ("again", None)):
+    for name, disclaimer in (("bare", None), ("marked", "Simulated"), ("again", None)):
         figures.save(figure, tmp_path / f"{name}.png", disclaimer)
-    bare, told, again = (
-        count_bands(tmp_path / f"{name}.png") for name in ("bare", "told", "again")
+    bare, marked, again = (
+        count_bands(tmp_path / f"{name}.png") for name in ("bare", "marked", "again")
     )
-    assert told == bare + 1
+    assert marked == bare + 1
     assert again == bare
 
 
@@ -194,7 +196,7 @@ def test_the_legend_of_a_video_names_every_curve():
 
 def test_clips_of_timelines_are_chosen_by_accuracy():
     labels = np.full((6, 10), 3)
-    labels[:5, :5] = 0  # The last clip is all background, and no candidate.
+    labels[:5, :5] = 0  # The last clip is all background, so it is no candidate.
     predicted = labels.copy()
     for clip, wrong in enumerate([3, 0, 1, 4, 2]):
         predicted[clip, :wrong] = 1
@@ -202,7 +204,7 @@ def test_clips_of_timelines_are_chosen_by_accuracy():
     assert len(figures.choose_clips(labels, predicted, 3, count=50)) == 6
 
 
-def test_confusion_refuses_another_number_of_classes():
+def test_confusion_refuses_a_wrong_number_of_classes():
     with pytest.raises(ValueError, match=r"shape \(4, 4\).*\(3, 3\)"):
         figures.confusion(np.zeros((3, 3)), CATEGORIES)
 
@@ -237,7 +239,7 @@ def test_page_is_self_contained_and_escapes_names(report, predictions):
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in re.findall(r'href="(#[^"]+)"', text)} <= set(ids)
-    # All links stay in the page.
+    # All links lead to places in the page.
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", text)
     assert all(link.startswith("#") for link in links)
     assert "@import" not in text
@@ -306,10 +308,12 @@ def test_the_figure_of_a_late_video_shows_player_times():
 def test_a_figure_accepts_a_disclaimer_wider_than_the_figure(tmp_path):
     figure = figures.confusion(np.eye(2, dtype=int), ["Bark"])
     figures.save(figure, tmp_path / "bare.png")
-    figures.save(figure, tmp_path / "told.png", 40 * "simulated " + "\nand more")
-    bare, told = (image.imread(tmp_path / f"{name}.png") for name in ("bare", "told"))
-    assert told.shape[0] > bare.shape[0]
-    assert told.shape[1] < 1.1 * bare.shape[1]
+    figures.save(figure, tmp_path / "marked.png", 40 * "simulated " + "\nand more")
+    bare, marked = (
+        image.imread(tmp_path / f"{name}.png") for name in ("bare", "marked")
+    )
+    assert marked.shape[0] > bare.shape[0]
+    assert marked.shape[1] < 1.1 * bare.shape[1]
 
 
 class _Nesting(html.parser.HTMLParser):
@@ -385,7 +389,7 @@ def test_a_run_folder_gets_its_report(predictions, tmp_path):
     report = _write(folder, scores, predictions)
     assert json.loads(folder.report.read_text()) == report
     assert report["accuracy"] == 17 / 20
-    # Epochs 2 and 3 have equal scores: the first counts.
+    # Epochs 2 and 3 have equal scores: the earlier epoch is selected.
     assert (report["selected_epoch"], report["epochs_run"]) == (2, 3)
     assert report["seconds"] == 61
     assert report["dataset_hash"] == "hash"
@@ -463,7 +467,7 @@ def test_a_report_shows_attention_maps_of_the_clips_of_its_timelines(
     page = folder.page.read_text(encoding="utf-8")
     _Nesting(page)
     assert page.count("data:image/png") == overlapping.is_real[asked].sum()
-    # Without maps, the report has no attention.
+    # Without maps, the report has no picture of them.
     (tmp_path / "attention.png").unlink()
     _write(folder, scores, overlapping, attention_of=lambda _: None)
     assert not (tmp_path / "attention.png").exists()

@@ -211,7 +211,7 @@ def test_weak_training_learns_from_clip_labels(dataset, folder, weak_label):
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_a_run_is_read_repeated_and_evaluated_again(data_dir, tmp_path):
+def test_a_run_folder_reproduces_its_report(data_dir, tmp_path):
     config = Config(epochs=2, units=8, data_dir=data_dir)
     run = tmp_path / "run with space"
     commands.train(config, str(run))

@@ -8,7 +8,7 @@ from avsdn_tf.features.vggish import FRONT_END
 
 
 def mel_matrix():
-    """Weights of the mel bands, `(257, 64)`: triangles on HTK's mel scale."""
+    """Return the weights of mel bands, `(257, 64)`: triangles on HTK's mel scale."""
 
     def mel(hertz):
         return 1127 * np.log1p(np.asarray(hertz) / 700)
@@ -35,7 +35,7 @@ def numpy_log_mel(waveform):
     count = 1 + (len(waveform) - f.window_samples) // f.hop_samples
     starts = f.hop_samples * np.arange(count)
     frames = waveform[starts[:, None] + np.arange(f.window_samples)]
-    # The periodic Hann window.
+    # The periodic window, as in TensorFlow: NumPy's `hanning` is symmetric.
     hann = 0.5 - 0.5 * np.cos(
         2 * np.pi * np.arange(f.window_samples) / f.window_samples
     )
@@ -46,7 +46,7 @@ def numpy_log_mel(waveform):
 
 
 def network():
-    """The convolutional network of Hershey et al. in its VGGish form."""
+    """Return VGGish's variant of the convolutional network of Hershey et al."""
     layers = [keras.Input((FRONT_END.num_frames, FRONT_END.mel_bands, 1))]
     for widths in ((64,), (128,), (256, 256), (512, 512)):
         layers += [
@@ -61,7 +61,7 @@ def network():
 
 
 class VGGish(tf.Module):
-    """Features `(patches, 128)`, before the ReLU, of a waveform `(samples,)`."""
+    """Maps a waveform `(samples,)` to features `(patches, 128)` before the ReLU."""
 
     def __init__(self, model):
         super().__init__()

@@ -53,7 +53,7 @@ class Manifest:
         return all(clip.has_times for clip in self.clips)
 
     def labels_hash(self, window_s: int, hop_s: int) -> str:
-        """Return a hash of windows and of the clips' keys, splits, labels and hops."""
+        """Return a hash of the windows and the clips' keys, splits, labels and hops."""
         labels = [
             (
                 *(c.key, c.split, c.categories, c.hops_s),
@@ -146,13 +146,13 @@ def _read_text(path: pathlib.Path) -> str:
 
 
 def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of manifest.csv, and the numbers and values of other lines."""
+    """Return the header of manifest.csv, and the number and values of later lines."""
     lines: list[tuple[int, list[str]]] = []
     try:
         reader = csv.reader(io.StringIO(_read_text(path)), strict=True)
         lines.extend((reader.line_num, values) for values in reader)
     except csv.Error as error:
-        # An open quote raises at the end of the file: name the line where it starts.
+        # An unclosed quote raises at the end of the file: report the line of the quote.
         number = lines[-1][0] + 1 if lines else 1
         raise DatasetError(
             f"{path}, line {number}: expected a CSV file, with quotes in pairs. "
@@ -239,7 +239,7 @@ def _parse_seconds(name: str, text: str, where: str) -> float:
 
 
 def _parse_times(fields: Mapping[str, str], where: str) -> list[tuple[float, float]]:
-    """Return start and end of a line's event, or an empty list without times."""
+    """Return the start and end of a line's event in seconds, or [] without times."""
     texts = (fields["start_s"], fields["end_s"])
     is_background = fields["category"] == BACKGROUND
     if texts == ("", ""):

@@ -26,7 +26,7 @@ _FREQUENCIES = (
 _PARTIAL_FRACTION = 0.336
 # Lengths of events in clips with background segments, in AVE's proportions.
 _PARTIAL_LENGTHS_S = (2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9)
-# Probabilities of background segments: audible only, visible only, neither.
+# Probabilities that background segments are audible only, visible only, or neither.
 _MISSING_PROBABILITIES = (0.4, 0.35, 0.25)
 _SEED = 20190207
 # Fraction of the features that a kind activates.
@@ -91,7 +91,7 @@ def generate_clips(config: AveConfig, split: str) -> Iterator[Clip]:
 
 
 def _prototypes(width: int, stream: int) -> np.ndarray:
-    """Return the feature of each kind, `(NUM_KINDS, width)`."""
+    """Return the noiseless feature of each kind, `(NUM_KINDS, width)`."""
     rng = np.random.default_rng([_SEED, stream])
     active = rng.random((NUM_KINDS, width)) < _ACTIVE_FRACTION
     return np.where(active, rng.gamma(2.0, 0.4, active.shape), 0.0)
@@ -100,7 +100,7 @@ def _prototypes(width: int, stream: int) -> np.ndarray:
 def _quotas(num_clips: int, num_categories: int) -> np.ndarray:
     """Return `num_clips` category indices in AVE's proportions.
 
-    By the method of largest remainders, small splits have rare categories, too.
+    The method of largest remainders gives rare categories clips in small splits, too.
     """
     weights = np.resize(_FREQUENCIES, num_categories).astype(np.float64)
     exact = weights / weights.sum() * num_clips
@@ -124,7 +124,7 @@ def _features(
     rng: np.random.Generator, prototype: np.ndarray, present: np.ndarray, noise: float
 ) -> np.ndarray:
     """Return one modality's features, `(num_segments, width)` float32, at least 0."""
-    # Vary the clip's loudness, with mean 1.
+    # Scale the clip's prototype by a random factor with mean 1.
     strength = rng.gamma(4.0, 0.25)
     clip_noise = rng.normal(0.0, 0.5 * noise, prototype.shape)
     segment_noise = rng.normal(0.0, noise, (len(present), *prototype.shape))

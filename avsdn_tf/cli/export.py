@@ -51,7 +51,7 @@ def check(args: argparse.Namespace) -> None:
         message = "--end_to_end exports a savedmodel."
         raise UserError(message, field="format", value=args.format)
     else:
-        # Random sound and frames of one video check the export.
+        # The export is compared on random sound and frames of one video.
         flags.refuse(args, (flags.DATA_DIR, _MASK), "export --end_to_end")
 
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         from avsdn_tf.videos import extractor_for
 
         extractor = extractor_for(model, **given)
-        # Converters and runtimes print notices too.
+        # Also hide the notices of converters and runtimes.
         with quiet_startup():
             path, largest = export_end_to_end(model, extractor, out, metadata)
         checked = "random sound and pictures"
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 def _clips_to_check(
     model: Any, config: Config, data_dir: str | None
 ) -> tuple[list[dict[str, Any]], str]:
-    """Return clips with masks to compare networks on, and a description of them."""
+    """Return clips with masks for the comparison with Keras, and their description."""
     import numpy as np
 
     from avsdn_tf.data.batches import scoring_batches
@@ -146,14 +146,14 @@ def _clips_to_check(
 
 
 def _fit(clips: Mapping[str, Any], num_segments: int) -> dict[str, Any]:
-    """Return clips and masks, cut or padded to one length, as some formats need."""
+    """Cut or pad clips to one length, which some formats require; add their masks."""
     import numpy as np
 
     lengths = clips.get("length", np.full(len(clips["audio"]), num_segments))
     mask = np.arange(num_segments) < lengths[:, None]
     fitted = {"mask": mask.astype(np.float32)}
     for name in ("audio", "visual"):
-        # Exported networks read float32; maps are stored in half precision.
+        # Exported networks read float32; data sets store maps in half precision.
         values = clips[name][:, :num_segments].astype(np.float32)
         padding = [(0, 0)] * values.ndim
         padding[1] = (0, num_segments - values.shape[1])

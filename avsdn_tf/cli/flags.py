@@ -1,4 +1,4 @@
-"""Flags: conversion and checks of their values, and flags of several commands."""
+"""Define the flags that commands share; convert and check the values of flags."""
 
 import argparse
 import dataclasses
@@ -64,9 +64,9 @@ _METAVARS = {
 class Registry:
     """Names of a registry whose entries have a `summary`.
 
-    Importing the registry's module takes seconds, so only the full help does. `names`
-    copies the registry's names, so that a wrong name is refused at once; a test
-    compares the copy with the registry.
+    Importing the registry's module takes seconds, so only the full help imports it.
+    `names` copies the registry's names, so that a wrong name is refused at once; a
+    test compares the copy with the registry.
     """
 
     module: str
@@ -125,7 +125,7 @@ class Flag:
             `share`.
         default: Value if the flag is not given.
         choices: The accepted values; empty for all.
-        shown_default: The default in the help; None for `default`.
+        shown_default: The default that the help shows; None to show `default`.
         metavar: Name of the value in the help; None for the name that fits `kind`.
         is_rare: Whether only `--helpfull` explains the flag.
     """
@@ -212,7 +212,7 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def _from_config(field: dataclasses.Field[Any]) -> Flag:
-    """Return a setting's flag. A flag that is not given sets no argument."""
+    """Return the flag of a setting. If not given, it is absent from the arguments."""
     metadata = field.metadata
     kind = {bool: boolean, int: int, float: float}.get(metadata["kind"], str)
     metavar = {"model": "NAME", "decay_epochs": "N,N,..."}.get(field.name)
@@ -286,7 +286,7 @@ BACKBONES = (
 
 
 def given(args: argparse.Namespace, wanted: Iterable[Flag]) -> dict[str, Any]:
-    """Return the values of flags that were given; none of the flags has a default."""
+    """Return the values of the flags that were given. No flag may have a default."""
     values = {flag.name: getattr(args, flag.name, None) for flag in wanted}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -42,7 +42,7 @@ def mean_average_precision(lanes: Lanes) -> dict[str, float | None]:
 
 
 def _category_precision(lanes: Lanes) -> np.ndarray:
-    """Return the average precision at each IoU of the lanes of one category."""
+    """Return the average precision of one category's lanes, at each IoU of `IOUS`."""
     sums = np.pad(lanes.probability, [(0, 0), (1, 0)]).cumsum(axis=1)
     lane, first, end = _runs(lanes.predicted)
     scores = (sums[lane, end] - sums[lane, first]) / (end - first)

@@ -36,13 +36,13 @@ def export_end_to_end(
 ) -> tuple[pathlib.Path, float]:
     """Write a SavedModel that includes the backbones.
 
-    Inputs of its `serving_default`, for one video:
+    The signature `serving_default` has these inputs, for one video:
 
-    * `waveform`: `(num_samples,)` float32 in [-1, 1], mono, 16 kHz. It may end within
-      the last second.
+    * `waveform`: `(num_samples,)` float32 in [-1, 1], mono, 16 kHz. The last
+      second may be incomplete.
     * `frames`: `(num_seconds, frames_per_second, height, width, 3)` uint8, RGB.
 
-    Its outputs are `logits` and `probabilities`, `(num_seconds, num_classes)` each, and
+    The outputs are `logits` and `probabilities`, `(num_seconds, num_classes)` each, and
     `event_start_s`, `event_end_s`, `event_class` and `event_score`, `(num_events,)`
     each. Long videos are processed in windows, as in `events.stitch_logits`.
 
@@ -106,7 +106,7 @@ def _write_end_to_end(
 ) -> None:
     audio, visual = extractor.audio, extractor.visual
     rate_hz, window = FRONT_END.sample_rate_hz, int(metadata["num_segments"])
-    # Map over seconds, so that only the features' memory grows with the length.
+    # Map over seconds, so that memory grows only by each second's features.
     audio_features = functools.partial(
         tf.map_fn,
         lambda second: audio.features_of(second[None])[0],

@@ -24,7 +24,7 @@ def _run_keras(path: pathlib.Path, clips: Clips) -> np.ndarray:
 
 
 def append_metadata(path: pathlib.Path, metadata: Mapping[str, Any]) -> None:
-    """Append metadata as a zip member; append a new archive to a file of another type.
+    """Append metadata to a zip file as a member, or to another file as a zip file.
 
     LiteRT's own tools attach files to a model in the same way.
     """

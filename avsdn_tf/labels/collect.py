@@ -53,10 +53,10 @@ class Problems:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Labels in the label files.
+    """Labels that were read from label files.
 
     Attributes:
-        videos: Pairs of the name of a format and the labels of a video.
+        videos: Pairs `(name of the format, labels of a video)`.
         formats: Number of files of each format.
         ignored: Reason for each ignored file.
         num_predicted: Number of files that `predict` wrote and nobody has edited.
@@ -78,7 +78,7 @@ def read_labels(
 
     Args:
         paths: Files and folders.
-        media: The media. A file with a medium's name is expected to be a label file.
+        media: The media. A file with the name of a medium must contain labels.
         label_format: Name of the only format to read, or None for any format.
         problems: Collects errors in the files.
 
@@ -147,7 +147,7 @@ def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
 
 
 def _drop_unchanged(files: Sequence[LabelFile]) -> tuple[list[LabelFile], int]:
-    """Keep one source per predicted video: edited files or, if none, the JSON file.
+    """Keep the edited files of a predicted video or, without edits, the JSON file.
 
     `predict` writes JSON, CSV and WebVTT for each video. Returns the kept files and the
     number of unedited predictions among them.
@@ -157,7 +157,7 @@ def _drop_unchanged(files: Sequence[LabelFile]) -> tuple[list[LabelFile], int]:
     }
 
     def is_unedited(file: LabelFile) -> bool | None:
-        """Return None for files that `predict` didn't write."""
+        """Return whether a file of `predict` is unedited; None for other files."""
         return written[file.path.parent].get(file.path.name)
 
     edited = {file.stem for file in files if is_unedited(file) is False}
@@ -254,7 +254,7 @@ def _index(media: Collection[Medium]) -> dict[str, list[Medium]]:
     for medium in media:
         for name in medium.names:
             index.setdefault(name, []).append(medium)
-        # Add the YouTube identifier. NUL separates these entries from names.
+        # Also index by YouTube identifier. NUL distinguishes these keys from names.
         index.setdefault(f"\0{medium.key[:_YOUTUBE_ID]}", []).append(medium)
     return index
 

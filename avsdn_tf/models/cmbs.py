@@ -23,7 +23,7 @@ from avsdn_tf.models.two_heads import (
     top_mean_over_segments,
 )
 
-# A clip's category score is the mean of this many largest segment scores.
+# Number of largest segment scores whose mean is a clip's category score.
 _NUM_TOP = 4
 
 
@@ -193,11 +193,12 @@ class CMBS(GatedNetwork):
         v' = decoder(v, encoder(a)) (1 + 0.1 g_a)
         s = top_4(dense(a')) / 2 + top_4(dense(v')) / 2
         v' <- interaction(v', a'),  a' <- interaction(a', v'),  f = (a' + v') / 2
-        e = dense_1(f) a segment,  k = dense(maximum of f over time) + 0.3 s a clip
+        e = dense_1(f) per segment
+        k = dense(maximum of f over time) + 0.3 s per clip
 
     top_4 is the mean of the 4 largest values over time. `two_heads.segment_logits`
-    combines e and k to segment logits. The loss is that of the two heads, plus the
-    binary cross-entropy of g_a g_v on every segment and the cross-entropy of s.
+    combines e and k into segment logits. The loss is the sum of the two heads' losses,
+    the binary cross-entropy of g_a g_v in every segment, and the cross-entropy of s.
 
     The weakly supervised network has no LSTMs:
 
@@ -207,7 +208,7 @@ class CMBS(GatedNetwork):
         k = top_4(h dense(f)), where dense(f) has no bias
         g = (g_a + g_v) / 2
 
-    A segment is an event where g exceeds 0.5. The loss is AVEL's soft margin on
+    A segment is an event if g exceeds 0.5. The loss is AVEL's soft margin on
     softmax(max over time of g k).
 
     Args:
@@ -217,8 +218,8 @@ class CMBS(GatedNetwork):
         weak: Boolean. True: the weakly supervised network.
         units: Width of the transformer blocks; other layers scale with it.
         sigmoid_twice: Boolean, for the supervised network. True: the loss of the gates
-            applies another sigmoid to g_a g_v, as in the authors' code; its probability
-            is then between 0.5 and 0.73.
+            applies another sigmoid to g_a g_v, as in the authors' code, and so compares
+            the target with probabilities from 0.5 to 0.73 only.
         always_event: Boolean, for the weakly supervised network. True: all segments get
             the clip's class, as in the authors' code, whose test sigmoid(g) > 0.5 is
             always true. That limits accuracy on AVE's test split to 82.2 %.

@@ -1,4 +1,4 @@
-"""The baseline of the newer networks: their equations in plain eager PyTorch.
+"""The baseline for the newer networks: the same networks in plain eager PyTorch.
 
 As in typical PyTorch programs, the networks are modules of `torch.nn`, trained by Adam
 with clipped gradients. This module doesn't import avsdn_tf.

@@ -20,7 +20,7 @@ from experiments.benchmark.batch import (
     one_hot,
 )
 
-# As many threads as TensorFlow's default.
+# Use as many threads as TensorFlow uses by default.
 torch.set_num_threads(
     len(os.sched_getaffinity(0))
     if hasattr(os, "sched_getaffinity")

@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
 
 
 def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
-    """Damage a copy, deterministically by seed; return the kind and the bytes."""
+    """Return the kind of damage and the damaged bytes, determined by seed and copy."""
     rng = np.random.default_rng((seed, copy))
     kind = _KINDS[copy % 3]
     size = len(content)
@@ -69,7 +69,7 @@ def damage(content: bytes, seed: int, copy: int) -> tuple[str, bytes]:
     if kind == "flip":
         table = min(size, _TABLE_BYTES)
         low, high = [(0, size), (0, table), (size - table, size)][rng.integers(3)]
-        # Often a few bytes only: many changes are detected at the start of the file.
+        # Often change only a few bytes: many changes make the reader fail early.
         places = rng.integers(low, high, int(_FLIPPED_BYTES ** rng.random()))
         damaged[places] = rng.integers(0, 256, len(places))
         return kind, damaged.tobytes()
@@ -160,11 +160,11 @@ def _resident_mib() -> float:
 def memory_growth_mib(outcomes: Sequence[Outcome]) -> float:
     """Return the largest growth of a process's memory in MiB.
 
-    The growth is the median memory after the last quarter of copies, minus that after
+    The growth is the median memory in the last quarter of copies, minus the median in
     the second quarter. The first quarter fills caches.
     """
     growths = [0.0]
-    # Copies with memory 0 have ended their process.
+    # Measure each process separately: a copy with memory 0 has ended the process.
     for _, group in itertools.groupby(outcomes, lambda each: each.memory_mib > 0):
         used = [each.memory_mib for each in group]
         if quarter := len(used) // 4:
