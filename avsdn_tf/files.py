@@ -131,7 +131,7 @@ def lock(folder: pathlib.Path, timeout_s: float = -1) -> Iterator[None]:
         timeout_s: Seconds to wait for another process; -1: without limit.
 
     Raises:
-        BlockingIOError: If another process still holds the lock.
+        BlockingIOError: If another process still holds the lock after `timeout_s`.
         OSError: If the lock file can't be opened.
     """
     try:
@@ -163,10 +163,10 @@ def explain_unwritable(path: pathlib.Path, what_next: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_patterns(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield a path of a folder without the glob characters, for TensorFlow.
+    """Yield a folder's path, or a link to the folder if the path has glob characters.
 
-    TensorFlow globs for the variables of a SavedModel, and finds none in a folder such
-    as `a[1]`. In this case, the yielded path is a symbolic link.
+    TensorFlow reads the path of a SavedModel's variables as a glob pattern, and finds
+    no variables in a folder such as `a[1]`.
 
     Args:
         folder: A folder, or a URL, which is yielded unchanged.

@@ -34,7 +34,7 @@ _MAX_REPORT_BYTES = 16 * 2**20
 _MAX_CHECKSUMS_BYTES = 4096
 _EVENTS = "events.out.tfevents.*"
 
-# Bounded: a disclaimer is shown on each page and picture.
+# Limit the length: each page and picture shows the disclaimer.
 _Sentence = Annotated[str, StringConstraints(max_length=2000)]
 
 
@@ -83,7 +83,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.checksums = self.path / "SHA256SUMS"
         self.export = self.path / "export"
-        # Identifies the locked folder, in case it is moved and another takes its name.
+        # Identifies the locked folder, even if another folder takes its name.
         self._locked: os.stat_result | None = None
 
     @contextlib.contextmanager
@@ -204,7 +204,7 @@ class RunFolder:
             write_json(self.config, content)
 
     def add_versions(self) -> None:
-        """Append the libraries' versions that changed when the run was resumed."""
+        """Record the libraries' changed versions in config.json of a resumed run."""
         content = self._read_config()
         recorded = dict(content.versions)
         for package, version in versions().items():

@@ -15,7 +15,7 @@ _UNSHOWABLE = re.compile(
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 # Invisible characters outside Unicode's category Cf.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\uffa0]")
-# Long enough for names of AudioSet, short enough for a table.
+# Long enough for AudioSet's category names, short enough for a table.
 _LONGEST_NAME = 60
 
 
@@ -63,7 +63,7 @@ def csv_cell(value: Any) -> Any:
     """Return a CSV value that no spreadsheet evaluates as a formula.
 
     Text that begins like a formula gets a leading apostrophe, which marks text in
-    spreadsheets; other values are unchanged, apart from escapes.
+    spreadsheets. In other text, only control characters are escaped.
     """
     if not isinstance(value, str):
         return value
@@ -71,12 +71,12 @@ def csv_cell(value: Any) -> Any:
 
 
 def mark_formula(text: str) -> str:
-    """Return text that begins like a formula with a leading apostrophe."""
+    """Return text, with an apostrophe in front if it begins like a formula."""
     return f"'{text}" if _is_formula(text.lstrip("'")) else text
 
 
 def unmark_formula(text: str) -> str:
-    """Return text without the apostrophe of `mark_formula`."""
+    """Return text without an apostrophe that `mark_formula` added."""
     is_marked = text.startswith("'") and mark_formula(text[1:]) == text
     return text[1:] if is_marked else text
 
@@ -94,7 +94,7 @@ def normalize(name: str) -> str:
 
 
 def skeleton(name: str) -> str:
-    """Return a name in lower case, without invisible characters and extra spaces."""
+    """Return a name in lower case, without invisible characters or extra spaces."""
     shown = (c for c in name if unicodedata.category(c) != "Cf")
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", "".join(shown)))
     return " ".join(text.casefold().split())

@@ -38,7 +38,7 @@ class Program:
         stdout: int = subprocess.DEVNULL,
     ) -> None:
         self.name = " ".join(arguments)
-        # `__exit__` closes both.
+        # `__exit__` closes both files.
         self._peak = tempfile.NamedTemporaryFile("r")  # noqa: SIM115
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         helper = [sys.executable, "-S", str(_HERE / "peak.py"), self._peak.name]

@@ -14,7 +14,8 @@ TIMEOUT_S = 300
 def sigint_reset():
     """Reset SIGINT for child processes.
 
-    A shell starts background jobs with SIGINT ignored, and children inherit that.
+    A shell starts background jobs with SIGINT ignored, and child processes inherit this
+    setting.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -61,7 +62,7 @@ def read_until(process, text):
 
 
 def finish(process):
-    """Wait for the end; return exit code, remaining output and waiting time in s."""
+    """Wait for the process; return exit code, remaining output and waiting time (s)."""
     begin = time.monotonic()
     output, _ = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, output, time.monotonic() - begin

@@ -6,7 +6,8 @@ import pytest
 
 from tests.conftest import SHARED
 
-# Segments of each clip. A remainder below 0.1 s is dropped; long_jump_35s has 0.16 s.
+# Number of segments of each clip. A last segment below 0.1 s is dropped; the last
+# segment of long_jump_35s has 0.16 s.
 REAL_CLIPS = {
     "baby_01951.mp4": 10,
     "dog_02754.mp4": 10,
@@ -46,7 +47,10 @@ class Brightness:
 
 
 def write_clip(path, seconds, sound=True, picture=True, tail_s=0):
-    """Write a clip: second s has brightness 10 * s and loudness 0.05 * (s + 1)."""
+    """Write a clip: second s has brightness 10 * s and loudness 0.05 * (s + 1).
+
+    The last picture lasts `tail_s` longer.
+    """
     with av.open(str(path), "w") as container:
         if picture:
             video = container.add_stream("h264", rate=5)

@@ -1,4 +1,4 @@
-"""Models that a release saved load in later versions, with equal outputs.
+"""Saved models of earlier releases load, and have equal outputs.
 
 Every release creates its folder of fixtures once. Never create a folder again.
 """

@@ -174,12 +174,12 @@ def test_distances_with_the_authors_weights_equal_numpy(official, rng):
 
 
 def test_a_window_slides_over_the_other_modality():
-    # Audio segments 1 and 2 look like visual segments 3 and 4: a diagonal of zeros.
+    # Audio segments 1 and 2 match visual segments 3 and 4: a diagonal of zeros.
     distances = np.ones((5, 5))
     distances[1, 3] = distances[2, 4] = 0
     a2v, v2a = evaluation.locate(distances, start=1, length=2)
     assert a2v == 3
-    # All distances in columns 1 and 2 are equal: the first window wins.
+    # V2A: all distances in columns 1 and 2 are equal, so the first window wins.
     assert v2a == 0
     assert evaluation.locate(distances, start=3, length=2) == (0, 1)
     assert evaluation.locate(distances.T, start=3, length=2) == (1, 0)

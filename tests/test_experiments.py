@@ -341,7 +341,7 @@ def test_trials_do_not_overwrite_a_table(tmp_path, monkeypatch):
         assert folder("--runs=r", word) == trials
     assert folder("--seeds=1", "--results=mine") == pathlib.Path("mine")
 
-    # The command in a table replaces the table.
+    # The command that a table states overwrites the table.
     results.mkdir(parents=True)
     command = "python -m experiments.run table1 --seeds=1 --recipe=paper"
     (results / "table1-x.md").write_text(f"# Title\n\n{command}\n\n| a |\n")

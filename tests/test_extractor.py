@@ -242,7 +242,7 @@ def test_a_damaged_record_of_backbones_is_one_message(tmp_path, content):
         claim_folder(tmp_path, BACKBONES)
 
 
-def test_paths_are_compared_as_absolute_and_names_are_kept(tmp_path, monkeypatch):
+def test_paths_of_weights_become_absolute_and_names_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("imagenet", "vggish"):
         (tmp_path / name).mkdir()

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = ("avsdn_tf", "tfds_ave", "experiments")
-# Lowest first. A module may import from its own floor and from lower floors.
-FLOORS = (
+# Lowest layer first. A module may import from its own layer and from lower layers.
+LAYERS = (
     {"version", "errors", "text"},
     {
         "files",
@@ -33,7 +33,7 @@ FLOORS = (
     {"cli"},
     {"main", "__main__"},
 )
-FLOOR_OF = {name: i for i, names in enumerate(FLOORS) for name in names}
+LAYER_OF = {name: i for i, names in enumerate(LAYERS) for name in names}
 # For some parts of avsdn_tf, the parts that they may import.
 MAY_SEE = {
     "models": {"models", "losses"},
@@ -77,7 +77,7 @@ MODULES = {name_of(path): path for path in files()}
 
 
 def imported(path):
-    """Return the project's modules that a file imports, also inside functions."""
+    """Return the project's modules that a file imports, at its top or in functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -107,14 +107,14 @@ def test_no_imports_are_circular():
     list(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_no_module_imports_from_a_higher_floor():
+def test_no_module_imports_from_a_higher_layer():
     upward = [
         f"{name} imports {other}"
         for name, others in GRAPH.items()
         for other in others
         if name.startswith("avsdn_tf.")
         and other.startswith("avsdn_tf.")
-        and FLOOR_OF[part_of(name)] < FLOOR_OF[part_of(other)]
+        and LAYER_OF[part_of(name)] < LAYER_OF[part_of(other)]
     ]
     assert not upward
 

@@ -148,7 +148,7 @@ def test_real_clips_are_localized(name, num_seconds):
     np.testing.assert_array_equal(from_events, classes)
 
 
-def test_keras_and_load_give_models_that_localize_the_same_events(
+def test_models_loaded_by_keras_and_by_avsdn_tf_find_the_same_events(
     tmp_path, extractor, monkeypatch
 ):
     asked = []

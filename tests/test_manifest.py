@@ -217,7 +217,7 @@ def test_wrong_hops_are_named(folder, rows, values):
     assert "line 2: " in refusal(folder)
 
 
-def test_commas_without_quotes_are_explained(folder, rows):
+def test_the_error_about_unquoted_commas_has_a_hint(folder, rows):
     write_manifest(folder, rows)
     path = folder / "manifest.csv"
     path.write_text(path.read_text().replace("0.5", "0,5"))

@@ -41,16 +41,17 @@ def test_scores_by_hand():
     report = evaluation.evaluate(
         predictions_of(grid(TRUE), grid(FOUND)), CATEGORIES, [0.5, 0.5, 0.5]
     )
-    # Segments: bark 1 of 3 true and 1 predicted, flute 2 of 3 and 2, bell 0 of 0 and 1.
+    # Segments, correct/true/predicted: bark 1/3/1, flute 2/3/2, bell 0/0/1.
     assert report["segment_f1"] == 2 * 3 / (6 + 4)
     assert report["segment_f1_macro"] == pytest.approx((2 / 4 + 4 / 5 + 0) / 3)
-    # Events: bark [0, 2) matches [0, 1), IoU 1/2; flute's two predictions have IoU 1/3.
+    # Events: bark [0, 2) matches [0, 1) with IoU 1/2. Both predictions of flute have
+    # IoU 1/3 with the true event, and don't match.
     assert report["event_f1"] == 2 * 1 / (3 + 4)
     # First clip: bark 2/3 and flute 4/5. Second: bark 0 and bell 0.
     assert report["llp_segment_f1"] == pytest.approx(((2 / 3 + 4 / 5) / 2 + 0) / 2)
     assert report["llp_event_f1"] == pytest.approx(((1 + 0) / 2 + 0) / 2)
-    # Background is true in the last two segments of the second clip. It is predicted
-    # in the last of these, in the third of the first clip, and the first of the second.
+    # Background is true in segments 1 and 2 of the second clip. It is predicted in
+    # segment 2 of the first clip, and in segments 0 and 2 of the second clip.
     assert report["background_recall"] == 1 / 2
     assert report["per_category"][-1] == {
         "category": "Background",
@@ -70,7 +71,7 @@ def test_scores_by_hand():
 
 
 def plain_llp(true, found, iou=None):
-    """Compute LLP's score in loops over videos and categories, as the official code."""
+    """Compute LLP's score in loops over videos and categories, like LLP's own code."""
     videos = []
     for truth, guess in zip(true, found, strict=True):
         scores = []
@@ -133,7 +134,7 @@ def test_single_and_multi_label_scores_of_equal_events_are_equal(rng):
     assert report["event_f1"] == expected
 
 
-def test_padding_changes_no_score(split):
+def test_padding_changes_no_multi_label_score(split):
     true, found, lengths = split
     report = evaluation.evaluate(predictions_of(true, found), list("abcd"))
     wider = np.pad(true, [(0, 0), (0, 5), (0, 0)], constant_values=-1)
@@ -144,7 +145,7 @@ def test_padding_changes_no_score(split):
     assert low < report["segment_f1"] < high
 
 
-def test_padding_changes_no_score_of_classes(rng):
+def test_padding_changes_no_single_label_score(rng):
     labels, guesses = rng.integers(0, 4, (2, 30, 8))
     lengths = rng.integers(1, 9, 30)
     labels = np.where(np.arange(8) < lengths[:, None], labels, -1)
@@ -155,7 +156,7 @@ def test_padding_changes_no_score_of_classes(rng):
         logits = np.eye(4, dtype="f")[more]
         predictions = Predictions(np.arange(30), logits, wider, labels[:, 0])
         reports.append(evaluation.evaluate(predictions, CATEGORIES))
-    # Means over arrays of other lengths round differently.
+    # Intervals may differ by rounding, because their arrays differ in length.
     for name in ("interval", "intervals"):
         flat = [report.pop(name) for report in reports]
         flat = [list(x.values()) if name == "intervals" else x for x in flat]
@@ -254,7 +255,7 @@ def test_mean_average_precision_by_hand():
 
 
 def test_average_precision_sorts_predictions_by_score():
-    # A false event with a higher score halves the precision of the right one.
+    # A wrong event with a higher score halves the precision of the correct event.
     true, predicted = np.array([[0, 4]]), np.array([[0, 4], [10, 12]])
     assert set(average_precision(true, predicted, np.array([0.9, 0.8]))) == {1.0}
     assert set(average_precision(true, predicted, np.array([0.8, 0.9]))) == {0.5}

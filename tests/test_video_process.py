@@ -165,7 +165,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_list_of_other_files_is_refused(tmp_path, name):
+def test_playlists_and_other_texts_are_refused(tmp_path, name):
     write(str(tmp_path / "video.mkv"), images=[grey_image(3)] * 10)
     (tmp_path / name).write_text(TEXTS[name])
     for read in (read_in_child, video.read_seconds):
@@ -351,7 +351,8 @@ def test_memory_is_limited_per_video(tmp_path, children):
     with pytest.raises(video.VideoError, match=r"large.mkv: .*0.127 GiB of memory"):
         list(read_in_child(large, limits=limits))
     assert len(list(read_in_child(small))) == 2
-    # Each video has its own limit: the child of the small video reads the large one.
+    # Each video has its own limit: the child that read the small video reads the large
+    # video with the default limit.
     assert len(list(read_in_child(large))) == 1
     assert len(children) == 2
 
@@ -438,7 +439,7 @@ def test_a_program_from_standard_input_needs_no_main_guard(tmp_path):
         sys.argv[0] = "avsdn"  # Commands start without TensorFlow.
         from avsdn_tf.features.video.process import read_in_child
         print(os.getpid())
-        # The child must not import modules from this folder.
+        # The child must not import numpy.py from the video's folder.
         os.chdir(os.path.dirname(sys.argv[1]))
         print(len(list(read_in_child(sys.argv[1]))))
         """,
@@ -570,7 +571,7 @@ def test_features_are_written_a_chunk_at_a_time(tmp_path, extractor):
     freed = []
     source = Source("a.mp4", 1, 2)
     write_features(tmp_path, "a", chunks_of(150, freed), source, extractor.backbones)
-    # The writer's loop still holds the latest chunk.
+    # All chunks but the latest, which the writer's loop still holds, were freed.
     assert all(freed)
     expected = np.repeat(np.arange(150, dtype=np.float32), np.arange(1, 151))
     audio = np.load(tmp_path / "a.audio.npy")

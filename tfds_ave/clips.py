@@ -61,7 +61,7 @@ def read_shape(path: pathlib.Path) -> tuple[int, ...]:
 
 
 def check_lengths(lengths: Mapping[str, int], num_segments: int) -> None:
-    """Raise DatasetError if clips don't have about `num_segments`."""
+    """Raise DatasetError if lengths differ too much from `num_segments`."""
     wrong = [
         f"{name} {length}"
         for name, length in lengths.items()
@@ -97,8 +97,8 @@ def cut_warnings(lengths: Mapping[str, int], num_segments: int) -> list[str]:
 def read_segments(path: pathlib.Path, num_segments: int) -> np.ndarray:
     """Read the features of a clip's segments, `(num_segments, ...)` float32.
 
-    Surplus rows are cut off, and missing rows repeat the last row, at most
-    `TOLERANCE_SEGMENTS` of them.
+    Surplus rows are cut off, and copies of the last row replace missing rows. Check the
+    file's length with `check_lengths` first.
     """
     values = read_rows(path)
     missing = num_segments - len(values)

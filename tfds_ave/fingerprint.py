@@ -19,7 +19,7 @@ from avsdn_tf.schemas import Schema, read_json
 
 SOURCE = "source.json"
 _READ_BYTES = 2**20
-# A million files of about 100 bytes each.
+# A million entries of about 100 bytes each.
 _MAX_BYTES = 100 * 2**20
 
 
@@ -80,7 +80,7 @@ def take_fingerprint(
 
 
 def name_in(folder: pathlib.Path, path: pathlib.Path) -> str:
-    """Return the name of a file in a fingerprint."""
+    """Return a file's name in a fingerprint: relative to the folder if inside it."""
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 

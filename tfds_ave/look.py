@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from tfds_ave.clips import TOLERANCE_SEGMENTS
 from tfds_ave.errors import DatasetError, shorten
 
-# A shorter last second of a video is dropped; see `features.video.reader`.
+# A video's last second is dropped if it is shorter; see `features.video.reader`.
 TAIL_S = 0.1
 # Tolerance for lengths that containers state inexactly.
 _UNSURE_S = 0.25
@@ -58,7 +58,7 @@ def find_gaps(
 
 
 def find_wrong_lengths(stated_s: Mapping[str, float], num_segments: int) -> list[str]:
-    """Return name and length of each video that can't have `num_segments`.
+    """Return name and length of each video that can't have about `num_segments`.
 
     Args:
         stated_s: Length that each video states, in seconds.
@@ -73,7 +73,7 @@ def find_wrong_lengths(stated_s: Mapping[str, float], num_segments: int) -> list
 
 
 def count_segments(length_s: float) -> int:
-    """Return the number of segments of a video, at least 1."""
+    """Return the number of segments of a video of `length_s` seconds, at least 1."""
     # Round, because 10.1 - 0.1 is more than 10 in floating point.
     return max(1, math.ceil(round(length_s - TAIL_S, 6)))
 

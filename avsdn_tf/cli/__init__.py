@@ -1,5 +1,5 @@
 """The command line: one file for each command.
 
-Commands import TensorFlow within functions, so that help and messages about wrong
-arguments don't wait for it.
+Commands import TensorFlow inside functions: the import takes seconds, and help and
+errors about arguments should appear at once.
 """

@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
             on_done=on_done,
         )
     summary = summarize(found.clips)
-    if not all(summary.num_splits.values()):  # `build` refuses empty splits.
+    if not all(summary.num_splits.values()):  # `avsdn build` refuses empty splits.
         raise UserError("\n".join(found.warnings))
     figure = draw_summary(summary)
     write_manifest(out, found.clips, features, figure, args.overwrite)
@@ -189,14 +189,14 @@ def print_manifest(terminal: Any, out: pathlib.Path, summary: Any, found: Any) -
     title = f"events ({more} more categories in the picture)" if more else "events"
     terminal.print(rows_table(title, ("category", *SPLITS), rows))
     print_plainly(terminal, f"Picture to open: {out / 'manifest.png'}")
-    if all(summary.num_splits.values()):  # `build` refuses empty splits.
+    if all(summary.num_splits.values()):  # `avsdn build` refuses empty splits.
         how = " --mode=weak --weak_label=mil" if summary.num_untimed else ""
         command = f"avsdn train --manifest={shlex.quote(str(out))}{how}"
         print_plainly(terminal, f"Train: {command}")
 
 
 def _summarize(summary: Any, found: Any) -> Iterator[tuple[str, str]]:
-    """Yield the names and texts of a manifest's summary."""
+    """Yield the name and the text of each line of the printed summary."""
     yield "clips", f"{summary.num_clips:,}, {_time(summary.length_s)}"
     counts = ", ".join(f"{name} {n:,}" for name, n in summary.num_splits.items())
     how = "drawn" if found.are_splits_drawn else "of the labels"

@@ -14,7 +14,7 @@ from avsdn_tf.intervals import bootstrap_interval
 
 # Up to this number of classes, report.json holds the confusion matrix.
 _MAX_MATRIX_CLASSES = 48
-# First keys of report.json; undefined scores are None.
+# First keys of report.json, in this order. Undefined scores are None.
 _ORDER = (
     "accuracy",
     "interval",
@@ -48,13 +48,14 @@ def evaluate(
         thresholds: For multi-label predictions, the thresholds; None for 0.5 each.
 
     Returns:
-        A JSON-ready dictionary. For one class a segment; None if multi-label:
+        A JSON-ready dictionary. For single-label predictions (None for multi-label):
 
         - `accuracy`, and `interval`, its 95 % bootstrap interval over clips, `[low,
           high]`, or None for one clip.
         - `partial_clip_accuracy`, `most_confused`: see the functions in `segments`.
         - `trivial`: see `segments.trivial_baselines`.
-        - `confusion_matrix`: rows of segment counts; None for more than 48 classes.
+        - `confusion_matrix`: counts of segments by true class (rows) and predicted
+          class; None for more than 48 classes.
 
         For all predictions:
 
@@ -68,8 +69,9 @@ def evaluate(
         - `intervals`: 95 % bootstrap intervals of `segment_f1` and `event_f1`.
 
     Raises:
-        ValueError: If there is no segment, classes and categories don't fit each other,
-            or a logit is not finite; the message names the row of the first such clip.
+        ValueError: If there is no segment, the logits or labels don't match the number
+            of categories, or a logit is NaN or infinite; then, the message names the
+            row of the first clip with such a logit.
     """
     _check(predictions, len(categories))
     num_clips, real = len(predictions.row), predictions.is_real
@@ -105,7 +107,7 @@ def evaluate(
 def _single_label_scores(
     predictions: Predictions, categories: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the scores that are only defined for one class a segment."""
+    """Return the scores that only single-label predictions have."""
     background, real = len(categories), predictions.is_real
     labels, predicted = predictions.labels, predictions.logits.argmax(axis=2)
     matrix = None

@@ -18,7 +18,7 @@ def _write_litert(
     exportable.export(
         str(path),
         format="litert",
-        # With a variable number of segments, the LSTM needs TensorFlow's operators.
+        # Fix the number of segments: otherwise, the LSTM needs TensorFlow's operators.
         input_signature=exportable.input_spec_for(int(metadata["num_segments"])),
         verbose=False,
     )

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# The order of the weights. Keras's global setting may differ.
+# The released weights need this data format. Keras's global setting may differ.
 _DATA_FORMAT = "channels_last"
 
 
@@ -121,10 +121,10 @@ def build_network(precision: str = "float32") -> keras.Sequential:
 def load_weights(network: keras.Sequential, path: str | os.PathLike[str]) -> None:
     """Load VGGish's weights from a SavedModel's folder or a checkpoint.
 
-    Arrays are matched by shape, and arrays of one shape by the order of their names.
-    Every kernel has its own shape. Biases of one width sort in the order of the layers,
-    both by TF-Slim's names (`vggish/conv3/conv3_1/biases`) and by those of tracked
-    variables (`_variables/5`).
+    Arrays are matched by shape, and arrays of equal shape by the order of their names.
+    The kernels all have different shapes. The names of biases of equal width sort in
+    the order of the layers, in TF-Slim (`vggish/conv3/conv3_1/biases`) as well as in a
+    SavedModel (`_variables/5`).
 
     Args:
         network: The result of `build_network`.

@@ -1,7 +1,7 @@
 """JSON in the layout of ActivityNet and UnAV-100.
 
-`database` holds `subset`, `duration` and `annotations` by video. An annotation has a
-`segment`, start and end in seconds, and a `label`. Examples: the evaluation code of
+`database` holds `subset`, `duration` and `annotations` of each video. An annotation has
+a `segment` (start and end in seconds) and a `label`. Examples: the evaluation code of
 ActivityNet, https://github.com/activitynet/ActivityNet, and
 `data/unav100_annotations.json` in https://github.com/ttgeng233/UnAV. ActivityNet
 doesn't publish the annotations of its test set.

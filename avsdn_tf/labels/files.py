@@ -14,7 +14,8 @@ from typing import Any
 
 from avsdn_tf.schemas import read_bytes
 
-# Labels of 100,000 videos take 20 MB. In memory, small values take 80 times as much.
+# Labels of 100,000 videos take 20 MB. In memory, a file of small values takes up to 80
+# times its size.
 _MAX_BYTES = 64 * 2**20
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d*)?)")
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
@@ -32,8 +33,9 @@ class LabelledEvent:
 
     Attributes:
         category: Name of the category.
-        start_s: Start, counted from the start of the video, in seconds or in the unit
-            `ticks_per_s` of `collect_clips`; None for a weak label.
+        start_s: Time from the start of the video, in seconds. With `ticks_per_s` of
+            `collect_clips`, the unit is 1 / `ticks_per_s` seconds. None for a weak
+            label.
         end_s: End, like `start_s`.
         where: File and line, for messages.
     """
@@ -82,7 +84,13 @@ class Table:
     def rows(
         self, shown: str, problems: list[str]
     ) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield location and values of each line; report too few or too many values."""
+        """Yield the location and the values of each line.
+
+        Args:
+            shown: Name of the file, for messages.
+            problems: List to append errors to, about lines with too few or too many
+                values.
+        """
         for number, values in self.lines:
             where = f"{shown}, line {number}"
             if len(values) == len(self.header):

@@ -20,15 +20,16 @@ from avsdn_tf.models.lstm import SequenceLSTM
 class AVSDN(SegmentClassifier):
     """Audio-visual sequence-to-sequence dual network.
 
-    One LSTM per modality encodes the clip, and a DMRN fuses the final states of both. A
-    decoder LSTM starts from the fused states, and classifies every segment:
+    One LSTM per modality encodes the clip, and a dual multimodal residual network
+    (DMRN) fuses the final states of both LSTMs. A decoder LSTM starts from the fused
+    states, and classifies every segment:
 
         h_a, c_a = encoder(audio);  h_v, c_v = encoder(visual)
         h = fuse(h_a, h_v);  c = fuse(c_a, c_v)
         logits = decoder([audio; visual], initial state = (h, c))
 
-    Details that the paper leaves open are arguments; the defaults follow the paper as
-    printed. Feature maps are averaged over space first.
+    Feature maps are first averaged over space. Details that the paper leaves open are
+    arguments. The defaults follow the paper's text and equations.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -42,9 +43,9 @@ class AVSDN(SegmentClassifier):
         shared_fusion: Boolean. Whether hidden and cell state share a fusion network.
         append_state: Boolean. Whether the initial hidden state is also appended to the
             decoder's input in every segment.
-        initial_state: Initial state of the decoder (table 3 of the paper): `"fusion"`
-            of both modalities' states, or the state of `"visual"` or `"audio"` alone.
-            The decoder's input stays the same.
+        initial_state: Initial state of the decoder (table 3 of the paper). `"fusion"`:
+            the fused states. `"visual"` or `"audio"`: the states of that encoder alone.
+            The decoder's input always has both modalities.
         label_guided: Boolean. True: an MLP on each modality's hidden state predicts the
             clip's label. `compute_outputs` also returns these `"audio_clip_logits"` and
             `"visual_clip_logits"`, and `fit` adds their losses.
@@ -55,8 +56,8 @@ class AVSDN(SegmentClassifier):
 
     Call arguments:
         inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
-            num_segments, *visual_shape)}`, or the pair of audio and visual. Any number
-            of segments.
+            num_segments, *visual_shape)}`, or a pair `(audio, visual)`. Any number of
+            segments.
 
     Returns:
         Segment logits, `(batch, num_segments, len(categories) + 1)`.

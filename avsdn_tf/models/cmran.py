@@ -30,8 +30,10 @@ class CMRAN(TwoHeadedClassifier):
         audio_width: Width of an audio feature.
         visual_shape: `(rows, columns, D)`.
         weak: Boolean. True: the weakly supervised network, whose category head has a
-            class for background and whose interaction has 2 heads instead of 4.
-        units: Width of the transformer blocks; other layers scale with it.
+            class for background and whose interaction has 2 attention heads instead of
+            4.
+        units: Width of the transformer blocks. The widths of other layers are
+            proportional to `units`.
         **kwargs: As in `SegmentClassifier`, without `multi_label`.
 
     Call arguments:
@@ -51,7 +53,7 @@ class CMRAN(TwoHeadedClassifier):
     Reference:
         Xu et al., "Cross-modal relation-aware networks for audio-visual event
         localization", ACM MM 2020, https://dl.acm.org/doi/10.1145/3394171.3413581, and
-        its code.
+        the authors' code.
     """
 
     def __init__(

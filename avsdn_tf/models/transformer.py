@@ -1,4 +1,4 @@
-"""Transformer blocks over segments, within a modality and between the two."""
+"""Transformer blocks over segments, within a modality and between two modalities."""
 
 import math
 from typing import Any
@@ -87,7 +87,8 @@ class TransformerBlock(MaskedLayer):
 
     Call arguments:
         query: `(batch, num_segments, width)`.
-        memory: `(batch, memory_length, width)`; the query itself for self-attention.
+        memory: Keys and values, `(batch, memory_length, width)`; the query itself for
+            self-attention.
         mask: `(batch, memory_length)`, nonzero where the memory is real, or None.
 
     Returns:

@@ -123,7 +123,7 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
         >>> model = convert_dmrn(state, categories)
         >>> model.save("dmrn.keras")
     """
-    # U_a.1 and U_v.1 are activations.
+    # U_a.1 and U_v.1 are activations, which have no weights.
     return _convert(
         state,
         DMRN,
@@ -139,7 +139,7 @@ def convert_dmrn(state: Mapping[str, Any], categories: Sequence[str]) -> DMRN:
 
 
 def attention_layers(attention: AudioGuidedAttention) -> dict[str, Any]:
-    """Return the layers of the attention by their names in the program."""
+    """Return the layers of the attention, by their names in Tian et al.'s program."""
     return {
         "affine_audio": attention.audio_projection,
         "affine_video": attention.visual_projection,
@@ -150,7 +150,7 @@ def attention_layers(attention: AudioGuidedAttention) -> dict[str, Any]:
 
 
 def map_side(reader: StateReader, name: str) -> int:
-    """Return the side of square maps; the matrix `name` has a row per cell."""
+    """Return the side of square feature maps: matrix `name` has a row per cell."""
     return round(reader.matrix_shape(name)[0] ** 0.5)
 
 

@@ -65,7 +65,7 @@ def train_run(
     folder = RunFolder(run or new_run_name(config))
     with contextlib.ExitStack() as stack:
         stack.enter_context(distribution.lost_workers(placement))
-        # The chief builds the data set if it is missing.
+        # The other workers wait until the chief has built a missing data set.
         if not placement.is_chief:
             placement.wait_for_workers()
         dataset = open_dataset(config.dataset, config.data_dir)
@@ -108,7 +108,7 @@ def _check(config: Config, dataset: Dataset, placement: Placement) -> str:
             value=config.dataset,
         )
     where = placement.describe()
-    # Splits of windows have more examples than clips.
+    # If long clips are cut into windows, splits have more examples than clips.
     own = dataset.builder.info.metadata.get("num_clips", num_clips)
     noun = "clips" if own == num_clips else "examples"
     batches = count(task.num_batches, "batch", "batches")
@@ -129,7 +129,7 @@ def _train(
     is_resumed: bool,
 ) -> Training:
     stop_request = StopRequest()
-    # SHA256SUMS marks a run whose training has ended.
+    # Remove SHA256SUMS, which marks a run whose training has ended.
     with explain_unwritable(folder.path, _AGAIN):
         folder.checksums.unlink(missing_ok=True)
     try:
@@ -158,8 +158,8 @@ def prepare_folder(
         Whether there is a run to resume.
 
     Raises:
-        UserError: If the folder holds other files, its run has ended or has other
-            settings or data, or it can't be written.
+        UserError: If the folder holds other files or can't be written, or its run has
+            ended or has other settings or data.
     """
     dataset_hash = dataset.content_hash()
     if folder.is_empty():

@@ -1,12 +1,12 @@
 """Decode the video stream: skip packets that aren't needed, compute presentation times.
 
-Some containers store decoding timestamps (DTS) only. FFmpeg's presentation times for
-them may be late or out of order. The decoder, however, outputs frames in presentation
-order, each with the DTS of the packet that was decoded last. This module derives
-presentation times from that DTS:
+Some containers store decoding timestamps (DTS) only. For such files, FFmpeg's
+presentation times may be late or out of order. The decoder, however, outputs frames in
+presentation order, each with the DTS of the packet that was decoded last. This module
+computes the presentation time of a frame by container:
 
-* ASF: the time is the DTS.
-* AVI: the time is the DTS less the decoder's reordering delay.
+* ASF: the time is this DTS.
+* AVI: the time is this DTS less the decoder's reordering delay.
 * MXF: the frame rate is constant, so each frame starts when the previous frame ends.
 """
 
@@ -20,7 +20,7 @@ import av
 from avsdn_tf.features.video.clock import to_flicks
 from avsdn_tf.features.video.container import Source
 
-# Number of packets for the median time between two packets.
+# Number of latest packets for the median time between two packets.
 _NUM_LATEST = 99
 
 
@@ -29,8 +29,8 @@ class PictureDecoder:
 
     Args:
         source: The open file.
-        is_chosen: Returns whether a frame is needed, given its start and its end in
-            flicks of the file's timestamps.
+        is_chosen: Returns whether a frame is needed. Its arguments are the start and
+            the end of the frame by the file's timestamps, in flicks (see `clock`).
     """
 
     def __init__(self, source: Source, is_chosen: Callable[[int, int], bool]) -> None:
@@ -82,7 +82,7 @@ class PictureDecoder:
         return frames
 
     def _may_be_chosen(self, packet: av.Packet) -> bool:
-        """Return whether a chosen time may be between this frame and the next."""
+        """Return whether a chosen time may be between a packet's frame and the next."""
         if self._has_only_dts:
             return True
         later = [
@@ -124,7 +124,7 @@ class PictureDecoder:
             return frame.pts if is_first else None
         if frame.dts is None:
             return None
-        # The median, since AVI's empty packets for repeated frames lengthen some steps.
+        # Use the median: AVI's empty packets for repeated frames lengthen some steps.
         steps = [later - dts for dts, later in itertools.pairwise(self._decoding_times)]
         usual_step = statistics.median_low(steps or [0])
         return frame.dts - self._stream.codec_context.reorder_depth * usual_step
