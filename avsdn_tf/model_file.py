@@ -27,7 +27,7 @@ from avsdn_tf.files import MAX_FILE_BYTES, open_regular
 from avsdn_tf.models.audio_visual import AudioVisualModel
 from avsdn_tf.schemas import MAX_JSON_BYTES, Schema, parse_json
 
-# Up to this size a file may unpack at any ratio: metadata compresses well.
+# A file may unpack to this size at any compression ratio: metadata compresses well.
 _SMALL_BYTES = 64 * 2**20
 # Bounds memory in prediction: windows over a video have `num_segments` segments.
 _MAX_SEGMENTS = 10_000

@@ -20,7 +20,7 @@ def count_parameters(model: SegmentClassifier) -> int:
 def count_macs(model: SegmentClassifier) -> int:
     """Return the multiply-accumulates of matrix products in the prediction of a clip.
 
-    The clip has `model.num_segments`. Other operations are negligible.
+    The clip has `model.num_segments` segments. Other operations are negligible.
     """
     segments = model.num_segments
     specs = {

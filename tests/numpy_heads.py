@@ -61,7 +61,7 @@ class States:
         self.norm(f"{name}.norm2", UNITS)
 
     def transformers(self, modality, width, encoder, decoder):
-        """Draw a modality's encoder and decoder, and the layers that they are copies of."""
+        """Draw a modality's encoder and decoder, and the unused layers they copy."""
         self.linear(f"{modality}_encoder.affine_matrix", UNITS, width)
         for part in ("encoder_layer", "encoder.layers.0", "encoder.layers.1"):
             self.block(f"{modality}_encoder.{part}", encoder)
@@ -415,7 +415,13 @@ def run_cmran(state, audio, visual, weak=False):
 
 
 def run_gated(program, audio, visual):
-    """Return fused segments and clip scores of CMBS and CACE-Net, after attention."""
+    """Return fused segments and clip scores of CMBS and CACE-Net.
+
+    Args:
+        program: Layers of the program.
+        audio: Audio features.
+        visual: Visual features after spatial attention.
+    """
     audio = program.lstm("audio_visual_rnn_layer.audio_rnn", audio)
     visual = program.lstm("audio_visual_rnn_layer.visual_rnn", visual)
     seen_memory = program.encode("video", visual)
