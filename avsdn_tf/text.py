@@ -63,7 +63,7 @@ def csv_cell(value: Any) -> Any:
     """Return a CSV value that no spreadsheet evaluates as a formula.
 
     Text that begins like a formula gets a leading apostrophe, which marks text in
-    spreadsheets. In other text, only control characters are escaped.
+    spreadsheets. Control characters are escaped in all text. Other types are unchanged.
     """
     if not isinstance(value, str):
         return value

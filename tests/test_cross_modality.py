@@ -179,7 +179,7 @@ def test_a_window_slides_over_the_other_modality():
     distances[1, 3] = distances[2, 4] = 0
     a2v, v2a = evaluation.locate(distances, start=1, length=2)
     assert a2v == 3
-    # V2A: all distances in columns 1 and 2 are equal, so the first window wins.
+    # All distances of visual segments 1 and 2 are equal: the first window wins.
     assert v2a == 0
     assert evaluation.locate(distances, start=3, length=2) == (0, 1)
     assert evaluation.locate(distances.T, start=3, length=2) == (1, 0)

@@ -23,7 +23,8 @@ class CMRAN(TwoHeadedClassifier):
         f = interaction(v', a')
         e = dense_1(f) per segment,  k = dense(maximum of f over time) per clip
 
-    `two_heads.segment_logits` combines e and k into segment logits.
+    where `a` is the audio input. `two_heads.segment_logits` combines e and k into segment
+    logits.
 
     Args:
         categories: Names of the event categories; background is added as last class.
