@@ -23,7 +23,7 @@ class CMRAN(TwoHeadedClassifier):
         f = interaction(v', a')
         e = dense_1(f) per segment,  k = dense(maximum of f over time) per clip
 
-    where `a` is the audio input. `two_heads.segment_logits` combines e and k into segment
+    where a is the audio input. `two_heads.segment_logits` combines e and k into segment
     logits.
 
     Args:
