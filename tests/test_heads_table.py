@@ -51,7 +51,7 @@ def test_peak_memory_of_a_process():
     assert peak_bytes(2**30) is None
 
 
-def test_every_network_has_its_rows():
+def test_tables_have_a_row_for_every_network():
     models = {name: [row.model for row in load_table(name)] for name in HEADS}
     heads = ["cmran", "psp", "cpsp", "cmbs", "cace"]
     assert models["heads"] == ["avel_att", "dmrn", "avsdn", *heads]

@@ -352,7 +352,7 @@ def test_a_model_is_fine_tuned_on_other_categories(name, inputs, rng, tmp_path):
         assert {event.category for event in clip} <= {"Saw", "Drill"}
 
 
-def test_an_equal_number_of_categories_gets_a_new_head():
+def test_with_categories_always_creates_a_new_head():
     source = make_model("avsdn_label_guided")
     source.trainable = False
     model = source.with_categories(["Saw", "Drill", "Hammer"])

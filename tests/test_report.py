@@ -287,7 +287,7 @@ def test_names_missing_from_the_font_give_no_warning(tmp_path):
         figures.to_svg(figures.timelines([clip], categories), "timelines", "")
 
 
-def test_the_figure_of_a_late_video_shows_player_times():
+def test_the_figure_of_a_video_starts_at_its_first_timestamp():
     found = VideoPrediction(
         name="late.mp4",
         categories=("Bark",),

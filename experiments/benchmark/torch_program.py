@@ -1,7 +1,7 @@
 """The baseline: AVSDN and AVEL in a typical PyTorch program.
 
-The program uses `torch.nn.LSTM`, Adam and the whole feature file in memory. It doesn't
-import avsdn_tf.
+The program uses `torch.nn.LSTM` and Adam, and loads the whole feature file into memory.
+It doesn't import avsdn_tf.
 """
 
 import os
