@@ -72,7 +72,7 @@ class DMRN(AVEL):
         )
 
     def _create_head(self) -> int:
-        """Create the layers after the encoders; return the width of the fused features."""
+        """Create the layers after the encoders; return the fused features' width."""
         self.fusion = DMRNFusion(
             shared_mlp=False, merge="mean", dtype=self.dtype_policy
         )

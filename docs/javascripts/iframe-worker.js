@@ -1,6 +1,6 @@
 /*! iframe-worker 1.0.4, https://github.com/squidfunk/iframe-worker
- * A page that is opened from disk may not start a worker; this runs the search in a
- * hidden frame there.
+ * Browsers forbid workers in pages that are opened from disk. In such pages, this
+ * script runs the search in a hidden frame.
  *
  * Copyright (c) 2020-2022 Martin Donath <martin.donath@squidfunk.com>
  *
