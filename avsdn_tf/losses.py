@@ -23,7 +23,7 @@ def mean_over_segments(values: Any, mask: Any = None) -> Any:
 
     Args:
         values: `(batch, num_segments, ...)`.
-        mask: `(batch, num_segments)`, nonzero where a segment is real; None: all are.
+        mask: `(batch, num_segments)`, nonzero for real segments, or None.
 
     Returns:
         `(batch, ...)`; 0 for a clip without any real segment.
@@ -82,8 +82,8 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
 
         loss = -mean_k [y_k log p_k + (1 - y_k) log(1 - p_k)],  p = softmax(logits)
 
-    Lin et al. train with it (end of section 2.2). Both logarithms are computed from the
-    logits, so that the gradient doesn't vanish for a confident wrong class.
+    Lin et al. train with this loss (end of section 2.2). Both logarithms are computed
+    from the logits, so that the gradient doesn't vanish for a confident wrong class.
 
     Call arguments:
         y_true: Target distribution, `(batch, ..., num_classes)`, each value in [0, 1];
@@ -117,9 +117,9 @@ class SoftmaxBinaryCrossentropy(keras.losses.Loss):
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = as_distribution(y_true, y_pred)
         log_p = ops.log_softmax(y_pred, axis=-1)
-        # 1 - p loses precision near p = 1. Only the largest p can be near 1, so its
-        # log(1 - p) is the log of the sum of the other p. The other p are at most 1/2,
-        # where log1p(-p) is accurate.
+        # 1 - p loses precision near p = 1, and only the largest p can be near 1. For
+        # the largest p, compute log(1 - p) as the log of the sum of the other p. For
+        # the other p, which are at most 1/2, log1p(-p) is accurate.
         largest = ops.one_hot(
             ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype="bool"
         )
@@ -239,8 +239,7 @@ class ClipLoss(keras.losses.Loss):
 
         Args:
             logits: `(batch, num_segments, num_classes)`.
-            mask: `(batch, num_segments)`, nonzero where a segment is real; None: all
-                are.
+            mask: `(batch, num_segments)`, nonzero for real segments, or None.
 
         Returns:
             `(batch, num_classes)`, pooled over the real segments.
@@ -301,7 +300,7 @@ class ContrastiveLoss(keras.losses.Loss):
         0.25
 
     Reference:
-        Hadsell et al., CVPR 2006, as Tian et al. use it, ECCV 2018,
+        Hadsell et al., CVPR 2006; used by Tian et al., ECCV 2018,
         https://arxiv.org/abs/1803.08842.
     """
 

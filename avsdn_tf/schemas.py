@@ -11,7 +11,7 @@ from typing_extensions import TypeAliasType
 from avsdn_tf.errors import UserError
 from avsdn_tf.files import open_regular
 
-# Pydantic's errors for a list of invalid members take 500 times its size in memory.
+# Pydantic's errors about invalid members can take 500 times the file's size in memory.
 MAX_JSON_BYTES = 2**20
 _SHOWN_PROBLEMS = 3
 _SHOWN_CHARACTERS = 80
@@ -22,7 +22,7 @@ class Schema(pydantic.BaseModel):
     """Base of the schemas of JSON files.
 
     Types are strict: `"3"` and `true` are not numbers, 3 is a valid float, NaN and
-    infinity are not. Unknown members are errors unless a subclass sets
+    infinity are invalid. Unknown members are errors unless a subclass sets
     `extra="ignore"`.
     """
 
@@ -62,8 +62,9 @@ def read_json(
         The content as an instance of `schema`.
 
     Raises:
-        UserError: If the file can't be read, is larger, is not JSON, or doesn't match
-            the schema; the message names the path and the first invalid members.
+        UserError: If the file can't be read, exceeds `max_bytes`, is not JSON, or
+            doesn't match the schema; the message names the path and the first invalid
+            members.
     """
     try:
         content = read_bytes(path, max_bytes)

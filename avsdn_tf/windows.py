@@ -53,7 +53,7 @@ def stitch(
 def _windows(
     chunks: Iterable[tuple[np.ndarray, np.ndarray]], window: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield the first segment of every window, and its audio and visual features."""
+    """Yield every window: index of its first segment, audio and visual features."""
     hop = max(1, window // 2)
     # `audio` and `visual` are buffers, whose first segment is `kept_from`.
     kept_from, start, covered = 0, 0, 0

@@ -53,7 +53,7 @@ from experiments.summary import Result
 
 _MODULE = "experiments.run"
 _RESULTS = pathlib.Path("experiments/results")
-# Flags that change the results in a table, besides its name and data.
+# Flags that change a table's results, besides the table's name and the data set.
 _BUDGET = ("seeds", "recipe", "epochs", "patience")
 
 
@@ -228,7 +228,11 @@ def _write(
 
 
 def _results_folder(args: argparse.Namespace, name: str) -> pathlib.Path:
-    """Return `_RESULTS` for the default flags or those of its table, else `tables`."""
+    """Return the folder for the table.
+
+    This is `_RESULTS` if the flags of `_BUDGET` are the defaults or match the table in
+    `_RESULTS`, else `tables` beside the runs. `--results` overrides both.
+    """
     if args.results:
         return pathlib.Path(args.results)
     path, default = _RESULTS / name, parse([args.table])

@@ -67,7 +67,7 @@ def make_prediction(attention=MAPS, **changes):
 
 
 class PlaceNetwork:
-    """Gives the first cell more weight, the later a segment is in its window."""
+    """Gives the first cell a weight that grows with the position in the window."""
 
     def predict_on_batch(self, inputs):
         return np.float32(inputs["audio"][..., :2])
@@ -284,7 +284,7 @@ def test_a_figure_shows_a_map_per_segment_and_a_bar_per_true_event():
 
 @pytest.fixture(scope="module", params=[False, True], ids=["whole", "windows"])
 def own_data(request, tmp_path_factory):
-    """Return builder and folder of feature maps: equal clips, or several windows."""
+    """Return builder and folder of feature maps, of whole clips or of windows."""
     folder = tmp_path_factory.mktemp("own")
     make_custom(folder / "manual", SHAPE, num_segments=4 + 2 * request.param)
     windows = (4, 2) if request.param else (None, None)

@@ -21,7 +21,7 @@ BACKGROUND = 2
 
 
 def one_hot(classes: list[int], confidence: float = 1.0) -> np.ndarray:
-    """Return probabilities: `confidence` for each class, the rest for the others."""
+    """Return probabilities: `confidence` for each segment's class, the rest shared."""
     rest = (1 - confidence) / len(CATEGORIES)
     probabilities = np.full((len(classes), len(CATEGORIES) + 1), rest)
     probabilities[np.arange(len(classes)), classes] = confidence
@@ -56,7 +56,7 @@ def test_a_clip_of_one_class_has_one_event_or_none(classes, expected):
 
 
 def test_score_is_the_mean_probability_within_the_event():
-    # Bark has 0.6 and 0.9 in the event's two segments, 0.3 in the background one.
+    # Bark has 0.6 and 0.9 in the event's two segments, 0.3 in background.
     probabilities = np.array([[0.6, 0.3, 0.1], [0.9, 0.1, 0.0], [0.3, 0.1, 0.6]])
     (event,) = events_from_probabilities(probabilities, CATEGORIES)
     assert event.score == pytest.approx(0.75)
@@ -291,7 +291,7 @@ def test_localize_refuses_features_of_other_shapes(audio, visual):
         avsdn_tf.localize(model, {"audio": np.zeros(audio)})
 
 
-def test_a_missing_network_is_one_message(tmp_path):
+def test_a_missing_network_is_a_user_error(tmp_path):
     with pytest.raises(avsdn_tf.UserError, match="nowhere"):
         avsdn_tf.load(tmp_path / "nowhere")
 

@@ -168,7 +168,7 @@ def test_a_model_changed_during_the_download_is_refused(server, run):
         avsdn_tf.load("hf://user/mine")
 
 
-def test_failed_uploads_and_downloads_are_one_message(server, run_folder, tmp_path):
+def test_failed_uploads_and_downloads_are_user_errors(server, run_folder, tmp_path):
     for address in ("hf://user", "hf://user/../other", "hf://"):
         with pytest.raises(UserError, match="expected an address"):
             avsdn_tf.load(address)

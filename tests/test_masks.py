@@ -1,4 +1,4 @@
-"""Padding at the end of shorter clips changes nothing."""
+"""Padding at the end of shorter clips doesn't change results."""
 
 import keras
 import numpy as np

@@ -33,7 +33,7 @@ PIXEL_FORMATS = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}
 
 
 def grey(index):
-    """A level for each of 28 frames, 8 apart, so that coding errors don't matter."""
+    """Return a frame's grey level: 28 levels, 8 apart, tolerate coding errors."""
     return 16 + 8 * (index % 28)
 
 
@@ -175,10 +175,11 @@ def test_every_container_is_read(tmp_path, suffix):
     *codecs, rate = CONTAINERS[suffix]
     file = write(
         str(tmp_path / f"video.{suffix}"),
-        # Half a frame late: an encoder's silence must not change the chosen frames.
+        # Half a frame late, so that silence that an encoder puts before the sound
+        # doesn't change which frames are chosen.
         times_s=0.05 + np.arange(28) / 10,
         images=[grey_image(index) for index in range(28)],
-        # AVI has a fixed frame rate, and fills up with empty packets.
+        # AVI has a fixed frame rate, and fills gaps with empty packets.
         fps=20,
         waveform=click(2.25, 2.8, rate),
         rate=rate,
@@ -220,8 +221,8 @@ def test_several_frames_per_second_are_read(tmp_path, frames_per_second):
 
 
 def test_a_frame_is_shown_from_its_timestamp(tmp_path):
-    # Frame 2 starts exactly at the middle of second 0, frame 4 just after the middle of
-    # second 1, and no frame in second 2.
+    # Frame 2 starts exactly at the middle of second 0. Frame 4 starts just after the
+    # middle of second 1. No frame starts in second 2.
     times_s = [0, 0.49, 0.5, 0.51, 1.501, 3.2]
     images = [grey_image(index) for index in range(len(times_s))]
     file = write(str(tmp_path / "video.mkv"), times_s=times_s, images=images)
@@ -241,7 +242,7 @@ def test_reordered_frames_in_avi_are_read_in_order(tmp_path, frames_per_second, 
         container.mux(stream.encode(None))
     with av.open(file) as container:
         order = [frame.pts for frame in container.decode(video=0)]
-        assert order != sorted(order), "FFmpeg no longer needs help"
+        assert order != sorted(order), "FFmpeg orders the timestamps"
     expected = [
         [
             (s * fps + i * fps // frames_per_second) % 28
@@ -270,7 +271,7 @@ def test_reordered_frames_in_avi_after_a_cut_are_read(tmp_path):
     seconds = read(file, 10)
     assert level(seconds[0].frames[0]) == 20
     assert levels(seconds)[1] == [(30 + i) % 28 for i in range(10)]
-    # The time of the packet, which is decoded two frames before its frame is shown.
+    # The packet's decoding time: two frames before its frame is shown.
     assert seconds[0].start_s == 1.8
 
 
@@ -388,7 +389,7 @@ def test_frames_of_odd_sizes_are_read(tmp_path, size):
     np.testing.assert_array_equal(second.frames, images[5][None])
 
 
-# The second is 8K.
+# 7680 x 4320 is 8K.
 @pytest.mark.parametrize(("size", "height"), [((1620, 30), 20), ((7680, 4320), 608)])
 def test_large_frames_are_scaled_down(tmp_path, size, height):
     file = str(tmp_path / "video.mkv")
@@ -464,7 +465,7 @@ def write_channels(file, *channels, layout="stereo"):
     ("layout", "channels"),
     [
         ("stereo", (1, -1)),
-        # Not quite of the same loudness.
+        # Slightly different loudness.
         ("stereo", (1, -0.9)),
         ("quad", (1, -1, 0, 0)),
     ],
@@ -489,7 +490,7 @@ def test_inverted_channels_are_detected(tmp_path, caplog, layout, channels):
         (tone(0.5), tone(0.5)),
         (tone(0.5), tone(0)),
         (tone(0.5), tone(-0.5) + tone(0.3)),
-        # Not loud.
+        # Almost silent.
         (tone(0.002), tone(-0.002)),
         (tone(0.5), tone(0.5, period=0.002)),
     ],
@@ -597,7 +598,7 @@ def test_sound_that_starts_late_is_read(tmp_path, suffix):
 
 
 def test_time_counts_from_the_first_timestamp(tmp_path):
-    # Recorders count from when they were switched on.
+    # Some recorders' timestamps count from the time at which they were switched on.
     for suffix, is_late in (("mkv", True), ("mp4", True), ("ts", False)):
         file = str(tmp_path / f"video.{suffix}")
         rate = CONTAINERS[suffix][2]
@@ -666,8 +667,8 @@ def test_special_file_names_are_read(tmp_path, name):
 
 
 def test_a_gap_and_an_overlap_in_the_sound_are_read(tmp_path):
-    # One second of constant sound at 0 s, at 1.5 s after a gap, and at 2.2 s, which
-    # overlaps the sound before by 0.3 s.
+    # One second of constant sound each at 0 s, at 1.5 s (after a gap) and at 2.2 s
+    # (0.3 s before the previous sound ends).
     file = str(tmp_path / "sound.mkv")
     with av.open(file, "w") as container:
         stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
@@ -712,7 +713,7 @@ def write_streamed(file, **arguments):
     return str(file)
 
 
-def test_unstated_far_jumps_of_timestamps_are_refused(tmp_path):
+def test_a_far_jump_of_timestamps_needs_a_stated_duration(tmp_path):
     images = [grey_image(index) for index in range(4)]
     file = write_streamed(
         tmp_path / "video.mkv", times_s=[0, 0.5, 1, 1000], images=images
@@ -742,8 +743,9 @@ def test_timestamps_that_jump_back_are_refused(tmp_path):
 def test_streams_far_apart_in_the_file_are_read(
     tmp_path, monkeypatch, first, max_waiting_bytes
 ):
-    # All packets of one stream except the first precede the other stream. If too many
-    # bytes would be buffered, the file is opened a second time.
+    # In the file, all packets of one stream precede the packets of the other stream,
+    # except for the other stream's first packet. If too many bytes would be buffered,
+    # the file is opened a second time.
     monkeypatch.setattr(packets, "_MAX_WAITING_BYTES", max_waiting_bytes)
     reopen, opened = Source.reopen, []
     monkeypatch.setattr(
@@ -804,7 +806,7 @@ def test_a_picture_with_a_long_pause_is_read(tmp_path):
     file = str(tmp_path / "jpeg.mkv")
     seconds = read(write(file, codecs=("mjpeg", "flac"), **arguments))
     assert levels(seconds) == [[0], [1], *[[2]] * 93, [3], [4]]
-    # This decoder holds frames back, and no key frame follows.
+    # The decoder of H.264 holds frames back, and no key frame follows.
     arguments["times_s"] = [0, 1, 2, 95, 96, 97, 98, 99]
     arguments["images"] = [grey_image(index) for index in range(8)]
     seconds = read(write(str(tmp_path / "h264.mkv"), **arguments))
@@ -908,7 +910,7 @@ def test_a_picture_that_starts_after_more_than_a_minute_is_read(tmp_path):
 
 @pytest.mark.parametrize(("suffix", "bframes"), [("mkv", 0), ("mkv", 3), ("mp4", 3)])
 def test_slides_are_read(tmp_path, suffix, bframes):
-    # One frame in 100 s, only the first of them a key frame.
+    # One frame per 100 s. Only the first frame is a key frame.
     file = str(tmp_path / f"video.{suffix}")
     with av.open(file, "w") as output:
         sound = sound_packets(output, "flac", click(430, 500, 8_000), 8_000, "mono")
@@ -931,7 +933,7 @@ def test_slides_are_read(tmp_path, suffix, bframes):
 def test_seconds_are_returned_before_the_whole_file_is_read(tmp_path):
     file = tmp_path / "video.mkv"
     rng = np.random.default_rng(0)
-    # Noise does not compress: the cut takes the last half of the time, too.
+    # Noise does not compress: half of the bytes are half of the duration.
     images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(100)]
     write(str(file), images=images, waveform=click(1, 10, 44_100))
     content = file.read_bytes()
@@ -1052,7 +1054,7 @@ def test_cut_off_files_are_refused(tmp_path, suffix, share):
 
 
 def test_a_cut_off_file_with_an_attachment_is_refused(tmp_path):
-    # FFmpeg reports the container's duration for an attachment.
+    # FFmpeg reports the container's duration as the duration of an attachment.
     file = tmp_path / "video.mkv"
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(60)]

@@ -139,7 +139,7 @@ class CustomData:
     def _label(
         self, clip: CustomClip, spans: Sequence[Span], length: int
     ) -> dict[str, Any]:
-        """Return an example's labels. The later of two overlapping events counts."""
+        """Return an example's labels. Of overlapping events, the later one counts."""
         background = self._classes[BACKGROUND]
         labels = np.full(length, background, np.int64)
         covered: dict[int, int] = collections.Counter()

@@ -37,7 +37,7 @@ class CustomClip:
         features: Paths of audio and visual features, or None.
         hops_s: Seconds per row of audio and of visual features.
         tolerance_s: Largest difference in length of audio and visual features, and
-            largest time from the clip's end to an event's end, in seconds.
+            largest time by which an event may end after the clip, in seconds.
     """
 
     row: int
@@ -72,7 +72,7 @@ class CustomClip:
 
 @dataclasses.dataclass(frozen=True)
 class ClipLines:
-    """The lines of one clip.
+    """The lines of one clip in manifest.csv.
 
     Attributes:
         first: The clip as its first line describes it.
@@ -84,7 +84,7 @@ class ClipLines:
 
     @classmethod
     def start(cls, first: CustomClip) -> "ClipLines":
-        """Return the lines of a clip with one line."""
+        """Return a `ClipLines` that holds the first line of a clip."""
         return cls(first, {name: list(first.events) for name in first.categories})
 
     def add(self, other: CustomClip, where: str) -> None:

@@ -104,6 +104,6 @@ class Predictions(ClipArrays):
 
     @property
     def is_real(self) -> np.ndarray:
-        """Which segments are not padding, `(num_clips, num_segments)` bool."""
+        """Mask of the segments that are not padding, `(num_clips, num_segments)`."""
         real = self.labels >= 0
         return real.all(axis=2) if self.multi_label else real

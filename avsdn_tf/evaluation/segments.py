@@ -49,7 +49,7 @@ def _sum(
 
 
 def partial_clips(labels: np.ndarray, background: int) -> np.ndarray:
-    """Return which clips have both event and background segments, `(num_clips,)`."""
+    """Return a mask of clips with both events and background, `(num_clips,)`."""
     is_background = labels == background
     is_event = (labels >= 0) & ~is_background
     return is_background.any(axis=1) & is_event.any(axis=1)
@@ -99,7 +99,7 @@ def per_category(
     """Score the segments of every class separately.
 
     Returns:
-        One dictionary a class, `"Background"` last: `category`, `segments` (number of
+        One dictionary per class, `"Background"` last: `category`, `segments` (number of
         true segments), `predicted` (number of predicted segments), `precision`,
         `recall` and `f1`. Undefined ratios, such as the precision of a class that was
         never predicted, are None.
@@ -139,9 +139,9 @@ def most_confused(
     """Return the 30 most confused pairs of classes, in descending order.
 
     Returns:
-        One dictionary a pair: `category` (true class), `predicted` (predicted class),
-        `segments` (number of these segments), `of` (number of the true class's
-        segments).
+        One dictionary per pair: `category` (true class), `predicted` (predicted class),
+        `segments` (number of segments of this pair), `of` (number of segments of the
+        true class).
     """
     names = [*categories, "Background"]
     wrong = (labels != predicted) & (labels >= 0)

@@ -76,7 +76,8 @@ def events_of_clips(
         is_active = probabilities >= tf.constant(thresholds, probabilities.dtype)
     if mask is not None:
         is_active &= (mask != 0)[..., None]
-    # With axes (clip, class, segment), starts and ends come in the same order.
+    # With axes (clip, class, segment), tf.where returns starts and ends in the same
+    # order.
     is_active = tf.pad(tf.transpose(is_active, (0, 2, 1)), [(0, 0), (0, 0), (1, 1)])
     before, after = is_active[..., :-1], is_active[..., 1:]
     starts, ends = tf.where(~before & after), tf.where(before & ~after)

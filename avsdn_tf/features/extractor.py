@@ -249,7 +249,7 @@ def build_extractor(
 
     Args:
         visual_network: See `VisualNetwork`.
-        vggish: `audio_weights` of VGGish.
+        vggish: Sets `audio_network` to VGGish, with these `audio_weights`.
         visual_weights: See `VisualNetwork`.
         empty: See `Extractor`.
         visual_precision: See `VisualNetwork`.

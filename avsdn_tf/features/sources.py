@@ -119,7 +119,7 @@ def _replaced_pkg_resources() -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    # TensorFlow depends on packaging.
+    # packaging is installed, because TensorFlow depends on it.
     from packaging.version import parse
 
     sys.modules[name] = ModuleType(name)

@@ -1,7 +1,7 @@
 """Keras metrics of segments and events, for `compile`.
 
-Padding is not counted. A segment is padding if its class is -1, its row is all -1 (or
-all 0 in one-hot targets), or its weight is 0. The networks of this package set the
+Padding is not counted. A segment is padding if its class is -1, its target vector is
+all -1 (or all 0 if one-hot), or its weight is 0. The networks of this package set the
 targets of masked segments to -1.
 """
 
@@ -88,7 +88,7 @@ class _Ratio(keras.metrics.Metric):
         if weights is not None:
             weights = ops.cast(weights, self.dtype)
             if len(values.shape) == 1:
-                # A clip's weight is the mean over its real segments.
+                # A clip's weight is the mean weight of its real segments.
                 num_real = ops.sum(ops.cast(weights > 0, self.dtype), axis=1)
                 weights = ops.divide_no_nan(ops.sum(weights, axis=1), num_real)
             values = values * weights
@@ -181,7 +181,7 @@ class _CategoryRatio(_Ratio):
             multi-hot, and `y_pred` has no background.
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
-        from_logits: Whether `y_pred` of `multi_label` is logits, not probabilities.
+        from_logits: If `multi_label`, whether `y_pred` is logits, not probabilities.
         name: Name of the metric.
         dtype: Dtype of the sums.
     """
@@ -205,7 +205,7 @@ class _CategoryRatio(_Ratio):
         self.from_logits = from_logits
 
     def _read(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-        """Return classes, or the arguments of `count_segments` if `multi_label`."""
+        """Return true and predicted classes, as multi-hot vectors if `multi_label`."""
         if not self.multi_label:
             return super()._read(y_true, y_pred)
         if len(y_true.shape) != 3 or y_true.shape[-1] != y_pred.shape[-1]:
@@ -243,7 +243,7 @@ class EventF1(_CategoryRatio):
             different categories overlap.
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
-        from_logits: Whether `y_pred` of `multi_label` is logits, not probabilities.
+        from_logits: If `multi_label`, whether `y_pred` is logits, not probabilities.
         name: Name of the metric.
         dtype: Dtype of the sums.
 
@@ -251,8 +251,8 @@ class EventF1(_CategoryRatio):
         y_true: As in `SegmentAccuracy`; the last class is background. If
             `multi_label`, multi-hot, without background.
         y_pred: As in `SegmentAccuracy`.
-        sample_weight: `(batch,)` or `(batch, num_segments)`. A clip's events are
-            weighted by the mean over its real segments.
+        sample_weight: `(batch,)` or `(batch, num_segments)`. The weight of an event is
+            the mean weight of its clip's real segments.
 
     Returns:
         F1, in [0, 1]; 0 if there are no events.
@@ -306,12 +306,12 @@ class SegmentF1(_CategoryRatio):
     """F1 of the segments of all categories, without background.
 
     Args:
-        average: `"micro"`, over the segments of all categories, or `"macro"`, the mean
-            over the F1 of the categories that occur as true or predicted.
+        average: `"micro"`, F1 over the segments of all categories, or `"macro"`, the
+            mean F1 of the categories with true or predicted segments.
         multi_label: Whether a segment may have several categories.
         thresholds: If `multi_label`, the probability from which each category is
             active; None for 0.5 each.
-        from_logits: Whether `y_pred` of `multi_label` is logits, not probabilities.
+        from_logits: If `multi_label`, whether `y_pred` is logits, not probabilities.
         name: Name of the metric.
         dtype: Dtype of the sums.
 
@@ -349,14 +349,14 @@ class SegmentF1(_CategoryRatio):
         self.average = average
 
     def _create_totals(self, shape: tuple[int, ...]) -> None:
-        # One total a category: the first batch determines their number.
+        # One total per category. The first batch determines the number of categories.
         if shape:
             super()._create_totals(shape)
         else:
             self.numerator = self.denominator = None
 
     def counts(self, labels: Any, predicted: Any, background: int) -> tuple[Any, Any]:
-        """Return the counts of `count_segments`, by segment and category."""
+        """Return two counts, `(batch, num_segments, num_categories)` each."""
         if not self.multi_label:
             is_padding = ops.expand_dims(labels < 0, -1)
             num_classes = background + 1

@@ -1,4 +1,4 @@
-"""AVEL, the network of Tian et al. with one LSTM a modality."""
+"""AVEL, the network of Tian et al. with one LSTM per modality."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from avsdn_tf.models.lstm import SequenceLSTM
 
 @keras.saving.register_keras_serializable(package="avsdn_tf")
 class AVEL(SegmentClassifier):
-    """Audio-visual event localization with one bidirectional LSTM a modality.
+    """Audio-visual event localization with one bidirectional LSTM per modality.
 
         encoded = concat(BiLSTM(audio), BiLSTM(visual))
         logits = dense(relu(dense_64(relu(encoded))))
@@ -27,22 +27,22 @@ class AVEL(SegmentClassifier):
             the audio feature. False: the mean of the map.
         audio_axis: As in `AudioGuidedAttention`.
         units: Width of each LSTM, in each direction.
-        dropout: Dropout rate of features (the same in all segments of a clip) and of
-            encoder outputs; 0 in the paper.
+        dropout: Dropout rate of features (all segments of a clip drop the same ones)
+            and of encoder outputs; 0 in the paper.
         **kwargs: `num_segments`, `segment_s` and `backbones`, as in
             `SegmentClassifier`, and arguments of `keras.Model`.
 
     Call arguments:
         inputs: `{"audio": (batch, num_segments, audio_width), "visual": (batch,
-            num_segments, *visual_shape)}`, or the pair; an unused modality may be
-            missing from the dictionary.
+            num_segments, *visual_shape)}`, or the pair `(audio, visual)`. An unused
+            modality may be missing from the dictionary.
 
     Returns:
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If `modalities` is unknown, or attention is given no feature maps or
-            only one modality.
+        ValueError: If `modalities` is unknown, or attention is used without feature
+            maps or with a single modality.
 
     Example:
         >>> model = avsdn_tf.AVEL(categories, visual_shape=(7, 7, 512), attention=True)
@@ -125,7 +125,7 @@ class AVEL(SegmentClassifier):
             training: Boolean. Whether dropout is active.
 
         Returns:
-            One tensor a modality, `(batch, num_segments, 2 * units)`, audio first.
+            One tensor per modality, `(batch, num_segments, 2 * units)`, audio first.
         """
         encoded, mask = [], inputs.get("mask")
         if self.modalities != "visual":

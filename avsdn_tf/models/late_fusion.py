@@ -43,14 +43,15 @@ class LateFusion(SegmentClassifier):
     Call arguments:
         inputs: Scores of sound classes and probabilities of image classes in [0, 1],
             `{"audio": (batch, num_segments, audio_width), "visual": (batch,
-            num_segments, num_image_classes)}`, or the pair.
+            num_segments, num_image_classes)}`, or the pair `(audio, visual)`.
 
     Returns:
         Segment logits, `(batch, num_segments, len(categories) + 1)`.
 
     Raises:
-        ValueError: If an index or a number is out of its range, or there is not one
-            list of indices for each category.
+        ValueError: If an index, `temperature` or `background_level` is out of range,
+            `heard` or `seen` doesn't have one list per category, or a category has no
+            sound class.
 
     Example:
         >>> model = avsdn_tf.LateFusion(
@@ -93,8 +94,8 @@ class LateFusion(SegmentClassifier):
             raise ValueError("Expected at least one sound class of each category")
         self.temperature = float(temperature)
         self.background_level = float(background_level)
-        # Pad the index lists to the same length. A repeated index keeps the maximum; an
-        # additional class of probability 0 keeps the sum.
+        # Pad the index lists to the same length. A repeated index doesn't change the
+        # maximum, and a class of probability 0 doesn't change the sum.
         self._heard = _pad([(indices, indices[0]) for indices in self.heard])
         self._seen = _pad([(indices, self.visual_shape[0]) for indices in self.seen])
         self.build()

@@ -64,7 +64,7 @@ def processor() -> str:
 def has_bfloat16() -> bool:
     """Return whether the processor has bfloat16 instructions; False except on Linux.
 
-    PyTorch's LSTM fails in bfloat16 on some processors without them.
+    PyTorch's LSTM fails in bfloat16 on some processors without these instructions.
     """
     info = _cpuinfo()
     # The flags are avx512_bf16 and amx_bf16 on x86, bf16 on Arm.

@@ -1,6 +1,6 @@
 """The parts of the benchmark: functions that yield comparisons.
 
-Each function gets the command line's arguments and the data set.
+Each function receives the command line's arguments and the data set.
 """
 
 import contextlib
@@ -198,7 +198,7 @@ def measure_epoch(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def _train_other(module: str, **settings: Any) -> tuple[float, int]:
-    """Train some epochs by another program; see `_train`."""
+    """Train with another program; return seconds per epoch and peak memory in bytes."""
     with Contender(module, "epoch", **settings) as contender:
         of = [contender.take_turn()[0] for _ in range(_EPOCHS)]
         return statistics.median(of[1:]), contender.finish()
@@ -210,7 +210,7 @@ def _train(
     module: str = "avsdn_tf.main",
     **more: Any,
 ) -> tuple[float, int]:
-    """Train by the command line; return seconds an epoch, and peak memory in bytes."""
+    """Train by the command line; return seconds per epoch and peak memory in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(f"{folder}/run")
         flags = _flags(args, dataset, run, **{"epochs": _EPOCHS, **more})
@@ -221,7 +221,7 @@ def _train(
 
 
 def _flags(args: Namespace, dataset: Dataset, run: RunFolder, **more: Any) -> list[str]:
-    """Return the flags of the command that trains."""
+    """Return the flags of the training command."""
     settings = {
         "model": _batch(dataset).network,
         "dataset": dataset.name,
@@ -296,7 +296,7 @@ def measure_distribution(args: Namespace, dataset: Dataset) -> Iterator[Comparis
 
 @contextlib.contextmanager
 def _feature_file(dataset: Dataset) -> Iterator[str]:
-    """Yield a temporary file of `write_features`, for the other programs."""
+    """Yield the path of a temporary feature file, which the other programs read."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "features.h5")
         with explain_unwritable(path, "Choose a larger folder by TMPDIR=."):
@@ -309,8 +309,9 @@ def write_features(dataset: Dataset, path: pathlib.Path) -> None:
 
     Args:
         dataset: The data.
-        path: The file. It holds `audio` and `visual`, float32, not chunked; the
-            segments' classes, `labels`; and `rows_train` and `rows_validation`.
+        path: The file. It holds `audio` and `visual`, float32, not chunked; `labels`,
+            the segments' classes, int64; and `rows_train` and `rows_validation`, the
+            indices of each split's clips in these arrays.
     """
     num_clips = sum(map(dataset.num_clips, SPLITS))
     shape = (num_clips, dataset.num_segments)

@@ -27,7 +27,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, query: Tensor, memory: Tensor) -> Tensor:
-        """Return the attended queries."""
+        """Return the block's output, of the shape of `query`."""
         attended, _ = self.attention(query, memory, memory)
         x = self.norms[0](query + self.dropout(attended))
         hidden = self.dropout(torch.relu(self.hidden(x)))
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList([Block(feed_forward) for _ in range(2)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode."""
+        """Return the encoded segments, `(batch, num_segments, UNITS)`."""
         x = self.projection(x)
         for block in self.blocks:
             x = block(x, x)
@@ -59,7 +59,7 @@ class Decoder(nn.Module):
         self.block = Block(feed_forward)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Decode."""
+        """Return the decoded segments, `(batch, num_segments, UNITS)`."""
         query = self.projection(x)
         return self.block(query, torch.cat([memory, query], dim=1))
 
@@ -75,7 +75,7 @@ class Interaction(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Attend."""
+        """Return the combined modalities, of the shape of `first`."""
         product = first * second
         memory = torch.cat([second, first], dim=1)
         attended, _ = self.attention(product, memory, memory)
@@ -111,7 +111,7 @@ class ChannelSpatial(nn.Module):
         self.cells = CellWeights(AUDIO_WIDTH, width)
 
     def forward(self, audio: Tensor, cells: Tensor, compared: Tensor) -> Tensor:
-        """Attend."""
+        """Return the weighted sum of the cells; `audio` and `compared` set the gate."""
         query = (self.visual(compared) * self.audio(audio).unsqueeze(2)).mean(dim=2)
         return self.cells(audio, cells * (1 + self.gate(query)).unsqueeze(2))
 
@@ -126,7 +126,7 @@ class Unscaled(nn.Module):
         self.value = nn.Linear(memory, memory)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Attend."""
+        """Return the weighted sums of the memory's values, one per row of `x`."""
         scores = self.query(x) @ self.key(memory).transpose(-1, -2)
         return torch.softmax(scores, dim=-1) @ self.value(memory)
 
@@ -143,7 +143,7 @@ class SelfGuided(nn.Module):
         self.audio_guided = ChannelSpatial(width)
 
     def forward(self, audio: Tensor, cells: Tensor) -> Tensor:
-        """Attend."""
+        """Return the weighted sum of the cells, `(batch, num_segments, width)`."""
         related = self.norm(cells + self.dropout(self.related(cells, cells)))
         own = self.own(related.mean(dim=2), related)
         heard = self.audio_guided(audio, cells, related)

@@ -19,11 +19,11 @@ const widestSegment = 6;
 // In seconds, less than a frame.
 const tolerance = 0.01;
 
-// Kept apart from the video's time, so that the page works if the video can't play.
+// The page has its own time, so that it works even if the video can't play.
 let time = data.start_s;
 let zoom = 1;
 let animation = 0;
-// Segments under the mouse, in the list of classes, and marked in the table.
+// Segments: under the mouse, shown in the list of classes, marked in the table.
 let hovered = null;
 let shown = null;
 let marked = null;
@@ -44,7 +44,8 @@ function clock(seconds) {
     : `${minutes}:${padded}`;
 }
 
-// Tolerates players that stop slightly before the time they seek to.
+// Returns the segment at a time. Tolerates players that stop slightly before the time
+// they seek to.
 function segmentAt(seconds) {
   const segment = Math.floor((seconds - data.start_s) / data.segment_s + 1e-4);
   return clamp(segment, 0, lastSegment);
@@ -167,8 +168,8 @@ function followVideo() {
   animation = requestAnimationFrame(followVideo);
 }
 
-// In an MP4 that starts after 0, Chromium mistakes the duration for the end, and stops
-// there. It corrects the duration as it reads on: seek again when that happens.
+// In an MP4 that starts after 0, Chromium mistakes the duration for the end, and a seek
+// stops there. Chromium corrects the duration while it reads the file: then seek again.
 function finishSeek() {
   const now = video.currentTime;
   const isShort = sought !== null && now < sought - tolerance;
