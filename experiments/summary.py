@@ -1,4 +1,4 @@
-"""Read the results of a table's runs, check that they agree, and summarize them."""
+"""Read the results of a table's runs, check their data, and summarize the results."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -76,9 +76,9 @@ def read_results(
         failures: Error messages of failed runs, by folder.
 
     Returns:
-        One result per row. A run also fails if it can't be read, if its source was
-        trained again, or if it was scored on other data than earlier runs or than its
-        own training.
+        One result per row. A run also fails if it can't be read, if it started from
+        the encoders of a run that was trained again afterwards, or if it was scored on
+        other data than earlier runs or than its own training.
     """
     first: dict[Any, Any] = {}
     results = []

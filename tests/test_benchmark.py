@@ -131,7 +131,7 @@ def test_the_plain_keras_network_equals_ours(batch):
     shapes = sorted(tuple(weight.shape) for weight in other.weights)
     assert shapes == sorted(tuple(weight.shape) for weight in model.weights)
     rng = np.random.default_rng(0)
-    # The order of the weights differs: assign one value to all weights of a shape.
+    # The order of the weights differs: assign one array to all weights of its shape.
     for shape, weights in by_shape.items():
         value = rng.normal(size=shape, scale=0.3)
         for weight in (*weights, *other.weights):

@@ -201,7 +201,7 @@ def test_the_launcher_forwards_sighup_as_sigterm(monkeypatch):
 
 
 def is_worker(pid, parent, index):
-    """Return whether a process is the worker of an index, started by a parent."""
+    """Return whether process `pid` is worker `index`, a child of process `parent`."""
     folder = pathlib.Path(f"/proc/{pid}")
     try:
         status = (folder / "status").read_text()
@@ -319,7 +319,7 @@ def test_invalid_json_in_tf_config_is_one_message_with_mirrored(monkeypatch):
         distribution.place("mirrored")
 
 
-def test_local_workers_need_no_cluster_and_ignore_an_empty_one(monkeypatch):
+def test_local_workers_need_no_cluster_and_ignore_an_empty_cluster(monkeypatch):
     ended = subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
     monkeypatch.setattr(launcher, "_start", lambda *_: [ended])
     monkeypatch.setenv("TF_CONFIG", "{}")

@@ -122,7 +122,7 @@ def test_unloadable_backbones_in_features_json_are_one_message(
     assert str(folder / value) in message
     # Offline, the other backbone's error and a hint follow.
     assert len(message.splitlines()) <= 3
-    # No backbones claim the folder.
+    # Without backbones, no folder of features is created.
     assert not (folder / "features").exists()
 
 
@@ -183,7 +183,7 @@ def test_paths_in_features_json_are_relative_to_its_folder(
         "visual_precision": "mixed_bfloat16",
     }
     assert loaded == [{**backbones, "empty": None}]
-    # However the folder is named, its features are of the same backbones.
+    # Relative and absolute paths of the folder give the same backbones.
     monkeypatch.chdir(folder)
     extract(folder)
     write_settings(folder, vggish="https://example.org/1", visual_weights="imagenet")

@@ -1,4 +1,4 @@
-"""Damaged copies of videos end in seconds or in an error, without a leak."""
+"""Damaged copies of videos are read or refused, without hanging or leaking memory."""
 
 import pytest
 

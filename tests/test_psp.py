@@ -75,7 +75,7 @@ def encode(encoder, audio, visual):
         for layer in (encoder.audio_hidden, encoder.audio_projection):
             (kernel,) = layer.get_weights()
             audio = audio @ kernel
-    # AudioGuidedAttention has its own test.
+    # Another test checks AudioGuidedAttention.
     visual = np.asarray(encoder.visual_pooling(audio.astype("float32"), visual)[0])
     if encoder.reduced:
         kernel, bias = encoder.visual_projection.get_weights()
@@ -110,7 +110,8 @@ def test_propagation_follows_its_equations(rng, reduced):
 
 
 def test_similar_segments_are_propagated():
-    # The first visual segment equals the second audio segment; the second is zero.
+    # The first visual segment equals the second audio segment. The second visual
+    # segment is zero.
     layer = PositiveSamplePropagation(2, 0.3, reduced=True)
     audio = np.array([[[0.0, 1.0], [1.0, 0.0]]], "float32")
     visual = np.array([[[1.0, 0.0], [0.0, 0.0]]], "float32")
@@ -157,7 +158,7 @@ def test_cpsp_follows_its_equations(rng, weak):
     np.testing.assert_array_equal(np.argmax(model(inputs), -1), classes)
 
 
-def test_networks_have_the_number_of_weights_of_the_program():
+def test_networks_have_as_many_weights_as_the_authors_networks():
     categories = [str(k) for k in range(28)]
     attention = 129 * 512 + 513 * 512 + 2 * 512 * 49 + 49
     dense = 128 * 256 + 512 * 256 + 2 * 256 * 128
@@ -341,7 +342,7 @@ def test_fit_and_train_minimize_the_same_loss(kind, weak, rng):
 
 
 def test_the_loss_without_outputs_of_a_call_is_finite(rng):
-    # Keras on PyTorch calls `compute_loss` like this to trace `fit`.
+    # The second loss has no preceding call, as when Keras on PyTorch traces `fit`.
     for kind in (avsdn_tf.PSP, avsdn_tf.CPSP):
         model = make_model(kind, rng)
         model.compile("sgd", CROSSENTROPY)

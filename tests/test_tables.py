@@ -21,7 +21,7 @@ from tests.experiment_runs import write_run
 
 
 class FakeTrainings(list):
-    """Configurations of the trainings; those of a model in `failing` fail."""
+    """Configurations of the trainings. Trainings of a model in `failing` fail."""
 
     failing = ()
 
@@ -152,10 +152,9 @@ def test_table_shows_failures_and_resumes(tmp_path, fake_training, fill, capsys)
     assert re.match(r"\d/8 ", line)
 
     fake_training.clear()
-    # Another data folder starts no new training.
     with pytest.raises(SystemExit, match="failed"):
         fill("table1", "--recipe=paper", f"--data_dir={tmp_path}")
-    # Finished runs are not trained again, failed ones are.
+    # With another data folder, too, only failed runs are trained again.
     assert {config.model for config in fake_training} == {"avel_visual"}
 
 
@@ -164,7 +163,6 @@ def test_rows_show_more_than_accuracy(tmp_path, fake_training, fill):
     assert "| partial clips | background recall | event F1 | validation |" in text
     assert "80.0 | 80.0 to 80.0 | | 31.0 | 32.0 | 33.0 | 50.0 | 1 | 0 |" in text
     assert "standard deviation" not in text
-    # The settings of the runs.
     assert "At most 7 epochs a run, fewer where 3 bring no better" in text
     packages = "TensorFlow 2.0, Keras 3.0, avsdn_tf 0.0"
     assert f"- Trained by an unrecorded commit, {packages}.\n" in text
@@ -198,11 +196,11 @@ def test_the_labels_table_compares_both_systems_on_equal_labels(
     assert [line["model"] for line in lines] == ["avel", "avsdn", "avsdn"] * 2
     assert avel["training_labels"] == same["training_labels"] == "mil_background"
     assert own["training_labels"] == "average"
-    # Each row changes one thing of the row before: the system, then the labels.
+    # Each row differs from the row before in one thing: the system, then the labels.
     assert [line["gain"] for line in lines] == ["", "0.2", "0.0"] * 2
     assert "over the row before" in text
     assert "unequal" not in text
-    # Runs of table 2 are not trained again.
+    # Runs that table 2 shares with this table are not trained again.
     fake_training.clear()
     fill("table2")
     assert {config.model for config in fake_training} == {"avel_audio", "avel_visual"}
@@ -254,7 +252,7 @@ def test_runs_on_other_data_are_not_mixed(fake_training, fill, tmp_path, what):
         write_run(last.path, 0, config, clips=(1, 2, 3))
         message = "other test clips"
     elif what == "disclaimer":
-        # AVE's features replaced the simulated ones in the same data folder.
+        # As if AVE's features had replaced the simulated features in the data folder.
         change(last.report, disclaimer=None)
         message = "none, as on AVE"
     elif what == "hash":
@@ -299,7 +297,7 @@ def test_a_row_uses_the_first_data_set_with_its_features(
     assert text.splitlines()[0].endswith(title)
     assert f"{both} " in text
     assert (tmp_path / "results/table1-synthetic+vgg19-simulated-not-ave.csv").is_file()
-    # AVSDN is compared with rows of both.
+    # AVSDN is compared with rows of both data sets.
     assert text.count("+20.0 (20.0 to 20.0)") == 6
     assert text.count("not run: needs tfds_ave/resnet152_maps") == 1
 
@@ -448,7 +446,7 @@ def test_best_recipe_changes_only_options_of_the_model(fake_training, fill):
     for config in best:
         assert config.bidirectional == (config.model == "avsdn")
         assert config.dropout
-    # Both recipes score the same: no gain, and AVSDN 20 points ahead in both.
+    # Both recipes have equal scores: the gains are 0, and AVSDN is 20 points ahead.
     assert text.count("+0.0 (0.0 to 0.0)") == 4
     assert text.count("+20.0 (20.0 to 20.0)") == 6
 
@@ -465,14 +463,14 @@ def test_changes_are_compared_with_the_row_before(fake_training, fill):
 def test_scores_of_the_cross_modality_task_fill_a_row(tmp_path):
     labels = np.array([[1, 1, 0], [0, 1, 1]])
     distances = np.ones((2, 3, 3))
-    # The sound of clip 7 is near the right pictures, its picture near no sound.
+    # Sound and picture of clip 7 match in the event. Clip 9 has equal distances.
     distances[0, 0, 0] = distances[0, 1, 1] = 0
     folder = RunFolder(tmp_path)
     Distances(np.array([9, 7]), distances[::-1], labels[::-1]).save(folder.predictions)
     wanted = Distances(np.array([7, 9]), distances, labels)
     for name, right in zip(("a2v", "v2a"), right_starts(wanted), strict=True):
         clips, correct = summary.read_correct(load_row(f"tian_avdln_{name}"), folder)
-        # Sorted by row.
+        # Clips are sorted by row.
         assert clips.tolist() == [7, 9]
         np.testing.assert_array_equal(correct, right[:, None])
 
@@ -524,7 +522,7 @@ def test_figure_text_does_not_overlap_data(two_tasks):
     figure = tables.draw("Title", *two_tasks)
     (axes,) = figure.axes
     assert figure.get_suptitle() == "Title"
-    # The legend is outside of the axes; a row without result has a word.
+    # The legend is outside of the axes. A row without a result shows a text.
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert axes.get_legend() is None

@@ -227,7 +227,7 @@ def test_metadata_of_custom_data_contain_a_hash_of_the_labels(tmp_path):
 
 
 def test_feature_shapes_follow_the_config(tmp_path, monkeypatch):
-    """Only the configs define AVE's shapes."""
+    """The shapes come from the config alone, not from constants for AVE."""
     config = dataclasses.replace(
         CONFIGS[0],
         name="tiny",

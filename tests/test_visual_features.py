@@ -99,7 +99,7 @@ def test_a_real_clip_through_networks_of_the_true_architecture(tmp_path):
 
 
 def test_folded_and_unfolded_networks_give_equal_features(rng):
-    # Random normalization: the initial one is almost the identity.
+    # Randomize the normalization: a new layer is almost the identity.
     network = keras.applications.ResNet50(
         include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3)
     )
@@ -203,7 +203,7 @@ def test_weights_of_another_network_are_one_message(tmp_path, monkeypatch):
     monkeypatch.setitem(
         visual.RECIPES, "resnet152", visual.dataclasses.replace(recipe, network=network)
     )
-    # Commands print warnings, which the suite would raise: expect none.
+    # Record warnings, which commands would print: pytest would raise them as errors.
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         with pytest.raises(UserError, match=r"other.weights.h5: can't be loaded"):
@@ -250,7 +250,7 @@ def keras_settings():
 
 
 class Classifier(tf.Module):
-    """Logits of 1,001 classes of 8 x 8 pixels: class 1 + i for brightness i."""
+    """Map images of 8 x 8 pixels and brightness i to class 1 + i of 1,001 classes."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, "images")])
     def __call__(self, images):

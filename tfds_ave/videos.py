@@ -41,7 +41,7 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
     Several rows may share a video.
 
     Raises:
-        DatasetError: If both archive and folder are missing, or some videos.
+        DatasetError: If archive and folder are missing, or some videos are missing.
     """
     videos = _list_videos(folder)
     rows = np.concatenate(list(data.orders.values())).tolist()
@@ -59,7 +59,7 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
 def precheck(
     num_segments: int, num_videos: int, lengths_s: Mapping[str, float]
 ) -> list[str]:
-    """Return errors about the stated lengths of videos, given by video id."""
+    """Return errors about the videos' stated lengths, in seconds by video id."""
     named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
     wrong = find_wrong_lengths(named_s, num_segments)
     return [wrong_lengths_message(wrong, num_videos, num_segments)] if wrong else []
@@ -129,7 +129,7 @@ class VideoData:
         return tuple(self.official.orders)
 
     def clips(self, split: str) -> Iterator[Clip]:
-        """Yield a split's clips, in the order of its order file."""
+        """Yield a split's clips in the order of the split's order file."""
         num_segments = self.official.config.num_segments
         for row in self.official.orders[split].tolist():
             paths = self.paths[self.official.annotations[row].video_id]

@@ -1,4 +1,6 @@
-"""F1 of the segments and events of categories, single-label or multi-label.
+"""Compute the F1 of segments and of events over categories and clips.
+
+Predictions may be single-label or multi-label.
 
 A lane is one category in one clip, with its true and its predicted segments. Segments
 and events are counted per lane. Background is not a category, and padding is never
@@ -23,9 +25,9 @@ class Lanes(NamedTuple):
         clip: Index of the clip, `(num_lanes,)`.
         category: Index of the category, `(num_lanes,)`.
         true: Where the category is active, `(num_lanes, num_segments)` bool.
-        predicted: Where the category is predicted, of the same shape.
-        probability: Probability of the category in predicted segments, of the same
-            shape; undefined in other segments.
+        predicted: Where the category is predicted, the same shape and dtype.
+        probability: Probability of the category in predicted segments, the same shape;
+            undefined in other segments.
     """
 
     clip: np.ndarray
@@ -53,7 +55,7 @@ def lanes_of(
         np.where(real, x, background)
         for x in (predictions.labels, predictions.logits.argmax(axis=2))
     )
-    # Avoid an array of all segments times all categories: both numbers may be large.
+    # A dense array (clips, segments, categories) could exceed the memory.
     clips = np.arange(len(labels))[:, np.newaxis] * background
     pairs = np.unique(
         np.concatenate([(clips + x)[x != background] for x in (labels, classes)])
@@ -103,7 +105,7 @@ class F1(NamedTuple):
 
     @classmethod
     def of_events(cls, lanes: Lanes, iou: float = 0.5) -> "F1":
-        """Count the events of lanes by `metrics.count_events`."""
+        """Count the events of lanes with `metrics.count_events`."""
         if not len(lanes.clip):
             return cls(lanes, lanes.clip, lanes.clip)
         counts = count_events(lanes.true, lanes.predicted, background=0, iou=iou)
@@ -150,9 +152,9 @@ class F1(NamedTuple):
 def per_category_of_many(
     lanes: Lanes, real: np.ndarray, categories: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return rows as in `segments.per_category`, for multi-label predictions.
+    """Return the rows of `segments.per_category` for multi-label predictions.
 
-    A segment is background where no category is active.
+    A segment without an active category counts as background.
 
     Args:
         lanes: The lanes.

@@ -1,7 +1,7 @@
-"""Extract audio features: one vector per second of sound, by VGGish, YAMNet or others.
+"""Extract one feature vector per second of sound.
 
-Each second goes through the network alone, so its feature doesn't depend on how a video
-is cut into windows or chunks.
+The network is VGGish, YAMNet or another module. Each second goes through the network
+alone, so the features don't depend on how a video is cut into windows or chunks.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class AudioRecipe:
     """How to load an audio network, and its line in `--help`.
 
     `load` accepts an address or a path. It returns a graph function from waveforms
-    `(num_seconds, 16000)` to features, and the object that owns its variables.
+    `(num_seconds, 16000)` to features, and the object that owns the variables.
     """
 
     load: Callable[[str], tuple[Callable[[tf.Tensor], tf.Tensor], Any]]
@@ -59,7 +59,7 @@ def _load_yamnet(
 
     def features_of(seconds: tf.Tensor) -> tf.Tensor:
         # Run all seconds in one call: pad each second to three hops, and keep the first
-        # of its three rows. That row covers 0.975 s; the other rows cover padding.
+        # of its three rows, which covers 0.975 s. The other rows include padding.
         padding = _YAMNET_HOPS * _YAMNET_HOP_SAMPLES - _RATE_HZ
         padded = tf.pad(seconds, [(0, 0), (0, padding)])
         rows = module(tf.reshape(padded, [-1]))[output][::_YAMNET_HOPS]
@@ -101,7 +101,7 @@ class AudioNetwork:
     """An audio network that extracts one feature vector per second of sound.
 
     Args:
-        weights: Address or folder of the network's module; for VGGish also its
+        weights: Address or folder of the network's module, or the path of a VGGish
             checkpoint. Default: the publisher's address.
         network: A name in `AUDIO_NETWORKS`.
 
@@ -133,7 +133,7 @@ class AudioNetwork:
         argument = {"field": backbones.weights_field("audio"), "value": source}
         try:
             function, self.resource = AUDIO_NETWORKS[network].load(source)
-        # The error's type depends on the loader: no connection, no file, no model.
+        # Loaders raise exceptions of many types: no connection, no file, no model.
         except Exception as error:
             expected = "Expected the address or folder of a sound module."
             if publisher:
@@ -154,7 +154,7 @@ class AudioNetwork:
                 raise ValueError(
                     f"{num_rows} rows of {features.dtype.name} for two seconds"
                 )
-        # A user's graph may raise any type.
+        # A user's graph may raise any exception.
         except Exception as error:
             raise UserError(
                 "Expected a module that maps a waveform (samples,) at 16 kHz to "

@@ -69,7 +69,7 @@ def _source_path(out: pathlib.Path, key: str) -> pathlib.Path:
 
 def read_source(out: pathlib.Path, key: str) -> Source | None:
     """Return the source of a video's features, or None if they are incomplete."""
-    # Path.is_file raises for some names, os.path.isfile for none.
+    # For a name that is too long, os.path.isfile returns False; Path.is_file raises.
     if not all(map(os.path.isfile, feature_paths(out, key))):
         return None
     try:
@@ -87,8 +87,8 @@ def write_features(
 ) -> None:
     """Write a video's audio and visual features atomically, chunk by chunk.
 
-    Several processes may write the same features, since Beam retries a worker that
-    seems lost.
+    Several processes may write the same features: Apache Beam repeats the work of a
+    worker that seems lost.
 
     Raises:
         UserError: If another process has claimed the folder for other backbones.
@@ -158,7 +158,7 @@ def _check_backbones(out: pathlib.Path, backbones: Backbones) -> None:
             f"{path}: expected the backbones of the features beside it. Received: "
             f"{error}. Choose another folder, or remove this folder."
         ) from error
-    # Version 0.1.0 didn't record the precision.
+    # Folders that version 0.1.0 wrote don't record the precision.
     expected, received = (
         {**each.to_dict(), "visual_precision": each.visual_precision or PRECISIONS[0]}
         for each in (recorded, backbones)
@@ -182,9 +182,9 @@ def extract_all(
     workers: int,
     on_done: Callable[[pathlib.Path, str | None], None],
 ) -> dict[pathlib.Path, str]:
-    """Extract the features of many videos into a folder, except those it already has.
+    """Extract the features of many videos into a folder, and skip extracted videos.
 
-    Of several videos with one name, the first readable video is extracted, and the
+    Of several videos with the same name, the first readable video is extracted, and the
     others fail. Ctrl+C takes effect within seconds.
 
     Args:
@@ -230,7 +230,11 @@ def _extract_first(
     out: pathlib.Path,
     stop: threading.Event,
 ) -> dict[pathlib.Path, str | None]:
-    """Extract the first readable of several videos of one name; return the errors."""
+    """Extract the first readable video of several with the same name.
+
+    Returns:
+        The error message of each video; None for the extracted video.
+    """
     failures: dict[pathlib.Path, str | None] = {}
     for index, video in enumerate(videos):
         try:

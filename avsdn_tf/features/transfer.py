@@ -32,7 +32,7 @@ def download(
     """Download a file unless it exists.
 
     An interrupted download, `PATH.part`, resumes if the server has the same version of
-    the file and supports ranges. A lock on the folder keeps other processes waiting.
+    the file and supports ranges. A lock on the folder makes other processes wait.
 
     Args:
         address: URL, http or https.
@@ -133,7 +133,7 @@ def download_module(
                 tar.extractall(tmp, filter="data")
             if not (tmp / "saved_model.pb").is_file():
                 raise OSError("the archive holds no SavedModel")
-            # Let other users read the cache: mkdtemp makes private folders.
+            # Let other users read the cache: mkdtemp creates private folders.
             tmp.chmod(0o755)
             tmp.rename(folder)
         except (tarfile.TarError, EOFError) as error:

@@ -65,7 +65,7 @@ class Splitting:
 
     Attributes:
         splits: `"file"` uses the splits in the labels, `"random"` draws all splits, and
-            `"auto"` draws those that the labels lack.
+            `"auto"` draws only the splits that are missing in the labels.
         shares: Proportions of training, validation and test in drawn splits.
         seed: Random seed of drawn splits.
         group: Defines groups of clips that stay in one split; see `splits.find_groups`.
@@ -98,8 +98,8 @@ def collect_clips(
         label_format: A name in `formats.FORMATS` to read only labels in that format.
         features: The feature files to use instead of videos.
         unlabelled: `"background"` to use clips without labels as background, `"skip"`
-            to omit them. None makes them an error.
-        ticks_per_s: The labels' unit of time, in units per second: 1000 for
+            to omit them. None reports them as errors.
+        ticks_per_s: Number of the labels' time units in a second, such as 1000 for
             milliseconds. Ignored for published data sets, whose unit is the second.
         splitting: How to divide the clips into splits.
         on_done: As in `media.find_media`.

@@ -1,9 +1,9 @@
 """CSV or TSV with columns of start, end and label, one line per event.
 
-Common names of the columns are recognized. Without a column of videos, the file is
-named after its video. A line without times is a weak label of the clip. A line without
-times and label, or with the label Background, marks a clip without events. The columns
-of times may be missing. Decimal commas are accepted if semicolons separate columns.
+Common names of the columns are recognized. If no column names the video, the file's
+name does. A line without times is a weak label of the clip. A line without times and
+label, or with the label Background, marks a clip without events. The columns of times
+are optional. Decimal commas are accepted if semicolons separate columns.
 """
 
 import re
@@ -78,9 +78,9 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 
 
 def _splits_of_names(files: Sequence[LabelFile]) -> dict[str, str]:
-    """Return the split in the name of each table of videos, such as `val.csv`.
+    """Return the split in the name of each table with videos, such as `val.csv`.
 
-    Empty unless every table has a split and there are at least two splits.
+    The result is empty if a name has no split, or all names have the same split.
     """
     tables = [file for file in files if "video" in find_columns(file.table.header)]
     splits = {file.name: split_of_name(file) for file in tables}

@@ -7,7 +7,7 @@ from keras import ops
 
 
 def check_maps(visual_shape: tuple[int | None, ...]) -> None:
-    """Raise ValueError unless a shape is that of feature maps."""
+    """Raise ValueError if a shape is not the shape of feature maps."""
     if len(visual_shape) != 5:
         raise ValueError(
             "Expected visual feature maps (batch, num_segments, rows, columns, width). "
@@ -56,13 +56,14 @@ class AudioGuidedAttention(keras.layers.Layer):
         z = w . tanh(P relu(W_v v + b_v) + Q relu(W_a a + b_a))
         attended = sum over cells of softmax(z) * v
 
-    P and Q are as wide as the number of cells.
+    P and Q have as many hidden units as a map has cells.
 
     Args:
         units: Width of `W_v v` and `W_a a`.
-        audio_axis: Axis of `Q relu(W_a a + b_a)`. `"hidden"`: one value for each hidden
-            unit, the same for all cells, as in the equation. `"cell"`: one value for
-            each cell, the same for all hidden units, as in the authors' code.
+        audio_axis: Axis along which `Q relu(W_a a + b_a)` is added. `"hidden"`: one
+            value for each hidden unit, the same for all cells, as in the equation.
+            `"cell"`: one value for each cell, the same for all hidden units, as in the
+            authors' code.
 
     Call arguments:
         audio: `(batch, num_segments, audio_width)`.

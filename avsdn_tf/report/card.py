@@ -9,7 +9,7 @@ from avsdn_tf.run_folder import RunFolder
 
 
 def write_card(path: pathlib.Path, folder: RunFolder, repo_id: str) -> None:
-    """Write the model card of a run in the repository `repo_id`.
+    """Write the model card of a run that is shared in the repository `repo_id`.
 
     Raises:
         UserError: If the run's files can't be read.

@@ -1,4 +1,4 @@
-"""Build the network and the optimizer of a run's settings."""
+"""Build the network and the optimizer from a run's settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from avsdn_tf.training.config import CROSS_MODAL, Config
 def build_optimizer(
     config: Config, steps_per_epoch: int = 1
 ) -> keras.optimizers.Optimizer:
-    """Return Adam with learning-rate schedule, weight decay and EMA of the settings."""
+    """Return Adam with the learning-rate schedule and other options of the settings."""
     learning_rate = config.learning_rate
     steps = [epoch * steps_per_epoch for epoch in config.decay_boundaries]
     values = [learning_rate * config.decay_factor**n for n in range(1 + len(steps))]
@@ -74,7 +74,7 @@ def check_options(config: Config) -> ModelEntry:
 
 
 def build_model(config: Config, dataset: Dataset) -> keras.Model:
-    """Build the network of the settings for the shapes of the data.
+    """Build the network that the settings describe, for the shapes of the data.
 
     Raises:
         UserError: If the network is unknown, or doesn't fit settings or data.

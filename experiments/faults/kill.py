@@ -36,7 +36,7 @@ _FLAGS = (
     "--checkpoint_minutes=0.00001",
 )
 # Texts in the training's output.
-_RESUMED = "going on in "
+_RESUMED = "resuming in "
 _FIRST_LINE = "batches an epoch"
 
 
@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
             is_identical = read_outcome(run) == expected
             num_identical += is_identical
             verdict = "identical" if is_identical else "DIFFERENT"
-            where = f"killed at epoch {moment:5.2f}, went on in {resumed}"
+            where = f"killed at epoch {moment:5.2f}, resumed in {resumed}"
             print(f"{number:3d}  {where}: {verdict}", flush=True)
     print(f"{num_identical} of {args.times} identical")
     return int(num_identical != args.times)

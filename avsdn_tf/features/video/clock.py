@@ -1,7 +1,7 @@
 """Convert a video's times to flicks, and check its timestamps.
 
-Time 0 is the smaller of the first timestamps of picture and sound. Errors are raised
-where timestamps can't align picture and sound:
+Time 0 is the smaller of the first timestamps of picture and sound. A `ValueError` is
+raised for timestamps that can't align picture and sound:
 
 * a timestamp more than 600 s after all earlier frames and the file's stated end;
 * a timestamp more than 1 s before the previous frame's;
@@ -16,7 +16,7 @@ from fractions import Fraction
 # are whole numbers of flicks, and integers are ten times as fast as `Fraction`. The
 # suffix _fl marks times in flicks.
 SECOND_FL = 705_600_000
-# A damaged or malicious header may state years.
+# A damaged or malicious header may state a length of years.
 MAX_LENGTH_S = 24 * 60 * 60
 # A longer gap counts as damage.
 MAX_MISSING_FL = SECOND_FL
@@ -29,7 +29,7 @@ _MAX_LENGTH_FL = MAX_LENGTH_S * SECOND_FL
 def to_flicks(count: int, unit_s: Fraction) -> int:
     """Return `count * unit_s` in whole flicks.
 
-    Rounding down keeps the distance of times that are whole seconds apart.
+    Times that are whole seconds apart stay so, because all times are rounded down.
     """
     numerator, denominator = unit_s.as_integer_ratio()
     return count * numerator * SECOND_FL // denominator
@@ -62,8 +62,8 @@ class Clock:
     def check_jump(self, time_fl: int, end_fl: int | float) -> None:
         """Raise ValueError if a time is too far after `end_fl`, the end of all frames.
 
-        `end_fl` is minus infinity before the first frame, whose timestamp may have any
-        value: recorders count from when they were switched on.
+        `end_fl` is minus infinity before the first frame. The first timestamp may have
+        any value: a recorder may count from the moment when it was switched on.
         """
         self.check_length(time_fl)
         limit_fl = max(end_fl, self._stated_end_fl) + _MAX_JUMP_FL
@@ -79,7 +79,7 @@ class Clock:
             raise ValueError(f"it lasts longer than {MAX_LENGTH_S // 3600} h")
 
     def check_step_back(self, kind: str, time_fl: int, latest_fl: int | float) -> None:
-        """Raise ValueError if a time is too far before the preceding frame's."""
+        """Raise ValueError if a time is over 1 s before the preceding `latest_fl`."""
         if time_fl < latest_fl - _MAX_STEP_BACK_FL:
             raise ValueError(
                 f"the timestamps of its {kind} stream jump back by "
@@ -87,7 +87,10 @@ class Clock:
             )
 
     def check_interval(self, start_fl: int, end_fl: int) -> None:
-        """Check for a gap: an interval over 1 s longer than the longest so far."""
+        """Check for a gap in the picture.
+
+        A gap is over 1 s longer than every earlier interval between frames.
+        """
         usual_fl = self._longest_interval_fl
         if usual_fl is not None and end_fl - start_fl > usual_fl + MAX_MISSING_FL:
             self.check_gap("picture", start_fl, end_fl)

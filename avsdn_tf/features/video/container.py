@@ -3,8 +3,8 @@
 FFmpeg reads the file through PyAV, which drops FFmpeg's log unless a program enables it
 through `av.logging`.
 
-A damaged video yields the seconds before the damage, and then raises `VideoError`. This
-is damage:
+A damaged video yields the seconds before the damage, and then raises `VideoError`.
+These faults count as damage:
 
 * a damaged packet or frame;
 * more than 1 s without both picture and sound (see `clock`);
@@ -43,15 +43,16 @@ _FORMATS = (
     *("vc1", "voc", "w64", "wav", "wtv", "wv", "yuv4mpegpipe"),
 )
 _NO_VIDEO = "it is not a video, but for example an image, text or a playlist"
-# 8K in cinemas. A damaged or malicious header may state any size.
+# The size of 8K cinema frames. A damaged or malicious header may state any size.
 _MAX_PIXELS = 8192 * 4320
-# A TV channel's whole transport stream has about a hundred.
+# The whole transport stream of a TV channel contains about a hundred streams.
 _MAX_STREAMS = 256
 # Each decoder thread holds a frame in memory.
 _MAX_THREADS = 4
 # FFmpeg's time unit of a container's start and duration.
 _CONTAINER_UNIT_S = Fraction(1, av.time_base)
-# For other formats, FFmpeg computes the duration from the bytes in the file.
+# For other formats, FFmpeg computes the duration from the bytes in the file, which
+# doesn't reveal a truncated file.
 _FORMATS_WITH_DURATION = {"asf", "flv", "matroska", "mov"}
 _SUFFIXES = (
     *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv"),
@@ -113,7 +114,7 @@ class Source:
 
     @property
     def stated_end_fl(self) -> int | float:
-        """The video's end as the file states it, or minus infinity."""
+        """The file's stated end in flicks; minus infinity if it states no end."""
         container = self.container
         if container.duration is None or self._is_duration_guessed:
             return -math.inf
@@ -124,7 +125,8 @@ class Source:
     def stated_s(self) -> float | None:
         """The length in seconds by the header or the last timestamp, or None.
 
-        None for files without picture, whose length FFmpeg may guess from their size.
+        None also for files without picture: FFmpeg may guess their length from their
+        size.
         """
         duration = self.container.duration
         if not duration or self._is_duration_guessed or self.picture is None:
@@ -135,15 +137,15 @@ class Source:
     def _is_duration_guessed(self) -> bool:
         """Whether FFmpeg guessed the duration by size and bit rate.
 
-        FFmpeg does so for Matroska without a stated duration, such as a recorded
-        stream. Only then do the streams of Matroska have durations.
+        FFmpeg guesses the duration of Matroska files that state none, such as recorded
+        live streams. In Matroska files, `stream.duration` is set only if FFmpeg guessed.
         """
         return self.container.format.name.startswith("matroska") and any(
             stream.duration is not None for stream in self.streams
         )
 
     def stated_end_of(self, stream: av.VideoStream | av.AudioStream) -> int | float:
-        """Return a stream's end as the file states it, or minus infinity."""
+        """Return a stream's stated end in flicks; minus infinity if none is stated."""
         if not self._states_duration:
             return -math.inf
         duration = self._stream_duration(stream)
@@ -152,7 +154,11 @@ class Source:
         return to_flicks((stream.start_time or 0) + duration, stream.time_base)
 
     def _stream_duration(self, stream: av.VideoStream | av.AudioStream) -> int | None:
-        """Return the stated duration; None for ASF, where FFmpeg copies the file's."""
+        """Return the stream's stated duration in its time base, or None.
+
+        None for ASF, which states only the file's duration: FFmpeg copies that duration
+        to each stream.
+        """
         return stream.duration if self._format != "asf" else None
 
     @property
@@ -183,7 +189,7 @@ class Source:
             if duration is None:
                 continue
             stated_fl = to_flicks(duration, unit_s)
-            # Some containers count from their first timestamp, others from 0.
+            # Some formats count the duration from the first timestamp, others from 0.
             length_fl = max(decoded_end_fl - zero_fl, decoded_end_fl)
             if stated_fl > length_fl + MAX_MISSING_FL:
                 raise ValueError(
@@ -226,12 +232,13 @@ def _open(path: str) -> av.container.InputContainer:
         return av.open(
             # Without the protocol, FFmpeg reads a path with a colon as a URL.
             f"file:{path}",
-            # FFmpeg decodes frames of every stream and cover while it opens a file.
+            # Limit the size here, too: opening a file decodes frames and covers.
             options={"max_pixels": str(_MAX_PIXELS)},
             container_options={
                 "format_whitelist": ",".join(_FORMATS),
                 "protocol_whitelist": "file",
-                # One more than allowed: some demuxers drop further streams silently.
+                # One more than allowed, to detect files with too many streams: some
+                # demuxers silently drop the streams beyond this limit.
                 "max_streams": str(_MAX_STREAMS + 1),
             },
             metadata_errors="replace",
@@ -307,8 +314,8 @@ def describe(path: str | os.PathLike[str]) -> VideoInfo:
         kinds = {source.sound: "audio", source.picture: "visual"}
         for packet in source.container.demux(source.streams):
             kind = kinds[packet.stream]
-            # Skip empty packets, which some containers hold for repeated frames: to a
-            # decoder, an empty packet is the end of the stream.
+            # Skip empty packets, which mark repeated frames in some containers: a
+            # decoder would take an empty packet for the end of the stream.
             if packet.size and kind not in modalities and packet.decode():
                 modalities.add(kind)
             if len(modalities) == len(source.streams):
@@ -331,8 +338,8 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """Return the videos among files and in folders, without duplicates.
 
     Folders are searched recursively; hidden files, which macOS writes beside others,
-    are skipped. The result includes missing files and folders without videos, so that
-    they fail when they are read and don't stop the other videos.
+    are skipped. The result includes missing files and folders without videos: each
+    fails when it is read, without stopping the other videos.
 
     Raises:
         UserError: If no video exists.
@@ -340,7 +347,7 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     videos = {}
     for path in map(pathlib.Path, map(expand_user, paths)):
         files = [path]
-        # Path.is_dir raises for some names, os.path.isdir for none.
+        # For a name that is too long, os.path.isdir returns False; Path.is_dir raises.
         if os.path.isdir(path):
             files = sorted(
                 file

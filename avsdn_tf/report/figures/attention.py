@@ -12,7 +12,7 @@ from avsdn_tf.report.figures.output import MUTED, STYLE, VALIDATION
 from avsdn_tf.report.scores import percent
 from avsdn_tf.text import short_name
 
-# Lightness grows with the weight in this colour map, which is readable in greyscale.
+# The colours get lighter with the weight, so that a print in greyscale is readable.
 _COLORS = "inferno"
 _WIDTH_IN = 8.0
 _GAP_IN = 0.08
@@ -21,7 +21,7 @@ _BAR_GAP_IN = 0.03
 _BAR_IN = 0.05
 _TEXT_IN = 0.22
 _TITLE_IN = 0.3
-# Maps per clip that stay readable.
+# More maps per clip would be too small to read.
 MAX_MAPS = 10
 
 
@@ -51,8 +51,8 @@ def attention(clips: Sequence[AttentionClip], segment_s: float = 1.0) -> Figure:
     """Draw the attention maps of clips over time, one row per clip.
 
     Each map is scaled to its strongest cell, and labelled with its time and that cell's
-    weight in percent. A blue bar marks true events. Of more than `MAX_MAPS` segments,
-    `MAX_MAPS` at equal steps are drawn.
+    weight in percent. A blue bar marks true events. In a clip of more than `MAX_MAPS`
+    segments, `MAX_MAPS` evenly spaced segments are drawn.
 
     Raises:
         ValueError: If there is no clip.
