@@ -28,7 +28,13 @@ _URL = "https://drive.google.com/open?id=1FjKwe79e0u96vdjIVwfRQ1V6SoDHe7kK"
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """A video: the key of its features, and a file or a member of a zip archive."""
+    """A video file, or a video in a zip archive.
+
+    Attributes:
+        key: Key of the video's features.
+        path: Path of the file or archive.
+        member: Name of the video in the archive; None for a file.
+    """
 
     key: str
     path: pathlib.Path

@@ -138,7 +138,7 @@ class Source:
         """Whether FFmpeg guessed the duration by size and bit rate.
 
         FFmpeg guesses the duration of Matroska files that state none, such as recorded
-        live streams. In Matroska files, `stream.duration` is set only if FFmpeg guessed.
+        live streams. In Matroska files, only a guess sets `stream.duration`.
         """
         return self.container.format.name.startswith("matroska") and any(
             stream.duration is not None for stream in self.streams
