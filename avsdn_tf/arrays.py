@@ -58,13 +58,15 @@ def open_npy(path: pathlib.Path) -> StoredArray:
 
 
 def open_npz(file: BinaryIO, max_bytes: int = MAX_FILE_BYTES) -> dict[str, StoredArray]:
-    """Return the arrays of an `np.savez` file by name; `read` needs the file open.
+    """Return the arrays of an `np.savez` file by name.
+
+    `StoredArray.read` of these arrays works while the file is open.
 
     Raises:
         OSError: If the file can't be read.
-        ValueError: If the file is not an archive of uncompressed arrays of numbers,
-            holds more than `max_bytes`, or an array is not as long as its header
-            states.
+        ValueError: If the file is not an archive of uncompressed arrays of numbers, if
+            the arrays exceed `max_bytes`, or if an array is not as long as its
+            header states.
     """
     num_bytes = os.fstat(file.fileno()).st_size
     try:
@@ -89,11 +91,14 @@ def open_npz(file: BinaryIO, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Store
 def _describe(
     file: BinaryIO, num_bytes: int, opened: Callable[[], BinaryIO]
 ) -> StoredArray:
-    """Return the array at the start of a file of `num_bytes`."""
+    """Return the array at the start of a file of `num_bytes`.
+
+    `opened` opens the file again for reading.
+    """
     version = np.lib.format.read_magic(file)
     if version not in _NPY_VERSIONS:
         raise ValueError(f"version {version} of the .npy format")
-    # NumPy evaluates the header as a Python literal, which fails with any error.
+    # A damaged header can raise any error: NumPy evaluates it as a Python literal.
     try:
         shape, is_fortran, dtype = _NPY_VERSIONS[version](file)
     except Exception as error:
@@ -130,7 +135,7 @@ def read_npz(
 
     Raises:
         OSError: If the file can't be read.
-        ValueError: If an array is missing, damaged, or of another shape or kind.
+        ValueError: If an array is missing or damaged, or has a wrong shape or dtype.
     """
     if missing := [name for name in expected if name not in stored]:
         raise ValueError(f"no array {', '.join(missing[:3])}")
@@ -155,7 +160,7 @@ def read_npz(
 
 
 def check_hdf5(file: h5py.File) -> None:
-    """Check that an HDF5 file stores all its arrays itself, uncompressed and once.
+    """Check that an HDF5 file contains each of its arrays uncompressed and only once.
 
     Raises:
         ValueError: If the file holds a link, two names of one object, or a dataset that
@@ -190,7 +195,7 @@ def check_hdf5(file: h5py.File) -> None:
 
 
 def open_hdf5(file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a numeric dataset of an HDF5 file, whose rows can be read one by one.
+    """Return a numeric dataset of an HDF5 file without reading its values.
 
     Args:
         file: The file.

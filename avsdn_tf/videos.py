@@ -24,9 +24,9 @@ from avsdn_tf.features.extractor import (
 from avsdn_tf.features.visual import RECIPES
 from avsdn_tf.text import printable
 
-# Window for models that don't record `num_segments`: the length of AVE's clips.
+# Window in segments for models without `num_segments`: the length of AVE's clips.
 _NUM_SEGMENTS = 10
-# Extractors compute one feature a second.
+# Extractors compute one feature per second.
 _SEGMENT_S = 1.0
 
 

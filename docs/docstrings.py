@@ -6,19 +6,19 @@ from typing import Any
 
 import griffe
 
-# Keras's titles of sections, and those that griffe reads as parameters and as code.
+# Section titles of Keras, and the titles that griffe parses as parameters and as code.
 _SECTIONS = {
     r"^Call arguments:$": "Args: Call arguments:",
     r"^Example:$": "Examples:",
 }
 _PAGES = pathlib.Path(__file__).parent / "api"
-# The names that API pages document, by their last part.
+# Full names of the objects on the API pages, by the last part of the name.
 _NAMES = {
     name.rpartition(".")[2]: name
     for page in sorted(_PAGES.glob("*.md"))
     for name in re.findall(r"^::: (\S+)", page.read_text("utf-8"), re.MULTILINE)
 }
-# `AVSDN`, `avsdn_tf.AVSDN` and `avsdn_tf.AVSDN(["Bark"])`.
+# Matches `AVSDN`, `avsdn_tf.AVSDN` and `avsdn_tf.AVSDN(["Bark"])`.
 _CODE = re.compile(r"(?<![\[`])`((?:\w+\.)*(\w+))(?:\([^`\n]*\))?`(?![\]`])")
 
 
@@ -33,7 +33,7 @@ class KerasSections(griffe.Extension):
         def link(match: re.Match[str]) -> str:
             code, path, last = match[0], match[1], match[2]
             name = _NAMES.get(last)
-            # `train` alone may be a split.
+            # A plain word may be no API name: `train` may be a split.
             is_plain = path.islower() and path.isalpha()
             if name is None or is_plain or last == obj.name:
                 return code

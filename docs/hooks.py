@@ -1,7 +1,7 @@
-"""Make pages of the site from texts that live elsewhere in the repository.
+"""Add files from elsewhere in the repository to the site.
 
-Links are written as paths between files of the repository, so that they work where the
-repository is read; here they become links between the pages of the site.
+Markdown files link to paths in the repository, so that the links also work there. These
+hooks turn them into links between the pages of the site.
 """
 
 import pathlib
@@ -16,15 +16,15 @@ from mkdocs.structure.pages import Page
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RESULTS = "experiments/results"
-# Beginnings of the names of results; other files are of benchmarks.
+# Prefixes of the files with scores in `_RESULTS`; the other files are benchmarks.
 _TABLES = ("changes_", "labels-", "standin", "table", "tian", "transfer", "killed")
-# Where a file of the repository is in the site. Files of docs/ need no entry.
+# Path in the site of each file outside docs/.
 _MOVED = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "CITATION.cff": "CITATION.cff",
-    # A browser needs an ending to show the file.
+    # Without an extension, browsers download the file instead of showing it.
     "LICENSE": "LICENSE.txt",
     "tfds_ave/README.md": "tfds_ave.md",
     "avsdn_tf/zero_shot/categories.csv": "categories.csv",
@@ -39,9 +39,9 @@ _MOVED = {
     },
 }
 _ORIGINS = {uri: origin for origin, uri in _MOVED.items()}
-# [text](target) and ![text](target), but for addresses and anchors of the same page.
+# [text](target) and ![text](target), except URLs and anchors of the same page.
 _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
-# `avsdn_tf.load` and `avsdn_tf.load("runs/first")`, but for text of a link.
+# `avsdn_tf.load` and `avsdn_tf.load("runs/first")`, except in the text of a link.
 _API_NAME = re.compile(
     r"(?<!\[)`((?:avsdn_tf|tfds_ave)(?:\.\w+)+)(?:\([^`\n]*\))?`(?!\])"
 )
@@ -68,27 +68,27 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _short_title(path: pathlib.Path) -> str:
-    """Return the title of a page of results, as short as the navigation needs it."""
+    """Return the title of a page of results, shortened for the navigation."""
     title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
     title = title.replace(" (stand-in, not AVE)", "").replace("tfds_ave/", "")
     return re.sub(r",? on ([\w ]+)$", r" (\1)", title)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the files that live outside docs/."""
+    """Add the files of `_MOVED` to the site."""
     for origin, uri in _MOVED.items():
         files.append(File.generated(config, uri, abs_src_path=str(_ROOT / origin)))
     return files
 
 
 def on_nav(nav: Navigation, **_: Any) -> Navigation:
-    """Let the title of a section within a section lead to its first page."""
+    """Link the title of each nested section to the first page of that section."""
     groups = [item for item in nav.items if isinstance(item, Section)]
     for section in (item for group in groups for item in group.children):
         if isinstance(section, Section):
             file = section.children[0].file
             if file.src_uri.endswith(".md"):
-                # The theme expects this name of such a page.
+                # The theme links a section's title to its page named index.
                 file.name = "index"
     return nav
 
@@ -96,12 +96,12 @@ def on_nav(nav: Navigation, **_: Any) -> Navigation:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Turn links between files of the repository into links between pages.
 
-    Commands are highlighted as those of a shell, and names of the API link to it.
+    Also highlight commands as shell code, and link API names to the API pages.
     """
     uri = page.file.src_uri
     origin = _ORIGINS.get(uri, f"docs/{uri}")
     if uri.startswith("results/"):
-        # Tables are wider than the text, and have one heading.
+        # Hide the table of contents: the tables are wide, and a page has one heading.
         page.meta.setdefault("hide", ["toc"])
 
     def link(match: re.Match[str]) -> str:

@@ -124,7 +124,8 @@ def _name_runs(folders: Sequence[pathlib.Path], models: Sequence[str]) -> Sequen
     """Return a distinct name for each run.
 
     The names are the networks if these are distinct, else the words in which the paths
-    differ, else the paths. `experiments.run` puts all settings into a folder's name.
+    differ, else the paths. Words distinguish runs of `experiments.run`, which puts all
+    settings into the folder's name.
     """
     words = [re.split(r"[/,]", folder.as_posix()) for folder in folders]
     shared = set.intersection(*map(set, words))

@@ -11,13 +11,13 @@ from tfds_ave.configs import CONFIGS
 _FOLDER = pathlib.Path(__file__).with_name("published")
 _BEST = pathlib.Path(__file__).with_name("best.json")
 
-# Networks of later papers, and AVEL and DMRN, on the same features.
+# Tables of AVEL, DMRN and the networks of later papers, on the same features.
 HEADS = ("heads", "weak_heads")
-# table1 to table3 are of Lin et al., and tian has DMRN and AVDLN of Tian et al.
+# table1 to table3 are Lin et al.'s tables; tian has DMRN and AVDLN of Tian et al.
 PUBLISHED_TABLES = ("table1", "table2", "table3", "tian", *HEADS)
-# AVSDN from the paper's recipe to the best recipe, one change per row.
+# Tables of AVSDN from the paper's recipe to the best recipe, one change per row.
 CHANGES = ("changes_supervised", "changes_weak")
-# Weakly supervised AVEL and AVSDN on equal training labels.
+# Table of weakly supervised AVEL and AVSDN on equal training labels.
 LABELS = "labels"
 # Tables in which each row is compared with the previous row.
 STEPWISE = (*CHANGES, LABELS)
@@ -39,7 +39,7 @@ _FIRST_ROWS = {
     "weak_heads": ("table2_avel_att_vgg19",),
 }
 
-# Configs with features of the same network as another config's.
+# Maps a config to another config with features of the same network.
 _SAME_FEATURES = {"synthetic": "resnet152", "videos": "resnet152"}
 # Configs with AVE's classes.
 _USABLE = tuple(config.name for config in CONFIGS if config.source != "custom")
@@ -62,7 +62,8 @@ class Row:
         mode: `Config.mode`.
         model: `Config.model`.
         settings: Further settings of the recipe. AVEL's program has 15,000
-            `decay_steps`; its 60 epochs have only about 3,000 steps.
+            `decay_steps`, but its 60 epochs have only about 3,000 steps, so its
+            learning rate stays constant.
         paper: Published accuracy in percent, or None.
         metric: Name of the score in a run's report.
         encoders: Name of the row whose run of the same seed initializes the encoders.
@@ -117,7 +118,7 @@ def config_of(dataset: str) -> str:
 def load_row(name: str) -> Row:
     """Load a row from its file."""
     fields = json.loads((_FOLDER / f"{name}.json").read_text())
-    # For readers only: `experiments.runs.plan` derives the command.
+    # The command is for readers of the file; `experiments.runs.plan` derives it.
     del fields["command"]
     return Row(name=name, **fields)
 

@@ -120,7 +120,7 @@ def test_leftovers_of_killed_builds_are_removed(tmp_path, loaded):
         path.mkdir(parents=True)
         (path / "c0.audio.npy").touch()
     build(tmp_path / "own", tmp_path / "data", "custom")
-    # Only files that builds write are removed.
+    # Files that a build didn't write are kept.
     assert names(config) == ["1.3.0", "mine"]
     kept = {f"{row[0]}.{kind}" for row in rows for kind in ("audio.npy", "visual.npy")}
     assert {*names(features)} >= kept
@@ -206,8 +206,10 @@ def refusal(folder, data_dir):
     return str(error.value)
 
 
-def test_all_errors_are_named_before_the_first_feature_is_extracted(tmp_path, loaded):
-    """Wrong lengths of features, no sound, no video, and an event past the end."""
+def test_all_errors_are_reported_before_the_first_feature_is_extracted(
+    tmp_path, loaded
+):
+    """The errors: wrong feature lengths, no sound, no video, an event past the end."""
     folder = tmp_path / "own"
     rows = make_custom_videos(folder, (3, 3, 3, 3, 3, 3, 3))
     write_clip(folder / "3.mp4", 3, sound=False)
@@ -245,7 +247,7 @@ def test_lengths_of_every_container_are_read_before_extraction(
 
 
 def test_lengths_near_a_bound_are_not_refused():
-    # A container may state up to half a second more than it holds.
+    # The length that a container states may exceed its content by half a second.
     stated_s = {"a": 10.0, "b": 10.05, "c": 11.45, "d": 8.7, "e": 12.0, "f": 7.9}
     assert look.find_wrong_lengths(stated_s, 10) == ["e 12", "f 8"]
 

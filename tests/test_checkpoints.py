@@ -1,3 +1,5 @@
+"""Checkpoints, resumed runs, full disks, damaged files and nonfinite training."""
+
 import dataclasses
 import itertools
 import json
@@ -46,7 +48,7 @@ def folder(tmp_path):
 
 
 class StopAt(keras.callbacks.Callback):
-    """Requests a stop after a number of calls of the graph."""
+    """Requests a stop after a number of calls of the training graph."""
 
     def __init__(self, num_calls):
         super().__init__()
@@ -67,7 +69,7 @@ def without_seconds(history):
 def test_resumed_and_uninterrupted_training_give_equal_weights(
     dataset, tmp_path, monkeypatch, num_calls
 ):
-    # An epoch of 8 steps takes two calls.
+    # An epoch has 8 steps, which take two calls of the training graph.
     monkeypatch.setattr(loop, "STEPS_PER_CALL", 5)
     config = Config(
         epochs=4, patience=2, units=4, dropout=0.3, ema=0.9, weight_decay=0.1
@@ -93,7 +95,7 @@ def test_resumed_and_uninterrupted_training_give_equal_weights(
 
 
 def test_killed_and_uninterrupted_runs_give_equal_weights(data_dir, tmp_path):
-    # An epoch has 60 steps, more than a call.
+    # An epoch has 60 steps, more than one call of the training graph runs.
     flags = ("--epochs=6", "--units=8", "--dropout=0.2", "--batch_size=8")
     flags = (*flags, f"--data_dir={data_dir}")
     command = (*flags, "--checkpoint_minutes=0.0001", f"--run={tmp_path / 'broken'}")
@@ -107,7 +109,7 @@ def test_killed_and_uninterrupted_runs_give_equal_weights(data_dir, tmp_path):
     assert code == 128 + signal.SIGINT
     assert "Stopped by SIGINT" in output
     assert f"run folder {tmp_path / 'broken'} resumes" in output
-    # `evaluate` refuses an unfinished run, because a report would end it.
+    # `evaluate` refuses an unfinished run, because a report marks a run as finished.
     with pytest.raises(UserError, match="has ended"):
         commands.evaluate(str(tmp_path / "broken"))
     code, output = processes.run(*command)
@@ -188,11 +190,11 @@ def test_a_checkpoint_with_a_changed_byte_is_refused(tmp_path):
 
 @pytest.fixture
 def fill_disk(monkeypatch):
-    """Return a function that makes writing a file fail as on a full disk."""
+    """Return a function that makes writes to a path fail, as on a full disk."""
     full = set()
-    atomic_write = files.tempfile.TemporaryDirectory
+    temporary_directory = files.tempfile.TemporaryDirectory
 
-    class FullDisk(atomic_write):
+    class FullDisk(temporary_directory):
         def __enter__(self):
             folder = super().__enter__()
             for path in full:
@@ -362,7 +364,7 @@ def test_library_versions_of_a_resumed_run_are_recorded(folder, monkeypatch):
 
 def test_a_rebuilt_data_set_has_the_same_hash(dataset, tmp_path):
     again = open_dataset("tfds_ave/synthetic", str(tmp_path))
-    # Make sure that these are two builds.
+    # Make sure that the data set was built a second time.
     assert again.builder.data_path != dataset.builder.data_path
     assert again.content_hash() == dataset.content_hash()
 
@@ -412,10 +414,12 @@ def test_load_verifies_the_checksum_of_a_run(finished, tmp_path):
 @pytest.mark.parametrize(
     ("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "compressed"]
 )
-def test_a_changed_directory_of_files_is_refused(finished, tmp_path, offset, value):
+def test_a_model_with_a_changed_zip_directory_is_refused(
+    finished, tmp_path, offset, value
+):
     path = tmp_path / "copied.keras"
     content = bytearray((finished / "model.keras").read_bytes())
-    # An entry has its flags at offset 8 and its compression method at offset 10.
+    # In an entry, the flags are at offset 8 and the compression method is at offset 10.
     for entry in re.finditer(rb"PK\x01\x02", bytes(content)):
         content[entry.start() + offset] = value
     path.write_bytes(content)
@@ -471,22 +475,22 @@ def test_nonfinite_logits_of_the_test_split_are_one_message(
         commands.evaluate(str(run))
 
 
-def test_a_missing_package_has_the_version_absent():
+def test_the_version_of_a_missing_package_is_absent():
     assert run_folder.package_version("numpy") == np.__version__
     assert run_folder.package_version("no such package") == "absent"
 
 
 def test_ignored_signals_stay_ignored():
-    heard = []
+    received = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         numbers = (signal.SIGHUP, signal.SIGUSR1)
         usual = signal.getsignal(signal.SIGUSR1)
-        with handle_signals(lambda number, restore: heard.append(number), numbers):
+        with handle_signals(lambda number, restore: received.append(number), numbers):
             for number in numbers:
                 signal.raise_signal(number)
             assert signal.getsignal(signal.SIGUSR1) != usual
-        assert heard == [signal.SIGUSR1]
+        assert received == [signal.SIGUSR1]
         assert signal.getsignal(signal.SIGUSR1) == usual
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
@@ -528,7 +532,7 @@ def test_a_damaged_shard_is_named(data_dir, tmp_path, split, damage):
     with pytest.raises(UserError) as error:
         commands.train(config, str(run))
     assert str(error.value).startswith(f"{shard}: ")
-    # Missing examples are detected at the start, damaged examples when read.
+    # Missing examples are detected at the start, damaged examples when they are read.
     is_read = damage is flip_a_bit and split == "test"
     assert run.exists() == is_read
 
@@ -611,7 +615,7 @@ def test_models_trained_in_mixed_precision_load_in_any_precision(
 
 
 def test_losses_of_large_batches_are_finite_in_half_precision(dataset, folder):
-    # The gradient of a sum over 480 clips, scaled by 1,024, would overflow float16.
+    # Scaled by 1,024, the gradient of a sum over 480 clips would overflow float16.
     config = Config(
         epochs=2,
         units=8,

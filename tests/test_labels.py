@@ -155,7 +155,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_flags_of_ten_segments_are_read(tmp_path, name):
+def test_event_flags_of_ten_segments_are_read(tmp_path, name):
     # VGGSound's files are often named by video ID and start time.
     write_features(tmp_path / "media", abcdefghijk_000030=10, **{"-bcdefghijk": 10})
     write_all(tmp_path / "labels", PUBLISHED[name])
@@ -265,14 +265,14 @@ def test_unreadable_videos_are_skipped_and_readable_ones_measured(tmp_path):
     lengths = {medium.key: medium.length_s for medium in media}
     assert lengths == pytest.approx({"two": 2, "three": 3}, abs=0.2)
     assert [medium.key for medium in unreadable] == ["broken"]
-    # Labels of an unreadable video are no error.
+    # An unreadable video with labels is no error.
     write_all(tmp_path, {"all.csv": "file,start,end,label\nbroken,0,1,a\ntwo,0,1,a\n"})
     found = collect(tmp_path, unlabelled="skip")
     assert [clip.medium.key for clip in found.clips] == ["two"]
     assert len(found.unreadable) == 1
 
 
-def test_feature_files_have_patterns_and_hops(tmp_path):
+def test_feature_files_are_found_by_pattern_and_measured_by_hop(tmp_path):
     for folder, rows, width in (("vggish", 20, 128), ("r2plus1d", 8, 512)):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "dog.npy", np.zeros((rows, width), np.float32))
@@ -335,7 +335,7 @@ def test_invalid_times_are_refused(value):
         parse_time(value)
 
 
-def test_consecutive_flags_are_one_event():
+def test_consecutive_active_segments_are_one_event():
     assert segments_to_times([1, 1, 0, 1]) == [(0, 2), (3, 4)]
     assert segments_to_times([0, 0]) == []
 
@@ -370,7 +370,7 @@ def test_given_splits_are_kept_and_missing_splits_drawn(tmp_path):
     assert found.are_splits_drawn
 
 
-def test_flags_past_the_end_of_a_video_are_dropped(tmp_path):
+def test_event_flags_past_the_end_of_a_video_are_dropped(tmp_path):
     write_features(tmp_path, abcdefghijk=8)
     entry = {"category": "frog croaking", "label": [0] * 6 + [1, 1, 0, 1]}
     write_all(tmp_path, {"all.json": {"abcdefghijk": entry}})

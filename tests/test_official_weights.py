@@ -70,7 +70,7 @@ def apply(state, name, x):
 
 
 def run_lstm(state, name, sequence):
-    """PyTorch's bidirectional LSTM: gates input, forget, cell, output; two biases."""
+    """Run PyTorch's bidirectional LSTM, with its order of gates and its two biases."""
     outputs = []
     for suffix, step in (("l0", 1), ("l0_reverse", -1)):
         hidden = cell = np.zeros((len(sequence), UNITS))

@@ -1,4 +1,4 @@
-"""The distributions: built, checked, and installed in a new environment."""
+"""The sdist and the wheel are complete, and the wheel works when installed."""
 
 import ast
 import configparser
@@ -63,7 +63,8 @@ def test_every_imported_library_is_a_declared_dependency():
         for path in (ROOT / package).rglob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             for module in {name.split(".")[0] for name in imported(tree)} - known:
-                # A module of an extra that is not installed has no distribution.
+                # If a module's extra is not installed, the distribution is unknown: use
+                # the module's name instead.
                 names = distributions.get(module, [module.replace("_", "-")])
                 assert {name.lower() for name in names} & declared, (path, module)
 

@@ -15,7 +15,7 @@ _REPLACED = "replaced."
 
 
 def is_address(path: os.PathLike[str]) -> bool:
-    """Return whether a path is a URL such as gs://..., which can't be locked."""
+    """Return whether a path is a URL such as gs://...; a URL can't be locked."""
     return "://" in os.fspath(path)
 
 

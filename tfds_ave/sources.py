@@ -27,7 +27,7 @@ ORDERS = {
     "validation": "val_order.h5",
     "test": "test_order.h5",
 }
-# Splits of the same rows, for cross-modality localization.
+# The splits for cross-modality localization, which divide the same rows differently.
 MATCH_ORDERS = {
     split: name.replace(".h5", "_match.h5") for split, name in ORDERS.items()
 }
@@ -47,7 +47,7 @@ _PROBE_TIMEOUT_S = 10
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """A file of AVE: its official name, and its path. TFDS renames downloads."""
+    """A file of AVE: its official name and its path, which differ for downloads."""
 
     name: str
     path: pathlib.Path
@@ -71,8 +71,8 @@ def list_sources(
 ) -> tuple[list[str], list[pathlib.Path]]:
     """Return the names of small files and the paths of features, for a fingerprint.
 
-    Downloads are omitted, because they don't change. The names include missing files of
-    background features.
+    Files that TFDS downloads are omitted, because they don't change. The names include
+    files of background features that are missing in the folder.
     """
     features = [AUDIO, config.visual_file, *_optional(config)]
     names = [*_required(config), *LABELS, *_optional(config)]

@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Find the config, and check its folder."""
-    # In other commands, `args.config` holds settings.
+    # Remove `args.config`, because other commands store a `Config` there.
     config = vars(args).pop("config")
     for word in args.words:
         name = word.removeprefix("tfds_ave/")
@@ -144,7 +144,13 @@ def check_manifest(folder: str, field: str) -> None:
 
 
 def _check_own(args: argparse.Namespace) -> None:
-    """Check that custom data are built, or in --manual_dir or TFDS's manual folder."""
+    """Check that custom data are built already, or that the builder can find them.
+
+    The builder reads --manual_dir, or else TFDS's manual folder.
+
+    Raises:
+        UserError: If the data are neither built nor found.
+    """
     if args.dataset != OWN_DATA or args.manual_dir:
         return
     data_dir = find_data_dir(args.data_dir)
@@ -211,8 +217,8 @@ def build_own(
     Args:
         folder: The folder of manifest.csv.
         data_dir: TFDS's folder of data sets.
-        window_s: The flag --window_s of `avsdn build`.
-        hop_s: The flag --hop_s of `avsdn build`.
+        window_s: Value of `avsdn build --window_s`, or None for the default.
+        hop_s: Value of `avsdn build --hop_s`, or None for the default.
     """
     start_tensorflow()
     _build(
@@ -288,7 +294,7 @@ def _progress(console: Any) -> Iterator[Callable[[str, int, int], None]]:
         console=console,
         transient=True,
         disable=not console.is_interactive,
-        # `build_dataset` redirects both.
+        # `build_dataset` redirects stdout and stderr.
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:

@@ -14,7 +14,7 @@ SUMMARY = "Show versions, devices, downloads and missing packages."
 USAGE = ""
 EXAMPLE = "avsdn doctor"
 _TIMEOUT_S = 5
-# An extra, a module that it installs, and the commands that need it.
+# An extra, a module that the extra installs, and the commands that need the module.
 _EXTRAS = (
     ("video", "av", "predict, extract, build from videos"),
     ("video", "tensorflow_hub", "predict, extract, build from videos"),

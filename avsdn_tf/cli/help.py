@@ -7,7 +7,7 @@ HELP = "Show this help. Defaults are in brackets."
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps line breaks, and asks each flag for its text.
+    """Keeps line breaks, and shows the help text of each `Flag`.
 
     Leaves out the rare flags of a command; `FullHelpFormatter` shows them.
     """
@@ -24,7 +24,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _format_action(self, action: argparse.Action) -> str:
         text = super()._format_action(action)
-        # Drop the line above the list of commands: the group has a title.
+        # Drop argparse's line above the list of commands: the group has its own title.
         return text.partition("\n")[2] if action.nargs == argparse.PARSER else text
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -35,7 +35,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         help_of = getattr(action.type, "help", None)
         if help_of is None:
             return action.help or ""
-        # argparse expands %(default)s and the like.
+        # Escape %, because argparse expands %(default)s and similar.
         return help_of(self.full).replace("%", "%%")
 
     def _split_lines(self, text: str, width: int) -> list[str]:
@@ -68,7 +68,7 @@ def describe(summary: str, usage: str, examples: str) -> str:
     Args:
         summary: One sentence on what the command does.
         usage: The command line.
-        examples: Command lines, one a line.
+        examples: Command lines, one per line.
     """
     lines = examples.strip().splitlines()
     title = "Example:" if len(lines) == 1 else "Examples:"

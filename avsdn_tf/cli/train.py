@@ -156,7 +156,8 @@ def run(args: argparse.Namespace) -> int:
             callbacks=[TrainingProgress(terminal)],
         )
         if trained is None:
-            # Skip Python's cleanup: a worker that outlives the chief logs an error.
+            # This worker is not the chief. Skip Python's cleanup, in which TensorFlow
+            # logs an error if the chief has already exited.
             os._exit(0)
         print_report(terminal, trained.report, trained.folder)
     return 0

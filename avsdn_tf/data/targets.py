@@ -98,7 +98,7 @@ def multi_hot_segments(
     Args:
         events: `(batch, num_events, 3)` int64: category, first segment and exclusive
             end. Events of zero segments are padding.
-        num_segments: Segments a clip.
+        num_segments: Number of segments per clip.
         num_categories: Number of categories.
 
     Returns:
@@ -115,7 +115,10 @@ def multi_hot_segments(
 
 
 def _multi_hot_clips(categories: tf.Tensor, num_categories: int) -> tf.Tensor:
-    """Convert categories, padded with -1, to multi-hot `(batch, num_categories)`."""
+    """Convert category indices to multi-hot vectors, `(batch, num_categories)`.
+
+    `categories` is `(batch, max_per_clip)`, padded with -1.
+    """
     positions = tf.where(categories >= 0)
     category = tf.gather_nd(categories, positions)
     shape = (tf.shape(categories)[0], num_categories)

@@ -12,7 +12,7 @@ from keras import ops
 from avsdn_tf.models import SegmentClassifier
 from avsdn_tf.models.lstm import disable_cudnn
 
-# Name of the metadata: of a file, a zip member or a key, depending on the format.
+# Name of the file, zip member or key that stores the metadata; the format decides.
 METADATA = "avsdn_tf.json"
 
 Clips = Mapping[str, np.ndarray]

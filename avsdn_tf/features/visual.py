@@ -126,8 +126,8 @@ def recipe_of(name: str) -> VisualRecipe:
 
 @functools.cache
 def _default_size(network: Callable[..., keras.Model]) -> int:
-    """Return a network's default input size, which Keras sets only with a top."""
-    # MobileNetV3 accepts any size; its weights are for 224.
+    """Return the height and width of a network's default input, in pixels."""
+    # Keras sets a default size for networks with a top, except MobileNetV3: use 224.
     return network(weights=None).input_shape[1] or 224
 
 
@@ -143,7 +143,8 @@ class VisualNetwork:
             map. A vector of 1,000 or 1,001 values is treated as logits or probabilities
             of ImageNet's classes, and becomes 1,000 probabilities.
         weights: `"imagenet"` to download the weights of keras.applications, or a local
-            weights file. The file includes the top only if the name ends in `_classes`.
+            weights file. The file must include the top if the name ends in `_classes`,
+            and must not otherwise.
         precision: One of `PRECISIONS`, for networks of keras.applications.
             `"mixed_bfloat16"` is faster on processors with bfloat16, and rounds weights
             and activations to 8 significant bits.
@@ -248,7 +249,7 @@ def _load_keras(
 def _load_hub(
     source: str,
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any, int]:
-    """Return a function from images in [0, 255] to features, the module, image size."""
+    """Return a function from [0, 255] images to features, a module, and image size."""
     try:
         module = load_module(source)
         # Use the signature: not every image module is callable.

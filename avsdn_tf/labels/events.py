@@ -1,7 +1,7 @@
-"""NAME.events.json and NAME.events.csv, written by `predict` and corrected by hand.
+"""Read NAME.events.json and NAME.events.csv of `predict`, corrected by a user.
 
-See `report/event_files.py` for the layouts. Times are as video players show them, and
-`start_s` in the JSON is the video's start.
+`report/event_files.py` documents the layouts. The JSON's member `start_s` is the time
+at which the video starts, and is subtracted from the events' times.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels in each file, which is named after its video."""
+    """Return the labels of each file. The name of a file is the name of its video."""
     tables = [file for file in files if file.path.suffix.lower() == ".csv"]
     jsons = [file for file in files if file not in tables]
     labels = [_read_json(file, problems) for file in jsons]

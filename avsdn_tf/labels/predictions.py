@@ -1,4 +1,4 @@
-"""Use predicted events as labels, for a first manifest to correct by hand."""
+"""Use predicted events as the labels of a first manifest, to be corrected by hand."""
 
 import os
 import pathlib

@@ -32,12 +32,12 @@ class CoGuidedAttention(MaskedLayer):
         h = norm(a + dropout(attention(a, a)))
         a' = a + strength * sigmoid(attention(x, h)) * a
 
-    Each attention is an `UnscaledAttention`; the first norm shares its weights with
-    `SelfGuidedAttention`.
+    Each attention is an `UnscaledAttention`. The layer normalization in `x` is that of
+    the `SelfGuidedAttention`.
 
     Args:
-        units: As in `SelfGuidedAttention`.
-        strength: Factor of the guided audio features.
+        units: As in `ChannelSpatialAttention`.
+        strength: Factor of the gated audio features in `a'`.
         dropout: Dropout rate of the self-attentions' outputs.
 
     Call arguments:
@@ -126,14 +126,15 @@ class CoGuidedAttention(MaskedLayer):
 class CACENet(GatedNetwork):
     """Co-guidance attention and contrastive enhancement.
 
-    Supervised CMBS with `CoGuidedAttention`, decoders with feed-forward networks of
-    width 512, and a contrastive loss within the clip, which starts in a later epoch:
+    The network is the supervised CMBS with `CoGuidedAttention`, decoders whose
+    feed-forward networks have width 512, and, from epoch `contrast_epoch` on, a
+    contrastive loss within each clip. For a segment's fused feature `f`:
 
         q = relu(dense_256(f)),  q' = relu(dense_256(f + Gaussian noise of 0.1))
-        e = dense_1(f + 0.6 contrast q) a segment
+        event logit = dense_1(f + 0.6 contrast q)
 
-    `contrast_losses` of q and q' has two kinds of positives: the same segment in q and
-    q', and all events of the clip. This loss is added if `contrast` is 1.
+    `contrast_losses` of q and q' has two kinds of positives: q and q' of the same
+    segment, and all events of the clip. The loss is added if `contrast` is 1.
 
     `contrast` is a saved weight, 0 or 1, that no optimizer changes. `begin_epoch` sets
     it. `fit` and `avsdn train` call `begin_epoch`; your own training loop must, too.
@@ -145,7 +146,7 @@ class CACENet(GatedNetwork):
         units: Width of the transformer blocks; other layers scale with it.
         contrast_epoch: Epoch, counted from 0, in which the contrast starts; None:
             never.
-        sigmoid_twice: As in CMBS; the authors' code does so as well.
+        sigmoid_twice: As in `CMBS`; True matches the authors' code of CACE-Net, too.
         **kwargs: As in `SegmentClassifier`, without `multi_label`.
 
     Attributes:

@@ -28,7 +28,7 @@ def _as_map(weights: Any, visual: Any) -> Any:
 
 
 class _CellScores(keras.layers.Layer):
-    """Attention weights of the cells, given one guide vector a segment.
+    """Attention weights of the cells, given one guide vector per segment.
 
         softmax over cells of tanh(w . [relu(W_x x) * relu(W_g g)] + b)
 
@@ -202,16 +202,16 @@ class SelfGuidedAttention(keras.layers.Layer):
     """Channel and spatial attention, guided by the audio and by the map itself.
 
         x = norm(v + dropout(softmax(W_q v (W_k v)^T) W_v v))
-        s = sum over cells of weights(mean of x, x) * x
+        s = sum over cells of softmax(z) * x
         u = ChannelSpatialAttention(a, v, compared=x)
         attended = u + strength * sigmoid(s) * u
 
-    `weights` are attention weights like the softmax of `ChannelSpatialAttention`, with
-    the mean of x as guide.
+    The `z` in `s` is computed as in `ChannelSpatialAttention`, with weights of its own,
+    from the cells `x` and, instead of the audio, the mean of `x` over the cells.
 
     Args:
         units: As in `ChannelSpatialAttention`.
-        strength: Factor of the map's own attention.
+        strength: Factor of the term gated by the map itself.
         dropout: Dropout rate of the self-attention's output.
 
     Call arguments:

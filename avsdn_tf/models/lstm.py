@@ -153,7 +153,7 @@ class _BothDirections(MaskedLayer):
         mask: Any = None,
         training: bool = False,
     ) -> list[Any]:
-        """Run over the sequences."""
+        """Apply both LSTMs to the sequences."""
         states = [None, None]
         if initial_state is not None:
             halves = [ops.split(state, 2, axis=-1) for state in initial_state]
@@ -255,7 +255,7 @@ class SequenceLSTM(MaskedLayer):
         mask: Any = None,
         training: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """Run over the sequence."""
+        """Apply the LSTM to the sequence."""
         if (hidden_state is None) != (cell_state is None):
             raise ValueError(
                 "Expected both states or neither. Received: "

@@ -1,4 +1,4 @@
-"""Networks with two heads: event or background a segment, and a category a clip."""
+"""Networks with two heads: event or background per segment, one category per clip."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _SMALLEST_BACKGROUND = 1e-7
 def segment_logits(
     event_logits: Any, category_logits: Any, has_background: bool = False
 ) -> Any:
-    """Combine event and category logits to segment logits.
+    """Combine event and category logits into segment logits.
 
     The argmax of segment logits is the clip's most probable category where the event
     logit is positive, else background:
@@ -68,7 +68,8 @@ def top_mean_over_segments(x: Any, count: int, mask: Any = None) -> Any:
 
     Args:
         x: `(batch, num_segments, width)`.
-        count: Number of values to average; at most the number of real segments.
+        count: Number of values to average. If a clip has fewer real segments, all their
+            values are averaged.
         mask: As in `max_over_segments`.
     """
     descending = -ops.sort(-ops.swapaxes(_without_padding(x, mask), 1, 2), axis=-1)
@@ -105,8 +106,8 @@ def event_losses(target: Any, event_logits: Any, mask: Any = None) -> Any:
 def category_losses(target: Any, category_logits: Any, mask: Any = None) -> Any:
     """Return the cross-entropy of the clip's category, `(batch,)`.
 
-    The target is a category's fraction of the clip's event segments. The loss of a clip
-    without events is 0.
+    The target of a category is its fraction of the clip's event segments. The loss of a
+    clip without events is 0.
 
     Args:
         target: Segment target, `(batch, num_segments, num_classes)`.
@@ -120,12 +121,13 @@ def category_losses(target: Any, category_logits: Any, mask: Any = None) -> Any:
 
 
 class TwoHeadedClassifier(SegmentClassifier):
-    """Base of the networks with an event head a segment and a category head a clip.
+    """Base of networks that detect events per segment and classify the whole clip.
 
     The supervised loss is the binary cross-entropy of event against background on every
     segment, plus the cross-entropy of the clip's category. The weakly supervised loss
-    is AVEL's soft margin on softmax(max over time of sigmoid(e_t) k), where `k` has a
-    class for background. A subclass may add further losses in `extra_losses`.
+    is AVEL's soft margin on softmax(max over time of sigmoid(e_t) k) for event logits
+    `e_t` of the segments and category logits `k` of the clip, which have a class for
+    background. A subclass may add further losses in `extra_losses`.
 
     These published losses replace the loss given to `compile` or `clip_losses`;
     `compile` needs none.
@@ -290,7 +292,7 @@ class TwoHeadedClassifier(SegmentClassifier):
         """Return the loss of `fit`: the mean of `clip_losses`.
 
         Args:
-            x: Inputs. Segments outside their mask are ignored.
+            x: Inputs. Segments that the inputs' mask hides are ignored.
             y: Target, as in `clip_losses`.
             y_pred: Segment logits.
             sample_weight: `(batch,)`, or `(batch, num_segments)`, averaged over each

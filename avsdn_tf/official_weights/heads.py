@@ -1,6 +1,6 @@
 """Convert the `state_dict`s of CMRAN, PSP, CPSP, CMBS and CACE-Net.
 
-Modules that a program creates but never calls are ignored.
+Weights of modules that the authors' program creates but never calls are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -219,7 +219,7 @@ def convert_cace(state: Mapping[str, Any], categories: Sequence[str]) -> CACENet
 
 
 def _psp_options(reader: StateReader, reduced: bool = False) -> dict[str, Any]:
-    """Return the shape arguments of PSP and CPSP."""
+    """Return the shape arguments of PSP and CPSP; `reduced` as in `PSPEncoder`."""
     units = reader.matrix_shape("lstm_a_v.lstm_audio.weight_hh_l0")[1]
     side = map_side(reader, "attention.affine_v.weight")
     audio = "attention.affine_audio.weight" if reduced else "fa.0.weight"

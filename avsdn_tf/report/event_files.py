@@ -17,8 +17,8 @@ from avsdn_tf.files import write_json, write_text
 from avsdn_tf.report.scores import percent
 from avsdn_tf.text import csv_cell, printable, short_name
 
-# 32 MiB of JSON: with segments of 1 s, 20 hours of AVE's 29 classes, or 3 minutes of
-# 10,000 classes.
+# This many values are 32 MiB of JSON: with segments of 1 s, 20 hours of AVE's 29
+# classes, or 3 minutes of 10,000 classes.
 MAX_PROBABILITIES = 2**21
 _NUM_KEPT_CLASSES = 5
 
@@ -33,8 +33,8 @@ def write_event_files(
 
     * `probabilities`: a row per segment; segment i starts at `start_s + i * segment_s`.
       The last class is background, unless `multi_label` is true.
-    * `most_probable`: replaces `probabilities` of more than `MAX_PROBABILITIES` values
-      by the five most probable classes per segment, as pairs of index and probability.
+    * `most_probable`, instead of more than `MAX_PROBABILITIES` probabilities: the five
+      most probable classes per segment, as pairs of class index and probability.
     * `thresholds`, if `multi_label`: probability at which each class becomes active.
     * `heard_only`: categories that were detected by sound alone.
 

@@ -6,8 +6,8 @@ long. If the child ends early for any reason, reading the video raises `VideoErr
 the next video gets a new child.
 
 A child imports PyAV and NumPy, but neither TensorFlow nor the caller's program. It
-decodes several videos in turn, one second ahead of its caller. It exits if it is idle
-for some seconds, or if its parent ends and thereby closes the pipe.
+decodes several videos in turn, one second ahead of its caller. It exits after some idle
+seconds, or when its parent exits and thereby closes the pipe.
 
 The memory limit works on Linux only. The child is no sandbox: it has its parent's
 permissions.
@@ -52,7 +52,8 @@ except Exception as error:
 else:
     serve()
 """
-# The child hardly computes, and NumPy's threads use much memory on many-core machines.
+# Limit NumPy to one thread: the child hardly computes, and NumPy's threads use much
+# memory on many-core machines.
 _ENVIRONMENT = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
@@ -86,7 +87,7 @@ DEFAULT_LIMITS = Limits()
 def describe_in_child(
     path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS
 ) -> VideoInfo:
-    """Call `describe` in a child process."""
+    """Call `container.describe` in a child process."""
     with _borrow_child(os.fsdecode(path), limits) as child:
         child.ask()
         answer = child.receive()
@@ -100,7 +101,7 @@ def read_in_child(
     without: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Second]:
-    """Call `read_seconds` in a child process."""
+    """Call `reader.read_seconds` in a child process."""
     with _borrow_child(os.fsdecode(path), limits) as child:
         child.ask(frames_per_second=frames_per_second, without=without)
         seconds = (Second(**answer) for answer in iter(child.receive, None))

@@ -103,7 +103,7 @@ def _draw_lane(
     segment_s: float,
 ) -> None:
     """Draw the tracks of a lane and, unless the category is None, its events."""
-    # Subsample, since drawing many bars below the width of a pixel is slow.
+    # Subsample: drawing many bars that are narrower than a pixel is slow.
     step = -(-clip.num_segments // _MAX_SEGMENTS)
     for row in range(2):
         y = top + 0.3 + 0.4 * row

@@ -16,7 +16,7 @@ def count(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Args:
         logits: `(num_clips, num_segments, num_categories)`.
-        labels: 1 where a category is active, else 0; -1 in padding. Same shape.
+        labels: 1 where a category is active, else 0; -1 in padding. Shape as `logits`.
 
     Returns:
         `(num_categories, 2, len(GRID) + 1)`; index 1 on the second axis counts active
@@ -44,7 +44,7 @@ def choose(counts: np.ndarray) -> tuple[list[float], float | None]:
         The thresholds, and their micro-F1 over all categories, or None if no category
         is ever active.
     """
-    # A segment that reaches more than i thresholds is predicted at threshold i.
+    # At threshold i, a segment that reaches more than i thresholds is predicted active.
     predicted = counts[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
     false_positives, true_positives = predicted[:, 0], predicted[:, 1]
     active = counts[:, 1].sum(axis=-1, keepdims=True)
