@@ -136,12 +136,12 @@ def test_a_build_keeps_files_of_another_running_build(tmp_path, loaded):
     assert results.is_dir()
 
 
-@pytest.mark.parametrize("is_new_there", [False, True])
-def test_a_data_set_is_restored_after_a_killed_build(tmp_path, is_new_there):
+@pytest.mark.parametrize("has_new_data_set", [False, True])
+def test_a_data_set_is_restored_after_a_killed_build(tmp_path, has_new_data_set):
     make_custom(tmp_path / "own")
     folder = pathlib.Path(build(tmp_path / "own", tmp_path, "custom").data_path)
     replaced = folder.with_name("replaced.1.3.0")
-    if is_new_there:
+    if has_new_data_set:
         shutil.copytree(folder, replaced)
     else:
         folder.rename(replaced)
