@@ -12,7 +12,7 @@ from avsdn_tf.version import __version__
 if TYPE_CHECKING:
     from avsdn_tf.runs import Config, TrainedRun, evaluate, predict, train
 
-# The command line checks its arguments before these imports, which take seconds.
+# The command line skips these slow imports, to check its arguments first.
 if not is_command_line():
     from avsdn_tf import metrics, zero_shot
     from avsdn_tf.backbones import Backbones
@@ -39,7 +39,8 @@ if not is_command_line():
         LateFusion,
     )
 
-# Import these on first use: they need TensorFlow, but networks run on any backend.
+# These names need TensorFlow. Import them on first use, so that networks also run on
+# other Keras backends.
 _LAZY = ("Config", "TrainedRun", "evaluate", "predict", "train")
 
 __all__ = [

@@ -1,14 +1,15 @@
 """Accuracy of cross-modality localization: find an event of one modality in the other.
 
-A2V is given an event's audio segments and searches the visual ones; V2A is given the
-visual segments and searches the audio. A window as long as the event slides over the
-other modality. The window with the smallest summed distance wins; of equal windows,
-the earliest. The window is correct if it starts exactly where the event starts.
+A2V receives the audio segments of an event and finds the event in the visual segments.
+V2A receives the visual segments and finds the event in the audio segments. A window as
+long as the event slides over the other modality. The prediction is the window with the
+smallest summed distance; among equal sums, the earliest window. The prediction is
+correct if the window starts exactly where the event starts.
 
 Only clips with exactly one event, shorter than the clip, are scored: an event as long
-as the clip has a single window, and one window can't find several events. All 402 clips
-of AVE's `test_order_match.h5` are scored; the train and validation files contain other
-clips (204 of 402 in validation), which are skipped. Accuracies are in [0, 1].
+as the clip fits only one window, and one window can't find several events. All 402
+clips of AVE's `test_order_match.h5` are scored. In the validation file, 204 of 402
+clips are skipped. Accuracies are in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Distances(ClipArrays):
 
 
 def event_windows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return first segment and length of each scored clip's event, `(num_clips,)`."""
+    """Return first segment and length of each clip's event, `(num_clips,)` each."""
     is_event = labels > 0
     return is_event.argmax(axis=1), is_event.sum(axis=1)
 
@@ -79,7 +80,8 @@ def locate(distances: np.ndarray, start: int, length: int) -> tuple[int, int]:
         First segment of the best window for A2V and for V2A.
     """
     distances = np.asarray(distances, np.float64)
-    # A window that starts at s pairs segment start + k with s + k: a diagonal.
+    # A window that starts at s pairs segment start + k of one modality with segment
+    # s + k of the other modality: a diagonal of the matrix.
     offsets = range(len(distances) - length + 1)
     audio_rows = distances[start : start + length]
     visual_columns = distances[:, start : start + length]

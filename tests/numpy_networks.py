@@ -1,4 +1,4 @@
-"""The networks' equations in plain NumPy, to compare the layers with."""
+"""The networks' equations in plain NumPy, to test the layers."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ def sigmoid(x):
 
 
 def lstm(sequence, kernel, recurrent_kernel, bias, hidden=None, cell=None):
-    """Eq. 1 of Lin et al. with Keras's gate order (input, forget, cell, output)."""
+    """Eq. 1 of Lin et al. in Keras's gate order: input, forget, cell, output."""
     batch, num_segments, _ = sequence.shape
     units = recurrent_kernel.shape[0]
     hidden = np.zeros((batch, units)) if hidden is None else hidden

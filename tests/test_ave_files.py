@@ -31,7 +31,8 @@ def no_network(monkeypatch):
     monkeypatch.setattr(requests, "head", refuse)
 
 
-# Each damage changes valid files; the error message must contain the given texts.
+# The following functions damage valid files. `DAMAGES` lists the texts that the error
+# message of each damage must contain.
 
 
 def with_value(name, index, value):

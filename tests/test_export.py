@@ -271,7 +271,7 @@ def page_scripts():
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_the_scripts_of_the_page_need_no_avsdn_tf(run, number):
+def test_scripts_in_docs_export_run_without_avsdn_tf(run, number):
     scripts = page_scripts()
     assert len(scripts) == 3
     assert len([*filter(None, scripts[number].splitlines())]) <= 10
@@ -287,7 +287,7 @@ def test_the_scripts_of_the_page_need_no_avsdn_tf(run, number):
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert done.returncode == 0, done.stderr
-    # Each line holds a second's number, class and probability.
+    # Each line contains a second, its class and its probability.
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == list(map(str, range(10)))
     assert all(0 < float(line[-1]) <= 1 for line in lines)
@@ -339,7 +339,7 @@ def test_the_export_command_refuses_differences_on_real_clips(
 
 
 def test_an_export_needs_no_data(run, data_dir, tmp_path, monkeypatch, capsys):
-    """A data set of other shapes, damaged or missing, is replaced by random clips."""
+    """Random clips replace a data set that is damaged, missing or of other shapes."""
     opened = dataset.open_dataset("tfds_ave/synthetic", data_dir)
     other = dataclasses.replace(opened, audio_width=5)
 
@@ -394,7 +394,7 @@ def test_feature_maps_in_half_precision_are_checked_in_float32(
     assert [batch["visual"].dtype for batch in clips] == ["float32", "float32"]
 
 
-def test_clips_of_other_lengths_are_checked_at_one_length():
+def test_clips_are_cut_or_padded_to_one_length():
     clips = {
         "audio": np.ones((2, 3, 5), "float16"),
         "visual": np.ones((2, 3, 2, 2, 4), "float16"),
@@ -416,7 +416,7 @@ def test_a_cross_modality_run_is_not_exported(run_folder):
 
 
 class SmallVGGish(tf.Module):
-    """Has the signature of TensorFlow Hub's module."""
+    """A small network with the signature of TensorFlow Hub's VGGish."""
 
     def __init__(self):
         super().__init__()

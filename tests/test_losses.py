@@ -33,8 +33,9 @@ def test_binary_crossentropy_by_hand():
 
 @pytest.mark.parametrize("size", [20.0, 200.0, 2000.0])
 def test_binary_crossentropy_of_a_sure_mistake_is_finite_and_has_a_gradient(size):
-    # Wrong by `size` logits: log p of the true class and log(1 - p) of the wrong one
-    # are both -size; the third class costs nothing. Mean over three classes.
+    # The true class is `size` logits below the predicted class. log p of the true class
+    # and log(1 - p) of the predicted class are both -size; the third class costs 0. The
+    # loss is the mean over three classes.
     logits = tf.constant([[size, 0.0, -size]])
     with tf.GradientTape() as tape:
         tape.watch(logits)

@@ -1,4 +1,4 @@
-"""source.json, the record of a data set's source files, and changed sources."""
+"""source.json records a data set's source files; changed files are detected."""
 
 import json
 import pathlib
@@ -28,7 +28,7 @@ from tfds_ave.tfds_ave_dataset_builder import Builder
 
 @pytest.fixture
 def own(tmp_path):
-    """Return a folder of own data; the data set is in the folder `data` beside it."""
+    """Return a folder of own data, built as a data set in the sibling folder `data`."""
     make_custom(tmp_path / "own")
     build(tmp_path / "own", tmp_path / "data", "custom")
     return tmp_path / "own"
@@ -39,7 +39,7 @@ def opened(own):
 
 
 def refusal(own, folder=None):
-    """Return the message of a build that does not overwrite."""
+    """Return the error message of a build without `--overwrite`."""
     with pytest.raises(DatasetError) as error:
         build(folder or own, own.parent / "data", "custom")
     message = str(error.value)
@@ -49,7 +49,7 @@ def refusal(own, folder=None):
 
 
 def change_feature(own):
-    """Change a feature, but not its file's size."""
+    """Change a feature without changing the size of its file."""
     path = own / "clip 4.v.npy"
     values = np.load(path)
     values[0, 0] += 1
@@ -159,7 +159,7 @@ def build_again(own, **options):
     return build(own, own.parent / "data", "custom", download_mode=mode, **options)
 
 
-def test_a_replacing_data_set_keeps_nothing_of_the_replaced_one(own):
+def test_a_new_data_set_keeps_nothing_of_the_old_data_set(own):
     rows = make_custom(own.parent / "other", num_segments=5)
     (own.parent / "other" / "categories.txt").write_text("Kettle\nDoor, slamming\n")
     rows[0][3:5] = ["", ""]
@@ -196,7 +196,7 @@ def test_files_of_ave_are_recorded(tmp_path):
         entry.name for entry in source.files
     }
     build(folder, tmp_path / "data")
-    # Files of background clips would add a split.
+    # With features of background clips, the data set would have one more split.
     write(folder / "visual_feature_vec_noisy.h5", np.zeros((4, 10, 2048), np.float32))
     with pytest.raises(DatasetError, match=r"visual_feature_vec_noisy\.h5 is new"):
         build(folder, tmp_path / "data")

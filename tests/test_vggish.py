@@ -1,4 +1,4 @@
-"""The package's VGGish, compared with a module of random weights."""
+"""The package's VGGish equals a reference module with random weights."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""When frames are shown, where a video ends, and what counts as damage."""
+"""Times of frames, ends of videos, and detection of damaged videos."""
 
 import contextlib
 import itertools
@@ -27,9 +27,10 @@ FPS = 25
 
 
 def encode(output, codec, pts, bframes=0, gop=12, seed=None):
-    """Yield None, then the packets of frames at times in 1 / FPS s.
+    """Add a stream and yield None; then yield the packets of its frames.
 
-    Frames are grey; noise if `seed` is given.
+    `pts` are the times of the frames in 1 / FPS s. Frames are grey, or noise if `seed`
+    is given.
     """
     stream = output.add_stream(codec, rate=FPS, options={"g": str(gop)})
     stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
@@ -58,7 +59,7 @@ def mux(output, *generators):
         output.mux(packet)
 
 
-# Eleven frames, the last one shown for ten seconds, and two more frames.
+# Eleven frames, the last of which is shown for ten seconds, and two more frames.
 PAUSE = [*range(11), 261, 262]
 
 
@@ -185,13 +186,13 @@ def test_empty_packets_in_avi_repeat_the_frame(tmp_path, codec, bframes):
 
 
 def packed(packets):
-    """Return packets packed as by DivX: a B-frame shares the packet of its P-frame."""
+    """Pack frames like DivX: a B-frame shares the packet of its P-frame."""
     contents, packets = [], [*packets, None]
     while (packet := packets.pop(0)) is not None:
         contents.append(bytes(packet))
         if packets[0] is not None and packets[0].pts < packet.pts:
             contents[-1] += bytes(packets.pop(0))
-            # A frame that is not coded takes the place of the B-frame.
+            # An empty frame ("not coded") takes the place of the B-frame.
             contents.append(b"\0\0\1\xb6\x51\0\0")
     # The p at the end of the user data marks a packed stream.
     return [b"\0\0\1\xb2DivX503b1393p" + contents[0], *contents[1:]]
@@ -217,7 +218,7 @@ def test_packed_frames_in_avi_are_read(tmp_path):
 
 
 def write_segments(folder, num_segments=4, codec="libx264", bframes=2, **options):
-    """Return a stream's segments of one second, with discontinuous counters."""
+    """Return transport stream segments of one second, with discontinuous counters."""
     pattern = str(folder / "%d.ts")
     options = {"segment_time": "1", "segment_format": "mpegts", **options}
     with av.open(pattern, "w", format="segment", options=options) as output:
@@ -231,7 +232,7 @@ def write_segments(folder, num_segments=4, codec="libx264", bframes=2, **options
     segments = []
     for index in range(num_segments):
         content = np.fromfile(folder / f"{index}.ts", np.uint8).reshape(-1, 188)
-        # Shift the continuity counter, which may be continuous by chance.
+        # Shift the continuity counters, which may be continuous by chance.
         counters = content[:, 3] + 5 * index
         content[:, 3] = content[:, 3] & 0xF0 | counters & 0x0F
         segments.append(content.tobytes())

@@ -1,4 +1,4 @@
-"""The package's error, its conversion and its display."""
+"""The package's error type, and functions that convert and print errors."""
 
 import contextlib
 import pathlib
@@ -43,8 +43,8 @@ def shorten(names: Sequence[str], shown: int = _MAX_NAMED) -> list[str]:
 def explain_build_errors(path: pathlib.Path) -> Iterator[None]:
     """Convert build errors that the user can correct to `DatasetError`.
 
-    TFDS wraps the errors of a builder. Errors of this package, the operating system and
-    TensorFlow are found among the causes of the wrapper.
+    TFDS wraps the errors of a builder. This function looks for errors of this package,
+    the operating system and TensorFlow among the causes of the wrapper.
 
     Args:
         path: Folder of the data set, for the message.
@@ -80,8 +80,8 @@ def explain_build_errors(path: pathlib.Path) -> Iterator[None]:
 def install_excepthook() -> None:
     """Print an uncaught `DatasetError` as one message, without a traceback.
 
-    `tfds build` doesn't catch errors, and absl's exception handlers would swallow
-    SystemExit. Other errors go to the previous hook.
+    `tfds build` doesn't catch errors, and raising SystemExit instead would fail: absl's
+    exception handlers swallow SystemExit. Other errors are passed to the previous hook.
     """
     previous_hook = sys.excepthook
 

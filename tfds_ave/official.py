@@ -1,4 +1,4 @@
-"""Check AVE's own files, and read them row by row."""
+"""Check AVE's official files, and read them row by row."""
 
 import contextlib
 import dataclasses
@@ -28,8 +28,8 @@ class OfficialData:
         config: The config.
         annotations: The rows of Annotations.txt.
         orders: Rows of each split.
-        match_splits: Split of cross-modality localization by row.
-        files: Files by their official names.
+        match_splits: Each row's split in cross-modality localization.
+        files: The files, by their official names.
     """
 
     config: AveConfig
@@ -241,7 +241,7 @@ def _read_orders(
 def _read_match_splits(
     files: Mapping[str, SourceFile], orders: Mapping[str, np.ndarray], rows: int
 ) -> dict[int, str]:
-    """Return the split of cross-modality localization by row."""
+    """Return each row's split in cross-modality localization."""
     match_orders = _read_orders(files, sources.MATCH_ORDERS, rows)
     match_splits = {
         row: split for split, order in match_orders.items() for row in order.tolist()

@@ -1,4 +1,4 @@
-"""Convert features, events and clips to segments of one second and windows."""
+"""Convert features and events to segments of one second; cut clips into windows."""
 
 import dataclasses
 import math
@@ -28,7 +28,14 @@ class Span:
     end: int
 
     def within(self, start: int, stop: int) -> "Span | None":
-        """Return the span's intersection with a window, relative to it, or None."""
+        """Return the part of the span in a window, or None if there is none.
+
+        Times and segments of the result are relative to the start of the window.
+
+        Args:
+            start: First segment of the window.
+            stop: Last segment of the window + 1.
+        """
         first, end = max(start, self.first), min(stop, self.end)
         if first >= end:
             return None
@@ -44,9 +51,9 @@ class Span:
 def make_span(category: int, start_s: float, end_s: float, num_segments: int) -> Span:
     """Return an event with its segments.
 
-    A segment belongs to the event if its middle is in the event. An event without such
-    a segment gets the segment that it overlaps most (the first, if equal), so that no
-    event is lost.
+    A segment belongs to the event if the segment's middle is in the event. An event
+    without such a segment gets the segment that it overlaps most (if two overlap
+    equally, the first), so that no event is lost.
     """
     first, end = (min(num_segments, math.ceil(s - 0.5)) for s in (start_s, end_s))
     if first >= end:
@@ -60,7 +67,7 @@ def make_span(category: int, start_s: float, end_s: float, num_segments: int) ->
 
 
 def have_overlap(spans: Iterable[Span]) -> bool:
-    """Return whether two categories share a segment."""
+    """Return whether events of two categories share a segment."""
     active = {(t, span.category) for span in spans for t in range(span.first, span.end)}
     return len(active) > len({segment for segment, _ in active})
 

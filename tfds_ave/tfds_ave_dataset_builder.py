@@ -64,7 +64,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     # `tfds build tfds_ave` builds all BUILDER_CONFIGS, and must work without AVE's
-    # files, so the list has the default config only. Others are found by name.
+    # files, so the list contains only the default config. TFDS finds the other configs
+    # by name in `builder_configs`.
     BUILDER_CONFIGS: ClassVar[list[AveConfig]] = [CONFIGS[0]]
     builder_configs: ClassVar[dict[str, AveConfig]] = {c.name: c for c in CONFIGS}
 
@@ -73,10 +74,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     # Called with the stage of the build, the number of done items, and the total.
     on_progress: Callable[[str, int, int], None] = staticmethod(lambda *_: None)
     # Windows of training clips in `custom`: length (default: 10) and hop (default: the
-    # length) in seconds. With an existing data set, None accepts its windows.
+    # length) in seconds. None accepts the windows of an existing data set.
     window_s: int | None = None
     hop_s: int | None = None
-    # The builder that has replaced the data set.
+    # The builder that built a new data set in place of this builder's data set.
     _successor: "Builder | None" = None
 
     def __init__(
@@ -109,7 +110,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         info = self.dataset_info_from_configs
         about = {"homepage": "https://github.com/YapengTian/AVE-ECCV18"}
         if config.source == "custom":
-            # The user's own data don't have AVE's description and citation.
+            # AVE's description and citation don't apply to the user's own data.
             info = functools.partial(tfds.core.DatasetInfo, builder=self)
             about = {"description": config.description}
         return info(
@@ -150,7 +151,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self._download_config = options
         folder = self.data_path
         with explain_build_errors(folder):
-            # Reuse without a lock, which needs write permission.
+            # Try to reuse without a lock, because locking needs write permission.
             if not building.find_leftovers(folder) and self._reuse(download_config):
                 return
             with building.lock_folder(folder, self.say):
@@ -166,7 +167,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _reuse(self, options: tfds.download.DownloadConfig | None) -> bool:
         """Return whether the data set exists and doesn't need to be built.
 
-        If options are given, as by commands that build, compare the source files.
+        With options, as passed by build commands, the source files are also compared.
         """
         mode = options.download_mode if options else None
         if not self.data_path.exists() or (mode and mode.overwrite_dataset):
@@ -181,7 +182,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         if options and self.builder_config.source != "simulated":
             self._check_source(self._manual_dir if options.manual_dir else None)
-        # Without splits, another process has just built the data set.
+        # If `info` has no splits, another process has just built the data set.
         if not self.info.splits:
             self.info.read_from_directory(self.data_dir)
         return True
@@ -189,7 +190,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _check_source(self, folder: pathlib.Path | None) -> None:
         """Raise DatasetError if the data set's source files have changed.
 
-        Compare the files in `folder`, by default the folder that they were read from.
+        Compare the files in `folder`. Default: the folder of the recorded files.
         """
         self._check_windows()
         self.on_progress("comparing files", 0, 0)
@@ -225,7 +226,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _build(self, downloads: str, **kwargs: Any) -> None:
         """Build the data set, whose folder doesn't exist."""
-        # A new builder has no metadata of the data set that it replaces.
+        # Use a new builder if this builder has metadata of the old data set.
         builder = type(self)(**self._original_state) if self.info.splits else self
         vars(builder).update(
             _manual_dir=self._manual_dir,
@@ -322,7 +323,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _expect(self, num_clips: int, num_segments: int | None = None) -> None:
         """Check the disk space, and start counting clips.
 
-        `num_segments` is the total of all clips.
+        `num_segments` is the total number of segments of all clips.
         """
         metadata = self.info.metadata
         if num_segments is None:
@@ -342,11 +343,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         all_videos: list[Video],
         precheck: Callable[[Mapping[str, float]], list[str]],
     ) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
-        """Extract the features of videos, record their backbones, return the files.
+        """Extract the features of videos, record the backbones, return feature files.
 
         Args:
             all_videos: The videos.
-            precheck: Returns errors, given the stated lengths of videos by key.
+            precheck: Function that returns errors. Its argument is the length in
+                seconds that each video's header states, by key.
         """
         folder, config = self._manual_dir, self.builder_config
         if not all_videos:
@@ -383,10 +385,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         num_classes = self.info.features["clip_label"].num_classes
         source = self.builder_config.source
         for index, clip in enumerate(clips):
-            # AVE's released audio features are outputs of a ReLU.
+            # AVE's released audio features are outputs of a ReLU, so negative features
+            # are a stand-in.
             if source == "files" and clip.audio.min() < 0:
                 self.info.metadata["disclaimer"] = STAND_IN
-            # Windows of one clip share its row.
+            # In `custom`, windows of one clip share a row, so a row is no key.
             key = index if source == "custom" else clip.row
             yield key, clip.to_example(num_classes)
             self._num_written += 1

@@ -30,7 +30,7 @@ _LABELS_TO = Flag(
     "Folder to write the events to as labels, to correct and train on.",
     flags.PATH,
 )
-# Defaults in --help, without and with --zero_shot.
+# Defaults that --help shows, without and with --zero_shot.
 _SHOWN_DEFAULTS = {
     flags.AUDIO_NETWORK: "vggish; zero_shot: yamnet_scores",
     flags.VISUAL_NETWORK: "resnet152; zero_shot: EfficientNetV2B0_classes",
@@ -83,9 +83,9 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the events of each video, and a page; return 1 if one failed, else 0."""
+    """Write events and a page for each video; return 1 if a video failed, else 0."""
     start(args)
-    # These import TensorFlow.
+    # Import late: these modules import TensorFlow, which takes seconds.
     from avsdn_tf.features.video import VideoError
     from avsdn_tf.report.terminal import (
         events_table,
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             print_plainly(terminal, f"Page to open: {page}")
         if args.labels_to and predictions:
             _write_labels(terminal, pathlib.Path(args.labels_to), predictions)
-        # With a single video, its error is already the last line.
+        # The error of a single video is already the last line.
         if len(videos) > 1:
             list_failures(terminal, failures, len(videos))
     return 1 if failures else 0
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 def _prepare(
     args: argparse.Namespace, out: pathlib.Path
 ) -> tuple[Callable[[pathlib.Path], Any], list[pathlib.Path]]:
-    """Return a function that predicts a video, and the videos."""
+    """Return a function that predicts the events of a video, and the videos."""
     from avsdn_tf import runs, zero_shot
     from avsdn_tf.features.video import find_videos
     from avsdn_tf.labels.write import check_writable
@@ -167,7 +167,7 @@ def _write_labels(
 def _prepare_demo(
     args: argparse.Namespace, out: pathlib.Path
 ) -> tuple[Callable[[pathlib.Path], Any], list[pathlib.Path]]:
-    """Render the demo's video; return its predictor and path, as in `_prepare`."""
+    """Render the demo's video; return a predictor and the video, like `_prepare`."""
     from avsdn_tf import demo
     from avsdn_tf.features.extractor import Extractor
     from avsdn_tf.report.prediction import own_files

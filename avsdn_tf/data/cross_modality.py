@@ -1,7 +1,7 @@
 """Batches of cross-modality localization: pairs of segments, and whole clips.
 
-The task has its own splits, independent of the data set's stored splits. The feature
-`match_split` of each example names its split of the task.
+The task has its own splits, which differ from the stored splits of the data set. The
+feature `match_split` of an example is the example's split in this task.
 """
 
 import collections
@@ -37,7 +37,9 @@ def segment_pairs(
     epochs: Sequence[int] = (1,),
     shard: InputShard = ALL,
 ) -> tf.data.Dataset:
-    """Return pairs of simultaneous segments, in the random order of (seed, epoch).
+    """Return pairs of simultaneous segments, in random order.
+
+    The seed and the epoch determine the order.
 
     Args:
         dataset: The data.
@@ -50,7 +52,7 @@ def segment_pairs(
     Returns:
         Dictionaries of `audio` `(batch, audio_width)`, `visual` `(batch,
         *visual_shape)`, `target` `(batch,)`: 1 where the segment is an event, else 0;
-        `row` `(batch,)` of the clip, and `weight` `(batch,)`: 0 for padding.
+        `row` `(batch,)`: the clip's row; and `weight` `(batch,)`: 0 for padding.
     """
 
     def to_segments(example: Example) -> tf.data.Dataset:
@@ -109,7 +111,7 @@ def scoring_clips(
     stored = "+".join(_stored_splits(dataset))
     return (
         _read_match_split(dataset, stored, match_split)
-        # Shard after filtering: a slice of a stored split may have no clip of the task.
+        # Shard after filtering: a stored slice may contain no clip of the task.
         .shard(shard.num_workers, shard.worker)
         .map(mark_events, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
@@ -120,7 +122,7 @@ def scoring_clips(
 def count_clips(dataset: Dataset) -> dict[str, int]:
     """Return the number of clips in each split of this task."""
     total: collections.Counter[str] = collections.Counter()
-    # Count by slice: `segment_pairs` counts the same slices, and `_count` is cached.
+    # Count each slice: `segment_pairs` needs the same counts, and `_count` is cached.
     for split in _stored_splits(dataset):
         for name, _ in itertools.chain(*shard_slices(dataset, split)):
             total.update(_count(dataset, name))
@@ -132,10 +134,10 @@ def _is_event(dataset: Dataset, example: Example) -> tf.Tensor:
 
 
 def _stored_splits(dataset: Dataset) -> list[str]:
-    """Return the names of the stored splits that have clips of this task.
+    """Return the names of the stored splits that contain clips of this task.
 
     Raises:
-        UserError: If lengths of clips differ.
+        UserError: If clips differ in length.
     """
     if dataset.is_padded:
         raise UserError(

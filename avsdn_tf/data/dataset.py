@@ -31,7 +31,7 @@ from tfds_ave import fingerprint
 _NAME = "tfds_ave"
 _SIMULATED = "synthetic"
 _SHOWN = 5
-# Errors of TensorFlow for wrong checksums, missing files and files that end early.
+# TensorFlow's errors for wrong checksums, missing files and truncated files.
 _DAMAGE = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
@@ -54,16 +54,16 @@ class Dataset:
         categories: Names of the event categories, without background.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
-        num_segments: Segments of each clip; of each window if lengths differ.
+        num_segments: Segments of each clip; of a window if clips differ in length.
         segment_s: Length of a segment in seconds.
         disclaimer: Text that must accompany every result on the data, or None.
         has_times: Whether every event has a start and an end. If not, some clips have
             only a category.
         backbones: The networks that computed the features, as far as recorded.
-        is_padded: Whether lengths of examples differ, so that batches are padded.
+        is_padded: Whether examples differ in length, so that batches are padded.
         train_segments: Segments of the longest training example.
         longest_segments: Segments of the longest clip.
-        multi_label: Whether events of two categories overlap anywhere.
+        multi_label: Whether events of two categories overlap in any clip.
     """
 
     name: str
@@ -241,7 +241,7 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
     # TFDS raises AssertionError for unknown versions.
     except (ValueError, AssertionError) as error:
         raise UserError(first_line(error), field="dataset", value=name) from error
-    # Other folders and inaccessible URLs raise errors of any type.
+    # Unreadable folders and inaccessible URLs raise errors of any type.
     except Exception as error:
         raise UserError(
             f"{name} can't be read there ({first_line(error.__cause__ or error)}). "
@@ -260,7 +260,8 @@ def build_dataset(builder: tfds.core.DatasetBuilder, **arguments: Any) -> None:
         **arguments: Arguments of `download_and_prepare`.
 
     Raises:
-        UserError: If source files are missing or invalid, or nothing can be written.
+        UserError: If source files are missing or invalid, or the data set can't be
+            written.
     """
     try:
         with (
@@ -281,8 +282,7 @@ def open_dataset_of_run(
 ) -> Dataset:
     """Open the data set of a run, whose settings may be untrusted.
 
-    A folder that the settings name is only read: nothing is built there, and a URL is
-    refused.
+    If the folder is from the settings, nothing is built there, and a URL is refused.
 
     Args:
         name: As in `open_dataset`.
@@ -317,13 +317,14 @@ class _Metadata(Schema):
     disclaimer: str | None
     has_times: bool
     backbones: dict[str, str | None]
-    # Only in config `custom`.
+    # The following members are only in config `custom`.
     is_padded: bool = False
     train_segments: pydantic.PositiveInt | None = None
     longest_segments: pydantic.PositiveInt | None = None
     multi_label: bool = False
-    # Clips of each split; shortest, median and longest length in segments.
+    # Number of clips in each split.
     num_clips: dict[str, pydantic.NonNegativeInt] | None = None
+    # Shortest, median and longest clip, in segments.
     lengths: list[pydantic.PositiveInt] | None = pydantic.Field(
         None, min_length=3, max_length=3
     )

@@ -25,7 +25,7 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels in each file, which is named after its video."""
+    """Return the labels in each file. A file has the name of its video."""
     labels = []
     for file in files:
         events = []

@@ -39,14 +39,17 @@ def recognizes(file: LabelFile) -> bool:
     """Return whether a file holds flags only, or is the table of categories."""
     if file.is_json_of(dict) or file.is_json_of(list):
         return is_flags(file.json, "label") and not is_flags(file.json, "category")
-    # `table` reads tables with times.
+    # Tables with times belong to the module `table`.
     return file.has_columns("video_id", "category", "split") and not (
         {"start", "end"} <= set(table.find_columns(file.table.header))
     )
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels of each video: weak labels if there are no JSON files."""
+    """Return the labels of each video.
+
+    Without JSON files, an event has a category but no times (a weak label).
+    """
     if not any(file.path.suffix.lower() == ".json" for file in files):
         return table.read(files, problems)
     rows = read_table(files, "video_id", "category", problems)

@@ -1,8 +1,9 @@
-"""WebVTT: one file of subtitles per video, named after it; a cue's text is a category.
+"""WebVTT: a subtitle file has the name of its video; a cue's text is a category.
 
 Format: W3C's WebVTT, https://www.w3.org/TR/webvtt1/. Notes, styles, regions and tags
-are ignored. In files of `predict`, the score after the category is ignored, too, and
-the disclaimer: the first cue, at the top of the picture, from time 0 on.
+are ignored. `avsdn predict` writes two more parts, which are also ignored: the score
+after the category, and the disclaimer. The disclaimer is the first cue, starts at time
+0, and is displayed at the top of the picture.
 """
 
 import html
@@ -25,7 +26,7 @@ def recognizes(file: LabelFile) -> bool:
 
 
 def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
-    """Return the labels in each file, which is named after its video."""
+    """Return the labels in each file. A file has the name of its video."""
     return [_read_file(file, problems) for file in files]
 
 
@@ -60,5 +61,5 @@ def _unescape(text: str) -> str:
     """Return text with its character references resolved, if they are valid."""
     try:
         return html.unescape(text)
-    except ValueError:  # A character number of thousands of digits.
+    except ValueError:  # A character reference of thousands of digits.
         return text

@@ -1,4 +1,4 @@
-"""The base of all networks: a Keras model that records its training data."""
+"""The base of all networks: a Keras model that describes its training data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ _INPUTS = (*_MODALITIES, "mask")
 
 
 class AudioVisualModel(keras.Model):
-    """Keras model with an audio and a visual input that records its training data.
+    """Keras model with an audio and a visual input that describes its training data.
 
     A subclass creates its layers in `__init__`, implements `call`, and ends `__init__`
     with `self.build()`, which creates the weights.
@@ -28,7 +28,7 @@ class AudioVisualModel(keras.Model):
 
     Raises:
         ValueError: If `categories` is a string, `audio_width`, `num_segments` or
-            `segment_s` is not positive, or `visual_shape` is neither of the two forms.
+            `segment_s` is not positive, or `visual_shape` has neither of the two forms.
 
     Example:
         >>> model = avsdn_tf.AVSDN(categories, segment_s=1.0)
@@ -94,12 +94,12 @@ class AudioVisualModel(keras.Model):
         """Create the weights.
 
         Args:
-            input_shape: Ignored; the constructor's arguments decide all shapes.
+            input_shape: Ignored; the constructor's arguments determine all shapes.
         """
         del input_shape
         if self.built:
             return
-        # `self(inputs)` would add a Keras node to the network: Keras couldn't load
+        # `self(inputs)` would add a Keras node to the network, and Keras couldn't load
         # functional models that contain the network.
         self.compute_output_spec(
             {
@@ -166,11 +166,14 @@ class AudioVisualModel(keras.Model):
 
     @property
     def warmup_epochs(self) -> int:
-        """Number of initial epochs, with partial loss, that early stopping ignores."""
+        """Number of initial epochs that early stopping ignores.
+
+        In these epochs, the loss lacks a term.
+        """
         return 0
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepare for an epoch of training; does nothing by default.
+        """Prepare for an epoch of training; do nothing by default.
 
         Args:
             epoch: The epoch that begins, counted from 0.
@@ -205,8 +208,8 @@ class AudioVisualModel(keras.Model):
         config.pop("thresholds", None)
         heads = self.category_layers()
         paths = [path for path, layer in _sublayers(self) if layer in heads]
-        # Don't freeze heads or layers that contain a head: freezing a layer freezes its
-        # sublayers.
+        # Don't freeze heads, parts of heads, or layers that contain a head: freezing a
+        # layer freezes its sublayers.
         frozen = [
             name
             for name in config.pop("frozen", ())

@@ -16,7 +16,7 @@ from avsdn_tf.models.propagation import (
 )
 from avsdn_tf.models.two_heads import TwoHeadedClassifier
 
-# Larger than any distance between two vectors of length 1.
+# Larger than any distance between two means of unit vectors.
 _FAR = 10.0
 
 
@@ -32,7 +32,7 @@ class CPSP(TwoHeadedClassifier):
     Weakly supervised training adds only `clip_contrast_losses`.
 
     `segment_weight` is 0.01 in the paper. The default of 0 reproduces the authors'
-    code: its segment contrast sums along the wrong axis, and has no gradient.
+    code, whose segment contrast has no gradient, because it sums along the wrong axis.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -180,9 +180,10 @@ def segment_contrast_losses(
 ) -> Any:
     """Return the contrastive loss of event and background segments, `(batch,)`.
 
-        s_ij = exp(cosine of i and j / temperature)
-        mean over events i of -log(P_i / (P_i + N_i)),
-        P_i = sum of s_ij over events j,  N_i = mean of s_ij over background j
+        s_ij = exp(cosine of the features of segments i and j / temperature)
+        mean over event segments i of -log(P_i / (P_i + N_i)),
+        P_i = sum of s_ij over event segments j,
+        N_i = mean of s_ij over background segments j
 
     The loss of a clip without events is 0.
 
@@ -239,7 +240,7 @@ def clip_contrast_losses(
     distance = (
         squares[:, None] + squares - 2 * ops.matmul(center, ops.transpose(center))
     )
-    # The gradient of the root is infinite at 0.
+    # The gradient of the square root is infinite at 0.
     distance = ops.sqrt(ops.maximum(distance, 1e-12))
     is_real = ops.ones_like(squares, dtype="bool")
     if is_clip is not None:

@@ -23,13 +23,14 @@ class PSP(SegmentClassifier):
         fused, v, a = PSPEncoder(audio, visual)
         logits = dense(relu(dense_64(fused))), without bias
 
-    Training adds `similarity_losses` of the cosine of v and a to the compiled loss,
-    which is categorical cross-entropy in the paper.
+    Training adds `similarity_losses` of the cosine of v and a to the compiled loss. The
+    paper compiles categorical cross-entropy.
 
     The weakly supervised variant has `PSPEncoder(reduced=True)`, multiplies the logits
-    by sigmoid(relu(dense_1(logits))), and adds no loss. The paper trains it with binary
-    cross-entropy of the softmax of the logits' mean over time, on the mean of the
-    segment labels, with background clips.
+    by sigmoid(relu(dense_1(logits))), and adds no loss. The paper trains this variant
+    on clips with events and background clips. The paper's loss is the binary
+    cross-entropy between softmax(mean of the logits over time) and the mean of the
+    segment labels.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -37,9 +38,9 @@ class PSP(SegmentClassifier):
         visual_shape: `(rows, columns, D)`.
         weak: Boolean. True: the weakly supervised variant.
         units: As in `PSPEncoder`.
-        threshold: As in `PositiveSamplePropagation`. Default: 0.099, or 0.095 if weak,
-            for ten segments, whose uniform weight is 0.1. Longer clips need a smaller
-            threshold.
+        threshold: As in `PositiveSamplePropagation`. Default: 0.099, or 0.095 if weak:
+            just below 0.1, the uniform weight of ten segments. Longer clips need a
+            smaller threshold.
         similarity_weight: Weight of `similarity_losses`.
         audio_axis: As in `AudioGuidedAttention`.
         **kwargs: As in `SegmentClassifier`.
@@ -123,7 +124,7 @@ class PSP(SegmentClassifier):
         outputs: dict[str, Any],
         mask: Any = None,
     ) -> Any:
-        """Return the weighted loss of the similarity, `(batch,)`; None if weak."""
+        """Return the weighted similarity losses, `(batch,)`; None if weak."""
         if self.weak:
             return None
         similarity = outputs["similarity"]

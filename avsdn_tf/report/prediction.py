@@ -31,7 +31,7 @@ from avsdn_tf.schemas import read_json
 from avsdn_tf.text import printable
 
 _RECORD = ".predictions.json"
-# 60,000 videos of a kilobyte each.
+# Enough for 60,000 videos, one kilobyte each.
 _MAX_RECORD_BYTES = 64 * 2**20
 _SUFFIXES = (".html", ".png", ".vtt", ".events.json", ".events.csv")
 _ELSEWHERE = "Choose another folder for out."
@@ -96,7 +96,7 @@ def check_prediction(
 def own_files(
     out: pathlib.Path, names: Sequence[str], video: pathlib.Path
 ) -> Iterator[pathlib.Path]:
-    """Yield a temporary folder, whose files are moved to `out` when the block ends.
+    """Yield a temporary folder; move the files `names` to `out` when the block ends.
 
     Raises:
         UserError: As in `write_prediction`.
@@ -109,7 +109,8 @@ def own_files(
             with lock(out):
                 record = _read_record(out)
                 _check_all(out, names, video, record)
-                # Record old and new hashes before moving: a kill may come in between.
+                # Record old and new hashes first: the process may be killed between the
+                # moves.
                 for name in names:
                     hashes = [_sha256(out / name), _sha256(folder / name)]
                     record[name] = _Entry(os.path.abspath(video), hashes)
@@ -176,7 +177,7 @@ def _write_record(out: pathlib.Path, record: Mapping[str, _Entry]) -> None:
 
 
 def _to_json(name: str) -> str:
-    """Return the URL-quoted name of a file, which need not be UTF-8."""
+    """URL-quote a file name, because a file name may not be valid UTF-8."""
     return urllib.parse.quote(os.fsencode(name))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a resumed run gives the same result as an uninterrupted one."""
+"""Checkpoints: a resumed run gives the same result as an uninterrupted run."""
 
 import dataclasses
 import hashlib
@@ -77,7 +77,8 @@ class Checkpoints:
     """The last checkpoints of a run, one file each.
 
     A file holds a `Progress` and the values of all variables: weights, random states
-    and optimizer state. It begins with the SHA-256 of the rest. Writes are atomic.
+    and optimizer state. A header contains the SHA-256 of the rest of the file. Writes
+    are atomic.
 
     Args:
         folder: Folder of the files.
@@ -87,7 +88,7 @@ class Checkpoints:
         self.folder = folder
 
     def paths(self) -> list[pathlib.Path]:
-        """Return the files, the latest one last."""
+        """Return the paths of the files, oldest first."""
         return sorted(self.folder.glob(_NAMES))
 
     def save(self, progress: Progress, variables: list[keras.Variable]) -> pathlib.Path:
@@ -120,14 +121,15 @@ class Checkpoints:
         """Assign the values of the latest checkpoint to the variables.
 
         Args:
-            variables: The saved variables, in the same order.
-            monitor: Score that the history must have for each finished epoch, or None.
+            variables: The variables, in the order in which they were saved.
+            monitor: Name of a score that the history must contain for each finished
+                epoch, or None.
 
         Returns:
             The progress of training; a new `Progress` if there is no checkpoint.
 
         Raises:
-            UserError: If the file is damaged, or of another network.
+            UserError: If the file is damaged, or belongs to another network.
         """
         paths = self.paths()
         if not paths:
@@ -193,7 +195,7 @@ def _read(
 
 
 def _check_history(progress: Progress, monitor: str) -> None:
-    """Raise ValueError unless the history has the score of every finished epoch."""
+    """Raise ValueError unless the history has a score for every finished epoch."""
     epochs = [row.get("epoch") for row in progress.history if monitor in row]
     if epochs != list(range(1, progress.epoch)):
         raise ValueError(f"its history lacks {monitor} of an epoch")

@@ -61,7 +61,7 @@ class Config:
     The defaults are the AVSDN paper's recipe; docs/network.md explains them.
 
     Raises:
-        UserError: If a value is out of its range, or two contradict each other.
+        UserError: If a value is out of its range, or two values contradict each other.
 
     Example:
         >>> config = avsdn_tf.Config(mode="weak", model="avel", units=64)
@@ -288,7 +288,7 @@ class Config:
 
         Args:
             settings: The settings.
-            path: The file that holds them, for the messages.
+            path: The file that contains the settings, for error messages.
 
         Raises:
             UserError: If a name is unknown, or a value is wrong.

@@ -33,8 +33,8 @@ class Training:
     """The result of a training.
 
     Attributes:
-        model: The model of the selected epoch; in workers other than the chief, of the
-            last epoch.
+        model: The model of the selected epoch; in workers other than the chief, the
+            model of the last epoch.
         history: One dictionary per epoch, with `epoch` (from 1), `loss`, `accuracy`,
             the score named by the task's `selection`, and `seconds`.
         selected_epoch: The epoch with the best validation score, from 1.
@@ -65,7 +65,7 @@ def train(
         folder: The run folder, which must exist.
         callbacks: Additional Keras callbacks, such as a progress bar.
         placement: The devices. Default: one device.
-        stop_request: Checked every few steps.
+        stop_request: Stops training when it is set. It is checked every few steps.
 
     Raises:
         UserError: If settings and data don't fit, a checkpoint can't be read or
@@ -131,7 +131,7 @@ class _Loop:
         tensorboard = TensorBoard(self.folder.tensorboard, how_to_resume)
         chief_callbacks = [save_best, tensorboard, *callbacks]
         callback_list = self._begin(chief_callbacks if self.placement.is_chief else ())
-        # The process may have been killed between saving a checkpoint and the model.
+        # A killed process may have saved the checkpoint of an epoch, but not the model.
         if self.progress.history and not self.progress.step:
             with self._averaged_weights():
                 # Validation chooses the thresholds, which checkpoints don't contain.
@@ -147,7 +147,7 @@ class _Loop:
             if model.stop_training:
                 break
         callback_list.on_train_end()
-        # No worker may exit while others still train or write.
+        # No worker may exit while other workers still train or write.
         self.placement.wait_for_workers()
         if self.stop_request.is_set:
             raise self._interrupted()
@@ -254,7 +254,7 @@ class _Loop:
             progress.totals,
             self.stop_request.is_set,
         )
-        # All workers stop if one received a signal.
+        # All workers stop if one worker received a signal.
         if steps.num_stops:
             self._save()
             self.placement.wait_for_workers()

@@ -1,4 +1,4 @@
-"""Training steps, on one device or several, and several steps in one graph."""
+"""Training steps on one or several devices; one graph executes several steps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,10 +11,11 @@ from avsdn_tf.models.lstm import disable_cudnn
 from avsdn_tf.training.distribution import Placement
 from avsdn_tf.training.tasks import Task
 
-# Calling a graph costs more than a small step. With one step a call, an epoch of
-# cross-modality localization on the synthetic set takes 1.3 s instead of 0.7 to 1.0,
-# and a step of AVSDN with 64 clips 25.0 ms instead of 23.7 (two cores of an AMD EPYC,
-# family 26). Progress is reported and signals are checked between calls.
+# Calling a graph takes longer than a step of a small network. With one step per call,
+# an epoch of cross-modality localization on the synthetic set takes 1.3 s instead of
+# 0.7 to 1.0 s, and a step of AVSDN with 64 clips takes 25.0 ms instead of 23.7 ms (two
+# cores of an AMD EPYC, family 26). Progress is reported and signals are checked between
+# calls, so a call must stay short.
 STEPS_PER_CALL = 8
 
 
@@ -23,11 +24,12 @@ class Steps(NamedTuple):
 
     Attributes:
         totals: Sums of losses, accuracies and weights over the epoch so far, float64.
-            They are added step by step, so the division into calls doesn't matter.
-        num_done: Number of executed steps. The last one may have a non-finite loss.
-        is_sound: Whether all weights are finite afterwards. A broken update would show
-            only in the loss of the next step.
-        num_stops: Number of workers that should stop. If positive, no step is executed.
+            The values of each step are added separately, so that the number of steps
+            per call doesn't change the sums.
+        num_done: Number of executed steps. The loss of the last step may not be finite.
+        is_sound: Whether all weights are finite after the steps. The losses don't show
+            whether the last update broke the weights.
+        num_stops: Number of workers that should stop. If positive, num_done is 0.
     """
 
     totals: np.ndarray
@@ -47,7 +49,7 @@ def make_train_steps(
     The function's arguments are the iterator over batches, the number of steps, the
     totals so far, and whether this worker should stop. A step computes loss and
     gradients of every replica's part of a batch, sums them over all replicas and
-    workers, and updates the weights by the mean over the batch's clips.
+    workers, and updates the weights by the mean gradient over the batch's clips.
 
     Args:
         task: Task with the network and the loss of a batch.
@@ -93,7 +95,8 @@ def make_train_steps(
     def step(batch: dict[str, Any]) -> tf.Tensor:
         per_replica = strategy.run(replica_step, args=(batch,))
         *gradients, sums = map(first_replica, per_replica)
-        # The gradients are sums over all clips divided by a replica's padded size.
+        # Each gradient is the sum over all clips, divided by a replica's padded batch
+        # size. Convert it to the mean over the real clips.
         divisor = sums[2] / padded_batch_size(batch)
         optimizer.apply([g / divisor for g in gradients], variables)
         return sums

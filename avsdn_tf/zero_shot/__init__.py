@@ -1,18 +1,19 @@
 """Localize events without training: map AVE's categories to classes of two classifiers.
 
-`categories.csv` has a line per category: its name, its sound classes (`heard`) and its
-image classes (`seen`), separated by `;`. `A ... B` means all classes from A to B in the
-classifier's order. A category without image classes is detected by sound alone.
+Each line of `categories.csv` has a category, its sound classes (column `heard`) and its
+image classes (column `seen`). Classes are separated by `;`. `A ... B` means all classes
+from A to B in the classifier's order. A category without image classes is detected by
+sound alone.
 
-* YAMNet has AudioSet's names of AVE's categories, except that `Speech` replaces AVE's
-  two speech categories.
+* YAMNet's sound classes include AVE's categories, under their names in AudioSet. The
+  category `Speech` replaces AVE's two speech categories.
 * ImageNet lacks helicopters (replaced by other aircraft), ukuleles and mandolins
   (replaced by other plucked instruments), people and shofars (speech and shofar are
   detected by sound alone).
 * `yamnet.txt` lists YAMNet's 521 classes in order (yamnet_class_map.csv of
   https://github.com/tensorflow/models, Apache-2.0). `imagenet.txt` lists the 1,000
-  classes of ILSVRC 2012 by the first name of each WordNet synset, with distinct names
-  for the two synsets each of `crane` and `maillot`.
+  classes of ILSVRC 2012. A class is named by the first name of its WordNet synset. Two
+  synsets begin with `crane` and two with `maillot`; their names are made distinct.
 """
 
 import csv

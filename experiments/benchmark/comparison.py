@@ -20,7 +20,8 @@ class Comparison:
     Attributes:
         title: Description of the work.
         unit: Unit of the values.
-        values: Value of each turn, by program. The first program is the baseline.
+        values: Value of each turn (repetition), by program name. The first program is
+            the baseline.
         less_is_better: Whether smaller values are better.
         note: A remark for the reader.
     """
@@ -46,12 +47,12 @@ class Comparison:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return fields, medians and ratios for JSON."""
+        """Return fields, medians and ratios as a JSON-ready dictionary."""
         derived = {"medians": self.medians, "ratios": self.ratios}
         return {**dataclasses.asdict(self), **derived}
 
     def to_markdown(self) -> str:
-        """Return a section of a page."""
+        """Return the measurements as a section of a Markdown page."""
         rows = [["", self.unit, "range", "ratio"]]
         for name, values in self.values.items():
             spread = f"{_number(min(values))} to {_number(max(values))}"
@@ -62,7 +63,7 @@ class Comparison:
 
 
 def to_markdown(header: Mapping[str, Any], comparisons: Sequence[Comparison]) -> str:
-    """Return a page with the machine and all comparisons."""
+    """Return a Markdown page with the machine and all comparisons."""
     machine = header["machine"]
     packages = ", ".join(f"{n} {v}" for n, v in machine["versions"].items())
     lines = [
@@ -96,7 +97,7 @@ def draw(comparisons: Sequence[Comparison]) -> Figure:
     all_axes = figure.subplots(len(heights), squeeze=False, height_ratios=heights)
     for axes, each in zip(all_axes[:, 0], comparisons, strict=True):
         names, ratios = list(each.ratios), list(each.ratios.values())
-        # Variants of the baseline, named "BASELINE, VARIANT", share its grey.
+        # Variants of the baseline, named "BASELINE, VARIANT", are also grey.
         programs = [name.split(",")[0] for name in names]
         colors = [LINES if name == programs[0] else VALIDATION for name in programs]
         bars = axes.barh(range(len(names)), ratios, color=colors, height=0.7)
@@ -123,6 +124,6 @@ def draw(comparisons: Sequence[Comparison]) -> Figure:
 
 
 def _number(value: float) -> str:
-    """Format a number with three digits, or all digits before the point."""
+    """Format a number with three digits; numbers above 999 are integers."""
     digits = max(0, 3 - len(str(int(value)))) if value >= 1 else 3
     return f"{value:,.{digits}f}"

@@ -38,7 +38,7 @@ class Contender(Program):
     def take_turn(self, seconds: float = 0, least: int = 1) -> list[float]:
         """Run one turn, and return each call's seconds per unit of work.
 
-        The arguments are those of `turns.take_turn`.
+        The arguments are passed to `turns.take_turn`.
 
         Raises:
             UserError: If the program fails.
@@ -46,7 +46,7 @@ class Contender(Program):
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(f"{json.dumps([seconds, least])}\n")
             self.process.stdin.flush()
-        # Libraries may print other lines.
+        # Skip other lines, which libraries may print.
         for line in self.process.stdout:
             if line.startswith("["):
                 return json.loads(line)
@@ -65,7 +65,7 @@ def compete(
     seconds: float = 1.0,
     least: int = 3,
 ) -> dict[str, list[list[float]]]:
-    """Measure programs in turns, so that other load on the machine affects all.
+    """Measure programs in turns, so that other load affects all programs alike.
 
     Args:
         programs: Module, function and settings of each `Contender`, by name.
@@ -76,7 +76,7 @@ def compete(
             first repetition, which is slow after a pause.
 
     Returns:
-        Seconds per unit of work of each call in each turn, by name.
+        By name, for each turn, the seconds per unit of work of each call.
     """
     with contextlib.ExitStack() as stack:
         turns = {}
@@ -92,7 +92,7 @@ def compete(
 def alternate(
     work: Mapping[str, Callable[[], Any]], repeats: int
 ) -> dict[str, list[Any]]:
-    """Call functions in turns, and return the results of each by name.
+    """Call functions in turns, and return the results of each function by name.
 
     Every other round calls the functions in reverse order.
     """

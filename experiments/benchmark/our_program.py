@@ -1,4 +1,4 @@
-"""Training steps and inference of this package, without its commands."""
+"""Training steps and inference of this package, without its command line."""
 
 import dataclasses
 import tempfile
@@ -21,7 +21,8 @@ from avsdn_tf.training.tasks import build_task
 from avsdn_tf.training.tasks.segments import make_logits
 from experiments.benchmark.batch import AUDIO_WIDTH, NUM_CLASSES, Batch
 
-# Replacements of optimizations: module, attribute, value without the optimization.
+# Optimizations to switch off, by variant: module, attribute, and the value that
+# switches the optimization off.
 REPLACED: dict[str, tuple[Any, str, Any] | None] = {
     "as it is": None,
     "one step a call": (training_step, "STEPS_PER_CALL", 1),
@@ -44,7 +45,7 @@ def step(
         data_dir: TFDS's folder, or None for its default.
         xla: As in `Config`.
         precision: As in `Config`.
-        replaced: A name in `REPLACED`.
+        replaced: A variant in `REPLACED`.
         settings: Further fields of `Config`.
 
     Returns:
@@ -63,7 +64,7 @@ def step(
         precision=precision,
         **(settings or {}),
     )
-    # Only the categories are used. No clips are read.
+    # Only the data set's categories are used. No clips are read.
     dataset = dataclasses.replace(
         open_dataset(config.dataset, data_dir),
         visual_shape=tuple(batch.visual_shape),
@@ -96,8 +97,9 @@ def inference(batch: Batch, how: str) -> Callable[[], None]:
 
     Args:
         batch: The network and its shapes.
-        how: `"keras"` calls the model, `"graph"` the function of evaluation and
-            prediction, `"xla"` a compiled graph, `"savedmodel"` an exported model.
+        how: What is called. `"keras"`: the model; `"graph"`: the graph function of
+            evaluation and prediction; `"xla"`: the model compiled by XLA;
+            `"savedmodel"`: the exported model.
     """
     keras.utils.set_random_seed(0)
     entry = MODELS[batch.network]

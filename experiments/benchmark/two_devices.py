@@ -2,7 +2,8 @@
 
     python -m experiments.benchmark.two_devices [FLAGS of avsdn_tf.main]
 
-A separate program, because logical devices must be created before TensorFlow starts.
+This is a separate program, because logical devices must be created before TensorFlow
+starts.
 """
 
 import tensorflow as tf

@@ -1,14 +1,14 @@
 """Choose the frames of each second, and convert the chosen frames to RGB.
 
-`frames_per_second=1` chooses the frame shown in the middle of a second. n > 1 chooses
-the frames shown i / n s after its start, i = 0, ..., n - 1, as in AVE's feature
-extraction.
+`frames_per_second=1` chooses the frame shown in the middle of a second. A larger n
+chooses the frames shown i / n seconds after the start of the second, i = 0, ..., n - 1,
+as in AVE's feature extraction.
 
-The frame shown at a time is the last frame whose timestamp is not later. The first
-frame is shown from time 0 on, and the last frame until the sound ends.
+The frame shown at time t is the last frame with a timestamp of t or earlier. The first
+frame is shown from time 0, and the last frame until the sound ends.
 
-Colours follow the video's tags. Untagged YUV is BT.709 from 720 lines on and BT.601
-below, as in players.
+Colours are decoded by the video's colour tags. Without tags, YUV is decoded as players
+do: as BT.709 if the frame has at least 720 lines, else as BT.601.
 
 Reference:
     Tian et al., ECCV 2018: frame int(s * interval + i / 16 * interval) of second s,
@@ -36,23 +36,24 @@ class Picture:
     """Buffers the chosen frames until their second is complete.
 
     Attributes:
-        first_fl: First timestamp, or None.
-        shown_fl: Start of the latest frame.
-        end_fl: End of the latest frame.
+        first_fl: First timestamp in flicks (see `clock`), or None before the first
+            frame.
+        shown_fl: Start of the latest frame in flicks.
+        end_fl: End of the latest frame in flicks.
     """
 
     def __init__(self, frames_per_second: int) -> None:
         self._frames_per_second = frames_per_second
-        # The i-th chosen time is `_first_halves + 2 i` half intervals after a second's
-        # start.
+        # An interval is 1 / frames_per_second seconds. The i-th chosen time of a second
+        # is `_first_halves + 2 i` half intervals after the start of the second.
         self._first_halves = 1 if frames_per_second == 1 else 0
         self.first_fl: int | None = None
         self.shown_fl: int | float = -math.inf
         self.end_fl: int | float = -math.inf
-        # The latest frame, and its RGB pixels if they were needed.
+        # The latest frame, and its RGB pixels after `_latest` has converted them.
         self._frame: av.VideoFrame | None = None
         self._pixels: np.ndarray | None = None
-        # Chosen frames before the latest frame.
+        # Start and pixels of the chosen frames before the latest frame.
         self._earlier: deque[tuple[int, np.ndarray]] = deque()
         self._size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
@@ -60,7 +61,14 @@ class Picture:
     def show(
         self, frame: av.VideoFrame, start_fl: int, end_fl: int, zero_fl: int
     ) -> None:
-        """Set the latest frame, and buffer the frame before it if it is chosen."""
+        """Set the latest frame; buffer the previous frame if it is chosen.
+
+        Args:
+            frame: The new frame.
+            start_fl: Start of the new frame.
+            end_fl: End of the new frame.
+            zero_fl: Time 0 of the video.
+        """
         if self._frame is None:
             self.first_fl = start_fl
             # Show the first frame from time 0.
@@ -71,7 +79,7 @@ class Picture:
         self.end_fl = end_fl
 
     def is_chosen(self, start_fl: int, end_fl: int) -> bool:
-        """Return whether a frame shown in [start_fl, end_fl) after time 0 is chosen."""
+        """Return whether a frame is chosen, given its start and end after time 0."""
         return self._num_chosen_before(start_fl) < self._num_chosen_before(end_fl)
 
     def _num_chosen_before(self, time_fl: int) -> int:
@@ -130,13 +138,14 @@ def turn_upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     angles that phones write.
     """
     try:
-        # `frame.side_data` would create a reference cycle, which keeps the pixels.
+        # `frame.side_data` would create a reference cycle, which delays the release of
+        # the frame's memory.
         entry = SideDataContainer(frame)["DISPLAYMATRIX"]
     except KeyError:
         return pixels
     except (TypeError, ValueError):
-        # PyAV fails on unknown kinds of side data. `rotation` works then, but ignores
-        # mirroring.
+        # PyAV fails on unknown kinds of side data. `frame.rotation` still works, but
+        # ignores mirroring.
         return np.rot90(pixels, round(frame.rotation / 90))
     a, b, _, c, d = np.frombuffer(entry, np.int32, count=5).tolist()
     if abs(b) > abs(a):

@@ -22,8 +22,8 @@ class CrossModalityTask(Task):
     """Task that trains the distance between audio and visual segments.
 
     A training pair is the audio and the visual feature of one segment, and matches if
-    the segment is an event. Its prediction is a match if the distance is below half the
-    margin. `cross_modality.evaluate` computes the scores of a split.
+    the segment is an event. The network predicts a match if the distance is below half
+    the margin of the loss. `cross_modality.evaluate` computes the scores of a split.
     """
 
     def __init__(self, model: AVDLN, config: Config, dataset: Dataset) -> None:
@@ -64,7 +64,7 @@ class CrossModalityTask(Task):
         return self._loss.call(target, distances), tf.cast(correct, tf.float32)
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
-        """Return the number of correct A2V and V2A windows, and of all windows."""
+        """Return the numbers of correct and of all windows, A2V plus V2A, `(2,)`."""
         distances = self._measure(self._validation(shard))
         if (
             shard.num_workers > 1
