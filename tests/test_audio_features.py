@@ -53,7 +53,7 @@ def test_features_are_computed_per_second_and_end_with_a_relu(saved):
         np.testing.assert_allclose(feature, np.maximum(before, 0), atol=1e-5)
 
 
-def test_an_invalid_vggish_is_one_message(tmp_path):
+def test_loading_an_invalid_vggish_raises_a_user_error(tmp_path):
     with pytest.raises(UserError, match="can't be loaded") as caught:
         AudioNetwork(tmp_path / "nowhere")
     assert caught.value.field == "vggish"
@@ -121,7 +121,7 @@ def test_a_module_loads_with_every_version_of_setuptools(saved, setuptools):
 
 
 class YamnetsSignature(tf.Module):
-    """YAMNet's signature: a row every 0.48 s, each for a window of 0.975 s."""
+    """YAMNet's signature: each row covers 0.975 s, and rows are 0.48 s apart."""
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
     def __call__(self, waveform):

@@ -1,4 +1,4 @@
-"""The newer networks in plain PyTorch equal ours, and both can be measured."""
+"""Compare the two-headed networks and PSP with plain PyTorch programs."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,8 @@ HEADS = ("cmran", "psp", "cpsp", "cmbs", "cace")
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="the extra `bench` is missing"
 )
-# Patterns of weight names in the plain programs, and the official programs' names.
+# Patterns of weight names in the plain programs, and their replacements, which yield
+# the official programs' names.
 ATTENTION = {
     r"spatial_channel_att\.audio\.0": "spatial_channel_att.affine_audio_1",
     r"spatial_channel_att\.visual\.0": "spatial_channel_att.affine_video_1",
@@ -90,7 +91,7 @@ PSP_NAMES = {
 
 
 def as_official(network, module):
-    """Return a plain program's weights by the official program's names."""
+    """Return a plain program's weights, renamed as in the official program."""
     state = {}
     for name, array in module.state_dict().items():
         for pattern, new in (PSP_NAMES if "psp" in network else NAMES).items():
@@ -117,7 +118,8 @@ def test_the_pytorch_network_equals_ours(network, monkeypatch):
     convert = getattr(official_weights, f"convert_{network}")
     model = convert(as_official(network, other), CATEGORIES)
     if "psp" in network:
-        # The plain programs follow the equation, the official programs use "cell".
+        # The plain programs compute the paper's equation, as `audio_axis="hidden"` does.
+        # The official programs use `audio_axis="cell"`.
         config = {**model.get_config(), "audio_axis": "hidden"}
         weights = model.get_weights()
         model = type(model).from_config(config)
@@ -192,5 +194,5 @@ def test_measure_heads_compares_memory_on_maps(monkeypatch, tmp_path):
     _, memory = parts.measure_heads(command.parse(["heads"]), dataset)
     assert {"--model=psp", "--batch_size=128", "--epochs=1"} <= {*asked}
     assert memory.values["avsdn_tf"] == [2]
-    # PyTorch and the features alone occupy more than 0.2 GB.
+    # Importing PyTorch and loading the features take more than 0.2 GB.
     assert memory.values["PyTorch"][0] > 0.2

@@ -121,7 +121,7 @@ def test_every_event_covers_a_segment(start_s, end_s, covered):
     assert [*range(span.first, span.end)] == covered
 
 
-def test_broken_feature_files_are_one_message(tmp_path):
+def test_broken_feature_files_raise_a_dataset_error(tmp_path):
     folder = tmp_path / "own"
     make_custom(folder)
     audio, visual = folder / "clip 1.a.npy", folder / "clip 1.v.npy"
@@ -152,7 +152,7 @@ def test_broken_feature_files_are_one_message(tmp_path):
     assert not Builder(data_dir=tmp_path / "data", config="custom").is_prepared()
 
 
-def test_an_event_outside_its_clip_is_named(tmp_path):
+def test_the_error_of_an_event_outside_its_clip_names_the_clip(tmp_path):
     rows = make_custom(tmp_path / "own")
     rows[0][4] = 9
     write_manifest(tmp_path / "own", rows)
@@ -162,7 +162,7 @@ def test_an_event_outside_its_clip_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Return a folder with own data, `own`, and a run on these data, `run`."""
+    """Return a folder with a data set, `own`, and a run trained on it, `run`."""
     folder = tmp_path_factory.mktemp("trained")
     make_custom(folder / "own")
     build(folder / "own", folder / "data", "custom")
@@ -179,7 +179,7 @@ def test_a_run_on_custom_shapes_is_evaluated(trained):
 
 
 @pytest.mark.parametrize("field", ["categories", "audio_width"])
-def test_a_run_is_evaluated_on_its_own_categories_and_shapes(trained, tmp_path, field):
+def test_evaluation_refuses_other_categories_and_shapes(trained, tmp_path, field):
     rows = make_custom(tmp_path / "own")
     if field == "categories":  # Swap the two categories.
         (tmp_path / "own" / "categories.txt").write_text("Kettle\nDoor, slamming\n")
@@ -215,7 +215,7 @@ def test_a_clip_without_times_is_trained_on_its_category(tmp_path):
     commands.train(Config(**weak), tmp_path / "run")
 
 
-def test_clips_of_several_events_have_no_cross_modality_score(tmp_path):
+def test_cross_modality_scores_exclude_clips_of_several_events(tmp_path):
     rows = make_custom(tmp_path / "own")
     again = [[*rows[index][:3], 3, 4, *rows[index][5:]] for index in (0, 3, 6)]
     write_manifest(tmp_path / "own", [*rows, *again])

@@ -62,7 +62,7 @@ def test_the_hash_depends_on_the_content_and_not_on_the_folder(dataset):
         assert other.content_hash() != dataset.content_hash()
 
 
-def test_training_reads_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
+def test_each_seed_and_epoch_reads_every_clip_once_in_another_order(dataset):
     def order(seed, epoch):
         return list(itertools.chain(*rows(dataset, seed=seed, epochs=[epoch])))
 
@@ -74,7 +74,7 @@ def test_training_reads_every_clip_once_in_an_order_of_seed_and_epoch(dataset):
 
 
 def test_epochs_differ_with_small_shuffle_buffers(dataset, monkeypatch):
-    # 8 of 480 clips, as with large feature maps.
+    # The buffer holds 8 of 480 clips, as for large feature maps.
     monkeypatch.setattr(batches, "_SHUFFLE_BYTES", 8 * dataset.clip_bytes)
     first, second = (
         list(itertools.chain(*rows(dataset, epochs=[epoch]))) for epoch in (1, 2)
@@ -236,7 +236,7 @@ def test_pairs_are_simultaneous_segments_with_event_targets(dataset):
     assert not expected
 
 
-def test_pairs_are_in_an_order_of_seed_and_epoch(dataset):
+def test_each_seed_and_epoch_orders_pairs_differently(dataset):
     def order(seed, epoch):
         found = cross_modality.segment_pairs(
             dataset, "validation", seed=seed, epochs=[epoch]
@@ -253,7 +253,7 @@ def test_cross_modality_splits_gather_clips_of_all_stored_splits(tmp_path):
     folder = make_ave(tmp_path / "ave")
     build(folder, tmp_path / "data")
     dataset = open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
-    # Background clips are in no split, though their row numbers equal other clips'.
+    # Background clips belong to no split. Their row numbers also occur in other splits.
     assert cross_modality.count_clips(dataset) == {
         "train": 20,
         "validation": 5,
@@ -273,7 +273,7 @@ def test_cross_modality_splits_gather_clips_of_all_stored_splits(tmp_path):
     assert sum(batch["weight"].numpy().sum() for batch in pairs) == 50
 
 
-def test_unknown_config_and_unbuilt_data_are_one_message(tmp_path):
+def test_errors_of_unknown_and_unbuilt_data_sets_name_the_data_set(tmp_path):
     for name in ("tfds_ave/nope", "no_such_dataset", "tfds_ave/synthetic:9.9.9"):
         with pytest.raises((UserError, tfds_ave.DatasetError), match="synthetic") as e:
             open_dataset(name, str(tmp_path))

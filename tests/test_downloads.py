@@ -85,7 +85,7 @@ def test_a_failed_source_is_logged_once_and_the_next_is_tried(
 
 
 @pytest.mark.parametrize("name", ["forbidden", "missing", "page", "half"])
-def test_a_failed_download_is_one_message_and_leaves_no_folder(server, tmp_path, name):
+def test_a_failed_download_raises_one_line_and_leaves_no_folder(server, tmp_path, name):
     address, _ = server
     with pytest.raises(UserError, match="can't be loaded") as caught:
         AudioNetwork(f"{address}/{name}", "hub")

@@ -202,7 +202,7 @@ def test_evaluate_by_hand():
         predictions_of(LABELS, PREDICTED, CLIP_LABELS), CATEGORIES
     )
     assert result["accuracy"] == 9 / 12
-    # Every clip has 3 of 4 right, so every resample of clips has.
+    # In every clip, 3 of 4 segments are right, so every resample of clips scores 0.75.
     assert result["interval"] == [0.75, 0.75]
     assert result["background_recall"] == 5 / 6
     assert result["event_f1"] == 4 / 7
@@ -225,7 +225,7 @@ def test_undefined_scores_are_none_and_json_ready():
         predictions_of(labels, labels, np.array([0])), CATEGORIES
     )
     assert result["background_recall"] is result["partial_clip_accuracy"] is None
-    # Every resample of one clip is that clip.
+    # A single clip has no interval: every resample contains the same clip.
     assert result["interval"] is None
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
@@ -245,7 +245,7 @@ def test_two_unequal_batches_score_like_the_whole_split(random_split):
     names = ["a", "b", "c", "d"]
     expected = evaluation.evaluate(whole, names)
     assert evaluation.evaluate(joined, names) == expected
-    # The mean of the batches' scores is another number.
+    # The mean of the batches' scores differs from the score of all clips.
     scores = [evaluation.evaluate(batch, names)["accuracy"] for batch in batches]
     assert np.mean(scores) != pytest.approx(expected["accuracy"])
 
@@ -372,7 +372,7 @@ def other_file_type(path):
     ],
     ids=lambda spoil: spoil.__name__,
 )
-def test_broken_files_are_named(tmp_path, spoil):
+def test_errors_of_broken_files_name_the_file(tmp_path, spoil):
     path = tmp_path / "predictions.npz"
     predictions_of(LABELS, PREDICTED, CLIP_LABELS).save(path)
     spoil(path)

@@ -77,7 +77,7 @@ def test_patterns_hops_and_tolerance_are_written_as_columns(tmp_path):
     assert clip.hops_s == (0.5, 1.0)
 
 
-def test_no_file_is_written_for_wrong_labels(tmp_path):
+def test_wrong_labels_raise_an_error_and_write_no_file(tmp_path):
     label(tmp_path, ["a", "b", "c"], **{"d.txt": "5\t6\tBark\n"})
     write_features(tmp_path, d=4)
     before = sorted(tmp_path.iterdir())
@@ -275,7 +275,6 @@ def test_predictions_without_events_are_refused(tmp_path, predictor):
 
 
 def test_labels_of_real_clips_are_summarized(tmp_path):
-    """Summarize hand-written labels of real clips."""
     texts = {
         "baby_01951": "0\t10\tBaby cry\n",
         "dog_02754": "0\t8.7\tBark\n",

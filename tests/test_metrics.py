@@ -102,7 +102,8 @@ def test_lengths_may_change_between_batches(kind, split):
 
 
 def test_counts_of_events_by_hand():
-    # Bark [0, 2) matches [0, 4), IoU 1/2; the second clip's violin is taken for bark.
+    # Clip 1: bark [0, 2) matches bark [0, 4) with IoU 1/2. Clip 2: violin is predicted
+    # as bark.
     labels = np.array([[0, 0, 0, 0, 2], [2, 1, 1, 2, 2]])
     predicted = np.array([[0, 0, 2, 2, 2], [2, 0, 0, 2, 1]])
     right, events = count_events(labels, predicted, background=2)
@@ -150,7 +151,7 @@ def padded(labels, logits, padding):
 def test_padding_does_not_change_metrics(kind, form, split):
     labels, logits = split
     one_hot = np.eye(4)[labels]
-    # Events that end with their clip would grow into padding.
+    # If padding counted, events at the end of a clip would extend into it.
     y_true, y_pred, weights = padded(
         one_hot if form == "zero rows" else labels,
         logits,
@@ -166,7 +167,8 @@ def test_padding_does_not_change_metrics(kind, form, split):
 
 
 def test_events_of_short_and_long_clips_count_equally():
-    # The event in the first clip's only real segment is found, the second clip's isn't.
+    # The first clip has one real segment, whose event is found. The second clip's event
+    # is missed.
     labels = np.array([[0, 0, 0, 0], [0, 2, 2, 2]])
     logits = 5 * np.eye(3)[[[0, 0, 0, 0], [2, 2, 2, 2]]]
     metric = EventF1()
@@ -175,7 +177,8 @@ def test_events_of_short_and_long_clips_count_equally():
 
 
 def test_segment_f1_averages_by_hand():
-    # Category 0: 1 of 2 found, no false positive. 1: one false positive. 2: absent.
+    # Category 0: one of two segments is found. Category 1: one false positive. Category
+    # 2: absent.
     labels = np.array([[0, 0, 3, 3]])
     logits = np.eye(4)[[[0, 3, 1, 3]]]
     for average, expected in (("micro", 2 / 4), ("macro", (2 / 3 + 0) / 2)):

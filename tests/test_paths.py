@@ -41,7 +41,7 @@ def test_addresses_and_unknown_users_are_not_expanded(home):
         assert expand_user(path) == path
 
 
-def test_a_tilde_of_an_unknown_user_is_one_message(home):
+def test_a_tilde_of_an_unknown_user_raises_a_user_error(home):
     with pytest.raises(UserError, match="~nobody here"):
         avsdn_tf.load("~nobody here/run")
 
@@ -90,13 +90,14 @@ def test_tildes_in_path_flags_are_expanded(home):
 
 
 def test_only_one_function_calls_pathlib_expanduser():
-    """`Path.expanduser` raises for unknown users, and `Path` damages URLs."""
+    # Other code calls `expand_user`: `Path.expanduser` raises an error for unknown users,
+    # and `Path` damages URLs.
     for path in (ROOT / "avsdn_tf").rglob("*.py"):
         found = re.findall(r"\.expanduser\(", path.read_text())
         assert len(found) == (path == ROOT / "avsdn_tf" / "files.py"), path
 
 
-def test_a_run_keeps_absolute_paths(home):
+def test_a_config_records_absolute_paths(home):
     assert Config(data_dir="data").data_dir == str(home / "data")
     assert Config(data_dir="~/data").data_dir == str(home / "data")
     assert Config(data_dir="gs://bucket/data").data_dir == "gs://bucket/data"

@@ -48,7 +48,7 @@ def test_settings_may_be_a_dictionary():
         avsdn_tf.train({"epochs": 0})
 
 
-def test_a_run_is_not_trained_at_an_address():
+def test_train_refuses_a_url_as_run_folder():
     with pytest.raises(UserError, match=r"^run=hf://a/b: Expected a folder"):
         avsdn_tf.train(epochs=1, run="hf://a/b")
 
@@ -113,7 +113,7 @@ def test_events_below_min_score_are_left_out(extractor, tmp_path):
         assert [event.category for event in found.events] == expected
 
 
-def test_predictions_of_a_network_of_simulated_data_have_a_disclaimer(
+def test_predictions_of_networks_trained_on_simulated_data_have_a_disclaimer(
     trained, tmp_path, monkeypatch
 ):
     seen = []
@@ -176,7 +176,7 @@ def test_videos_of_equal_names_have_separate_files(run_folder, tmp_path):
     with pytest.raises(UserError, match="another video"):
         avsdn_tf.predict(run_folder, second, out=out)
     assert len(json.loads((out / "a.events.json").read_text())["probabilities"]) == 2
-    # Files of a video that is gone may be replaced.
+    # Files of a deleted video may be replaced.
     first.unlink()
     avsdn_tf.predict(run_folder, second, out=out)
 

@@ -57,7 +57,7 @@ def test_a_valid_file_is_read(path):
     ],
     ids=lambda value: str(value)[:30] if isinstance(value, bytes) else "",
 )
-def test_invalid_content_is_one_message(path, content, named):
+def test_invalid_content_raises_a_short_user_error(path, content, named):
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         read(path)

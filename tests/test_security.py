@@ -207,7 +207,7 @@ def test_a_model_unpacks_to_a_limited_size(tmp_path, members):
     assert path.stat().st_size < 2**18
     refused(path, "unpacked from")
     content = path.read_bytes()
-    # Readers allocate the size that the central directory claims: 4 GB.
+    # Claim 4 GB in the central directory: readers allocate the claimed size.
     at = content.rindex(b"PK\x01\x02") + 24
     path.write_bytes(content[:at] + b"\xff\xff\xff\xf0" + content[at + 4 :])
     refused(path, "unpacked from")
@@ -241,7 +241,7 @@ def test_a_network_allocates_no_more_memory_than_its_weights(tmp_path, members, 
     changes = {"config.json": json.dumps(config)}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(write_model(tmp_path / "m.keras", members, changes), "expected a model")
-    # 30,000 units need 60 GB. ru_maxrss is in KiB.
+    # 30,000 units would need 60 GB. ru_maxrss is in KiB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20
 
 
@@ -426,7 +426,7 @@ def test_a_video_in_an_archive_unpacks_to_a_limited_size(tmp_path):
         pass
 
 
-# Files and folders that a run writes or writes into.
+# Files that a run writes, and folders that it writes into.
 OWN = [
     ".lock",
     "config.json",
@@ -835,7 +835,7 @@ def test_a_changed_run_folder_is_read_or_refused(run_folder, name, change, count
     for seed in range(count):
         path.write_bytes(change(content, np.random.default_rng(seed)))
         if name == "model.keras":
-            # An attacker writes the checksum of the changed model.
+            # Attackers can also update the checksum of the changed model.
             folder.write_checksums()
         try:
             read_all(folder, load_model)
@@ -858,7 +858,7 @@ ONE_ANNOTATION = '{"database": {"dog": {"annotations": [%s]}}}'
 
 
 def collect_labels(folder, files):
-    """Collect the labels of dog and cat, which have ten rows of features."""
+    """Collect the labels of the clips dog and cat, which have ten rows of features."""
     write_features(folder, dog=10, cat=10)
     write_all(folder, files)
     splitting = Splitting(allow_missing_categories=True)
@@ -920,7 +920,7 @@ def similar_categories():
     ]
 
 
-# A comparison of all pairs would take at least a minute.
+# An algorithm that compares all pairs would take at least a minute.
 @pytest.mark.parametrize(
     "files",
     [

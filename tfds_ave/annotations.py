@@ -30,7 +30,7 @@ class Annotation:
 def read_annotations(
     path: pathlib.Path, categories: Sequence[str], num_segments: int
 ) -> list[Annotation]:
-    """Read Annotations.txt, with LF or CRLF, with or without header and last newline.
+    """Read Annotations.txt. Header and last newline are optional; CRLF is accepted.
 
     Raises:
         DatasetError: If a line doesn't have five fields, or has an unknown category or
@@ -43,7 +43,7 @@ def read_annotations(
             f"{path}: not a text file ({error.reason} at byte {error.start}). Expected "
             f"lines of {_FIELDS}. Use the Annotations.txt of AVE."
         ) from error
-    # `splitlines` would also split at other characters in a line.
+    # `splitlines` would also split at other characters, such as form feeds.
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     first = 1 if lines[0].startswith("Category&VideoID&") else 0
     if len(lines) == first:

@@ -43,7 +43,7 @@ from tfds_ave.settings import read_settings as _read_settings
 from tfds_ave.videos import SETTINGS, Video
 
 _FOLDER = "features"
-# Beam's default runner falls back to this one after trying to download another.
+# Name this runner: Beam's default would first try to download another one.
 _RUNNER = "FnApiRunner"
 _TMP_PREFIX = ".failures-"
 _POLL_S = 1.0
@@ -51,7 +51,7 @@ _BYTES_PER_VALUE = 4
 _SMALL_BYTES = 2**20
 _NUM_READERS = 4
 
-# Called with a stage of the build, the number of done items, and the total.
+# Called with the name of a stage, the number of completed items, and their total.
 Progress = Callable[[str, int, int], None]
 
 
@@ -61,10 +61,10 @@ def _ignore(stage: str, done: int, total: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Facts about videos before their features are extracted.
+    """Lengths and errors of videos, found before features are extracted.
 
     Attributes:
-        lengths_s: Length of each video by its key, in seconds, if known.
+        lengths_s: Length in seconds of each video whose length is known, by its key.
         failures: Error message of each video that can't be used.
         feature_bytes: Estimated size of the missing features.
     """
@@ -80,7 +80,7 @@ def probe_videos(
     config: AveConfig,
     on_progress: Progress = _ignore,
 ) -> Probe:
-    """Probe the videos that have no features yet, except videos in archives.
+    """Check the videos that have no features yet, except videos in archives.
 
     Raises:
         DatasetError: If features.json is invalid.
@@ -104,7 +104,7 @@ def probe_videos(
             elif result is not None:
                 lengths_s[video.key] = result
             on_progress("looking at videos", index, len(todo))
-    # Shapes that are unknown before loading the network count as 0.
+    # If a shape is unknown before the network is loaded, count its features as 0 bytes.
     shape = visual_shape_of(backbones) or (0,)
     bytes_per_s = _BYTES_PER_VALUE * (config.audio_width + math.prod(shape))
     known_s = [lengths_s[key] for key in todo_keys if key in lengths_s]
@@ -126,7 +126,14 @@ def _probe(video: Video, empty: str | None) -> float | str | None:
 def failed_message(
     failures: list[str], num_videos: int, folder: pathlib.Path, kept: str = ""
 ) -> str:
-    """Return an error message about the videos that failed."""
+    """Return an error message about the videos that failed.
+
+    Args:
+        failures: Error message of each failed video.
+        num_videos: Number of all videos.
+        folder: The manual folder.
+        kept: Text about kept features, to insert after the number of failures.
+    """
     return (
         "\n".join(shorten(failures))
         + f"\n{len(failures)} of {num_videos} videos failed{kept}. Repair or remove "
@@ -200,7 +207,7 @@ def extract_videos(
 
 
 def _remove_leftovers(out: pathlib.Path) -> None:
-    """Remove files of killed builds. Running builds lock their folders."""
+    """Remove temporary files of killed builds, but not of running builds."""
     is_running = False
     for path in out.glob(f"{_TMP_PREFIX}*"):
         try:
@@ -220,7 +227,7 @@ def _load(backbones: Backbones, empty: str | None) -> Extractor:
 
 def _find_todo(videos: list[Video], out: pathlib.Path) -> list[Video]:
     """Return the videos whose features are missing, incomplete or outdated."""
-    # The archive's directory states size and CRC-32 of its members.
+    # Size and CRC-32 of members are in the archive's directory: don't unpack them.
     members: dict[tuple[pathlib.Path, str], Source] = {}
     for archive in {video.path for video in videos if video.member is not None}:
         with zipfile.ZipFile(archive) as zipped:
@@ -254,8 +261,8 @@ def _run_pipeline(
     options = download_config.beam_options if download_config else None
     if not (runner or (options and options.view_as(StandardOptions).runner)):
         runner = _RUNNER
-    # Workers on all machines can write to `out`. Beam's own text sink fails if the path
-    # has a `[`, which it reads as a glob pattern.
+    # Collect results in `out`, because workers on all machines can write there. Beam's
+    # text sink would fail for a path with a `[`, which it interprets as a glob pattern.
     results = pathlib.Path(tempfile.mkdtemp(prefix=_TMP_PREFIX, dir=out))
     try:
         with lock(results), _watch(results, len(todo), on_progress):
@@ -278,7 +285,7 @@ def _run_pipeline(
 def _watch(
     results: pathlib.Path, num_videos: int, on_progress: Progress
 ) -> Iterator[None]:
-    """Report the number of results while the block runs."""
+    """Report the number of result files while the block runs."""
     has_ended = threading.Event()
 
     def report() -> None:
@@ -317,7 +324,7 @@ def _extract(
 
 @contextlib.contextmanager
 def _as_file(video: Video) -> Iterator[pathlib.Path]:
-    """Yield the path of a video, unpacked from its archive during the block."""
+    """Yield a video's path. A video in an archive is unpacked while the block runs."""
     if video.member is None:
         yield video.path
         return

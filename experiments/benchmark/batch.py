@@ -1,6 +1,6 @@
-"""The inputs of all programs: network, batches and feature file.
+"""Inputs of all benchmark programs: network, batches and feature file.
 
-The module doesn't import avsdn_tf, because the baselines import it.
+The module doesn't import avsdn_tf, because the baselines import this module.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Batch:
         visual_shape: Shape of a segment's visual feature.
         size: Clips per batch.
         num_segments: Segments per clip.
-        units: Width of each LSTM.
+        units: Width of each LSTM in each direction.
     """
 
     network: str
@@ -54,7 +54,7 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
 
 
 def load_features(path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Load a feature file: `FEATURES` of all clips, and the rows of each split."""
+    """Return the `FEATURES` of all clips in a file, and the rows of each split."""
     with h5py.File(path) as file:
         clips = {name: file[name][...] for name in FEATURES}
         return clips, {split: file[f"rows_{split}"][...] for split in SPLITS}

@@ -1,6 +1,6 @@
 """AVSDN and AVEL in plain Keras: functional API, `compile`, `fit`, data in memory.
 
-The module doesn't import avsdn_tf.
+The module doesn't import avsdn_tf, which would add to its time and memory.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from experiments.benchmark.batch import (
     one_hot,
 )
 
-# Steps per call of `fit`, to share its overhead of some milliseconds.
+# Steps per call of `fit`, because each call has an overhead of some milliseconds.
 _STEPS_PER_FIT = 16
 
 
@@ -81,11 +81,11 @@ def training(batch: Batch) -> Callable[[], int]:
 
 
 def epoch(batch: Batch, files: str) -> Callable[[], None]:
-    """Return a function that trains an epoch and evaluates on the validation split."""
+    """Return a function that trains for an epoch and evaluates the validation split."""
     clips, splits = load_features(files)
     data = {}
     for name, rows in splits.items():
-        # Slices are views: the rows of a split are consecutive.
+        # Slice to avoid a copy: the rows of a split are consecutive.
         audio, visual, labels = (a[rows[0] : rows[-1] + 1] for a in clips.values())
         data[name] = ((audio, visual), one_hot(labels))
     model = NETWORKS[batch.network](batch)

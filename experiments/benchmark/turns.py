@@ -1,12 +1,12 @@
-"""Time a function repeatedly, in turns that the parent process requests.
+"""Time a function whenever the parent process requests a turn.
 
     python -m experiments.benchmark.turns MODULE WORK SETTINGS_JSON
 
 `MODULE.WORK(**settings)` prepares the work, and returns the function to time. Each line
-on standard input is a turn: a JSON list of the arguments `seconds` and `least` of
-`take_turn`. The answer is a line of JSON, the result of `take_turn`.
+on standard input requests a turn: a JSON list of the arguments `seconds` and `least` of
+`take_turn`. The program prints the result of `take_turn` as a line of JSON.
 
-The module doesn't import avsdn_tf, because the baselines run in it.
+The module doesn't import avsdn_tf, because the baselines run in its process.
 """
 
 import importlib
@@ -21,15 +21,15 @@ from experiments.benchmark.batch import Batch
 def take_turn(
     work: Callable[[], int | None], seconds: float, least: int = 1
 ) -> list[float]:
-    """Repeat work for a time, but at least `least` times.
+    """Call a function repeatedly for `seconds`, but at least `least` times.
 
     Args:
-        work: The function to time. It may return the number of units of work per call.
+        work: The function to time. It may return the number of steps in the call.
         seconds: Duration of the turn.
-        least: Least number of calls.
+        least: Minimum number of calls.
 
     Returns:
-        The time per unit of work of each call, in seconds.
+        The seconds per step of each call; a call without a number counts as one step.
     """
     times = []
     end = time.perf_counter() + seconds
