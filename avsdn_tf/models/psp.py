@@ -23,14 +23,13 @@ class PSP(SegmentClassifier):
         fused, v, a = PSPEncoder(audio, visual)
         logits = dense(relu(dense_64(fused))), without bias
 
-    Training adds `similarity_losses` of the cosine of v and a to the compiled loss. The
-    paper compiles categorical cross-entropy.
+    Training adds `similarity_losses` of the cosine of v and a to the compiled loss. In
+    the paper, the compiled loss is categorical cross-entropy.
 
     The weakly supervised variant has `PSPEncoder(reduced=True)`, multiplies the logits
     by sigmoid(relu(dense_1(logits))), and adds no loss. The paper trains this variant
-    on clips with events and background clips. The paper's loss is the binary
-    cross-entropy between softmax(mean of the logits over time) and the mean of the
-    segment labels.
+    with binary cross-entropy between softmax(mean of the logits over time) and the mean
+    of the segment labels, and adds background clips to the training data.
 
     Args:
         categories: Names of the event categories; background is added as last class.
