@@ -90,8 +90,8 @@ def test_tildes_in_path_flags_are_expanded(home):
 
 
 def test_only_one_function_calls_pathlib_expanduser():
-    # Other code calls `expand_user`: `Path.expanduser` fails for unknown users, and `Path`
-    # damages URLs.
+    # Other code calls `expand_user`: `Path.expanduser` fails for unknown users, and
+    # `Path` damages URLs.
     for path in (ROOT / "avsdn_tf").rglob("*.py"):
         found = re.findall(r"\.expanduser\(", path.read_text())
         assert len(found) == (path == ROOT / "avsdn_tf" / "files.py"), path

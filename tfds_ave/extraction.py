@@ -43,7 +43,7 @@ from tfds_ave.settings import read_settings as _read_settings
 from tfds_ave.videos import SETTINGS, Video
 
 _FOLDER = "features"
-# Name this runner: Beam's default would first try to download another one.
+# Use this runner, because Beam's default would first try to download another runner.
 _RUNNER = "FnApiRunner"
 _TMP_PREFIX = ".failures-"
 _POLL_S = 1.0

@@ -10,7 +10,7 @@ from avsdn_tf.files import expand_user
 from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.training.config import Config
 
-# Copies of the names in modules that import TensorFlow; a test compares them.
+# Names from modules that import TensorFlow. A test compares these copies with them.
 AUDIO_NETWORKS = ("vggish", "yamnet", "yamnet_scores")
 VISUAL_NETWORKS = ("resnet152", "resnet152_maps", "vgg19")
 KERAS_NETWORKS = (

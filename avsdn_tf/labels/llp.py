@@ -19,7 +19,7 @@ from avsdn_tf.labels.files import (
     split_of_name,
 )
 
-# The events of each video by category.
+# Events by video, then by category.
 _Times = dict[str, dict[str, list[LabelledEvent]]]
 
 

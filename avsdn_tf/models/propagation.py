@@ -10,7 +10,8 @@ from avsdn_tf.models.attention import AudioGuidedAttention
 from avsdn_tf.models.lstm import SequenceLSTM
 from avsdn_tf.models.masking import MaskedLayer
 
-# Thresholds of the authors' code. If ten segments match equally, each has weight 0.1.
+# Thresholds of the authors' code, just below 0.1, the weight of each of ten segments
+# that match equally.
 THRESHOLD = 0.099
 WEAK_THRESHOLD = 0.095
 _EPSILON = 1e-8

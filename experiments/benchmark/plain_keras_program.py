@@ -1,6 +1,6 @@
 """AVSDN and AVEL in plain Keras: functional API, `compile`, `fit`, data in memory.
 
-The module doesn't import avsdn_tf, which would add to its time and memory.
+The module doesn't import avsdn_tf, because that would add to the measured memory.
 """
 
 from collections.abc import Callable
