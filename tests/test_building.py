@@ -158,7 +158,9 @@ def test_a_data_set_is_restored_after_a_killed_build(tmp_path, has_new_data_set)
         tf.errors.ResourceExhaustedError(None, None, "No space left on device"),
     ],
 )
-def test_a_full_disk_is_one_message_and_leaves_no_files(tmp_path, monkeypatch, error):
+def test_a_full_disk_fails_with_one_message_and_leaves_no_files(
+    tmp_path, monkeypatch, error
+):
     def fail(config, split):
         yield from list(generate(config, split))[:3]
         raise error
@@ -183,13 +185,13 @@ def test_too_little_space_is_reported_before_writing(tmp_path, monkeypatch):
     assert names(tmp_path / "tfds_ave" / "synthetic") == []
 
 
-def test_a_folder_that_cannot_be_created_is_one_message(tmp_path):
+def test_a_folder_that_cannot_be_created_fails_with_one_message(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file.*can't be built"):
         open_dataset("tfds_ave/synthetic", str(tmp_path / "file"))
 
 
-def test_a_folder_without_a_data_set_is_one_message(tmp_path):
+def test_a_folder_without_a_data_set_fails_with_one_message(tmp_path):
     make_custom(tmp_path / "own")
     folder = tmp_path / "data" / "tfds_ave" / "custom" / "1.3.0"
     folder.mkdir(parents=True)

@@ -278,7 +278,7 @@ def test_a_full_disk_leaves_the_best_model_whole(
         np.testing.assert_array_equal(one, two)
 
 
-def test_a_full_disk_while_a_report_is_written_is_one_message(
+def test_a_full_disk_while_a_report_is_written_fails_with_one_message(
     finished, tmp_path, fill_disk
 ):
     run = tmp_path / "run"
@@ -427,7 +427,7 @@ def test_a_model_with_a_changed_zip_directory_is_refused(
         avsdn_tf.load(path)
 
 
-def test_an_unshared_run_folder_of_workers_is_one_message(tmp_path):
+def test_an_unshared_run_folder_of_workers_fails_with_one_message(tmp_path):
     with pytest.raises(UserError, match="all workers share") as error:
         check_settings(RunFolder(tmp_path), Config())
     assert error.value.field == "run"
@@ -447,7 +447,7 @@ def test_a_folder_without_settings_is_removed(dataset, tmp_path, monkeypatch):
     "content",
     ['{"config": {"epochs": "many"}, "versions": {}}', '{"config": 3}', "[]", "{", "["],
 )
-def test_settings_of_wrong_types_are_one_message(finished, tmp_path, content):
+def test_settings_of_wrong_types_fail_with_one_message(finished, tmp_path, content):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     (run / "config.json").write_text(content)
@@ -455,7 +455,7 @@ def test_settings_of_wrong_types_are_one_message(finished, tmp_path, content):
         commands.evaluate(run)
 
 
-def test_nonfinite_logits_of_the_test_split_are_one_message(
+def test_nonfinite_logits_of_the_test_split_fail_with_one_message(
     finished, dataset, tmp_path, monkeypatch
 ):
     run = tmp_path / "run"

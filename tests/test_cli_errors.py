@@ -179,7 +179,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("words", "expected"), MISSING)
-def test_a_missing_input_is_one_message(refuse, folders, words, expected):
+def test_a_missing_input_fails_with_one_message(refuse, folders, words, expected):
     before = set(folders.rglob("*"))
     message = refuse(*words.split())
     assert expected in message

@@ -337,7 +337,7 @@ def test_a_task_counts_batches_and_equal_seeds_give_equal_weights(dataset):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_split_without_a_clip_to_score_is_one_message(dataset, monkeypatch):
+def test_a_split_without_a_clip_to_score_fails_with_one_message(dataset, monkeypatch):
     task = build_task(Config(mode=CROSS_MODAL), dataset)
     clips = pairs.scoring_clips
 

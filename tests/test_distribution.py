@@ -237,7 +237,7 @@ def is_worker(pid, parent, index):
         ),
     ],
 )
-def test_a_wrong_cluster_is_one_message(monkeypatch, cluster, message):
+def test_a_wrong_cluster_fails_with_one_message(monkeypatch, cluster, message):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if cluster is not None:
         monkeypatch.setenv("TF_CONFIG", cluster)
@@ -313,7 +313,7 @@ def test_the_default_strategy_refuses_an_unusable_cluster(monkeypatch, cluster):
     assert distribution.place("single").describe() == ""
 
 
-def test_invalid_json_in_tf_config_is_one_message_with_mirrored(monkeypatch):
+def test_invalid_json_in_tf_config_fails_with_one_message_with_mirrored(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{")
     with pytest.raises(UserError, match="TF_CONFIG: expected JSON"):
         distribution.place("mirrored")

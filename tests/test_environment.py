@@ -47,7 +47,7 @@ def test_training_continues_after_its_output_is_closed(run):
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("words", [["--version"], ["predict", "--help"]])
-def test_output_to_a_full_disk_is_one_message(words):
+def test_output_to_a_full_disk_fails_with_one_message(words):
     with FULL.open("w") as full:
         done = subprocess.run(
             [*COMMAND, *words],
@@ -90,7 +90,9 @@ def test_the_name_of_a_run_folder_must_be_utf8(command):
 
 
 @pytest.mark.parametrize("year", [1970, 1979, 2108])
-def test_a_year_outside_the_zip_formats_range_is_one_message(monkeypatch, capsys, year):
+def test_a_year_outside_the_zip_formats_range_fails_with_one_message(
+    monkeypatch, capsys, year
+):
     then = time.struct_time((year, 1, 1, 0, 0, 0, 0, 1, 0))
     monkeypatch.setattr(app.time, "localtime", lambda: then)
     with pytest.raises(SystemExit) as stop:
@@ -99,7 +101,7 @@ def test_a_year_outside_the_zip_formats_range_is_one_message(monkeypatch, capsys
     assert f"the year {year}" in capsys.readouterr().err
 
 
-def test_unwritable_tensorboard_logs_are_one_message(tmp_path):
+def test_unwritable_tensorboard_logs_fail_with_one_message(tmp_path):
     (tmp_path / "tensorboard").write_text("not a folder")
     logs = TensorBoard(tmp_path / "tensorboard", lambda: "All is saved.")
     logs.set_model(keras.Sequential())

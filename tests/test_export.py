@@ -226,7 +226,7 @@ def test_an_artefact_with_different_logits_is_not_kept(tmp_path, rng, replace_ru
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_impossible_export_is_one_message(tmp_path, rng, monkeypatch):
+def test_an_impossible_export_fails_with_one_message(tmp_path, rng, monkeypatch):
     model = small_models()["avsdn"]
     clips = [make_clips(model, rng)]
     (tmp_path / "model.keras").touch()
@@ -503,7 +503,7 @@ def test_an_end_to_end_export_refuses_mismatched_backbones(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_one_message(tmp_path, rng, monkeypatch):
+def test_a_full_disk_fails_with_one_message(tmp_path, rng, monkeypatch):
     def fill_disk(*_):
         message = "end_to_end/variables; No space left on device"
         raise tf.errors.ResourceExhaustedError(None, None, message)

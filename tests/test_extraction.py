@@ -108,7 +108,7 @@ def test_a_failed_pipeline_leaves_no_files(folder, loaded, monkeypatch):
     ("member", "module", "value"),
     [("vggish", None, "mine"), ("visual_weights", Loudness, "mine")],
 )
-def test_unloadable_backbones_in_features_json_are_one_message(
+def test_unloadable_backbones_in_features_json_fail_with_one_message(
     folder, monkeypatch, member, module, value
 ):
     if module:

@@ -234,7 +234,7 @@ def test_a_folder_refuses_features_of_another_precision(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"[1]", b'"x"', b"\xff", b'{"a":', b'{"a": "b"}'])
-def test_a_damaged_record_of_backbones_is_one_message(tmp_path, content):
+def test_a_damaged_record_of_backbones_fails_with_one_message(tmp_path, content):
     claim_folder(tmp_path, BACKBONES)
     (tmp_path / "a.source.json").touch()
     (tmp_path / "extract.json").write_bytes(content)

@@ -92,7 +92,7 @@ def test_a_missing_or_empty_shard_is_named(changed):
     assert str(shard) in refusal(changed)
 
 
-def test_an_unreachable_address_is_one_message(monkeypatch):
+def test_an_unreachable_address_fails_with_one_message(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("FailedPreconditionError") from OSError("no such host")
 

@@ -37,7 +37,7 @@ def test_damaged_copies_are_read_or_refused(tmp_path):
     assert fuzz.memory_growth_mib(outcomes) < fuzz.LEAK_MIB
 
 
-def test_a_missing_video_is_one_message(capsys):
+def test_a_missing_video_fails_with_one_message(capsys):
     with pytest.raises(SystemExit) as stop:
         fuzz.main(["nowhere.mp4"])
     assert stop.value.code == 2

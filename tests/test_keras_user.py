@@ -90,7 +90,7 @@ def test_inputs_are_a_dictionary_a_pair_or_keywords(name, inputs):
     np.testing.assert_array_equal(model(pair, training=False), expected)
 
 
-def test_mismatched_inputs_are_one_message(inputs):
+def test_mismatched_inputs_fail_with_one_message(inputs):
     model = make_model()
     with pytest.raises(ValueError, match=r"audio and visual.*Received: \['audio'\]"):
         model({"audio": inputs["audio"]})
@@ -281,7 +281,7 @@ def test_class_indices_are_targets(name, inputs, classes):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_mismatched_targets_are_one_message(inputs, classes):
+def test_mismatched_targets_fail_with_one_message(inputs, classes):
     model = make_model()
     model.compile("sgd", avsdn_tf.SoftmaxBinaryCrossentropy())
     for target in (classes[:, 0], np.eye(4)[classes[:, 0]], classes[:, :3]):

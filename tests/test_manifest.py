@@ -133,7 +133,7 @@ def test_a_key_too_long_for_file_names_is_refused(folder, rows):
     assert "line 2: " not in message
 
 
-def test_a_key_with_a_null_byte_is_one_message(folder, rows):
+def test_a_key_with_a_null_byte_fails_with_one_message(folder, rows):
     # In Python 3.10, the csv module itself refuses null bytes.
     rows[1][0] = "a\0b"
     assert "manifest.csv, line 3: " in refusal(folder, rows)

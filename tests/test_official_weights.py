@@ -134,7 +134,7 @@ def test_converted_dmrn_equals_the_program(rng, inputs):
     np.testing.assert_allclose(model(inputs), apply(state, "L2", fused), atol=1e-4)
 
 
-def test_a_mismatched_state_is_one_message(rng):
+def test_a_mismatched_state_fails_with_one_message(rng):
     state = avel_state(rng)
     with pytest.raises(ValueError, match=r"'L2.weight' of shape \(2, 64\).*\(3, 64\)"):
         convert_avel(state, CATEGORIES[:1])

@@ -219,7 +219,7 @@ def test_a_fingerprint_of_a_foreign_data_set_reads_no_device(tmp_path):
     "content",
     ["", "[]", '{"folder": 1}', '{"folder": "a", "files": [{}]}', "[" * 20_000],
 )
-def test_a_damaged_record_is_one_message(own, content):
+def test_a_damaged_record_fails_with_one_message(own, content):
     path = pathlib.Path(opened(own).builder.data_path) / "source.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"source\.json: expected what"):

@@ -114,7 +114,7 @@ def change(path, **values):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_an_impossible_table_is_one_message(words, message, capsys):
+def test_an_impossible_table_fails_with_one_message(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
         run.main(words)
     assert stop.value.code == 2

@@ -285,7 +285,7 @@ def test_the_error_of_an_unsupported_setting_names_the_setting(dataset):
             build_task(Config(mode=mode), without_times)
 
 
-def test_missing_background_clips_are_one_message(dataset, monkeypatch):
+def test_missing_background_clips_fail_with_one_message(dataset, monkeypatch):
     monkeypatch.setattr(Dataset, "splits", ["train", "validation", "test"])
     with pytest.raises(UserError, match="no split of background clips") as error:
         build_task(Config(mode="weak", weak_label="mil_background"), dataset)

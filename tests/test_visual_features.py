@@ -168,7 +168,7 @@ def test_resnet152_in_bfloat16_has_a_small_error(tmp_path):
     assert moved.max() < 0.3 * np.linalg.norm(np.diff(exact, axis=0), axis=1).min()
 
 
-def test_unavailable_weights_are_one_message(tmp_path, monkeypatch):
+def test_unavailable_weights_fail_with_one_message(tmp_path, monkeypatch):
     # Stands in for ResNet152, whose weights can't be downloaded.
     def network(weights, **_):
         raise Exception(f"URL fetch failure on {weights}: no network")
@@ -183,7 +183,7 @@ def test_unavailable_weights_are_one_message(tmp_path, monkeypatch):
     assert (e.value.field, e.value.value) == ("visual_weights", "imagenet")
 
 
-def test_weights_of_another_network_are_one_message(tmp_path, monkeypatch):
+def test_weights_of_another_network_fail_with_one_message(tmp_path, monkeypatch):
     def build(**_):
         inputs = keras.Input((8,))
         hidden = keras.layers.Dense(4)(inputs)
@@ -298,7 +298,7 @@ def test_the_error_of_an_unknown_network_names_the_nearest():
     assert caught.value.field == "visual_network"
 
 
-def test_a_folder_without_an_image_module_is_one_message(tmp_path):
+def test_a_folder_without_an_image_module_fails_with_one_message(tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path / "wrong"):
         if folder.name == "wrong":
             tf.saved_model.save(tf.Module(), str(folder))

@@ -173,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> None:
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf.data.dataset import build_dataset, find_builder, open_dataset
     from avsdn_tf.report.terminal import logging_terminal, open_console, print_plainly
 

@@ -24,7 +24,7 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score the run, write its report, and print the scores; return the exit code."""
     start(args)
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf import runs
     from avsdn_tf.report.terminal import logging_terminal, print_report
 

@@ -58,7 +58,7 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export the run's network, and print its largest difference from Keras."""
     start(args)
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from rich.console import Console
 
     from avsdn_tf import export, runs

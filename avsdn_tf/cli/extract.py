@@ -36,7 +36,7 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract the videos' features; return 1 if a video failed, else 0."""
     start(args)
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf.features.extractor import build_extractor
     from avsdn_tf.features.store import extract_all
     from avsdn_tf.features.video import find_videos

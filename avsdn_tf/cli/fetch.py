@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         # Set KERAS_HOME before importing Keras, which reads it at import.
         os.environ |= variables
     start_tensorflow()
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf.features import downloads
     from avsdn_tf.report.terminal import logging_terminal, print_plainly
 

@@ -132,7 +132,7 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the manifest, print a summary, and return 0."""
     start(args)
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf import labels
     from avsdn_tf.labels.picture import draw_summary
     from avsdn_tf.labels.summary import summarize

@@ -33,7 +33,7 @@ def check(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> int:
     """Upload the run, and print the URL of its page."""
     start(args)
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf.hub import push_run
     from avsdn_tf.report.terminal import logging_terminal, print_plainly
 

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
             check_settings(RunFolder(args.run), args.config)
         build_own(args.manifest, args.config.data_dir, args.window_s, args.hop_s)
     start(args)
-    # These import TensorFlow.
+    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf import runs
     from avsdn_tf.report.terminal import (
         TrainingProgress,
