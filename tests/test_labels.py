@@ -319,6 +319,31 @@ def test_a_corrected_file_overrides_other_files_of_its_prediction(tmp_path):
     assert found.labels.num_predicted == 0
 
 
+def test_corrected_times_count_from_the_start_of_the_video(tmp_path):
+    from avsdn_tf.events import Event, VideoPrediction
+    from avsdn_tf.report.event_files import write_event_files
+
+    for end in ("events.json", "events.csv", "vtt"):
+        folder = tmp_path / end
+        folder.mkdir()
+        write_clip(folder / "dog.mp4", 3)
+        prediction = VideoPrediction(
+            "dog.mp4",
+            ("Bark",),
+            np.full((3, 2), 0.5),
+            1.0,
+            (Event(10.5, 11.5, "Bark", 0.5),),
+            None,
+            start_s=10.5,
+        )
+        for file in write_event_files(folder, "dog", prediction):
+            if file.name not in (f"dog.{end}", "dog.events.json"):
+                file.unlink()
+        # The file of labels alone, beside the JSON that records the start.
+        (found,) = collect(folder, folder / f"dog.{end}").clips
+        assert times(found) == [("Bark", 0.0, 1.0)]
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [("1.5", 1.5), (2, 2.0), ("01:02.5", 62.5), ("1:00:00", 3600.0), (" 3 ", 3.0)],

@@ -1,13 +1,13 @@
 """Read NAME.events.json and NAME.events.csv of `predict`, corrected by a user.
 
-`report/event_files.py` documents the layouts. The JSON's member `start_s` is the time
-at which the video starts, and is subtracted from the events' times.
+`report/event_files.py` documents the layouts. The JSON's member `start_s` is the first
+time of the video, and is subtracted from the times of the events in both files.
 """
 
 from collections.abc import Sequence
 
 from avsdn_tf.labels import table
-from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, parse_time
+from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, read_start
 
 
 def recognizes(file: LabelFile) -> bool:
@@ -26,11 +26,7 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 
 
 def _read_json(file: LabelFile, problems: list[str]) -> VideoLabels:
-    zero_s = 0.0
-    try:
-        zero_s = parse_time(file.json.get("start_s", 0.0))
-    except ValueError as error:
-        problems.append(f"{file.name}, start_s: {error}.")
+    zero_s = read_start(file, problems)
     events = []
     for i, event in enumerate(file.json["events"], start=1):
         where = f"{file.name}, event {i}"

@@ -266,6 +266,28 @@ def parse_event(
     return LabelledEvent(category, *times, where)
 
 
+def read_start(file: LabelFile, problems: list[str]) -> float:
+    """Return the first time of a video that was predicted, in seconds.
+
+    Times in files of `predict` are times of video players, which may start above 0.
+    NAME.events.json records the first time, also for the NAME.events.csv and NAME.vtt
+    beside it. Without this file, the time is 0.
+
+    Args:
+        file: NAME.events.json, NAME.events.csv or NAME.vtt.
+        problems: List to append errors to.
+    """
+    name = f"{pathlib.PurePath(file.stem).name}.events.json"
+    record = LabelFile(file.path.with_name(name), name)
+    if not record.is_json_of(dict):
+        return 0.0
+    try:
+        return parse_time(record.json.get("start_s", 0.0))
+    except ValueError as error:
+        problems.append(f"{record.path}, start_s: {error}.")
+        return 0.0
+
+
 def parse_split(name: Any, where: str, problems: list[str]) -> str | None:
     """Parse the name of a split; report an unknown name and return None."""
     text = name.strip().lower() if isinstance(name, str) else name

@@ -10,7 +10,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event
+from avsdn_tf.labels.files import LabelFile, VideoLabels, parse_event, read_start
 
 _TIME = r"(?:\d+:)?\d{2}:\d{2}\.\d{3}"
 _TIMES = re.compile(rf"({_TIME})[ \t]+-->[ \t]+({_TIME})(.*)")
@@ -32,6 +32,7 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
 
 def _read_file(file: LabelFile, problems: list[str]) -> VideoLabels:
     events, lines = [], file.text.split("\n")
+    zero_s = read_start(file, problems)
     for i, line in enumerate(lines):
         if "-->" not in line:
             continue
@@ -52,7 +53,8 @@ def _read_file(file: LabelFile, problems: list[str]) -> VideoLabels:
         if not events and "line:0" in settings.split() and not start.strip("0:."):
             continue  # The disclaimer.
         category = _SCORE.sub("", " ".join(text).strip())
-        events.append(parse_event(category, start, end, where, problems))
+        event = parse_event(category, start, end, where, problems, zero_s=zero_s)
+        events.append(event)
     events = tuple(event for event in events if event)
     return VideoLabels(file.stem, file.name, events)
 
