@@ -94,8 +94,9 @@ class Backbones:
 
         Args:
             **given: Fields; None leaves a field as it is. `audio_network` and
-                `visual_network` may also be the URL or folder of a module. `vggish`
-                sets the audio network to VGGish, with these weights.
+                `visual_network` may also be the URL or folder of a module. `vggish`,
+                the URL or path of VGGish weights, sets both `audio_network` and
+                `audio_weights`.
         """
         fields = as_fields(**given)
         for modality in _MODALITIES:
@@ -145,8 +146,12 @@ class Backbones:
                 raise UserError(
                     f"The file's features were computed with {recorded!a}. Weights "
                     "named in a file are not loaded without asking. Pass them "
-                    f"as {field} if you trust them"
-                    + (f", or {known!r} if they are a copy of it." if known else "."),
+                    f"as {field} if you trust them."
+                    + (
+                        f" If they are a copy of {known!r}, pass {known!r}."
+                        if known
+                        else ""
+                    ),
                     field=field,
                 )
             expected = getattr(self, f"{modality}_sha256")

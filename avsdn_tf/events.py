@@ -56,7 +56,7 @@ class VideoPrediction:
         disclaimer: Text that must accompany every result, or None.
         start_s: Start of the first segment in seconds: 0 in most videos, else the first
             timestamp. See `features.video.Second.start_s`.
-        heard_only: Names of the categories that were detected by sound alone.
+        heard_only: Names of the categories that the network detects by sound alone.
         multi_label: Whether each category has its own probability, so that events of
             different categories may overlap.
         thresholds: If `multi_label`, the probability from which each category is

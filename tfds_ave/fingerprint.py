@@ -24,7 +24,7 @@ _MAX_BYTES = 100 * 2**20
 
 
 class SourceEntry(Schema):
-    """A source file. `name` is relative to the folder, or absolute outside of it."""
+    """A source file; `name` is relative to the manual folder, or absolute outside."""
 
     name: str
     num_bytes: int

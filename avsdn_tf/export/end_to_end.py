@@ -49,7 +49,7 @@ def export_end_to_end(
     Args:
         model: A network that labels segments.
         extractor: The backbones of the model's features.
-        out: Folder in which to write the SavedModel, as `end_to_end`.
+        out: Parent folder of the SavedModel, whose own folder is named `end_to_end`.
         metadata: As in `export_model`.
         seed: Seed of the random inputs for the comparison with Keras.
 

@@ -33,10 +33,11 @@ def write_event_files(
 
     * `probabilities`: a row per segment; segment i starts at `start_s + i * segment_s`.
       The last class is background, unless `multi_label` is true.
-    * `most_probable`, instead of more than `MAX_PROBABILITIES` probabilities: the five
-      most probable classes per segment, as pairs of class index and probability.
+    * `most_probable` replaces `probabilities` of more than `MAX_PROBABILITIES` values:
+      the five most probable classes per segment, as pairs of class index and
+      probability.
     * `thresholds`, if `multi_label`: probability at which each class becomes active.
-    * `heard_only`: categories that were detected by sound alone.
+    * `heard_only`: categories that the network detects by sound alone.
 
     Returns:
         The paths of JSON, CSV and WebVTT.

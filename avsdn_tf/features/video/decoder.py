@@ -82,7 +82,10 @@ class PictureDecoder:
         return frames
 
     def _may_be_chosen(self, packet: av.Packet) -> bool:
-        """Return whether a chosen time may be between a packet's frame and the next."""
+        """Return whether a packet's frame may be chosen.
+
+        The frame is shown at most until the next frame of the packets read so far.
+        """
         if self._has_only_dts:
             return True
         later = [

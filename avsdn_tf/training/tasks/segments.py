@@ -77,7 +77,7 @@ class SegmentTask(Task):
         outputs = self.model.compute_outputs(inputs, training=True)
         target = batch["target"]
         smoothing = self._config.label_smoothing
-        # Smooth a class over all classes, a multi-label target over 0 and 1.
+        # Smooth class targets toward 1 / num_classes, multi-label targets toward 0.5.
         spread = 2 if self.model.multi_label else self.model.num_classes
         smooth = (1 - smoothing) * target + smoothing / spread
         loss_values = self.model.clip_losses(self._loss, smooth, outputs, mask)
