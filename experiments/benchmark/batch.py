@@ -53,8 +53,23 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
     return np.eye(NUM_CLASSES, dtype=np.float32)[labels]
 
 
-def load_features(path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the `FEATURES` of all clips in a file, and the rows of each split."""
+def load_features(
+    path: str, features_dtype: str | None = None, num_clips: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Load a feature file.
+
+    Args:
+        path: The file.
+        features_dtype: The dtype of audio and visual features; default: as stored.
+        num_clips: Number of clips to load, from the first; default: all.
+
+    Returns:
+        `FEATURES` of the clips, and the rows of each split.
+    """
     with h5py.File(path) as file:
-        clips = {name: file[name][...] for name in FEATURES}
+        clips = {}
+        for name in FEATURES:
+            dtype = file[name].dtype if name == "labels" else features_dtype
+            # HDF5 converts while it reads, so no second array is needed.
+            clips[name] = file[name].astype(dtype or file[name].dtype)[:num_clips]
         return clips, {split: file[f"rows_{split}"][...] for split in SPLITS}

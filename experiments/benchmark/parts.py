@@ -51,9 +51,17 @@ _CLIPS = "clips a second"
 _AVSDN = Batch("avsdn", VISUAL_SHAPES["avsdn"])
 # Of 200 calls, the third slowest determines the 99th percentile.
 _LATENCY_CALLS = 200
-_FEATURES_NOTE = (
-    "PyTorch holds all features in float32, as the published programs do, and "
-    "takes one step. avsdn_tf trains and validates for an epoch."
+_PUBLISHED = "PyTorch, as published"
+# The released programs but PSP's compute in float64, the dtype of AVE's features, and
+# read clip by clip. PSP's computes in float32 and holds all features in float64.
+_RELEASED = {
+    "psp": {"held_dtype": "float64"},
+    **{name: {"dtype": "float64"} for name in ("cmran", "cpsp", "cmbs", "cace")},
+}
+_MEMORY_NOTE = (
+    "PyTorch takes one step, without worker processes that read clips; avsdn_tf trains "
+    "and validates for an epoch. As published, PSP holds the features of the training "
+    "and validation splits in float64, and the other programs compute in float64."
 )
 # A run's first epoch, which builds graphs and reads cold files, is left out.
 _EPOCHS = 3
@@ -118,11 +126,18 @@ def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
             clip_norm = {"clip_norm": settings.get("clip_norm", 0.0)}
             size = row.settings.get("batch_size", Config().batch_size)
             batch = Batch(row.model, VISUAL_SHAPES["avel_att"], size)
-            ours = {"data_dir": args.data_dir, "settings": settings}
+            released = _RELEASED[row.model]
             programs = {
                 _EAGER: (TORCH_HEADS, "training", clip_norm),
-                _OURS: (OURS, "step", ours),
+                _OURS: (
+                    OURS,
+                    "step",
+                    {"data_dir": args.data_dir, "settings": settings},
+                ),
             }
+            if "dtype" in released:
+                program = (TORCH_HEADS, "training", {**clip_norm, **released})
+                programs[_PUBLISHED] = program
             # One call suffices: steps take seconds, and avsdn_tf runs eight per call.
             turns = compete(programs, batch, args.repeats, args.seconds, 1)
             speeds = {
@@ -131,18 +146,26 @@ def measure_heads(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
             title = f"{row.system}, training step: {batch}"
             yield Comparison(title, _CLIPS, speeds, False)
             if files:
-                with Contender(
-                    TORCH_HEADS, "first_step", batch=batch, files=files, **clip_norm
-                ) as contender:
-                    contender.take_turn()
-                    theirs = contender.finish()
+                program = {"batch": batch, "files": files, **clip_norm}
                 flags = {"model": row.model, "batch_size": size, "epochs": 1}
                 with tempfile.TemporaryDirectory() as folder:
                     run = RunFolder(f"{folder}/run")
                     peak = run_command(_flags(args, dataset, run, **flags, **settings))
-                values = {_EAGER: [theirs / 1e9], _OURS: [peak / 1e9]}
+                peaks = {
+                    _EAGER: _first_step_peak(**program),
+                    _OURS: peak,
+                    _PUBLISHED: _first_step_peak(**program, **released),
+                }
                 title = f"{row.system}, peak memory of training on {dataset.name}"
-                yield Comparison(title, "GB", values, note=_FEATURES_NOTE)
+                values = {name: [peak / 1e9] for name, peak in peaks.items()}
+                yield Comparison(title, "GB", values, note=_MEMORY_NOTE)
+
+
+def _first_step_peak(**settings: Any) -> int:
+    """Return the peak memory in bytes of a PyTorch program that takes one step."""
+    with Contender(TORCH_HEADS, "first_step", **settings) as contender:
+        contender.take_turn()
+        return contender.finish()
 
 
 def measure_latency(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:

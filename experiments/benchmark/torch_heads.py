@@ -336,33 +336,50 @@ def build(batch: Batch) -> nn.Module:
     return networks[batch.network](batch.visual_shape[-1])
 
 
-def training(batch: Batch, clip_norm: float = 0.0) -> Callable[[], None]:
+def training(
+    batch: Batch, clip_norm: float = 0.0, dtype: str = "float32"
+) -> Callable[[], None]:
     """Return a function that runs a training step on a batch in memory.
 
     Args:
         batch: The network and its shapes.
         clip_norm: Largest norm of the gradient; 0 disables clipping.
+        dtype: The dtype of features and weights.
     """
-    model = build(batch)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    clips = batch.random()
-    return lambda: _step(model, optimizer, clips, clip_norm)
+    clips = [array.astype(dtype) for array in batch.random()]
+    return _steps(batch, clips, clip_norm, dtype)
 
 
-def first_step(batch: Batch, files: str, clip_norm: float = 0.0) -> Callable[[], None]:
-    """Return a function that runs the first step with all features in memory.
+def first_step(
+    batch: Batch,
+    files: str,
+    clip_norm: float = 0.0,
+    dtype: str = "float32",
+    held_dtype: str | None = None,
+) -> Callable[[], None]:
+    """Return a function that runs a training step on clips of a file.
 
     Args:
         batch: The network and its shapes.
         files: A feature file.
         clip_norm: Largest norm of the gradient; 0 disables clipping.
+        dtype: The dtype of features and weights in the step.
+        held_dtype: The dtype of all features, which stay in memory; None reads the
+            clips of the batch alone.
     """
-    clips, splits = load_features(files)
-    model = build(batch)
+    clips, _ = load_features(files, held_dtype, None if held_dtype else batch.size)
+    audio, visual, labels = (array[: batch.size] for array in clips.values())
+    # Slices are views, which keep all clips alive.
+    return _steps(batch, (audio, visual, one_hot(labels)), clip_norm, dtype)
+
+
+def _steps(
+    batch: Batch, clips: Sequence[np.ndarray], clip_norm: float, dtype: str
+) -> Callable[[], None]:
+    """Return a function that runs a training step on clips."""
+    model = build(batch).to(getattr(torch, dtype))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    rows = splits["train"][: batch.size]
-    audio, visual, labels = (array[rows] for array in clips.values())
-    return lambda: _step(model, optimizer, (audio, visual, one_hot(labels)), clip_norm)
+    return lambda: _step(model, optimizer, clips, clip_norm)
 
 
 def _step(
@@ -371,7 +388,8 @@ def _step(
     clips: Sequence[np.ndarray],
     clip_norm: float,
 ) -> None:
-    audio, visual, target = map(torch.from_numpy, clips)
+    dtype = next(model.parameters()).dtype
+    audio, visual, target = (torch.from_numpy(array).to(dtype) for array in clips)
     optimizer.zero_grad(set_to_none=True)
     model.loss(model(audio, visual), target).backward()
     if clip_norm:

@@ -34,7 +34,10 @@ def mlp(units: int) -> nn.Sequential:
 
 
 class AVSDN(nn.Module):
-    """Unidirectional AVSDN of Lin et al. (ICASSP 2019), with one MLP per fusion."""
+    """Unidirectional AVSDN of Lin et al. (ICASSP 2019).
+
+    One MLP fuses the hidden states of both modalities, another their cell states.
+    """
 
     def __init__(self, visual_shape: Sequence[int], units: int) -> None:
         super().__init__()
