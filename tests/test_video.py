@@ -271,7 +271,7 @@ def test_reordered_frames_in_avi_after_a_cut_are_read(tmp_path):
     seconds = read(file, 10)
     assert level(seconds[0].frames[0]) == 20
     assert levels(seconds)[1] == [(30 + i) % 28 for i in range(10)]
-    # The packet's decoding time: two frames before its frame is shown.
+    # The first frame's decoding time, two frames before its presentation time.
     assert seconds[0].start_s == 1.8
 
 

@@ -23,7 +23,7 @@ class CustomEvent:
 
 @dataclasses.dataclass(frozen=True)
 class CustomClip:
-    """One clip of the manifest, with either a video or an audio and a visual file.
+    """One clip of the manifest: a video, or a pair of audio and visual feature files.
 
     Attributes:
         row: Number of the clip, from 0.
@@ -76,7 +76,8 @@ class ClipLines:
 
     Attributes:
         first: The clip as its first line describes it.
-        events: Events by category, ordered by start; no events without times.
+        events: Events of each category, ordered by start; an empty list for a category
+            without times.
     """
 
     first: CustomClip

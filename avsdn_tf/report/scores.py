@@ -47,8 +47,8 @@ _CROSS_MODALITY_SCORES = {
     "found in the picture, given its sound; the interval resamples clips",
     "v2a_accuracy": "V2A accuracy: share of clips in which the start of the event is "
     "found in the sound, given its picture",
-    "random_window": "Random window: trivial: mean over all windows of the event's "
-    "length",
+    "random_window": "Random window: trivial: expected accuracy of a random window of "
+    "the event's length",
     "always_at_start": "Always at the start: trivial: always predict the first window",
     "always_at_end": "Always at the end: trivial: always predict the last window",
     "validation_accuracy": "Validation accuracy: mean of A2V and V2A on the validation "

@@ -304,7 +304,8 @@ class _Reader:
             stream: The frame's stream.
             next_fl: Start of a frame without a timestamp; minus infinity for the
                 first frame.
-            latest_fl: Start of the previous frame.
+            latest_fl: Start of the previous video frame, or end of the previous sound
+                frame.
         """
         if frame.is_corrupt:
             raise ValueError(f"its {stream.type} stream is damaged")
