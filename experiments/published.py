@@ -33,7 +33,7 @@ TITLES = {
     LABELS: "AVEL and AVSDN on equal labels, weakly supervised",
 }
 RECIPES = ("paper", "best")
-# Rows of other tables to put first.
+# Maps a table to its first rows, which come from other tables.
 _FIRST_ROWS = {
     "heads": ("table1_avel_att_vgg19", "tian_dmrn"),
     "weak_heads": ("table2_avel_att_vgg19",),

@@ -117,7 +117,7 @@ def test_the_official_annotations_give_the_released_labels():
     np.testing.assert_array_equal(one_hot(labels), official_array("labels.h5"))
     np.testing.assert_array_equal(one_hot(category), official_array("mil_labels.h5"))
     np.testing.assert_array_equal(labels != 28, official_array("labels_closs.h5"))
-    # An event without length labels its clip, but no segment.
+    # A zero-length event labels its clip, but no segment.
     assert rows[26].category == "Church bell"
     assert labels[26].tolist() == [28] * 10
     background = {

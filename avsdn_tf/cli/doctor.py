@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Print versions, devices, downloads and remedies; return 0."""
     del args
     start_tensorflow()
-    # Start TensorFlow only after the checks, because its import takes seconds.
+    # Import TensorFlow late: it takes seconds, and `avsdn --help` doesn't need it.
     import tensorflow as tf
 
     from avsdn_tf.report.terminal import logging_terminal, print_plainly, rows_table

@@ -90,8 +90,8 @@ class Placement:
     def _sum(self) -> tf.types.experimental.PolymorphicFunction:
         @tf.function
         def sum_values(values: tf.Tensor) -> tf.Tensor:
-            # Copy the tensor to each replica: a shared tensor would be counted once per
-            # worker.
+            # Copy the tensor to each replica: `reduce` would count a plain tensor once
+            # per worker, not once per replica.
             per_replica = self.strategy.run(lambda: tf.identity(values))
             return self.strategy.reduce("SUM", per_replica, axis=None)
 
