@@ -249,7 +249,8 @@ def build_extractor(
 
     Args:
         visual_network: See `VisualNetwork`.
-        vggish: Sets `audio_network` to VGGish, with these `audio_weights`.
+        vggish: URL or path of VGGish weights; sets `audio_network` and
+            `audio_weights`.
         visual_weights: See `VisualNetwork`.
         empty: See `Extractor`.
         visual_precision: See `VisualNetwork`.
