@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from avsdn_tf.errors import UserError
+from avsdn_tf.errors import UserError, call_all
 from avsdn_tf.files import expand_user, hash_file
 
 VGGISH = "https://tfhub.dev/google/vggish/1"
@@ -138,37 +139,38 @@ class Backbones:
                 checksum.
         """
         fields = as_fields(**given)
-        for modality in _MODALITIES:
-            name, known = f"{modality}_weights", self.known_source(modality)
-            recorded, value = getattr(self, name), fields.get(name)
-            field = self.weights_field(modality)
-            if value is None and recorded not in (None, known):
-                raise UserError(
-                    f"The file's features were computed with {recorded!a}. Weights "
-                    "named in a file are not loaded without asking. Pass them "
-                    f"as {field} if you trust them."
-                    + (
-                        f" If they are a copy of {known!r}, pass {known!r}."
-                        if known
-                        else ""
-                    ),
-                    field=field,
-                )
-            expected = getattr(self, f"{modality}_sha256")
-            if value in (None, known) or expected is None:
-                continue
-            try:
-                is_same = checksum(value) == expected
-            except (OSError, ValueError):
-                is_same = False
-            if not is_same:
-                raise UserError(
-                    "Expected the weights that computed the features, of SHA-256 "
-                    f"{expected[:16]}... Received another checksum, or no local file "
-                    "or folder.",
-                    field=field,
-                    value=value,
-                )
+        call_all(
+            *(functools.partial(self._check_weights, m, fields) for m in _MODALITIES)
+        )
+
+    def _check_weights(self, modality: str, given: Mapping[str, str | None]) -> None:
+        """Check the recorded weights of a modality, as in `check_trusted`."""
+        name, known = f"{modality}_weights", self.known_source(modality)
+        recorded, value = getattr(self, name), given.get(name)
+        field = self.weights_field(modality)
+        if value is None and recorded not in (None, known):
+            copy = f" If they are a copy of {known!r}, pass {known!r}." if known else ""
+            raise UserError(
+                f"The file's features were computed with {recorded!a}. Weights named "
+                "in a file are not loaded without asking. Pass them as "
+                f"{field} if you trust them.{copy}",
+                field=field,
+            )
+        expected = getattr(self, f"{modality}_sha256")
+        if value in (None, known) or expected is None:
+            return
+        try:
+            is_same = checksum(value) == expected
+        except (OSError, ValueError):
+            is_same = False
+        if not is_same:
+            raise UserError(
+                "Expected the weights that computed the features, of SHA-256 "
+                f"{expected[:16]}... Received another checksum, or no local file "
+                "or folder.",
+                field=field,
+                value=value,
+            )
 
     def names(self) -> dict[str, str | None]:
         """Return the arguments of `build_extractor`: all fields but the checksums."""

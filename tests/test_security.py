@@ -653,6 +653,15 @@ def test_networks_named_by_address_in_files_are_not_loaded(loaded, modality, val
     assert not loaded
 
 
+def test_both_backbones_of_strangers_are_named_at_once(loaded):
+    recorded = network(audio_weights="/home/me/a", visual_weights="/home/me/v")
+    with pytest.raises(UserError) as error:
+        extractor_for(recorded)
+    assert not loaded
+    for part in ("/home/me/a", "/home/me/v"):
+        assert part in str(error.value)
+
+
 def test_known_backbones_are_loaded_by_name(loaded):
     for recorded in (network(), network(audio_weights=None, visual_weights=None)):
         with pytest.raises(UserError, match="built"):
