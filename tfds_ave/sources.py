@@ -113,7 +113,7 @@ def find_files(
         try:
             files |= _download(missing, dl_manager)
         except DatasetError as error:
-            raise DatasetError(f"download failed: {error}\n{message}") from error
+            raise DatasetError(f"download failed: {error}.\n{message}") from error
     if config.source != "files":
         return files
     # Don't download gigabytes if the user omitted the file of background clips.
@@ -170,6 +170,8 @@ def _download(
         _probe(urls, dl_manager)
         with _clean_folder(folder):
             paths = dl_manager.download(urls)
+    except DatasetError:
+        raise
     # requests and TFDS raise many types, such as ValueError for Google Drive.
     except Exception as error:
         raise DatasetError(first_line(error)) from error
@@ -207,5 +209,8 @@ def _probe(urls: dict[str, str], dl_manager: tfds.download.DownloadManager) -> N
     # TFDS records the URLs of cached downloads in these files.
     cached = "".join(info.read_text() for info in folder.glob("**/*.INFO"))
     hosts = {url.split("/")[2]: url for url in urls.values() if url not in cached}
-    for url in hosts.values():
-        requests.head(url, timeout=_PROBE_TIMEOUT_S, allow_redirects=False)
+    for host, url in hosts.items():
+        try:
+            requests.head(url, timeout=_PROBE_TIMEOUT_S, allow_redirects=False)
+        except requests.RequestException as error:
+            raise DatasetError(f"{host} can't be reached") from error
