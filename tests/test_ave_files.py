@@ -158,7 +158,7 @@ DAMAGES = {
     "two missing": (without(VEC, AUDIO), [VEC, AUDIO, "drive.google"]),
     "order missing": (
         without("train_order.h5"),
-        ["train_order.h5", "raw.githubusercontent", "no network"],
+        ["train_order.h5", "raw.githubusercontent.com can't be reached"],
     ),
     "folder missing": (shutil.rmtree, ["lacks 9", "Annotations.txt", VEC]),
     "segment label": (other_segment_label, ["labels.h5", "row 11"]),
