@@ -436,7 +436,7 @@ def test_a_program_from_standard_input_needs_no_main_guard(tmp_path):
     program = run_program(
         """
         import os, sys
-        sys.argv[0] = "avsdn"  # Commands start without TensorFlow.
+        sys.argv[0] = "avsdn"  # Commands import avsdn_tf without TensorFlow.
         from avsdn_tf.features.video.process import read_in_child
         print(os.getpid())
         # The child must not import numpy.py from the video's folder.

@@ -24,7 +24,7 @@ def _run_keras(path: pathlib.Path, clips: Clips) -> np.ndarray:
 
 
 def append_metadata(path: pathlib.Path, metadata: Mapping[str, Any]) -> None:
-    """Append metadata to a zip file as a member, or to another file as a zip file.
+    """Add metadata to a zip file, or append a zip file with metadata to another file.
 
     LiteRT's own tools attach files to a model in the same way.
     """

@@ -12,12 +12,12 @@ Parts, by default the first four:
   epoch         an epoch as people run it, and its peak memory
   start         from the command to the first step
   distribution  one device, two logical devices, two workers
-  profile       a step without each optimization
-  heads         training steps of CMRAN, PSP, CPSP, CMBS and CACE-Net, and,
-                on feature maps, the memory of training
+  profile       AVSDN's training step, with one optimization removed at a time
+  heads         training steps of CMRAN, PSP, CPSP, CMBS and CACE-Net; for
+                a data set of feature maps, also the peak memory of training
   video         from videos to features, stage by stage; needs --videos
 
-Programs take turns. The output is a page, its figures as JSON, and a picture.
+Programs take turns. The output is a page, its numbers as JSON, and a picture.
 """
 
 import argparse
