@@ -31,6 +31,7 @@ from experiments.published import Row, best_changes, load_row
 
 _POLL_S = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Continues the message "Stopped by SIGTERM ..." of `TrainingInterruptedError`.
 INTERRUPTED = "with all trainings; the same command resumes them."
 TRAIN_AGAIN = "Remove the folder to train it again."
 

@@ -41,7 +41,7 @@ def draw_events(rng, length):
 
 
 def make_recordings(folder):
-    """Write recordings of 1 to 159 rows; return length, split, files and events."""
+    """Write recordings of 1 to 159 rows; return split, features and events of each."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     (folder / "categories.txt").write_text("\n".join(CATEGORIES))

@@ -339,7 +339,7 @@ def test_corrected_times_count_from_the_start_of_the_video(tmp_path):
         for file in write_event_files(folder, "dog", prediction):
             if file.name not in (f"dog.{end}", "dog.events.json"):
                 file.unlink()
-        # The file of labels alone, beside the JSON that records the start.
+        # Pass only the label file. The JSON beside it records the start.
         (found,) = collect(folder, folder / f"dog.{end}").clips
         assert times(found) == [("Bark", 0.0, 1.0)]
 

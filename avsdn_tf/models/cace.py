@@ -133,8 +133,8 @@ class CACENet(GatedNetwork):
         q = relu(dense_256(f)),  q' = relu(dense_256(f + Gaussian noise of 0.1))
         event logit = dense_1(f + 0.6 contrast q)
 
-    `contrast_losses` of q and q' has two kinds of positives: q and q' of the same
-    segment, and all events of the clip. The loss is added if `contrast` is 1.
+    The contrastive loss, `contrast_losses` of q and q', is added if `contrast` is 1.
+    Its positive pairs are q and q' of each segment, and all pairs of event segments.
 
     `contrast` is a saved weight, 0 or 1, that no optimizer changes. `begin_epoch` sets
     it. `fit` and `avsdn train` call `begin_epoch`; your own training loop must, too.
@@ -291,11 +291,12 @@ class CACENet(GatedNetwork):
 def contrast_losses(target: Any, contrasted: Any, mask: Any = None) -> Any:
     """Return the contrastive loss of a clip's segments and their copies, `(batch,)`.
 
-        -log sum over positives of exp(cos / 0.01)
-        + log sum over all others of exp(cos / 0.01) + log(number of positives),
+        -log sum_p exp(cos(x, p) / 0.01) + log sum_y exp(cos(x, y) / 0.01)
+        + log(number of p),
 
-    averaged over segments and copies. Positives of a segment are its copy and, if it is
-    an event, all other events and their copies.
+    averaged over all segments and copies x. The p are the positives of x: its copy and,
+    if x is an event, all other events and their copies. The y are all segments and
+    copies except x.
 
     Args:
         target: Segment target, `(batch, num_segments, num_classes)`.
