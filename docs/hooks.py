@@ -1,7 +1,7 @@
 """Add files from elsewhere in the repository to the site.
 
-Markdown files link to paths in the repository, so that the links also work there. These
-hooks turn them into links between the pages of the site.
+The links of Markdown files are paths in the repository, so that they work in the
+repository, too. These hooks turn them into links between the pages of the site.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RESULTS = "experiments/results"
 # Prefixes of the files with scores in `_RESULTS`; the other files are benchmarks.
-_TABLES = ("changes_", "labels-", "standin", "table", "tian", "transfer", "killed")
+_TABLES = ("changes_", "heads-", "labels-", "table", "tian-", "weak_heads-")
 # Path in the site of each file outside docs/.
 _MOVED = {
     "README.md": "index.md",
