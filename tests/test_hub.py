@@ -116,10 +116,6 @@ def server(tmp_path, monkeypatch):
             "HUGGINGFACE_CO_URL_TEMPLATE",
             address + "/{repo_id}/resolve/{revision}/{filename}",
         ),
-        (
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        ),
         ("HF_HOME", str(tmp_path / "home")),
         ("HF_HUB_CACHE", str(tmp_path / "home" / "hub")),
         ("HF_HUB_DISABLE_XET", True),

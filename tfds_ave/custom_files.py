@@ -185,8 +185,8 @@ def _find_faults(
         yield (
             clip.line,
             f"its audio lasts {audio_s:g} s, and its visual features {visual_s:g} s. "
-            f"Expected lengths that differ by tolerance_s={clip.tolerance_s:g} at "
-            "most, or other hops, audio_hop_s and visual_hop_s.",
+            f"Expected a difference of at most tolerance_s={clip.tolerance_s:g}. "
+            "Change tolerance_s, audio_hop_s or visual_hop_s.",
         )
     if facts.widths not in (None, widths):
         yield (

@@ -107,7 +107,7 @@ def find_media(
     unreadable = {medium: reason for medium, reason in opened if reason}
     if not media:
         reasons = "\n".join(unreadable.values())
-        raise UserError(f"{folder}: none of {len(keys)} can be read.\n{reasons}")
+        raise UserError(f"{folder}: 0 of {len(keys)} clips can be read.\n{reasons}")
     return media, unreadable
 
 
@@ -183,8 +183,8 @@ def _measure_features(files: tuple[pathlib.Path, ...], features: FeatureFiles) -
     if abs(lengths_s[0] - lengths_s[1]) > features.tolerance_s:
         raise ValueError(
             f"{files[0]} lasts {lengths_s[0]:g} s, and {files[1]} {lengths_s[1]:g} s. "
-            f"Expected lengths that differ by tolerance_s={features.tolerance_s:g} at "
-            "most, or other hops, audio_hop_s and visual_hop_s."
+            f"Expected a difference of at most tolerance_s={features.tolerance_s:g}. "
+            "Change tolerance_s, audio_hop_s or visual_hop_s."
         )
     return min(lengths_s)
 

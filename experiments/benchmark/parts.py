@@ -52,8 +52,9 @@ _AVSDN = Batch("avsdn", VISUAL_SHAPES["avsdn"])
 # Of 200 calls, the third slowest determines the 99th percentile.
 _LATENCY_CALLS = 200
 _PUBLISHED = "PyTorch, as published"
-# The released programs but PSP's compute in float64, the dtype of AVE's features, and
-# read clip by clip. PSP's computes in float32 and holds all features in float64.
+# PSP's released program computes in float32, and holds all features in float64, the
+# dtype of AVE's files. The other released programs compute in float64, and read one
+# clip at a time.
 _RELEASED = {
     "psp": {"held_dtype": "float64"},
     **{name: {"dtype": "float64"} for name in ("cmran", "cpsp", "cmbs", "cace")},
@@ -189,7 +190,7 @@ def measure_latency(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
 
 
 def measure_profile(args: Namespace, dataset: Dataset) -> Iterator[Comparison]:
-    """Measure AVSDN's step as it is, and without each optimisation."""
+    """Measure AVSDN's step as it is, and without each optimization."""
     programs = {
         name: (OURS, "step", {"data_dir": args.data_dir, "replaced": name})
         for name in our_program.REPLACED
@@ -311,9 +312,9 @@ def measure_distribution(args: Namespace, dataset: Dataset) -> Iterator[Comparis
         _CLIPS,
         {place: [num_clips / s for s, _ in of] for place, of in results.items()},
         less_is_better=False,
-        note="All places have the same cores, and two devices or workers also sum the "
-        "gradients and update two copies of the weights: a ratio of 1 is the best "
-        "possible. It says nothing of several GPUs or machines.",
+        note="One device, two devices and two workers have the same cores. Two devices or "
+        "workers also sum the gradients and update two copies of the weights: their "
+        "best possible ratio is 1. It says nothing about several GPUs or machines.",
     )
 
 
@@ -322,7 +323,7 @@ def _feature_file(dataset: Dataset) -> Iterator[str]:
     """Yield the path of a temporary feature file, which the other programs read."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "features.h5")
-        with explain_unwritable(path, "Choose a larger folder by TMPDIR=."):
+        with explain_unwritable(path, "Set TMPDIR to a folder with more space."):
             write_features(dataset, path)
         yield str(path)
 
