@@ -13,8 +13,8 @@ def stitch(
     """Return outputs for the segments of a video, averaged over overlapping windows.
 
     Each window starts half a window after the previous one; the last window ends with
-    the video. A shorter video is one window. Memory for features does not grow with the
-    length of the video.
+    the video. A video shorter than a window is one window. Memory for features does
+    not grow with the length of the video.
 
     Args:
         outputs_of: Function that receives the `"audio"` and `"visual"` features of one

@@ -56,7 +56,7 @@ class Row:
             2018, arXiv 1803.08842; or one of `HEADS` or `STEPWISE`.
         order: Number of the row in the table, from 1.
         system: Name of the system in the paper.
-        features: Name of the visual network. The paper's VGG16 is VGG-19.
+        features: Name of the visual network. The papers call VGG-19 "VGG16".
         dataset_config: The config of tfds_ave with these features; None if the system
             needs no visual features.
         mode: `Config.mode`.

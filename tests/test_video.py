@@ -450,7 +450,7 @@ def test_sound_is_the_mean_of_the_channels(tmp_path):
 
 
 def tone(loudness, period=0.003):
-    """Return a tone of 3 s at 44,100 Hz."""
+    """Return a tone of 3 s, sampled at 44,100 Hz."""
     times_s = np.arange(3 * 44_100) / 44_100
     return loudness * np.sin(2 * np.pi * times_s / period).astype(np.float32)
 

@@ -260,7 +260,7 @@ AUDIO_NETWORK = Flag(
 AUDIO_WEIGHTS = Flag(
     "audio_weights", "Module of the audio backbone, or VGGish's checkpoint.", PATH
 )
-VGGISH = Flag("vggish", "Short for --audio_weights of vggish.", PATH)
+VGGISH = Flag("vggish", "Short for --audio_network=vggish --audio_weights=PATH.", PATH)
 VISUAL_NETWORK = Flag(
     "visual_network",
     "Visual backbone: resnet152, resnet152_maps, vgg19, a network of "

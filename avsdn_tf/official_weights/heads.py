@@ -26,7 +26,8 @@ from avsdn_tf.models.transformer import (
 from avsdn_tf.official_weights.state import StateReader
 from avsdn_tf.official_weights.tian import attention_layers, map_side
 
-# PyTorch's encoders and decoders are built from copies of these unused modules.
+# Modules that the program never calls: the layers that PyTorch's encoders and decoders
+# are copied from, and the decoders' self-attention.
 _TEMPLATES = tuple(
     f"{modality}_{part}"
     for modality in ("audio", "video")

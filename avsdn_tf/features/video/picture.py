@@ -11,9 +11,9 @@ Colours are decoded by the video's colour tags. Without tags, YUV is decoded as 
 do: as BT.709 if the frame has at least 720 lines, else as BT.601.
 
 Reference:
-    Tian et al., ECCV 2018: frame int(s * interval + i / 16 * interval) of second s,
-    where a second has `interval` frames, in the feature extraction published at
-    https://github.com/YapengTian/AVE-ECCV18.
+    Tian et al., ECCV 2018, https://github.com/YapengTian/AVE-ECCV18. For second
+    s of a video with `interval` frames per second, their feature extraction reads the
+    video's frames int(s * interval + i / 16 * interval), i = 0, ..., 15.
 """
 
 import math
@@ -79,7 +79,7 @@ class Picture:
         self.end_fl = end_fl
 
     def is_chosen(self, start_fl: int, end_fl: int) -> bool:
-        """Return whether a frame is chosen, given its start and end after time 0."""
+        """Return whether a frame is chosen, given its times relative to time 0."""
         return self._num_chosen_before(start_fl) < self._num_chosen_before(end_fl)
 
     def _num_chosen_before(self, time_fl: int) -> int:

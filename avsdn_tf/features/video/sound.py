@@ -72,7 +72,7 @@ class Sound:
             self.finish()
             self._format = audio_format
             # Only change the rate. FFmpeg's downmix would make two equal channels 3 dB
-            # louder and clip 5.1.
+            # louder, and clip 5.1 sound.
             self._resampler = av.AudioResampler(
                 "flt", rate=SAMPLE_RATE_HZ, frame_size=_PIECE_SAMPLES
             )
