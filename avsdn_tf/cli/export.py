@@ -51,7 +51,7 @@ def check(args: argparse.Namespace) -> None:
         message = "--end_to_end exports a savedmodel."
         raise UserError(message, field="format", value=args.format)
     else:
-        # The export is compared on random sound and frames of one video.
+        # The export has no mask, and is compared with Keras on random sound and frames.
         flags.refuse(args, (flags.DATA_DIR, _MASK), "export --end_to_end")
 
 

@@ -16,7 +16,7 @@ from avsdn_tf.labels.media import Medium
 from avsdn_tf.text import count, normalize, printable, short_name, skeleton
 
 BACKGROUND = "Background"
-# Tools round lengths: cut events that end up to this long after their video.
+# Tools round lengths: an event may end at most this long after its video, and is cut.
 MAX_SURPLUS_S = 1.0
 # A shorter last second of a video is no segment; see `features.video.reader`.
 MIN_SEGMENT_S = 0.1
@@ -202,8 +202,8 @@ def _hint_at_unit(ratio: float, problems: Problems) -> None:
         unit, value = "milliseconds", 1000
     if unit:
         message = (
-            f"Times exceed their video up to {ratio:.0f} times. If they are {unit}, "
-            "this setting converts them."
+            f"Events end at up to {ratio:.0f} times their video's length. If times are "
+            f"{unit}, this setting converts them."
         )
         problems.hints.append(UserError(message, field="ticks_per_s", value=value))
 

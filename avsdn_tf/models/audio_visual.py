@@ -10,7 +10,7 @@ _INPUTS = (*_MODALITIES, "mask")
 
 
 class AudioVisualModel(keras.Model):
-    """Keras model with an audio and a visual input that describes its training data.
+    """Keras model of sound and picture; its attributes describe its training data.
 
     A subclass creates its layers in `__init__`, implements `call`, and ends `__init__`
     with `self.build()`, which creates the weights.

@@ -58,19 +58,19 @@ MODELS = {
     ),
     "avsdn_init_visual": ModelEntry(
         AVSDN,
-        "its decoder starts from visual states alone",
+        "AVSDN whose decoder starts from visual states alone",
         _ONE_STATE_OPTIONS,
         {"initial_state": "visual"},
     ),
     "avsdn_init_audio": ModelEntry(
         AVSDN,
-        "its decoder starts from audio states alone",
+        "AVSDN whose decoder starts from audio states alone",
         _ONE_STATE_OPTIONS,
         {"initial_state": "audio"},
     ),
     "avsdn_label_guided": ModelEntry(
         AVSDN,
-        "clip labels also guide each encoder's state",
+        "AVSDN whose encoder states also predict the clip's label",
         _AVSDN_OPTIONS,
         {"label_guided": True},
     ),
@@ -86,7 +86,9 @@ MODELS = {
         _AVEL_OPTIONS,
         {"modalities": "visual"},
     ),
-    "avel": ModelEntry(AVEL, "AVEL on both, without attention", _AVEL_OPTIONS),
+    "avel": ModelEntry(
+        AVEL, "AVEL on both modalities, without attention", _AVEL_OPTIONS
+    ),
     "avel_att": ModelEntry(
         AVEL,
         "AVEL with audio-guided attention on feature maps",

@@ -53,7 +53,7 @@ _AVSDN = Batch("avsdn", VISUAL_SHAPES["avsdn"])
 _LATENCY_CALLS = 200
 _PUBLISHED = "PyTorch, as published"
 # PSP's released program computes in float32, and holds all features in float64, the
-# dtype of AVE's files. The other released programs compute in float64, and read one
+# dtype of AVE's features. The other released programs compute in float64, and read one
 # clip at a time.
 _RELEASED = {
     "psp": {"held_dtype": "float64"},
@@ -312,8 +312,8 @@ def measure_distribution(args: Namespace, dataset: Dataset) -> Iterator[Comparis
         _CLIPS,
         {place: [num_clips / s for s, _ in of] for place, of in results.items()},
         less_is_better=False,
-        note="One device, two devices and two workers have the same cores. Two devices or "
-        "workers also sum the gradients and update two copies of the weights: their "
+        note="One device, two devices and two workers have the same cores. Two devices "
+        "or workers also sum the gradients and update two copies of the weights: their "
         "best possible ratio is 1. It says nothing about several GPUs or machines.",
     )
 

@@ -34,7 +34,7 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
     """
     if not args.videos:
         raise UserError(
-            "The part video reads videos. Expected files or folders of them.",
+            "Expected videos, or folders of videos, for the part video.",
             field="videos",
         )
     videos = find_videos(args.videos)
@@ -70,7 +70,7 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
         "s of video a second",
         {n: [len(seconds) / wall for wall, _ in pairs] for n, pairs in turns.items()},
         less_is_better=False,
-        note="Stages alone add up to more than the whole, in which they overlap.",
+        note="The stages' times add up to more than the whole's, where stages overlap.",
     )
     whole = statistics.median(processors for _, processors in turns[_WHOLE])
     yield Comparison(
