@@ -173,7 +173,7 @@ def _notes(lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> dict[str, st
             + ("mean ± standard deviation over the seeds" if several else "one seed")
             + ". Every run keeps the epoch that is best on validation"
         ),
-        "interval": "by bootstrap over the test clips, also where in brackets",
+        "interval": "by bootstrap over the test clips, like the intervals in brackets",
         "gain": (
             "over the row before, on the same clips"
             if table in STEPWISE

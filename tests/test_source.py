@@ -222,7 +222,7 @@ def test_a_fingerprint_of_a_foreign_data_set_reads_no_device(tmp_path):
 def test_a_damaged_record_fails_with_one_message(own, content):
     path = pathlib.Path(opened(own).builder.data_path) / "source.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"source\.json: expected what"):
+    with pytest.raises(UserError, match=r"source\.json: expected a record"):
         opened(own).check_source()
 
 

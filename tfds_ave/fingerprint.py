@@ -95,7 +95,7 @@ def read_fingerprint(folder: os.PathLike[str]) -> Fingerprint | None:
     path = pathlib.Path(folder) / SOURCE
     if not os.path.isfile(path):
         return None
-    content = "what the data set was built from"
+    content = "a record of the data set's source files"
     return read_json(path, Fingerprint, content, max_bytes=_MAX_BYTES)
 
 

@@ -90,8 +90,9 @@ def find_files(
 ) -> dict[str, SourceFile]:
     """Find the files of a config, and download missing files.
 
-    Files of background clips are optional. They are downloaded if the manual folder has
-    their visual file, or if the visual file of the labelled clips is downloaded, too.
+    Files of background clips are optional. If they are missing, they are downloaded
+    only if the manual folder has the visual file of background clips, or if the visual
+    file of labelled clips is downloaded, too.
 
     Returns:
         The files by their official names.

@@ -94,7 +94,7 @@ class _Parser(argparse_flags.ArgumentParser):
 
     @property
     def expected_words(self) -> str:
-        """The arguments besides flags, for messages."""
+        """The arguments that the command expects, in words for messages."""
         words = [action.metavar for action in self._get_positional_actions()]
         return f"one {words[0]} and flags" if words else _NONE
 
@@ -149,7 +149,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run_command(args: argparse.Namespace) -> int:
-    # Zip files, such as models and arrays, can't store other years.
+    # Zip files, such as models and arrays, store only years from 1980 to 2107.
     if not 1980 <= (year := time.localtime().tm_year) <= 2107:
         raise UserError(
             f"This machine's clock shows the year {year}. Zip files, such as models, "

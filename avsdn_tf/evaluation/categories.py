@@ -134,7 +134,7 @@ class F1(NamedTuple):
 
         Reference:
             Tian, Li, Xu, Unified Multisensory Perception, ECCV 2020,
-            https://arxiv.org/abs/2007.10558, for audio-visual labels.
+            https://arxiv.org/abs/2007.10558: the F-scores of audio-visual events.
         """
         scores = self.numerator / self.denominator
         sums = np.bincount(self.lanes.clip, scores, num_clips)

@@ -147,10 +147,11 @@ def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
 
 
 def _drop_unchanged(files: Sequence[LabelFile]) -> tuple[list[LabelFile], int]:
-    """Keep the edited files of a predicted video or, without edits, the JSON file.
+    """Drop unedited files that `predict` wrote.
 
-    `predict` writes JSON, CSV and WebVTT for each video. Returns the kept files and the
-    number of unedited predictions among them.
+    `predict` writes JSON, CSV and WebVTT for each video. If all three are unedited, the
+    JSON file is kept. Returns the kept files and the number of unedited files among
+    them.
     """
     written = {
         folder: find_written(folder) for folder in {f.path.parent for f in files}
@@ -297,7 +298,7 @@ def _explain_match(
         found = difflib.get_close_matches(video.video.casefold(), list(folded), n=1)
         close = [folded[name] for name in found]
     hint = f" Did you mean {close[0]}?" if close else ""
-    # The video's name is the label file's name, not a column's value.
+    # Here, the video's name comes from the label file's name, not from a column.
     if not hint and where.startswith(f"{video.video}."):
         hint = " Expected a file of a video's name, or a column that names videos."
     return f"{where}: no video or features of the name {video.video}.{hint}"

@@ -91,7 +91,7 @@ def write_manifest(
         out: The folder, which is created if it doesn't exist.
         clips: The clips, all with a split.
         features: The time axis of feature files, if the clips have feature files.
-        figure: Figure of the summary.
+        figure: The figure to write as manifest.png, or None.
         overwrite: As in `check_writable`.
 
     Raises:

@@ -51,8 +51,8 @@ _MAX_STREAMS = 256
 _MAX_THREADS = 4
 # FFmpeg's time unit of a container's start and duration.
 _CONTAINER_UNIT_S = Fraction(1, av.time_base)
-# For other formats, FFmpeg computes the duration from the bytes in the file, which
-# doesn't reveal a truncated file.
+# Formats whose files state their duration. For other formats, FFmpeg computes it from
+# the bytes in the file, so it doesn't reveal a truncated file.
 _FORMATS_WITH_DURATION = {"asf", "flv", "matroska", "mov"}
 _SUFFIXES = (
     *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv"),

@@ -84,7 +84,8 @@ class PictureDecoder:
     def _may_be_chosen(self, packet: av.Packet) -> bool:
         """Return whether a packet's frame may be chosen.
 
-        The frame is shown at most until the next frame of the packets read so far.
+        The frame ends at the latest at the next higher timestamp of the packets read so
+        far.
         """
         if self._has_only_dts:
             return True
