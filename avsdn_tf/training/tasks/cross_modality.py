@@ -64,7 +64,7 @@ class CrossModalityTask(Task):
         return self._loss.call(target, distances), tf.cast(correct, tf.float32)
 
     def count_validation(self, shard: InputShard = ALL) -> np.ndarray:
-        """Count correct localizations, and all localizations, of A2V plus V2A: `(2,)`."""
+        """Count the correct and the total localizations, A2V plus V2A, `(2,)`."""
         distances = self._measure(self._validation(shard))
         if (
             shard.num_workers > 1
