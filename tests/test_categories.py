@@ -119,5 +119,5 @@ def test_an_unknown_category_is_explained(folder, listed, used, parts):
 def test_a_comment_without_a_space_is_explained(folder):
     make_custom(folder)
     (folder / "categories.txt").write_text("#ours\nDoor, slamming\nKettle\n")
-    with pytest.raises(DatasetError, match=r"'#ours' names no clip\..*'# '"):
+    with pytest.raises(DatasetError, match=r"'#ours' is no clip's category\..*'# '"):
         read_manifest(folder)

@@ -122,8 +122,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         )
     raise_errors(
         [
-            f"{folder / CATEGORIES}: {name!r} names no clip. Expected a category of "
-            f"{MANIFEST}, or a comment, which begins with '# '."
+            f"{folder / CATEGORIES}: {name!r} is no clip's category. Expected a "
+            f"category of {MANIFEST}, or a comment, which begins with '# '."
             for name in categories
             if name.startswith("#") and name not in used
         ]

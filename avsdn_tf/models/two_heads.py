@@ -179,7 +179,7 @@ class TwoHeadedClassifier(SegmentClassifier):
         self.visual_dropout.build((None, None, *self.visual_shape[:2], units))
 
     def project_visual(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Return the projected feature map, `(batch, num_segments, rows, columns, D)`.
+        """Return the projected map, `(batch, num_segments, rows, columns, width)`.
 
         Args:
             inputs: The call's inputs as a dictionary.
