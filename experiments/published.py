@@ -24,7 +24,7 @@ STEPWISE = (*CHANGES, LABELS)
 TITLES = {
     "table1": "Table 1 of Lin et al., supervised",
     "table2": "Table 2 of Lin et al., weakly supervised",
-    "table3": "Table 3 of Lin et al., where the decoder starts, weakly supervised",
+    "table3": "Table 3 of Lin et al., initial state of the decoder, weakly supervised",
     "tian": "DMRN and AVDLN of Tian et al., beside AVSDN",
     "heads": "The field's networks on the same features, supervised",
     "weak_heads": "The field's networks on the same features, weakly supervised",
