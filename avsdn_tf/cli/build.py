@@ -75,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         Flag(
             "beam_pipeline_options",
-            "Config videos: options of the Apache Beam pipeline, with commas, such as "
-            "direct_num_workers=2.",
+            "Config videos: options of the Apache Beam pipeline, separated by commas, "
+            "such as direct_num_workers=2.",
             metavar="OPTIONS",
         ),
     ):
@@ -323,7 +323,7 @@ def _summarize(dataset: Any) -> Iterator[tuple[str, str]]:
     elif dataset.config == "synthetic":
         yield "source", "simulation"
     else:
-        yield "source", "unknown: a version without source.json built it"
+        yield "source", "unknown: no local source.json"
     own = builder.info.metadata.get("num_clips", {})
     clips = own or {name: dataset.num_clips(name) for name in dataset.splits}
     yield "clips", ", ".join(f"{name} {clips[name]:,}" for name in dataset.splits)

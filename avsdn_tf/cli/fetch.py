@@ -114,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
             text = " ".join(f"{name}={value}" for name, value in variables.items())
             print_plainly(
                 terminal,
-                "Copy the folder, and set these variables to its path there:\n"
+                "Copy the folder to the other machine. There, set these variables, "
+                "with the copy's path:\n"
                 f"  export {text}",
             )
     return 1 if any(state.failure for state in states) else 0

@@ -267,11 +267,11 @@ def parse_event(
 
 
 def read_start(file: LabelFile, problems: list[str]) -> float:
-    """Return the first time of a video that was predicted, in seconds.
+    """Return the player time at which a predicted video starts, in seconds.
 
-    Times in files of `predict` are times of video players, which may start above 0.
-    NAME.events.json records the first time, also for the NAME.events.csv and NAME.vtt
-    beside it. Without this file, the time is 0.
+    Files of `predict` contain the times that video players show. The start may be above
+    0: NAME.events.json records it, also for the NAME.events.csv and NAME.vtt beside it.
+    Without NAME.events.json, the start is 0.
 
     Args:
         file: NAME.events.json, NAME.events.csv or NAME.vtt.

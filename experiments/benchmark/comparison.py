@@ -39,7 +39,10 @@ class Comparison:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Ratio of each program's median to the baseline's; above 1 is better."""
+        """Ratio of each program's median to the baseline's, inverted if less is better.
+
+        Above 1, the program is better than the baseline.
+        """
         first, *_ = self.medians.values()
         return {
             name: first / median if self.less_is_better else median / first

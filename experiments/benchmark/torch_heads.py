@@ -364,8 +364,8 @@ def first_step(
         files: A feature file.
         clip_norm: Largest norm of the gradient; 0 disables clipping.
         dtype: The dtype of features and weights in the step.
-        held_dtype: The dtype of all features, which stay in memory; None reads the
-            clips of the batch alone.
+        held_dtype: The dtype in which the features of all clips are kept in memory.
+            None: only the clips of the batch are read, as stored.
     """
     clips, _ = load_features(files, held_dtype, None if held_dtype else batch.size)
     audio, visual, labels = (array[: batch.size] for array in clips.values())
