@@ -6,7 +6,7 @@ from typing import Any
 
 import griffe
 
-# Section titles of Keras, and the titles that griffe parses as parameters and as code.
+# Maps section titles of Keras to titles of griffe, which parses arguments and code.
 _SECTIONS = {
     r"^Call arguments:$": "Args: Call arguments:",
     r"^Example:$": "Examples:",

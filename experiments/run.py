@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     known = (*published.PUBLISHED_TABLES, *CHANGES, LABELS)
     add("table", choices=known, metavar="TABLE", help="One of the tables above.")
-    text = "Number of seeds of each row, from 0 [5]."
+    text = "Number of seeds of each row; the first seed is 0 [5]."
     add("--seeds", type=positive, default=5, metavar="N", help=text)
     add(
         "--dataset",
@@ -164,7 +164,8 @@ def _check_datasets(
             configs = ", ".join(sorted({str(row.dataset_config) for row in rows}))
             raise UserError(
                 f"Expected a data set with the features of a row of {args.table}"
-                f"{' that no other data set has' if used else ''}: tfds_ave/{configs}.",
+                f"{', and no other data set with these features' if used else ''}"
+                f": tfds_ave/{configs}.",
                 field="dataset",
                 value=name,
             )

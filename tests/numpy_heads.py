@@ -61,7 +61,7 @@ class States:
         self.norm(f"{name}.norm2", UNITS)
 
     def transformers(self, modality, width, encoder, decoder):
-        """Draw a modality's encoder and decoder, and the unused layers they copy."""
+        """Draw a modality's encoder and decoder, and their layers' unused templates."""
         self.linear(f"{modality}_encoder.affine_matrix", UNITS, width)
         for part in ("encoder_layer", "encoder.layers.0", "encoder.layers.1"):
             self.block(f"{modality}_encoder.{part}", encoder)

@@ -154,7 +154,7 @@ def test_warnings_are_in_the_summary(own, capsys):
 def test_a_changed_source_is_rebuilt_with_overwrite(own, capsys):
     avsdn("build", "my_data", "--data_dir=d")
     (own / "categories.txt").write_text("Kettle\nDoor, slamming\n")
-    # Without a folder, the data set's source folder is compared.
+    # Without a folder, the build checks the folder that the data set was built from.
     for words in (["my_data"], ["custom"]):
         with pytest.raises(UserError, match=r"categories\.txt has changed"):
             avsdn("build", *words, "--data_dir=d")

@@ -107,7 +107,7 @@ def change(path, **values):
         ),
         (
             ["table3", "--dataset=tfds_ave/resnet152,tfds_ave/vgg19"],
-            "that no other data set has: tfds_ave/resnet152",
+            "no other data set with these features: tfds_ave/resnet152",
         ),
         (["table1", "--data_dir=/nowhere", "--runs=/nowhere"], "avsdn build"),
         (["changes_weak", "--recipe=best"], "--recipe=best: changes_weak"),

@@ -138,7 +138,8 @@ def test_a_saved_network_loads_safely(tmp_path):
     assert len(model.categories) == 27
 
 
-# Category and seconds of the event, labelled by hand, and number of seconds to find.
+# Category and seconds of the event, labelled by hand, and the smallest number of
+# these seconds to find.
 CLIPS = {
     "baby_01951.mp4": ("Baby cry, infant cry", set(range(10)), 8),
     "dog_02754.mp4": ("Bark", set(range(9)), 6),

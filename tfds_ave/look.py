@@ -58,11 +58,11 @@ def find_gaps(
 
 
 def find_wrong_lengths(stated_s: Mapping[str, float], num_segments: int) -> list[str]:
-    """Return name and length of each video that can't have about `num_segments`.
+    """Return name and segment count of each video that is too long or too short.
 
     Args:
         stated_s: Length that each video states, in seconds.
-        num_segments: Number of segments.
+        num_segments: Expected number of segments of a video.
     """
     return [
         f"{name} {count_segments(length_s)}"

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         Flag(
             "ticks_per_s",
-            "Units of the labels' times per second: 1000 for milliseconds.",
+            "Time units per second in the labels: 1000 for milliseconds.",
             *(float, 1.0),
         ),
     ):

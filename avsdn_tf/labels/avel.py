@@ -95,7 +95,10 @@ def read_flags(
                 problems.append(f"{where}: expected a label of zeros and ones.")
                 continue
             if not isinstance(category, str):
-                problems.append(f"{where}: no category. Expected a line of the table.")
+                problems.append(
+                    f"{where}: no category. Expected a row for this video in the table "
+                    "of categories."
+                )
                 continue
             events = tuple(
                 LabelledEvent(category, float(start), float(end), where)

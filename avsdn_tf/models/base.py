@@ -43,8 +43,8 @@ class SegmentClassifier(AudioVisualModel):
     Call arguments:
         inputs: Dictionary with `"audio"`, `(batch, num_segments, audio_width)`, and
             `"visual"`, `(batch, num_segments, *visual_shape)`, or the pair of the two.
-            Dimensionless. Clips of different lengths are padded at their end; `"mask"`,
-            `(batch, num_segments)`, is then nonzero where a segment is real.
+            Features have no unit. Clips of different lengths are padded at their end;
+            `"mask"`, `(batch, num_segments)`, is then nonzero where a segment is real.
         training: Boolean. Whether dropout is active.
 
     Returns:

@@ -182,7 +182,7 @@ def _read_cluster(text: str | None) -> tuple[list[str], int]:
         raise UserError(
             f"{CLUSTER}: expected the addresses of all workers and the index of this "
             f"one, such as {_EXAMPLE}. Alternatives: local_workers starts workers on "
-            "this machine and sets it; strategy single ignores it. "
+            f"this machine and sets {CLUSTER}; strategy single ignores {CLUSTER}. "
             f"Received: {short_name(str(reason), 200)}"
         ) from error
     if len(workers) > NUM_SHARDS:

@@ -311,7 +311,7 @@ class _Reader:
             raise ValueError(f"its {stream.type} stream is damaged")
         end_fl = self._end_fl
         if self._clock.zero_fl is not None:
-            # Use the last video frame's start: the end may lie beyond missing frames.
+            # Use the last video frame's start: its duration may span missing frames.
             shown_fl = self._picture.shown_fl if self._picture else -math.inf
             reached_fl = max(shown_fl, self._sound.end_fl if self._sound else shown_fl)
             self._source.reached_s = (reached_fl - self._clock.zero_fl) / SECOND_FL
