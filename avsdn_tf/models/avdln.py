@@ -33,7 +33,7 @@ class AVDLN(AudioVisualModel):
     Call arguments:
         inputs: `{"audio": (..., audio_width), "visual": (..., *visual_shape)}`, or the
             pair of audio and visual. Leading axes must broadcast against each other.
-            Values are dimensionless.
+            Values have no unit.
 
     Returns:
         The distances, `(...)`, at least `sqrt(keras.config.epsilon())`.

@@ -33,8 +33,8 @@ class DMRNFusion(keras.layers.Layer):
         merge: `"sum"` of both residual paths (Lin et al.), or `"mean"` (Tian et al.).
 
     Call arguments:
-        audio: `(batch, units)` or `(batch, num_segments, units)`. Dimensionless.
-        visual: The same shape as `audio`. Dimensionless.
+        audio: `(batch, units)` or `(batch, num_segments, units)`. Without unit.
+        visual: The same shape as `audio`. Without unit.
 
     Returns:
         The fused states, with the shape of `audio`; in (-2, 2) for `"sum"`, in (-1, 1)
