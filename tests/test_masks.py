@@ -12,7 +12,7 @@ from avsdn_tf.models.registry import MODELS
 from tests.test_models import CATEGORIES, make_inputs, randomize
 
 SHAPE = (2, 2, 3)
-# An LSTM unrolls its loop over at most 32 segments.
+# LSTMs unroll loops over up to 32 segments, but not longer loops.
 SHORT, LONG = (6, 4, 1), (40, 34, 3)
 OURS = (avsdn_tf.AVSDN, avsdn_tf.AVEL, avsdn_tf.DMRN)
 NAMES = [name for name, entry in MODELS.items() if entry.network in OURS]

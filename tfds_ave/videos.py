@@ -65,7 +65,10 @@ def find_videos(data: OfficialData, folder: pathlib.Path) -> list[Video]:
 def precheck(
     num_segments: int, num_videos: int, lengths_s: Mapping[str, float]
 ) -> list[str]:
-    """Return errors about the videos' stated lengths, in seconds by video id."""
+    """Return errors about videos that are too long or too short.
+
+    `lengths_s` maps video ids to the lengths that the files state, in seconds.
+    """
     named_s = {f"{name}.mp4": length for name, length in lengths_s.items()}
     wrong = find_wrong_lengths(named_s, num_segments)
     return [wrong_lengths_message(wrong, num_videos, num_segments)] if wrong else []

@@ -204,7 +204,7 @@ class _Reader:
         )
 
     def _players_zero_s(self) -> float:
-        """Return the player time of time 0, rounded to milliseconds."""
+        """Return the start of second 0 in player time, rounded to milliseconds."""
         if self._source.container.format.name in _FORMATS_OF_ANY_START:
             return 0.0
         # Players start a video with negative timestamps at 0, too.
