@@ -30,7 +30,8 @@ class Outcome:
         disclaimer: Text that must accompany every result, or None.
         dataset_hash: Hash of the scored data set, or None if unrecorded.
         clips: Rows of the scored test clips in Annotations.txt, ascending.
-        correct: Whether each sample is correct, `(num_clips, samples_per_clip)` bool.
+        correct: Whether each prediction is correct, `(num_clips, num_segments)` bool;
+            `(num_clips, 1)` for cross-modality localization.
     """
 
     scores: dict[str, float | None]

@@ -185,14 +185,14 @@ def _notes(lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> dict[str, st
         "background_recall": "share of the background segments that are found",
         "event_f1": "F1 of whole events, matched at an IoU of 0.5",
         "validation_accuracy": "accuracy on the validation split",
-        "seconds": "wall time, beside other work",
+        "seconds": "wall time, while other programs ran",
         "peak_bytes": "the largest memory of the trainings' processes",
         "macs": "multiply-accumulates of matrix products in a prediction",
     }
     if any(line["recipe"] == "best" for line in lines):
         notes["recipe"] += ", `best` adds the changes of `experiments/best.json`"
     if any(line["recipe"] == "step" for line in lines):
-        notes["recipe"] += ", one a row"
+        notes["recipe"] += ", each `step` adds one of them to the row before"
     if True in trivial:
         notes["accuracy"] += (
             ". AVDLN's is the share of the clips with one event whose start it finds "

@@ -1,4 +1,4 @@
-"""Compare converted checkpoints with the published programs, written in NumPy."""
+"""Compare converted checkpoints with NumPy copies of the published programs."""
 
 import keras
 import numpy as np

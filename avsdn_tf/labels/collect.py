@@ -240,7 +240,8 @@ def match(
             names = " and ".join(entry.sources)
             problems.lines.append(
                 f"{entry.medium.files[0].name}: labels in {names}. "
-                "Expected labels of one source: set label_format, or move other files."
+                "Expected one label file: set label_format to read one format, or "
+                "remove the other files."
             )
     if missing and not any(entry.labels for entry in entries.values()):
         problems.lines.append(
@@ -300,5 +301,5 @@ def _explain_match(
     hint = f" Did you mean {close[0]}?" if close else ""
     # Here, the video's name comes from the label file's name, not from a column.
     if not hint and where.startswith(f"{video.video}."):
-        hint = " Expected a file of a video's name, or a column that names videos."
+        hint = " Name the label file like its video, or add a column that names videos."
     return f"{where}: no video or features of the name {video.video}.{hint}"
