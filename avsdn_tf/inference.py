@@ -82,9 +82,9 @@ def localize(
 
     Returns:
         For a video, the list of its events in order of time. Times are in seconds, as
-        video players show them: they start at 0 in most videos, else at the video's
-        first timestamp. For clips, a list of events per clip. Events of a multi-label
-        model may overlap.
+        video players show them: most videos start at 0, the others at their first
+        timestamp. For clips, a list of events per clip. Events of a multi-label model
+        may overlap.
 
     Raises:
         ValueError: If the model doesn't label segments, the features don't fit the

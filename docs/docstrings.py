@@ -6,7 +6,7 @@ from typing import Any
 
 import griffe
 
-# Maps section titles of Keras to titles of griffe, which parses arguments and code.
+# Keras's section titles, and titles that griffe parses as arguments or examples.
 _SECTIONS = {
     r"^Call arguments:$": "Args: Call arguments:",
     r"^Example:$": "Examples:",

@@ -197,7 +197,7 @@ def test_every_other_round_runs_in_reverse_order():
 
 
 def test_peak_memory_excludes_the_parent_process():
-    # Allocate more memory than the child: Linux may report the parent's peak.
+    # Use more memory than the child: Linux may report the parent's peak for the child.
     held = np.ones(40_000_000)
     for code, low, high in (
         ("pass", 1e6, 100e6),

@@ -137,7 +137,7 @@ def check_times(
                 continue
             num_cut += not fitting or fitting.end_s < end_s
             events.extend([fitting] if fitting else [])
-        # `match` has already reported labels in two files.
+        # `collect.match` has already reported labels in two files.
         if len(entry.sources) < 2:
             _check_all_have_times(entry, events, problems)
             events = _merge(entry, events, problems)
