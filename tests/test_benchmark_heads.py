@@ -118,8 +118,8 @@ def test_the_pytorch_network_equals_ours(network, monkeypatch):
     convert = getattr(official_weights, f"convert_{network}")
     model = convert(as_official(network, other), CATEGORIES)
     if "psp" in network:
-        # The plain programs compute the paper's equation, "hidden". The official
-        # programs use "cell".
+        # `audio_axis` is "hidden" in the paper and the plain programs, but "cell" in
+        # the official programs and the converted model.
         config = {**model.get_config(), "audio_axis": "hidden"}
         weights = model.get_weights()
         model = type(model).from_config(config)

@@ -95,7 +95,7 @@ def test_resumed_and_uninterrupted_training_give_equal_weights(
 
 
 def test_killed_and_uninterrupted_runs_give_equal_weights(data_dir, tmp_path):
-    # An epoch has 60 steps, more than one call of the training graph runs.
+    # An epoch has 60 steps, which take several calls of the training graph.
     flags = ("--epochs=6", "--units=8", "--dropout=0.2", "--batch_size=8")
     flags = (*flags, f"--data_dir={data_dir}")
     command = (*flags, "--checkpoint_minutes=0.0001", f"--run={tmp_path / 'broken'}")

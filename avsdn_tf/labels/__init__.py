@@ -64,8 +64,9 @@ class Splitting:
     """How to divide clips into splits.
 
     Attributes:
-        splits: `"file"` uses the splits in the labels, `"random"` draws all splits, and
-            `"auto"` draws only the splits that are missing in the labels.
+        splits: `"file"` uses the splits in the labels, `"random"` draws the split of
+            every clip, and `"auto"` draws it only for clips without a split in their
+            labels.
         shares: Proportions of training, validation and test in drawn splits.
         seed: Random seed of drawn splits.
         group: Defines groups of clips that stay in one split; see `splits.find_groups`.

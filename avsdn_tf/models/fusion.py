@@ -33,8 +33,9 @@ class DMRNFusion(keras.layers.Layer):
         merge: `"sum"` of both residual paths (Lin et al.), or `"mean"` (Tian et al.).
 
     Call arguments:
-        audio: `(batch, units)` or `(batch, num_segments, units)`. Without unit.
-        visual: The same shape as `audio`. Without unit.
+        audio: `(batch, units)` or `(batch, num_segments, units)`. The values have no
+            physical unit.
+        visual: The same shape as `audio`. The values have no physical unit.
 
     Returns:
         The fused states, with the shape of `audio`; in (-2, 2) for `"sum"`, in (-1, 1)

@@ -23,9 +23,9 @@ class LateFusion(SegmentClassifier):
         logit of background = log background_level / temperature
 
     A segment is an event if a category's geometric mean of heard and seen exceeds
-    `background_level`. A multi-label network subtracts the background logit from the
-    other logits, and doesn't return it. For a category without image classes, seen =
-    heard. The network has no weights.
+    `background_level`. With `multi_label=True`, the logits are those of the categories,
+    minus the background logit. For a category without image classes, seen = heard.
+    The network has no weights.
 
     Args:
         categories: Names of the event categories; background is added as last class.
@@ -37,8 +37,7 @@ class LateFusion(SegmentClassifier):
         temperature: Divisor of the logits. It changes scores, but not decisions. At 1,
             an event at `background_level` has a score of about 0.5.
         background_level: Geometric mean in (0, 1) above which a segment is an event.
-        **kwargs: `num_segments`, `segment_s` and `backbones`, as in
-            `SegmentClassifier`, and the arguments of `keras.Model`.
+        **kwargs: As in `SegmentClassifier`, and the arguments of `keras.Model`.
 
     Call arguments:
         inputs: Scores of sound classes and probabilities of image classes in [0, 1],
@@ -46,7 +45,8 @@ class LateFusion(SegmentClassifier):
             num_segments, num_image_classes)}`, or the pair `(audio, visual)`.
 
     Returns:
-        Segment logits, `(batch, num_segments, len(categories) + 1)`.
+        Segment logits, `(batch, num_segments, num_classes)`. The last class is
+        background, unless `multi_label=True`.
 
     Raises:
         ValueError: If an index, `temperature` or `background_level` is out of range,

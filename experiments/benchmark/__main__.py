@@ -9,7 +9,7 @@ Examples:
 Parts, by default the first four:
   step          training steps and inference of batches in memory
   latency       one clip, by every way to predict it
-  epoch         an epoch as people run it, and its peak memory
+  epoch         an epoch of training and validation, and its peak memory
   start         from the command to the first step
   distribution  one device, two logical devices, two workers
   profile       AVSDN's training step, with one optimization removed at a time
