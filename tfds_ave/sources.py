@@ -71,8 +71,8 @@ def list_sources(
 ) -> tuple[list[str], list[pathlib.Path]]:
     """Return the names of small files and the paths of features, for a fingerprint.
 
-    Files that TFDS downloads are omitted, because they don't change. The names include
-    files of background features that are missing in the folder.
+    Files that TFDS downloads are omitted, because they don't change. The names also
+    include missing files of background clips, because adding them is a change.
     """
     features = [AUDIO, config.visual_file, *_optional(config)]
     names = [*_required(config), *LABELS, *_optional(config)]
@@ -90,9 +90,9 @@ def find_files(
 ) -> dict[str, SourceFile]:
     """Find the files of a config, and download missing files.
 
-    Files of background clips are optional. If they are missing, they are downloaded
-    only if the manual folder has the visual file of background clips, or if the visual
-    file of labelled clips is downloaded, too.
+    Files of background clips are optional. If the manual folder has their visual file,
+    a missing audio file is downloaded. If it hasn't, missing files are downloaded only
+    if the visual file of labelled clips is downloaded, too.
 
     Returns:
         The files by their official names.

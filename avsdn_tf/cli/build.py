@@ -34,7 +34,7 @@ HOP_S = Flag(
     "hop_s",
     "Your own data: seconds between window starts.",
     flags.positive,
-    shown_default="the window's",
+    shown_default="window_s",
 )
 
 

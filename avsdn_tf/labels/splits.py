@@ -101,8 +101,9 @@ def check_splits(
     problems.lines.extend(gaps)
     if any(": no clip" in gap for gap in gaps):
         message = (
-            "Expected clips of each category in each split, which takes three groups. "
-            "Label more clips, or allow it by this setting."
+            "Expected clips of each category in each split, which takes three groups "
+            "per category. Label more clips, or allow missing categories by this "
+            "setting."
         )
         problems.hints.append(UserError(message, field="allow_missing_categories"))
     return []

@@ -15,7 +15,7 @@ class StateReader:
     Args:
         state: Arrays, or values that `numpy.asarray` accepts, by name. The prefix of
             `torch.nn.DataParallel` is removed.
-        program: Authors of the program, for messages.
+        program: Authors of the PyTorch program, whom messages name.
         unused: Prefixes of names to ignore.
     """
 
@@ -127,6 +127,6 @@ class StateReader:
         if name not in self._unread:
             raise ValueError(
                 f"Expected an array {name!r}, as the program of {self._program} names "
-                f"it. Received: {', '.join(sorted(self._unread)) or 'no more'}"
+                f"it. Received: {', '.join(sorted(self._unread)) or 'no other array'}"
             )
         return self._unread[name]
