@@ -307,7 +307,8 @@ def test_all_wrong_lines_are_named_before_the_build(tmp_path):
 
 def test_an_example_too_large_for_a_file_is_named(tmp_path, monkeypatch):
     make_recordings(tmp_path / "own")
-    # The size of 64 segments. Training clips are cut into smaller windows.
+    # The size of 64 segments, the length of clip10. Training clips are cut into
+    # smaller windows.
     monkeypatch.setattr(custom_files, "_MAX_EXAMPLE_BYTES", 64 * (5 + 6) * 4)
     with pytest.raises(DatasetError) as error:
         build(tmp_path / "own", tmp_path / "data", "custom")

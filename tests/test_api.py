@@ -26,7 +26,7 @@ DOCUMENTED = [
     for page in sorted((DOCS / "api").glob("*.md"))
     for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
 ]
-# Without examples: modules, whose names are documented one by one, and a string.
+# Names that need no example: modules, whose members have examples, and a string.
 NO_DOCSTRING = {"avsdn_tf.metrics", "avsdn_tf.zero_shot", "avsdn_tf.__version__"}
 STATES = {
     "avel": test_official_weights.avel_state,

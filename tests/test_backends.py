@@ -53,7 +53,7 @@ for path in models:
     history = model.fit(arrays, target, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     after = model.get_weights()
-    # The step changes all weights, also those of the label guides.
+    # The step changes all weights, also of the MLPs that `label_guided` adds.
     assert all((a != b).any() for a, b in zip(before, after)), path
     assert len(history) == 1 + len(names), history
     model.save(folder / path.name)

@@ -85,7 +85,8 @@ def _complete(address: str, part: pathlib.Path, on_progress: Progress) -> None:
                     on_progress(file.tell(), total)
                 num_bytes = file.tell()
     except urllib.error.HTTPError as error:
-        # `part` is already complete, but may be of an older version: start again.
+        # `part` has all the bytes that the server has, or more. Start again, because a
+        # server that ignores `If-Range` may have another version.
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             version.unlink()
             _complete(address, part, on_progress)

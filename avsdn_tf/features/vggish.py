@@ -139,7 +139,7 @@ def load_weights(network: keras.Sequential, path: str | os.PathLike[str]) -> Non
     if sorted(array.shape for array in arrays) != sorted(shapes):
         raise ValueError(
             f"Expected the {len(shapes)} arrays of VGGish's weights. Received: "
-            f"{len(arrays)} arrays of these shapes"
+            f"{len(arrays)} arrays with shapes of VGGish's weights"
         )
     values = []
     for shape in shapes:

@@ -93,7 +93,7 @@ def explain_unknown(file: LabelFile) -> str:
             return f"no columns such as onset, offset and label, but {columns}"
         if file.path.suffix.lower() == ".json":
             # `file.json` raises ValueError for invalid JSON.
-            return f"{type(file.json).__name__} of JSON without known members"
+            return f"JSON in no known layout (top level: {type(file.json).__name__})"
     except ValueError as error:
         return str(error)
     return "no label track, table or subtitles"

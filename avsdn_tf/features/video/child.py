@@ -1,4 +1,4 @@
-"""Run in the child process that `process` starts: decode videos on request.
+"""Decode videos on request, in the child process that `process.py` starts.
 
 Each line of standard input is a request. Each answer is a line of JSON, followed by the
 bytes of its arrays.

@@ -35,8 +35,8 @@ class LaneClip:
     Attributes:
         title: Title above the lanes.
         num_segments: Number of segments.
-        lanes: For each category with events, by index: two bool arrays of at least
-            `num_segments`, its true and its predicted activity.
+        lanes: Maps the index of each category with events to its true and its predicted
+            activity, two bool arrays. Elements after `num_segments` are padding.
     """
 
     title: str
