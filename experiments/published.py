@@ -62,7 +62,7 @@ class Row:
         mode: `Config.mode`.
         model: `Config.model`.
         settings: Further settings of the recipe. AVEL's program has 15,000
-            `decay_steps`, but its 60 epochs have only about 3,000 steps, so its
+            `decay_steps`, but 60 epochs of a row have only about 3,000 steps, so the
             learning rate stays constant.
         paper: Published accuracy in percent, or None.
         metric: Name of the score in a run's report.

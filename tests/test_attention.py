@@ -23,8 +23,8 @@ from tests.test_player import title_in_chromium
 
 CATEGORIES = ("Bark", "Flute")
 SHAPE = (2, 3, 3)
-# Three segments: half of the weight in the upper left cell, half in the lower right
-# cell, equal weights.
+# Maps of three segments. In map 0, the upper left cell has half of the weight; in map
+# 1, the lower right cell has half; in map 2, all cells have equal weights.
 MAPS = np.full((3, 2, 3), [[[0.1]], [[0.1]], [[1 / 6]]], np.float32)
 MAPS[0, 0, 0] = MAPS[1, 1, 2] = 0.5
 

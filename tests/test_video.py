@@ -615,7 +615,7 @@ def test_time_counts_from_the_first_timestamp(tmp_path):
         seconds = read(file)
         assert levels(seconds) == [[4], [14], [24]]
         assert heard_at(seconds) == pytest.approx(2.25, abs=0.03)
-        # Player time starts at the first timestamp, except in transport streams.
+        # Player time is the timestamp, but counts from 0 in transport streams.
         start_s = 5000 if is_late else 0
         assert [second.index for second in seconds] == [0, 1, 2]
         for second in seconds:

@@ -243,7 +243,7 @@ RUN = Flag("run", "Folder of a finished run.", PATH, metavar="DIR")
 OUT = Flag("out", "Output folder.", PATH, metavar="DIR")
 DATA_DIR = Flag(
     "data_dir",
-    "TFDS's folder of data sets, if the run's has moved.",
+    "TFDS's folder of data sets, if it has moved since training.",
     PATH,
     metavar="DIR",
 )

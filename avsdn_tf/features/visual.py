@@ -249,7 +249,7 @@ def _load_keras(
 def _load_hub(
     source: str,
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any, int]:
-    """Return a function from [0, 255] images to features, a module, and image size."""
+    """Return a module's function of [0, 255] images, the module, and the image size."""
     try:
         module = load_module(source)
         # Use the signature: not every image module is callable.
