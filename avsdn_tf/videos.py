@@ -60,8 +60,8 @@ def extractor_for(
         if not is_name or getattr(recorded, error.field) != error.value:
             raise
         raise UserError(
-            f"The model needs features of an unknown network ({error.value}). Pass "
-            "localize an extractor that computes them.",
+            f"The model needs features of an unknown network ({error.value}). In "
+            "Python, call `localize` with an extractor that computes these features.",
             field=error.field,
         ) from error
     extractor.check_fits(model)

@@ -253,7 +253,8 @@ def test_cross_modality_splits_gather_clips_of_all_stored_splits(tmp_path):
     folder = make_ave(tmp_path / "ave")
     build(folder, tmp_path / "data")
     dataset = open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
-    # Background clips belong to no split. Their row numbers also occur in other splits.
+    # No match split contains background clips. Their rows are rows of the noisy files,
+    # so other clips have the same row numbers.
     assert cross_modality.count_clips(dataset) == {
         "train": 20,
         "validation": 5,

@@ -27,7 +27,7 @@ _ZERO_SHOT = Flag(
 )
 _LABELS_TO = Flag(
     "labels_to",
-    "Folder to write the events to as labels, to correct and train on.",
+    "Folder for the events as labels, which you can correct and train on.",
     flags.PATH,
 )
 # Defaults that --help shows, without and with --zero_shot.

@@ -27,7 +27,7 @@ _SECONDS = tf.TensorSpec((None, _RATE_HZ), tf.float32)
 
 @dataclasses.dataclass(frozen=True)
 class AudioRecipe:
-    """How to load an audio network, and its line in `--help`.
+    """How to load an audio network, and a summary of its features.
 
     `load` accepts an address or a path. It returns a graph function from waveforms
     `(num_seconds, 16000)` to features, and the object that owns the variables.
@@ -81,7 +81,9 @@ def _load_hub(source: str) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
 
 
 AUDIO_NETWORKS = {
-    "vggish": AudioRecipe(_load_vggish, "VGGish with a final ReLU, as AVE's: 128"),
+    "vggish": AudioRecipe(
+        _load_vggish, "VGGish with a final ReLU, like AVE's features: 128 values"
+    ),
     "yamnet": AudioRecipe(
         lambda source: _load_yamnet(source, 1), "YAMNet's embeddings: 1024"
     ),
@@ -91,8 +93,8 @@ AUDIO_NETWORKS = {
     ),
     HUB: AudioRecipe(
         _load_hub,
-        "any module of TensorFlow Hub or SavedModel from a waveform at 16 kHz to "
-        "(patches, width): the mean over a second's patches",
+        "the mean over a second's patches, by any TensorFlow Hub module or SavedModel "
+        "that maps a waveform at 16 kHz to (patches, width)",
     ),
 }
 

@@ -64,7 +64,7 @@ class GatedNetwork(TwoHeadedClassifier):
         decoder_width: int,
         num_heads: int,
     ) -> None:
-        """Create all layers but the heads.
+        """Create the layers that every subclass needs: all but LSTMs and heads.
 
         Args:
             spatial_attention: Attention to the feature map.

@@ -141,7 +141,7 @@ def place(name: str) -> Placement:
         # TensorFlow parses TF_CONFIG for this strategy too.
         except ValueError as error:
             raise UserError(
-                f"{CLUSTER}: expected JSON, or no such variable. Received: "
+                f"{CLUSTER}: expected JSON. Correct or unset this variable. Received: "
                 f"{first_line(error)}"
             ) from error
         return Placement(strategy, InputShard(num_replicas=len(devices)))
