@@ -111,10 +111,11 @@ class _Parser(argparse_flags.ArgumentParser):
         kinds = {word: a.type for word, a in self._option_string_actions.items()}
         own = {word: kind for word, kind in kinds.items() if isinstance(kind, Flag)}
         rare = [word for word, flag in own.items() if flag.is_rare]
+        full_help = self._option_string_actions["--helpfull"]
         if rare or any(isinstance(flag.choices, Registry) for flag in own.values()):
-            self._option_string_actions["--helpfull"].help = "Explain all values."
+            full_help.help = "Explain each value of each flag."
         if rare:
-            self._option_string_actions["--helpfull"].help = "Show all flags."
+            full_help.help = "Show all flags."
             text = f"More flags, explained by --helpfull: {', '.join(rare)}"
             self.epilog = textwrap.fill(text, 78, break_on_hyphens=False)
 

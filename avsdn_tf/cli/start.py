@@ -169,5 +169,5 @@ def check_out(args: argparse.Namespace, field: str) -> None:
         raise UserError(message, field=field, value=out)
     exists = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not os.path.isdir(exists):
-        message = f"{exists} is not a folder. Expected a folder, or a new one."
+        message = f"{exists} is not a folder. Expected the path of a folder."
         raise UserError(message, field=field, value=out)
