@@ -4,7 +4,6 @@ The network is VGGish, YAMNet or another module. Each second goes through the ne
 alone, so the features don't depend on how a video is cut into windows or chunks.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -25,16 +24,9 @@ _YAMNET_HOP_SAMPLES = 7680
 _SECONDS = tf.TensorSpec((None, _RATE_HZ), tf.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class AudioRecipe:
-    """How to load an audio network, and a summary of its features.
-
-    `load` accepts an address or a path. It returns a graph function from waveforms
-    `(num_seconds, 16000)` to features, and the object that owns the variables.
-    """
-
-    load: Callable[[str], tuple[Callable[[tf.Tensor], tf.Tensor], Any]]
-    summary: str
+# Accepts an address or a path. Returns a graph function from waveforms `(num_seconds,
+# 16000)` to features, and the object that owns the variables.
+AudioLoader = Callable[[str], tuple[Callable[[tf.Tensor], tf.Tensor], Any]]
 
 
 def _load_vggish(source: str) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
@@ -80,22 +72,16 @@ def _load_hub(source: str) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
     return features_of, module
 
 
-AUDIO_NETWORKS = {
-    "vggish": AudioRecipe(
-        _load_vggish, "VGGish with a final ReLU, like AVE's features: 128 values"
-    ),
-    "yamnet": AudioRecipe(
-        lambda source: _load_yamnet(source, 1), "YAMNet's embeddings: 1024"
-    ),
-    "yamnet_scores": AudioRecipe(
-        lambda source: _load_yamnet(source, 0),
-        "YAMNet's scores of 521 classes of AudioSet",
-    ),
-    HUB: AudioRecipe(
-        _load_hub,
-        "the mean over a second's patches, by any TensorFlow Hub module or SavedModel "
-        "that maps a waveform at 16 kHz to (patches, width)",
-    ),
+AUDIO_NETWORKS: dict[str, AudioLoader] = {
+    # 128 values with a final ReLU, like AVE's released features.
+    "vggish": _load_vggish,
+    # Embeddings of 1,024 values.
+    "yamnet": lambda source: _load_yamnet(source, 1),
+    # Scores of 521 AudioSet classes.
+    "yamnet_scores": lambda source: _load_yamnet(source, 0),
+    # Any module that maps a waveform at 16 kHz to `(patches, width)`: the mean over the
+    # patches of a second.
+    HUB: _load_hub,
 }
 
 
@@ -134,7 +120,7 @@ class AudioNetwork:
         source = expand_user(weights or publisher)
         argument = {"field": backbones.weights_field("audio"), "value": source}
         try:
-            function, self.resource = AUDIO_NETWORKS[network].load(source)
+            function, self.resource = AUDIO_NETWORKS[network](source)
         # Loaders raise exceptions of many types: no connection, no file, no model.
         except Exception as error:
             expected = "Expected the address or folder of a sound module."

@@ -42,7 +42,6 @@ class VisualRecipe:
         pooling: `"avg"` for a vector, None for the map.
         shape: Shape of the features; None if it is only known after building.
         frames_per_second: Number of frames per second, whose features are averaged.
-        summary: Line in `--help`.
         size: Height and width of the network's input, in pixels.
         include_top: Whether the features are the probabilities of 1,000 classes.
     """
@@ -52,7 +51,6 @@ class VisualRecipe:
     pooling: str | None
     shape: tuple[int, ...] | None
     frames_per_second: int
-    summary: str
     size: int = 224
     include_top: bool = False
 
@@ -64,7 +62,6 @@ RECIPES = {
         "avg",
         (2048,),
         1,
-        "ResNet-152, pooled: 2048, of the middle frame of each second",
     ),
     "resnet152_maps": VisualRecipe(
         keras.applications.ResNet152,
@@ -72,15 +69,14 @@ RECIPES = {
         None,
         (7, 7, 2048),
         1,
-        "ResNet-152 maps before pooling: 7x7x2048, of the middle frame",
     ),
+    # AVE's released maps: block5_pool, the mean of 16 frames a second.
     "vgg19": VisualRecipe(
         keras.applications.VGG19,
         keras.applications.vgg19.preprocess_input,
         None,
         (7, 7, 512),
         16,
-        "VGG-19 block5_pool: 7x7x512, the mean of 16 frames a second, as AVE's",
     ),
 }
 
@@ -118,7 +114,6 @@ def recipe_of(name: str) -> VisualRecipe:
         None if kind else "avg",
         (1000,) if kind == "_classes" else None,
         1,
-        "",
         _default_size(network),
         include_top=kind == "_classes",
     )
