@@ -440,7 +440,7 @@ def small_network(include_top, weights, pooling, input_shape):
 def test_an_end_to_end_savedmodel_localizes_events(
     tmp_path, rng, monkeypatch, multi_label
 ):
-    recipe = VisualRecipe(small_network, lambda x: x / 255.0, "avg", (4,), 2, "")
+    recipe = VisualRecipe(small_network, lambda x: x / 255.0, "avg", (4,), 2)
     monkeypatch.setitem(visual.RECIPES, "small", recipe)
     tf.saved_model.save(SmallVGGish(), str(tmp_path / "vggish"))
     extractor = Extractor(

@@ -134,7 +134,7 @@ def small_recipe(monkeypatch):
         return model
 
     preprocess = keras.applications.resnet.preprocess_input
-    recipe = visual.VisualRecipe(network, preprocess, "avg", (2048,), 1, "", 64)
+    recipe = visual.VisualRecipe(network, preprocess, "avg", (2048,), 1, 64)
     monkeypatch.setitem(visual.RECIPES, "small", recipe)
     return network
 
