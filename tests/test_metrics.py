@@ -103,7 +103,7 @@ def test_lengths_may_change_between_batches(kind, split):
 
 def test_counts_of_events_by_hand():
     # Clip 1: bark [0, 2) matches bark [0, 4) with IoU 1/2. Clip 2: violin is predicted
-    # as bark.
+    # as bark, and background as violin.
     labels = np.array([[0, 0, 0, 0, 2], [2, 1, 1, 2, 2]])
     predicted = np.array([[0, 0, 2, 2, 2], [2, 0, 0, 2, 1]])
     right, events = count_events(labels, predicted, background=2)

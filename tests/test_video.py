@@ -33,7 +33,7 @@ PIXEL_FORMATS = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}
 
 
 def grey(index):
-    """Return a frame's grey level: 28 levels, 8 apart, tolerate coding errors."""
+    """Return a frame's grey level: one of 28, 8 apart to tolerate coding errors."""
     return 16 + 8 * (index % 28)
 
 

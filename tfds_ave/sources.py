@@ -71,8 +71,9 @@ def list_sources(
 ) -> tuple[list[str], list[pathlib.Path]]:
     """Return the names of small files and the paths of features, for a fingerprint.
 
-    Files that TFDS downloads are omitted, because they don't change. The names also
-    include missing files of background clips, because adding them is a change.
+    Files that TFDS downloads are omitted, because they don't change. Names of missing
+    files of background clips are included, so that adding such a file later counts as
+    a change of the data set's source.
     """
     features = [AUDIO, config.visual_file, *_optional(config)]
     names = [*_required(config), *LABELS, *_optional(config)]

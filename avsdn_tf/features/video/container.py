@@ -33,8 +33,8 @@ from avsdn_tf.features.video.clock import (
 )
 from avsdn_tf.files import expand_user
 
-# The accepted formats. None refers to other files or URLs, as playlists do, and none
-# is an image or plain text.
+# The accepted formats. Still images, plain text, and playlists (which refer to other
+# files or URLs) are excluded.
 _FORMATS = (
     *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "ape", "apng", "asf", "au", "av1"),
     *("avi", "caf", "dts", "dv", "eac3", "flac", "flv", "gif", "gxf", "h264", "hevc"),

@@ -19,10 +19,10 @@ _MAX_MARKERS = 500
 def prediction(video: VideoPrediction) -> Figure:
     """Draw the prediction of one video: events above, probabilities below.
 
-    Every category with events has a curve; of more than 24, only the 24 whose
-    events have the largest total length are drawn. Single-label predictions add the
-    curve of background. Multi-label predictions add the thresholds and, if there is no
-    event, the curve of the most probable category.
+    Every category with events has a curve. If more than 24 categories have events, only
+    the 24 whose events have the largest total length are drawn. Single-label
+    predictions add the curve of background. Multi-label predictions add the thresholds
+    and, if there is no event, the curve of the most probable category.
     """
     events = video.events
     lengths_s: dict[str, float] = collections.defaultdict(float)
