@@ -26,7 +26,7 @@ class Backbones:
     """The networks that computed audio and visual features, and their weights.
 
     Feature files, data sets, runs and saved models record these fields, so that
-    prediction uses the same networks as training. A field that is None is not recorded.
+    prediction uses the same networks as training. A field that isn't recorded is None.
 
     Attributes:
         audio_network: A name of `features.audio.AUDIO_NETWORKS`, or `"hub"`.

@@ -244,7 +244,7 @@ def test_average_precision_equals_a_published_evaluator(category):
 
 def test_mean_average_precision_by_hand():
     # Bark in two clips, [0, 4) and [1, 2); flute in the first, [2, 4). Bell is never
-    # true, so its mean precision is undefined and left out.
+    # true, so its average precision is undefined, and the mean leaves it out.
     true = grid([["1111", "0011", "0000"], ["0100", "0000", "0000"]])
     found = grid([["1110", "0000", "0000"], ["0000", "1000", "0001"]])
     report = evaluation.evaluate(predictions_of(true, found), CATEGORIES)

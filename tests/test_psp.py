@@ -342,8 +342,8 @@ def test_fit_and_train_minimize_the_same_loss(kind, weak, rng):
 
 
 def test_the_loss_without_outputs_of_a_call_is_finite(rng):
-    # The first loss removes the outputs of the call, so the second loss has none, as
-    # when Keras on PyTorch traces `fit`.
+    # The call stores its outputs. The first `compute_loss` removes them, so the second
+    # has none, as when Keras on PyTorch traces `fit`.
     for kind in (avsdn_tf.PSP, avsdn_tf.CPSP):
         model = make_model(kind, rng)
         model.compile("sgd", CROSSENTROPY)
