@@ -203,7 +203,7 @@ def test_weights_of_another_network_fail_with_one_message(tmp_path, monkeypatch)
     monkeypatch.setitem(
         visual.RECIPES, "resnet152", visual.dataclasses.replace(recipe, network=network)
     )
-    # Record warnings, which commands would print: pytest would raise them as errors.
+    # A command would print warnings, but pytest raises them as errors: record them.
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         with pytest.raises(UserError, match=r"other.weights.h5: can't be loaded"):

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from tfds_ave.clips import TOLERANCE_SEGMENTS
 from tfds_ave.errors import DatasetError, shorten
 
-# A video's last second is dropped if it is shorter; see `features.video.reader`.
+# A last second shorter than this is dropped; see `avsdn_tf.features.video.reader`.
 TAIL_S = 0.1
 # Tolerance for lengths that containers state inexactly.
 _UNSURE_S = 0.25

@@ -16,9 +16,9 @@ from avsdn_tf.labels.media import Medium
 from avsdn_tf.text import count, normalize, printable, short_name, skeleton
 
 BACKGROUND = "Background"
-# Tools round lengths: an event may end at most this long after its video, and is cut.
+# Tools round lengths: cut an event that ends at most this long after its video.
 MAX_SURPLUS_S = 1.0
-# A shorter last second of a video is no segment; see `features.video.reader`.
+# A last second shorter than this is no segment; see `features.video.reader`.
 MIN_SEGMENT_S = 0.1
 # Comparing more categories, or longer names, takes seconds.
 _MAX_COMPARED = 200

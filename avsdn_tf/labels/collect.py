@@ -226,7 +226,7 @@ def match(
             missing.append(video.video)
         elif len(matches) != 1:
             is_unreadable = bool(_find(video.video, index_of_unreadable, False))
-            # An empty text file may belong to no video.
+            # An empty text file, read as Audacity labels, may be unrelated to videos.
             is_empty = name == "audacity" and not video.events
             if matches or not (is_unreadable or is_empty):
                 names = [] if len(problems.lines) >= _MAX_HINTS else list(index)
