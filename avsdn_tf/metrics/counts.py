@@ -87,7 +87,8 @@ def count_events(
     Events are maximal runs of one category. A predicted event is correct if a true
     event of the same clip and category overlaps it with an intersection over union of
     at least `iou`. No event can match two others, because `iou` is at least 0.5: each
-    of the two would cover half of the event, so they would be adjacent and one run.
+    of the two would cover at least half of the event, so together they would fill it
+    and be one run.
 
     For multi-label data, pass each category as a clip of its own with classes 1
     (active) and 0 (background).

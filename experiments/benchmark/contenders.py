@@ -72,11 +72,12 @@ def compete(
         batch: The network and its shapes.
         repeats: Number of turns of each program, after a turn to warm up.
         seconds: Duration of a turn.
-        least: Minimum number of repetitions in a turn. The median of three hides the
-            first repetition, which is slow after a pause.
+        least: Minimum number of calls in a turn. The median of three calls hides the
+            first call, which is slow after a pause.
 
     Returns:
-        By name, for each turn, the seconds per unit of work of each call.
+        A list of turns for each name; a turn lists the seconds per unit of work of its
+        calls.
     """
     with contextlib.ExitStack() as stack:
         turns = {}
