@@ -138,8 +138,8 @@ def load_weights(network: keras.Sequential, path: str | os.PathLike[str]) -> Non
     arrays = _read_arrays(pathlib.Path(path), set(shapes))
     if sorted(array.shape for array in arrays) != sorted(shapes):
         raise ValueError(
-            f"Expected the {len(shapes)} arrays of VGGish's weights. Received: "
-            f"{len(arrays)} arrays with shapes of VGGish's weights"
+            f"Expected the {len(shapes)} arrays of VGGish's weights. Received: a "
+            f"checkpoint with {len(arrays)} arrays of their shapes"
         )
     values = []
     for shape in shapes:

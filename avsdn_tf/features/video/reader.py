@@ -80,7 +80,8 @@ def read_seconds(
     Args:
         path: The video file.
         frames_per_second: Number of frames to choose in each second; see `picture`.
-        without: `"audio"` or `"visual"` to ignore a stream that `probe` reports empty.
+        without: `"audio"` or `"visual"`: a stream to ignore, such as an empty stream,
+            which `probe` omits.
 
     Raises:
         ValueError: If `frames_per_second` is less than 1.
@@ -271,7 +272,7 @@ class _Reader:
             self._picture_until_fl = max(self._picture_until_fl, start_fl)
 
     def _picture_end_of(self, frame: av.VideoFrame, start_fl: int) -> int:
-        """Return the end of a frame if no other frame follows.
+        """Return the end of a frame as if no other frame followed.
 
         A reordered frame may carry the duration of another frame, such as a long pause;
         the stated end of the stream and the usual duration correct it.
