@@ -145,7 +145,7 @@ def _as_clips(
     if isinstance(source, Mapping):
         if missing := sorted({"audio", "visual"} - set(source)):
             raise ValueError(
-                f"Expected audio and visual. Received none of {', '.join(missing)}"
+                f"Expected audio and visual. Received no {' and no '.join(missing)}"
             )
         source = (source["audio"], source["visual"])
     if len(source) != 2:

@@ -42,7 +42,8 @@ def bootstrap_interval(
     fits = fits and denominators.any()
     if not fits or not 0 < level < 1:
         raise ValueError(
-            "Expected one value a clip, of at least one clip, and level in (0, 1). "
+            "Expected one value a clip, of at least one clip, denominators that are "
+            "not all 0, and level in (0, 1). "
             f"Received: shape {values.shape}, level={level}"
         )
     generator = np.random.default_rng(seed)

@@ -41,7 +41,8 @@ def extractor_for(
         **given: Fields of `Backbones` that replace the recorded ones. Fields that are
             neither given nor recorded have the defaults of `build_extractor`. Recorded
             weights from other sources than the default must be given again: a model
-            file may be untrusted, and loading a module runs its code.
+            file may be untrusted, and loading a TensorFlow Hub module or a SavedModel
+            runs its code.
 
     Raises:
         UserError: If a backbone can't be loaded, doesn't fit the model, or must be

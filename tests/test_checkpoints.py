@@ -615,7 +615,8 @@ def test_models_trained_in_mixed_precision_load_in_any_precision(
 
 
 def test_losses_of_large_batches_are_finite_in_half_precision(dataset, folder):
-    # Scaled by 1,024, the gradient of a sum over 480 clips would overflow float16.
+    # The loss is scaled by 1,024. The gradient of its sum over 480 clips, instead of
+    # its mean, would overflow float16.
     config = Config(
         epochs=2,
         units=8,

@@ -287,7 +287,7 @@ def test_localize_refuses_features_of_other_shapes(audio, visual):
     wanted = r"segments, 128\) and visual \(batch, num_segments, 8\), of one"
     with pytest.raises(ValueError, match=wanted):
         avsdn_tf.localize(model, {"audio": np.zeros(audio), "visual": np.zeros(visual)})
-    with pytest.raises(ValueError, match="Received none of visual"):
+    with pytest.raises(ValueError, match="Received no visual"):
         avsdn_tf.localize(model, {"audio": np.zeros(audio)})
 
 

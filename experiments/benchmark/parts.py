@@ -66,7 +66,7 @@ _MEMORY_NOTE = (
 )
 # A run's first epoch, which builds graphs and reads cold files, is left out.
 _EPOCHS = 3
-# An epoch of the small data set takes a second or two: measure more epochs.
+# An epoch of `tfds_ave/synthetic` takes a second or two: measure more epochs.
 _DISTRIBUTED = {"epochs": 16, "patience": 16}
 _TWO_DEVICES = {"module": "experiments.benchmark.two_devices", "strategy": "mirrored"}
 

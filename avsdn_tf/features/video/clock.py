@@ -60,7 +60,7 @@ class Clock:
         self.zero_fl = picture_fl if sound_fl is None else min(picture_fl, sound_fl)
 
     def check_jump(self, time_fl: int, end_fl: int | float) -> None:
-        """Raise ValueError if a time is too far after `end_fl`, the end of all frames.
+        """Raise ValueError if a time is too far after the end of all earlier frames.
 
         `end_fl` is minus infinity before the first frame. The first timestamp may have
         any value: a recorder may count from the moment when it was switched on.
