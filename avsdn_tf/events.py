@@ -21,9 +21,9 @@ class Event(NamedTuple):
     """One localized event.
 
     Attributes:
-        start_s: Start in seconds: from the start of a clip, or on the time axis that
-            video players show.
-        end_s: End in seconds, exclusive, on the same time axis.
+        start_s: Start in seconds. Time 0 is the start of the clip; for a video file,
+            times are those that video players show.
+        end_s: End in seconds, exclusive, on the time axis of `start_s`.
         category: Name of the category.
         score: Mean probability of the category over the event's segments, in [0, 1].
 

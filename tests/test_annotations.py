@@ -14,7 +14,7 @@ from tfds_ave.sources import URLS
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "ave_official"
 needs_official = pytest.mark.skipif(
-    not OFFICIAL.is_dir(), reason="AVE's small files are not beside this checkout"
+    not OFFICIAL.is_dir(), reason="AVE's annotations are not in shared/ave_official"
 )
 HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 LINES = (

@@ -146,7 +146,7 @@ def _read_text(path: pathlib.Path) -> str:
 
 
 def _read_lines(path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of manifest.csv, and the number and values of later lines."""
+    """Return the header, and the line number and values of each later line."""
     lines: list[tuple[int, list[str]]] = []
     try:
         reader = csv.reader(io.StringIO(_read_text(path)), strict=True)

@@ -245,9 +245,9 @@ class TwoHeadedClassifier(SegmentClassifier):
 
         Args:
             loss: Unused.
-            target: `(batch, num_segments, num_classes)`, or the clip's target `(batch,
-                num_classes)` of a weakly supervised network; class indices are `(batch,
-                num_segments)` and `(batch,)`.
+            target: Segment target, `(batch, num_segments, num_classes)`, or class
+                indices, `(batch, num_segments)`. For a weakly supervised network: clip
+                target, `(batch, num_classes)`, or class indices, `(batch,)`.
             outputs: The result of `compute_outputs`.
             mask: `(batch, num_segments)`, nonzero where a segment is real; None: all
                 are.

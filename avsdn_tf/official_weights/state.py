@@ -15,7 +15,7 @@ class StateReader:
     Args:
         state: Arrays, or values that `numpy.asarray` accepts, by name. The prefix of
             `torch.nn.DataParallel` is removed.
-        program: Authors of the PyTorch program, whom messages name.
+        program: Names of the PyTorch program's authors, for messages.
         unused: Prefixes of names to ignore.
     """
 

@@ -26,7 +26,8 @@ class Steps(NamedTuple):
         totals: Sums of losses, accuracies and weights over the epoch so far, float64.
             The values of each step are added separately, so that the number of steps
             per call doesn't change the sums.
-        num_done: Number of executed steps. The loss of the last step may not be finite.
+        num_done: Number of executed steps. A step with a NaN or infinite loss is the
+            last.
         is_sound: Whether all weights are finite after the steps. The losses don't show
             whether the last update broke the weights.
         num_stops: Number of workers that should stop. If positive, num_done is 0.
