@@ -164,7 +164,7 @@ def _check_datasets(
             configs = ", ".join(sorted({str(row.dataset_config) for row in rows}))
             raise UserError(
                 f"Expected a data set with the features of a row of {args.table}"
-                f"{', and no other data set with these features' if used else ''}"
+                f"{', and one data set for each kind of features' if used else ''}"
                 f": tfds_ave/{configs}.",
                 field="dataset",
                 value=name,

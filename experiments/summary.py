@@ -25,7 +25,8 @@ class Outcome:
     """The result of one finished run.
 
     Attributes:
-        scores: Scores by name, as fractions of 1 or None if undefined, and `seconds`.
+        scores: Scores by name, as fractions of 1 or None if undefined; and `seconds`,
+            the time of all epochs.
         trivial: Scores of the trivial systems of the task.
         disclaimer: Text that must accompany every result, or None.
         dataset_hash: Hash of the scored data set, or None if unrecorded.

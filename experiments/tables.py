@@ -236,9 +236,9 @@ def _limits(lines: Sequence[Mapping[str, Any]]) -> str:
         for limit, names in models.items()
     )
     return (
-        f"At most {epochs} epochs a run, fewer where {patience} bring no better "
-        "validation accuracy. AVEL's program trains up to 300; AVSDN's paper states no "
-        "number."
+        f"At most {epochs} epochs a run; a run ends early after {patience} epochs "
+        "without better validation accuracy. AVEL's program trains up to 300; AVSDN's "
+        "paper states no number."
     )
 
 

@@ -107,7 +107,7 @@ def change(path, **values):
         ),
         (
             ["table3", "--dataset=tfds_ave/resnet152,tfds_ave/vgg19"],
-            "no other data set with these features: tfds_ave/resnet152",
+            "one data set for each kind of features: tfds_ave/resnet152",
         ),
         (["table1", "--data_dir=/nowhere", "--runs=/nowhere"], "avsdn build"),
         (["changes_weak", "--recipe=best"], "--recipe=best: changes_weak"),
@@ -163,7 +163,7 @@ def test_rows_show_more_than_accuracy(tmp_path, fake_training, fill):
     assert "| partial clips | background recall | event F1 | validation |" in text
     assert "80.0 | 80.0 to 80.0 | | 31.0 | 32.0 | 33.0 | 50.0 | 1 | 0 |" in text
     assert "standard deviation" not in text
-    assert "At most 7 epochs a run, fewer where 3 bring no better" in text
+    assert "At most 7 epochs a run; a run ends early after 3 epochs" in text
     packages = "TensorFlow 2.0, Keras 3.0, avsdn_tf 0.0"
     assert f"- Trained by an unrecorded commit, {packages}.\n" in text
     assert re.search(r"^- Written by (commit [0-9a-f]{7}|code outside)", text, re.M)

@@ -77,7 +77,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     # length) in seconds. None accepts the windows of an existing data set.
     window_s: int | None = None
     hop_s: int | None = None
-    # The builder that built a new data set in place of this builder's data set.
+    # The new builder that rebuilt the data set, if `_build` created one.
     _successor: "Builder | None" = None
 
     def __init__(

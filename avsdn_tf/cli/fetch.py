@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
         variables = {"TFHUB_CACHE_DIR": str(to / "tfhub"), "KERAS_HOME": str(to)}
         # Set KERAS_HOME before importing Keras, which reads it at import.
         os.environ |= variables
+    # Start TensorFlow late, after the checks: its import takes seconds.
     start_tensorflow()
-    # Start TensorFlow only after the checks, because its import takes seconds.
     from avsdn_tf.features import downloads
     from avsdn_tf.report.terminal import logging_terminal, print_plainly
 

@@ -83,7 +83,10 @@ class Interaction(nn.Module):
 
 
 class CellWeights(nn.Module):
-    """Softmax over the cells of tanh(w . [relu(W x) * relu(W g)])."""
+    """Attention to cells x, given a guide g for each segment.
+
+    Weights: softmax over cells of tanh(w . [relu(W_x x) * relu(W_g g)] + b).
+    """
 
     def __init__(self, guide: int, width: int) -> None:
         super().__init__()
