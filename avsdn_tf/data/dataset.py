@@ -54,7 +54,7 @@ class Dataset:
         categories: Names of the event categories, without background.
         audio_width: Width of an audio feature.
         visual_shape: Shape of a segment's visual feature.
-        num_segments: Segments of each clip; of a window if clips differ in length.
+        num_segments: Segments of a window, or of the longest clip if it is shorter.
         segment_s: Length of a segment in seconds.
         disclaimer: Text that must accompany every result on the data, or None.
         has_times: Whether every event has a start and an end. If not, some clips have
@@ -245,8 +245,8 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
     except Exception as error:
         raise UserError(
             f"{name} can't be read there ({first_line(error.__cause__ or error)}). "
-            "Expected a folder of data sets. Check the access to a URL; in a local "
-            "folder, remove the data set and build it again.",
+            "Expected a folder of data sets. If it is a URL, check that you can access "
+            "it; if it is a local folder, remove the data set and build it again.",
             field="data_dir",
             value=data_dir,
         ) from error

@@ -79,7 +79,14 @@ class Clock:
             raise ValueError(f"it lasts longer than {MAX_LENGTH_S // 3600} h")
 
     def check_step_back(self, kind: str, time_fl: int, latest_fl: int | float) -> None:
-        """Raise ValueError if a time is over 1 s before the preceding `latest_fl`."""
+        """Raise ValueError if a frame starts over 1 s before the previous frame.
+
+        Args:
+            kind: Kind of the stream, for the message.
+            time_fl: Start of the frame.
+            latest_fl: Start of the previous video frame, or end of the previous sound
+                frame.
+        """
         if time_fl < latest_fl - _MAX_STEP_BACK_FL:
             raise ValueError(
                 f"the timestamps of its {kind} stream jump back by "
