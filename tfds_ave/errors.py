@@ -41,7 +41,7 @@ def shorten(names: Sequence[str], shown: int = _MAX_NAMED) -> list[str]:
 
 @contextlib.contextmanager
 def explain_build_errors(path: pathlib.Path) -> Iterator[None]:
-    """Convert build errors that the user can correct to `DatasetError`.
+    """Raise a `DatasetError` for build errors that the user can correct.
 
     TFDS wraps the errors of a builder. This function looks for errors of this package,
     the operating system and TensorFlow among the causes of the wrapper.

@@ -24,7 +24,7 @@ def _run_keras(path: pathlib.Path, clips: Clips) -> np.ndarray:
 
 
 def append_metadata(path: pathlib.Path, metadata: Mapping[str, Any]) -> None:
-    """Add metadata to a zip file, or append a zip file with metadata to another file.
+    """Add metadata to a zip file; append a zip file with metadata to any other file.
 
     LiteRT's own tools attach files to a model in the same way.
     """

@@ -85,8 +85,8 @@ def _complete(address: str, part: pathlib.Path, on_progress: Progress) -> None:
                     on_progress(file.tell(), total)
                 num_bytes = file.tell()
     except urllib.error.HTTPError as error:
-        # `part` has all the bytes that the server has, or more. Start again, because a
-        # server that ignores `If-Range` may have another version.
+        # `part` is as long as the server's file, or longer. Start again: `part` may be
+        # of another version if the server ignores `If-Range`.
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             version.unlink()
             _complete(address, part, on_progress)

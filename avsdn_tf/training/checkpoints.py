@@ -195,12 +195,12 @@ def _read(
 
 
 def _check_history(progress: Progress, monitor: str) -> None:
-    """Raise ValueError unless the history has a score for every finished epoch."""
+    """Raise ValueError if a finished epoch has no score, or the totals are empty."""
     epochs = [row.get("epoch") for row in progress.history if monitor in row]
     if epochs != list(range(1, progress.epoch)):
         raise ValueError(f"its history lacks {monitor} of an epoch")
     if progress.step and not progress.totals[-1] > 0:
-        raise ValueError("its sums contain no batch")
+        raise ValueError("its totals lack the finished steps")
 
 
 def _checksum(file: BinaryIO) -> bytes:

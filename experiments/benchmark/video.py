@@ -34,7 +34,7 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
     """
     if not args.videos:
         raise UserError(
-            "Expected videos, or folders of videos, for the part video.",
+            "Expected videos, or folders of videos, to measure the part 'video'.",
             field="videos",
         )
     videos = find_videos(args.videos)

@@ -218,7 +218,7 @@ def _draw_row(
 def _draw_legend(
     axes: Axes, categories: Sequence[str], shown: Sequence[int], height_in: float
 ) -> None:
-    """Draw a legend of background and the categories `shown` below the time axis."""
+    """Draw a legend below the time axis: background, and the categories in `shown`."""
     colors = category_colors(len(categories))
     handles = [Patch(color=TRACK, label="background")]
     handles += [
