@@ -119,7 +119,7 @@ def test_lengths_windows_and_overlap_are_in_the_summary(own, capsys):
     for part in (
         "clips       train 3, validation 3, test 3",
         "lengths     9 to 12 s, median 9 s",
-        "windows     12 for training, of 4 s, one each 2 s",
+        "windows     12 for training, of 4 s, one every 2 s",
         "overlap     several categories at once",
         "audio (5,) float32, visual (6,) float32 a segment",
     ):

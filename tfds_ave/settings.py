@@ -62,7 +62,7 @@ def describe_features(folder: pathlib.Path) -> dict[str, str | None]:
     members = _read(folder)
     if "empty" in members:
         raise UserError(
-            "Expected videos, to which this member applies. Received feature files.",
+            "This member applies to videos only. Received feature files.",
             field="empty",
             value=members["empty"],
         )

@@ -369,7 +369,7 @@ def _summarize_lengths(dataset: Any, num_clips: int) -> Iterator[tuple[str, str]
     num_windows = dataset.num_clips("train")
     text = "none: training clips are whole"
     if num_windows != num_clips:
-        text = f"{num_windows:,} for training, of {window_s} s, one each {hop_s} s"
+        text = f"{num_windows:,} for training, of {window_s} s, one every {hop_s} s"
     yield "windows", text
     found, text = metadata["overlapping"], "none"
     if found["num_clips"]:

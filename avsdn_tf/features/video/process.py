@@ -200,8 +200,8 @@ class _Child:
         code = self._process.wait()
         if self._is_late:
             return VideoError(
-                f"{self.path}: takes more than {self.limits.wait_s:g} s for one second "
-                f"of video, or to be opened, which is the limit. {_WHAT_TO_DO}"
+                f"{self.path}: opening the file, or reading one second of video, takes "
+                f"more than the limit of {self.limits.wait_s:g} s. {_WHAT_TO_DO}"
             )
         how = f"exit code {code}" if code >= 0 else signal.strsignal(-code)
         return VideoError(
