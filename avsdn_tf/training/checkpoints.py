@@ -195,7 +195,7 @@ def _read(
 
 
 def _check_history(progress: Progress, monitor: str) -> None:
-    """Raise ValueError if a finished epoch has no score, or the totals are empty."""
+    """Raise ValueError if a finished epoch lacks a score, or finished steps totals."""
     epochs = [row.get("epoch") for row in progress.history if monitor in row]
     if epochs != list(range(1, progress.epoch)):
         raise ValueError(f"its history lacks {monitor} of an epoch")
