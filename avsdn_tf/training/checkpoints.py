@@ -195,7 +195,7 @@ def _read(
 
 
 def _check_history(progress: Progress, monitor: str) -> None:
-    """Raise ValueError if a finished epoch lacks a score, or finished steps totals."""
+    """Raise ValueError if the score of an epoch or the totals of steps are missing."""
     epochs = [row.get("epoch") for row in progress.history if monitor in row]
     if epochs != list(range(1, progress.epoch)):
         raise ValueError(f"its history lacks {monitor} of an epoch")
