@@ -72,8 +72,8 @@ def open_npz(file: BinaryIO, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Store
     try:
         archive = zipfile.ZipFile(file)
         total = sum(member.file_size for member in archive.infolist())
-        if total > min(num_bytes, max_bytes):
-            raise ValueError(f"arrays of {total:,} bytes in a file of {num_bytes:,}")
+        if total > (limit := min(num_bytes, max_bytes)):
+            raise ValueError(f"arrays of {total:,} bytes, where {limit:,} are allowed")
         arrays = {}
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
