@@ -152,7 +152,7 @@ class Run:
         return f"{self.folder.name}: exit code {code}, {last[-1]} (see {self.log})"
 
     def describe_origin(self) -> str:
-        """Return code, machine and package versions of the training as text."""
+        """Return the commit, machine and package versions of the training as text."""
         place = "by an unrecorded commit"
         if origin := self.read_origin():
             place = "{code}, {processor}, cores: {cores}, threads a run: {threads}"
