@@ -336,7 +336,7 @@ def _as_file(video: Video) -> Iterator[pathlib.Path]:
                 # more than `file_size`.
                 if member.file_size > 2 * member.compress_size + _SMALL_BYTES:
                     raise zipfile.BadZipFile(
-                        f"{member.file_size:,} bytes of {member.compress_size:,}"
+                        f"{member.compress_size:,} bytes expand to {member.file_size:,}"
                     )
                 path = pathlib.Path(zipped.extract(video.member, folder))
         # RuntimeError: an encrypted member, or an unknown compression method.

@@ -91,9 +91,9 @@ def find_files(
 ) -> dict[str, SourceFile]:
     """Find the files of a config, and download missing files.
 
-    Files of background clips are optional. If the manual folder has their visual file,
-    a missing audio file is downloaded. If it hasn't, missing files are downloaded only
-    if the visual file of labelled clips is downloaded, too.
+    The files of background clips are optional. Missing ones are downloaded only if the
+    manual folder holds the visual file of background clips, or lacks the visual file of
+    labelled clips.
 
     Returns:
         The files by their official names.

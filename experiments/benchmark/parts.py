@@ -308,7 +308,7 @@ def measure_distribution(args: Namespace, dataset: Dataset) -> Iterator[Comparis
     num_clips = dataset.num_clips("train")
     results = alternate(work, args.repeats)
     yield Comparison(
-        f"{_title(dataset)}, an epoch by where it is trained",
+        f"{_title(dataset)}, training by number of devices and workers",
         _CLIPS,
         {place: [num_clips / s for s, _ in of] for place, of in results.items()},
         less_is_better=False,
