@@ -17,7 +17,8 @@ Tables:
 Each row and seed is a run folder. Finished runs are kept, so the same command
 resumes a table. If a row fails, the others go on and the exit code is 1.
 
-If --dataset names several data sets, a row uses the first with its features.
+If --dataset names several data sets, each row uses the first data set that has
+the row's features.
 
 A table is written to experiments/results if seeds, epochs, patience and recipe
 are the defaults or match the table in experiments/results. Otherwise it is

@@ -33,7 +33,7 @@ PIXEL_FORMATS = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}
 
 
 def grey(index):
-    """Return a frame's grey level: one of 28, 8 apart to tolerate coding errors."""
+    """Return a frame's grey level. Levels are 8 apart to tolerate coding errors."""
     return 16 + 8 * (index % 28)
 
 
@@ -475,7 +475,7 @@ def test_inverted_channels_are_detected(tmp_path, caplog, layout, channels):
     write_channels(file, *(tone(0.5 * each) for each in channels), layout=layout)
     seconds = read(file)
     assert [second.is_inverted for second in seconds] == [True] * 3
-    # The difference is as loud as the mean would be with the right sign.
+    # The waveform is as loud as the mean would be if no channel were inverted.
     expected = tone(0.5 * np.abs(channels).mean())
     for second in seconds:
         assert second.waveform.std() == pytest.approx(expected.std(), rel=0.02)
@@ -604,8 +604,8 @@ def test_time_counts_from_the_first_timestamp(tmp_path):
         rate = CONTAINERS[suffix][2]
         write(
             file,
-            # Half a frame late: MP4 and MPEG keep the silence that the encoder put
-            # before the sound.
+            # Half a frame late, so that silence that an encoder puts before the sound
+            # doesn't change which frames are chosen.
             times_s=5000.05 + np.arange(28) / 10,
             images=[grey_image(index) for index in range(28)],
             waveform=click(2.25, 2.8, rate),
@@ -615,7 +615,8 @@ def test_time_counts_from_the_first_timestamp(tmp_path):
         seconds = read(file)
         assert levels(seconds) == [[4], [14], [24]]
         assert heard_at(seconds) == pytest.approx(2.25, abs=0.03)
-        # Player time is the timestamp, but counts from 0 in transport streams.
+        # In player time, MKV and MP4 start at their first timestamp, and transport
+        # streams start at 0.
         start_s = 5000 if is_late else 0
         assert [second.index for second in seconds] == [0, 1, 2]
         for second in seconds:
