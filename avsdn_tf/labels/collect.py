@@ -147,11 +147,11 @@ def _find_files(paths: Sequence[pathlib.Path]) -> list[LabelFile]:
 
 
 def _drop_unchanged(files: Sequence[LabelFile]) -> tuple[list[LabelFile], int]:
-    """Drop unedited files that `predict` wrote.
+    """Drop redundant files that `predict` wrote.
 
-    `predict` writes JSON, CSV and WebVTT for each video. If all three are unedited, the
-    JSON file is kept. Returns the kept files and the number of unedited files among
-    them.
+    `predict` writes JSON, CSV and WebVTT for each video. Of each video's three files,
+    keep the edited files, or only the JSON file if none is edited. Returns all kept
+    files, and the number of unedited files of `predict` among them.
     """
     written = {
         folder: find_written(folder) for folder in {f.path.parent for f in files}
@@ -292,7 +292,10 @@ def _explain_match(
     where = next((event.where for event in video.events), video.source)
     if matches:
         files = " and ".join(str(medium.files[0]) for medium in matches)
-        return f"{where}: {video.video} is the name of {files}. Expected one of them."
+        return (
+            f"{where}: {video.video} is the name of {files}. Expected a name that only "
+            "one of them has."
+        )
     close = []
     if len(names) <= _MAX_SEARCHED and len(video.video) <= _LONGEST_SEARCHED:
         folded = {name.casefold(): name for name in names if name[0] != "\0"}

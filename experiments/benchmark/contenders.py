@@ -76,8 +76,8 @@ def compete(
             first call, which is slow after a pause.
 
     Returns:
-        A list of turns for each name; a turn lists the seconds per unit of work of its
-        calls.
+        A list of turns for each name; a turn lists each call's seconds per unit of
+        work.
     """
     with contextlib.ExitStack() as stack:
         turns = {}

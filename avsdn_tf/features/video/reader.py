@@ -80,8 +80,8 @@ def read_seconds(
     Args:
         path: The video file.
         frames_per_second: Number of frames to choose in each second; see `picture`.
-        without: `"audio"` or `"visual"`: a stream to ignore, such as an empty stream,
-            which `probe` omits.
+        without: `"audio"` or `"visual"`: a stream to ignore. An empty stream is an
+            error unless ignored; `probe` doesn't return its modality.
 
     Raises:
         ValueError: If `frames_per_second` is less than 1.
