@@ -118,7 +118,7 @@ def find_files(
             raise DatasetError(f"download failed: {error}.\n{message}") from error
     if config.source != "files":
         return files
-    # A user with AVE's visual file may have omitted background clips: don't download them.
+    # Don't download background clips that a user with AVE's visual file left out.
     needs_noisy = config.visual_noisy_file in files or config.visual_file in missing
     noisy = [config.visual_noisy_file, AUDIO_NOISY]
     missing_noisy = [name for name in noisy if name not in files]
