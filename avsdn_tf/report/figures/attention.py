@@ -80,7 +80,7 @@ def attention(clips: Sequence[AttentionClip], segment_s: float = 1.0) -> Figure:
             _draw_map(axes, box, clip.maps[segment], clip.is_event[segment], time_s)
     legend = (
         "below each map: time, and the strongest cell's share of the weight "
-        f"({percent(1 / (rows * columns))} if even); blue: a true event"
+        f"({percent(1 / (rows * columns))} if all are equal); blue: a true event"
     )
     axes.text(0, height_in + 0.2, legend, color=MUTED)
     axes.set_aspect("auto")

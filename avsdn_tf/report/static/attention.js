@@ -36,7 +36,7 @@ function showWhereItLooks() {
     `Strongest cell: row ${row} of ${mapRows}, column ` +
     `${(strongest % mapColumns) + 1} of ${mapColumns}, with ` +
     `${percents[segment].toFixed(1)} % of the weight ` +
-    `(${(100 / numCells).toFixed(1)} % if even)`;
+    `(${(100 / numCells).toFixed(1)} % if all are equal)`;
   if (overlay.hidden) return;
   drawCells(segment);
   overlay.width = overlayWidth;
