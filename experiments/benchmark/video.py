@@ -70,7 +70,7 @@ def measure_video(args: argparse.Namespace, _: None) -> Iterator[Comparison]:
         "s of video a second",
         {n: [len(seconds) / wall for wall, _ in pairs] for n, pairs in turns.items()},
         less_is_better=False,
-        note="The stages' times add up to more than the whole's, where stages overlap.",
+        note="The whole can take less time than the sum of its stages: they overlap.",
     )
     whole = statistics.median(processors for _, processors in turns[_WHOLE])
     yield Comparison(
