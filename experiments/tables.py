@@ -195,8 +195,8 @@ def _notes(lines: Sequence[Mapping[str, Any]], trivial: Trivial) -> dict[str, st
         notes["recipe"] += ", each `step` adds one of them to the row before"
     if True in trivial:
         notes["accuracy"] += (
-            ". AVDLN's accuracy is the share of the clips with one event in which AVDLN "
-            "finds the exact start of the event"
+            ". AVDLN's accuracy is the share of the clips with one event in which "
+            "AVDLN finds the exact start of the event"
         )
         notes["validation_accuracy"] += ", for AVDLN the mean of A2V and V2A"
     if any("perfect_clip_classifier" in scores for scores in trivial.values()):
