@@ -277,7 +277,7 @@ def test_a_figure_shows_a_map_per_segment_and_a_bar_per_true_event():
     texts = [text.get_text() for text in axes.texts]
     assert texts[2] == f"2 s: {100 * clips[0].maps[1].max():.0f} %"
     assert texts[-2].startswith("46 s: ")
-    assert "16.7 % if even" in texts[-1]
+    assert "16.7 % if all are equal" in texts[-1]
     with pytest.raises(ValueError, match="at least one clip"):
         figures.attention([])
 
