@@ -61,7 +61,11 @@ class States:
         self.norm(f"{name}.norm2", UNITS)
 
     def transformers(self, modality, width, encoder, decoder):
-        """Draw a modality's encoder and decoder, and their layers' unused templates."""
+        """Draw the arrays of a modality's encoder and decoder.
+
+        The checkpoint also contains the layers that PyTorch copies to build the two,
+        `encoder_layer` and `decoder_layer`. They are unused.
+        """
         self.linear(f"{modality}_encoder.affine_matrix", UNITS, width)
         for part in ("encoder_layer", "encoder.layers.0", "encoder.layers.1"):
             self.block(f"{modality}_encoder.{part}", encoder)
@@ -468,7 +472,7 @@ def run_weak_cmbs(state, audio, visual):
 
 
 def run_cace(state, audio, visual):
-    """Return event and category logits, with the contrast on."""
+    """Return event and category logits of a CACE-Net whose `contrast` is 1."""
     program = Program(state)
     cells = program.cells(visual)
     visual = program.self_guided(audio, cells, "v_norm", 0.4)
