@@ -253,8 +253,8 @@ def test_cross_modality_splits_gather_clips_of_all_stored_splits(tmp_path):
     folder = make_ave(tmp_path / "ave")
     build(folder, tmp_path / "data")
     dataset = open_dataset("tfds_ave/resnet152", str(tmp_path / "data"))
-    # The splits contain no background clips, although these share row numbers with
-    # other clips: background clips are rows of AVE's noisy feature files.
+    # The splits omit background clips. A background clip's row number refers to AVE's
+    # noisy feature files, so another clip can have the same number.
     assert cross_modality.count_clips(dataset) == {
         "train": 20,
         "validation": 5,
