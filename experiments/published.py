@@ -61,9 +61,9 @@ class Row:
             needs no visual features.
         mode: `Config.mode`.
         model: `Config.model`.
-        settings: Further settings of the recipe. AVEL's program has 15,000
-            `decay_steps`, but 60 epochs of a row have only about 3,000 steps, so the
-            learning rate stays constant.
+        settings: Further settings of the recipe. AVEL's program lowers the learning
+            rate after 15,000 steps (`decay_steps`). A run of at most 60 epochs ends
+            after about 3,000 steps, before the learning rate changes.
         paper: Published accuracy in percent, or None.
         metric: Name of the score in a run's report.
         encoders: Name of the row whose run of the same seed initializes the encoders.
