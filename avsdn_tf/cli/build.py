@@ -17,8 +17,8 @@ from avsdn_tf.startup import start_tensorflow
 from avsdn_tf.text import count, short_name
 
 SUMMARY = "Build a data set: your own, AVE, or the simulated one."
-USAGE = "[CONFIG] [FLAGS]"
-EXAMPLE = """avsdn build custom --manual_dir=my_videos
+USAGE = "[CONFIG | FOLDER] [FLAGS]"
+EXAMPLE = """avsdn build my_videos
 avsdn build vgg19 --manual_dir=AVE_Dataset"""
 WHEN_STOPPED = " Features made so far are kept. Repeat the command to resume."
 _MANIFEST, _CATEGORIES = "manifest.csv", "categories.txt"
@@ -43,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
-        metavar="CONFIG",
-        help=f"One of {', '.join(DATASETS)} [synthetic].",
+        metavar="CONFIG | FOLDER",
+        help=f"One of {', '.join(DATASETS)} [synthetic], or the folder of your own "
+        f"{_MANIFEST}.",
     )
     for flag in (
         Flag("config", "The same as CONFIG.", choices=DATASETS),

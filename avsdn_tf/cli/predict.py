@@ -16,7 +16,7 @@ from avsdn_tf.errors import UserError
 from avsdn_tf.files import explain_unwritable
 
 SUMMARY = "Localize events in videos; --zero_shot and --demo need no run."
-USAGE = "(--run=DIR | --zero_shot) VIDEO [VIDEO ...] [FLAGS]"
+USAGE = "(--run=DIR | --zero_shot | --demo) [VIDEO ...] [FLAGS]"
 EXAMPLE = """avsdn predict --zero_shot dog.mp4 more_videos
 avsdn predict --run=runs/first dog.mp4 --out=predictions"""
 _ZERO_SHOT = Flag(
