@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from absl import logging
 from rich.console import Console
 
 from avsdn_tf.data.dataset import Dataset, open_dataset
@@ -175,6 +176,8 @@ def _write(
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
+    # TFDS logs warnings about its internals.
+    logging.set_verbosity(logging.ERROR)
     with one_line_errors(_MODULE):
         measure(parse(argv), Console())
 
