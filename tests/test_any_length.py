@@ -283,7 +283,7 @@ def test_audio_hop_s_affects_length_and_features(tmp_path):
     )
     rows[0][8] = "0.1"
     write_manifest(folder, rows, columns)
-    with pytest.raises(DatasetError, match=r"line 2: .* 4\.8 s, .* 5 s\. .*=0\.1 "):
+    with pytest.raises(DatasetError, match=r"line 2: .* 4\.8 s, .* 5 s\. .*=0\.1\. "):
         build(folder, tmp_path / "data2", "custom")
     assert not (tmp_path / "data2/tfds_ave/custom/1.3.0").exists()
 
