@@ -16,8 +16,8 @@ from mkdocs.structure.pages import Page
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RESULTS = "experiments/results"
-# Prefixes of the files with scores in `_RESULTS`; the other files are benchmarks.
-_TABLES = ("changes_", "heads-", "labels-", "table", "tian-", "weak_heads-")
+# Prefix of the benchmarks' files in `_RESULTS`; the other files are tables of scores.
+_BENCHMARK = "benchmark-"
 # Path in the site of each file outside docs/.
 _MOVED = {
     "README.md": "index.md",
@@ -61,8 +61,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
                 sections |= entry if isinstance(entry, dict) else {}
     for uri, origin in sorted(_ORIGINS.items()):
         if uri.startswith("results/") and uri.endswith(".md"):
-            is_table = posixpath.basename(uri).startswith(_TABLES)
-            section = sections["Results" if is_table else "Speed and memory"]
+            is_benchmark = posixpath.basename(uri).startswith(_BENCHMARK)
+            section = sections["Speed and memory" if is_benchmark else "Results"]
             section.append({_short_title(_ROOT / origin): uri})
     return config
 

@@ -32,6 +32,7 @@ from avsdn_tf.training.signals import (
     handle_signals,
 )
 from avsdn_tf.training.tasks import segments
+from experiments.faults import kill
 from tests import commands, processes
 
 
@@ -103,7 +104,8 @@ def test_killed_and_uninterrupted_runs_give_equal_weights(data_dir, tmp_path):
         processes.read_until(process, "epoch   2/6")
         process.kill()
     with processes.started(*command) as process:
-        processes.read_until(process, "resuming in epoch")
+        # The words that `experiments.faults kill` looks for.
+        processes.read_until(process, f"{kill._RESUMED}epoch")
         process.send_signal(signal.SIGINT)
         code, output, _ = processes.finish(process)
     assert code == 128 + signal.SIGINT

@@ -342,6 +342,11 @@ def test_corrected_times_count_from_the_start_of_the_video(tmp_path):
         # Pass only the label file. The JSON beside it records the start.
         (found,) = collect(folder, folder / f"dog.{end}").clips
         assert times(found) == [("Bark", 0.0, 1.0)]
+    # The user may rename the JSON file.
+    folder = tmp_path / "events.json"
+    (folder / "dog.events.json").rename(folder / "dog.json")
+    (found,) = collect(folder, folder / "dog.json").clips
+    assert times(found) == [("Bark", 0.0, 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 time of the video, and is subtracted from the times of the events in both files.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from avsdn_tf.labels import table
@@ -22,7 +23,23 @@ def read(files: Sequence[LabelFile], problems: list[str]) -> list[VideoLabels]:
     tables = [file for file in files if file.path.suffix.lower() == ".csv"]
     jsons = [file for file in files if file not in tables]
     labels = [_read_json(file, problems) for file in jsons]
-    return [*labels, *table.read(tables, problems)]
+    for file in tables:
+        zero_s = read_start(file, problems)
+        labels.extend(_shift(each, zero_s) for each in table.read([file], problems))
+    return labels
+
+
+def _shift(labels: VideoLabels, zero_s: float) -> VideoLabels:
+    """Subtract a time from the times of all events; weak labels have no times."""
+    events = [
+        event
+        if event.start_s is None
+        else dataclasses.replace(
+            event, start_s=event.start_s - zero_s, end_s=event.end_s - zero_s
+        )
+        for event in labels.events
+    ]
+    return dataclasses.replace(labels, events=tuple(events))
 
 
 def _read_json(file: LabelFile, problems: list[str]) -> VideoLabels:

@@ -270,21 +270,23 @@ def read_start(file: LabelFile, problems: list[str]) -> float:
     """Return the player time at which a predicted video starts, in seconds.
 
     Files of `predict` contain the times that video players show. The start may be above
-    0: NAME.events.json records it, also for the NAME.events.csv and NAME.vtt beside it.
-    Without NAME.events.json, the start is 0.
+    0: the JSON file records it, also for the NAME.events.csv and NAME.vtt beside it.
+    Without NAME.events.json, the start of these two is 0.
 
     Args:
-        file: NAME.events.json, NAME.events.csv or NAME.vtt.
+        file: The JSON file, NAME.events.csv or NAME.vtt.
         problems: List to append errors to.
     """
-    name = f"{pathlib.PurePath(file.stem).name}.events.json"
-    record = LabelFile(file.path.with_name(name), name)
+    record = file
+    if file.path.suffix.lower() != ".json":
+        name = f"{file.stem}.events.json"
+        record = LabelFile(file.path.with_name(pathlib.PurePath(name).name), name)
     if not record.is_json_of(dict):
         return 0.0
     try:
         return parse_time(record.json.get("start_s", 0.0))
     except ValueError as error:
-        problems.append(f"{record.path}, start_s: {error}.")
+        problems.append(f"{record.name}, start_s: {error}.")
         return 0.0
 
 

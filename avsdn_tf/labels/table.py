@@ -15,7 +15,6 @@ from avsdn_tf.labels.files import (
     VideoLabels,
     parse_event,
     parse_split,
-    read_start,
     split_of_name,
 )
 from avsdn_tf.text import unmark_formula
@@ -97,8 +96,6 @@ def _read_file(
     if twice:
         problems.append(f"{file.name}: expected one column {twice[0]}.")
         return []
-    is_predicted = file.path.name.lower().endswith(".events.csv")
-    zero_s = read_start(file, problems) if is_predicted else 0.0
     events: dict[str, list[LabelledEvent]] = {}
     splits: dict[str, str] = {}
     fields: dict[str, Mapping[str, str]] = {}
@@ -117,9 +114,7 @@ def _read_file(
                 "Expected one split a video."
             )
         fields.setdefault(video, row)
-        event = _read_event(
-            row, columns, file.table.delimiter == ";", zero_s, where, problems
-        )
+        event = _read_event(row, columns, file.table.delimiter == ";", where, problems)
         events.setdefault(video, []).extend([event] if event else [])
     return [
         VideoLabels(
@@ -137,7 +132,6 @@ def _read_event(
     row: Mapping[str, str],
     columns: Mapping[str, str],
     has_commas: bool,
-    zero_s: float,
     where: str,
     problems: list[str],
 ) -> LabelledEvent | None:
@@ -145,6 +139,4 @@ def _read_event(
     start, end = (row.get(columns.get(kind, ""), "") for kind in ("start", "end"))
     if not (start or end):
         return LabelledEvent(label, None, None, where) if label else None
-    return parse_event(
-        label, start, end, where, problems, has_commas=has_commas, zero_s=zero_s
-    )
+    return parse_event(label, start, end, where, problems, has_commas=has_commas)
