@@ -51,10 +51,10 @@ def built_dense(
 
 
 def repeat_single(memory: Any, mask: Any = None) -> tuple[Any, Any]:
-    """Repeat a memory with a single entry, and its mask; keep longer memories.
+    """Return a memory of at least two entries, and its mask.
 
-    This avoids Keras's warning about a softmax over one value, and doesn't change the
-    result of attention.
+    A single entry is duplicated, to avoid Keras's warning about a softmax over one
+    value. The result of attention is the same.
 
     Args:
         memory: `(..., memory_length, width)`.
